@@ -1,0 +1,246 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+var errDone = errors.New("the draft is closed or committed")
+
+type draft struct {
+	blobs    *blobs
+	want     cache.Descriptor
+	hash     hash.Hash
+	file     *os.File
+	written  atomic.Int64
+	promised int64 // bytes still set apart for this draft
+	done     bool  // committed or closed: nothing more is written
+
+	mu     sync.Mutex // orders Reader with what follows
+	path   string     // where the file lies
+	closed bool
+}
+
+func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, error) {
+	if err := want.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
+	}
+	promised := max(want.Size, 0)
+	if err := b.reserve(promised); err != nil {
+		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, noRoom(err))
+	}
+	file, err := os.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+	if err != nil {
+		b.promised.Add(-promised)
+		return nil, fmt.Errorf("create %s: %w", want.Digest, noRoom(err))
+	}
+	return &draft{
+		blobs:    b,
+		want:     want,
+		hash:     want.Digest.Algorithm().Hash(),
+		file:     file,
+		promised: promised,
+		path:     file.Name(),
+	}, nil
+}
+
+func (d *draft) Write(p []byte) (int, error) {
+	if d.done {
+		return 0, fmt.Errorf("write %s: %w", d.want.Digest, errDone)
+	}
+	if d.want.Size >= 0 && d.Written()+int64(len(p)) > d.want.Size {
+		return 0, fmt.Errorf("write %s past its %d bytes: %w", d.want.Digest, d.want.Size, cache.ErrMismatch)
+	}
+	n, err := d.write(p)
+	// What did reach the file counts, also of a write that failed: readers
+	// have it already.
+	d.hash.Write(p[:n])
+	d.written.Add(int64(n))
+	d.release(min(int64(n), d.promised))
+	if err != nil {
+		return n, fmt.Errorf("write %s: %w", d.want.Digest, noRoom(err))
+	}
+	return n, nil
+}
+
+func (d *draft) write(p []byte) (int, error) {
+	if d.blobs.faults.write == nil {
+		return d.file.Write(p)
+	}
+	allowed, refused := d.blobs.faults.write(len(p))
+	n, err := d.file.Write(p[:allowed])
+	return n, errors.Join(err, refused)
+}
+
+// release gives up n of the bytes that were set apart.
+func (d *draft) release(n int64) {
+	d.promised -= n
+	d.blobs.promised.Add(-n)
+}
+
+func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.file.ReadAt(p, off) }
+
+func (d *draft) Written() int64 { return d.written.Load() }
+
+func (d *draft) Reader() (cache.Blob, error) {
+	size := d.Written()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, errDone)
+	}
+	file, err := os.Open(d.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Committed and deleted since. The file lives on without a name while
+		// this draft has it open, and here is the one way back to it.
+		file, err = os.Open("/proc/self/fd/" + strconv.Itoa(int(d.file.Fd())))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, err)
+	}
+	return &blob{file, size}, nil
+}
+
+func (d *draft) Verify() error {
+	if n := d.Written(); d.want.Size >= 0 && n != d.want.Size {
+		return fmt.Errorf("%s: %d bytes instead of %d: %w", d.want.Digest, n, d.want.Size, cache.ErrMismatch)
+	}
+	if got := digest.NewDigest(d.want.Digest.Algorithm(), d.hash); got != d.want.Digest {
+		return fmt.Errorf("%s: the content is %s: %w", d.want.Digest, got, cache.ErrMismatch)
+	}
+	return nil
+}
+
+func (d *draft) Commit() error {
+	if d.done {
+		return fmt.Errorf("commit %s: %w", d.want.Digest, errDone)
+	}
+	if err := d.Verify(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	d.blobs.sizes.publish(d.want.Digest, d.file, d.Written())
+	err := d.blobs.faults.refuse(d.blobs.faults.sync)
+	if err == nil {
+		err = d.file.Sync()
+	}
+	if err == nil {
+		err = d.publish()
+	}
+	if err != nil {
+		return fmt.Errorf("commit %s: %w", d.want.Digest, noRoom(err))
+	}
+	d.done = true
+	d.release(d.promised)
+	return nil
+}
+
+// publish gives the file its name. Where the name is taken, this file takes
+// its place: it was proven just now, and the other a while ago.
+func (d *draft) publish() error {
+	path, _ := d.blobs.place(d.want.Digest)
+	if err := d.moveTo(path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func (d *draft) moveTo(path string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.path == path {
+		return nil // an earlier Commit got this far
+	}
+	if err := d.blobs.name(d.path, path); err != nil {
+		return err
+	}
+	d.path = path
+	return nil
+}
+
+// name moves a file to its place.
+func (b *blobs) name(from, to string) error {
+	b.naming.Lock()
+	defer b.naming.Unlock()
+	if err := b.faults.refuse(b.faults.rename); err != nil {
+		return err
+	}
+	folder := filepath.Dir(to)
+	if err := b.makeLasting(folder); err != nil {
+		return err
+	}
+	err := os.Rename(from, to)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Someone cleared the folders away since they were made.
+		clear(b.lasting)
+		if err := b.makeLasting(folder); err != nil {
+			return err
+		}
+		err = os.Rename(from, to)
+	}
+	return err
+}
+
+// makeLasting makes a folder below root, and durable: that it is there already
+// does not say that it was ever written to the disk. Once for each folder and
+// run. b.naming is held.
+func (b *blobs) makeLasting(folder string) error {
+	if b.lasting[folder] || folder == b.root {
+		return nil
+	}
+	parent := filepath.Dir(folder)
+	if err := b.makeLasting(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := syncFolder(parent); err != nil {
+		return err
+	}
+	b.lasting[folder] = true
+	return nil
+}
+
+func (d *draft) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	err := d.file.Close()
+	if !d.done {
+		d.done = true
+		d.release(d.promised)
+		err = errors.Join(err, d.discard())
+	}
+	if err != nil {
+		return fmt.Errorf("close the draft of %s: %w", d.want.Digest, err)
+	}
+	return nil
+}
+
+// discard removes the file of a draft that was not committed. One that has
+// its name already stays, though its Commit failed at the last step: it is
+// proven, and another draft of the same digest may count on the name.
+func (d *draft) discard() error {
+	if filepath.Dir(d.path) != d.blobs.drafts {
+		return nil
+	}
+	if err := os.Remove(d.path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

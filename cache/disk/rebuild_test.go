@@ -1,0 +1,340 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// precious is the one bucket that the tests keep in the journal.
+var precious = Options{Journal: []cache.Bucket{"precious"}, FlushEvery: 10 * time.Millisecond}
+
+// copied opens a copy of the database as it lies on the disk now.
+func copied(t *testing.T, dir string) *database {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(dir, "records.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "copy.db")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	db, err := openDatabase(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.close() })
+	return db
+}
+
+// fill keeps records of both kinds, enough for many pages, and some that are
+// changed or deleted again.
+func fill(t *testing.T, c *Cache) {
+	t.Helper()
+	for round := range 2 {
+		for i := range 500 {
+			for _, b := range []cache.Bucket{"precious", "other"} {
+				c.Records().Put(b, fmt.Sprintf("key %03d", i), fmt.Appendf(nil, "%s %d %d", b, i, round))
+			}
+		}
+		flush(t, c)
+	}
+	for i := 400; i < 500; i++ {
+		c.Records().Delete("precious", fmt.Sprintf("key %03d", i))
+	}
+	flush(t, c)
+}
+
+// wantPrecious fails unless everything precious of fill is there, and nothing else.
+func wantPrecious(t *testing.T, c *Cache) {
+	t.Helper()
+	n := 0
+	err := c.Records().Scan("precious", "", func(key string, value []byte) bool {
+		if want := fmt.Sprintf("key %03d", n); key != want || string(value) != fmt.Sprintf("precious %d 1", n) {
+			t.Errorf("Scan: %q = %q in the place of %q", key, value, want)
+			return false
+		}
+		n++
+		return true
+	})
+	if n != 400 || err != nil {
+		t.Errorf("Scan saw %d precious records, %v, want 400", n, err)
+	}
+	wantRecord(t, c, "precious", "key 123", "precious 123 1")
+	wantNoRecord(t, c, "precious", "key 450")
+}
+
+func TestRecordsDamagedAtStart(t *testing.T) {
+	overwrite := func(path string, content []byte) error { return os.WriteFile(path, content, 0o600) }
+	for name, damage := range map[string]func(path string) error{
+		"missing":          os.Remove,
+		"emptied":          func(path string) error { return os.Truncate(path, 0) },
+		"cut in the head":  func(path string) error { return os.Truncate(path, 5000) },
+		"cut in the first": func(path string) error { return os.Truncate(path, 100) },
+		"cut at the end":   func(path string) error { return os.Truncate(path, 4*4096) },
+		"all zeros":        func(path string) error { return overwrite(path, make([]byte, 1<<20)) },
+		"text":             func(path string) error { return overwrite(path, []byte(strings.Repeat("entrepot ", 10_000))) },
+	} {
+		t.Run("a database that is "+name+" does not stop a start", func(t *testing.T) {
+			dir := t.TempDir()
+			c := open(t, dir, precious)
+			fill(t, c)
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(filepath.Join(dir, "records.db")); err != nil {
+				t.Fatal(err)
+			}
+
+			var log bytes.Buffer
+			opts := precious
+			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+			c = open(t, dir, opts)
+			wantPrecious(t, c)
+			if !c.Rebuilt() {
+				t.Error("Rebuilt is false")
+			}
+			if !strings.Contains(log.String(), "had back") {
+				t.Errorf("the log says %q", log.String())
+			}
+			flush(t, c)
+			wantPrecious(t, c)
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+
+			c = open(t, dir, precious)
+			wantPrecious(t, c)
+			if c.Rebuilt() {
+				t.Error("Rebuilt at the second start as well")
+			}
+		})
+	}
+}
+
+func TestRecordsDamagedAnywhere(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	source := t.TempDir()
+	c := open(t, source, precious)
+	fill(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sound, err := os.ReadFile(filepath.Join(source, "records.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for round := range 40 {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(source)); err != nil {
+			t.Fatal(err)
+		}
+		bad := bytes.Clone(sound)
+		for range 1 + random.IntN(20) {
+			at := random.IntN(len(bad))
+			for i := at; i < min(at+1+random.IntN(64), len(bad)); i++ {
+				bad[i] = byte(random.Uint32())
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, "records.db"), bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, dir, precious)
+		n := 0
+		err := c.Records().Scan("other", "", func(key string, value []byte) bool {
+			var i, last int
+			if _, err := fmt.Sscanf(string(value), "other %d %d", &i, &last); err != nil || key != fmt.Sprintf("key %03d", i) {
+				t.Errorf("round %d: a record reads %q = %q", round, key, value)
+			}
+			n++
+			return true
+		})
+		if err != nil {
+			t.Errorf("round %d: Scan: %v", round, err)
+		}
+		if c.Rebuilt() {
+			wantPrecious(t, c)
+		}
+		for i := range 500 {
+			// Sound or absent, and never anything else.
+			key := fmt.Sprintf("key %03d", i)
+			for _, b := range []cache.Bucket{"precious", "other"} {
+				value, err := c.Records().Get(b, key)
+				if err == nil && string(value) != fmt.Sprintf("%s %d 1", b, i) {
+					t.Errorf("round %d: Get(%s, %q) = %q", round, b, key, value)
+				}
+				if err != nil && !errors.Is(err, cache.ErrNotFound) {
+					t.Errorf("round %d: Get(%s, %q): %v", round, b, key, err)
+				}
+			}
+		}
+		c.Records().Put("other", "new", []byte("value"))
+		c.Records().Flush(t.Context()) // may be what finds the damage
+		flush(t, c)
+		wantRecord(t, c, "other", "new", "value")
+		if err := c.Close(); err != nil {
+			t.Errorf("round %d: Close: %v", round, err)
+		}
+	}
+}
+
+func TestRecordsDamagedWhileOpen(t *testing.T) {
+	for name, damage := range map[string]func(path string) error{
+		"cut to nothing": func(path string) error { return os.Truncate(path, 0) },
+		"cut short":      func(path string) error { return os.Truncate(path, 2*4096) },
+		"overwritten": func(path string) error {
+			file, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(file, io.LimitReader(rand.NewChaCha8([32]byte{1}), 200_000))
+			return errors.Join(err, file.Close())
+		},
+	} {
+		finders := map[string]func(t *testing.T, c *Cache){
+			"a get":   func(t *testing.T, c *Cache) { wantRecord(t, c, "precious", "key 001", "precious 1 1") },
+			"a scan":  func(t *testing.T, c *Cache) { wantPrecious(t, c) },
+			"a flush": func(t *testing.T, c *Cache) { _ = c.Records().Flush(t.Context()) },
+			"all at once": func(t *testing.T, c *Cache) {
+				var group sync.WaitGroup
+				for i := range 12 {
+					group.Go(func() {
+						switch i % 3 {
+						case 0:
+							wantRecord(t, c, "precious", "key 001", "precious 1 1")
+						case 1:
+							wantPrecious(t, c)
+						case 2:
+							_ = c.Records().Flush(t.Context())
+						}
+					})
+				}
+				group.Wait()
+			},
+		}
+		for finder, find := range finders {
+			t.Run(fmt.Sprintf("a database that is %s, found by %s, is begun anew", name, finder), func(t *testing.T) {
+				dir := t.TempDir()
+				c := open(t, dir, precious)
+				fill(t, c)
+				if err := damage(filepath.Join(dir, "records.db")); err != nil {
+					t.Fatal(err)
+				}
+				c.Records().Put("other", "during", []byte("value"))
+				find(t, c)
+				wantRecord(t, c, "other", "during", "value")
+				wantPrecious(t, c)
+				c.Records().Flush(t.Context()) // a writer may find it last
+				flush(t, c)
+				wantPrecious(t, c)
+				if !c.Rebuilt() {
+					t.Error("Rebuilt is false")
+				}
+				aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
+				if err != nil || len(aside) != 1 {
+					t.Errorf("set aside: %q, %v, want one", aside, err)
+				}
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				c = open(t, dir, precious)
+				wantRecord(t, c, "other", "during", "value")
+				wantPrecious(t, c)
+			})
+		}
+	}
+}
+
+func TestDamagedDatabasesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	for range keptAside + 2 {
+		if err := os.WriteFile(filepath.Join(dir, "records.db"), make([]byte, 100_000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		open(t, dir, Options{}).Close()
+	}
+	aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
+	if err != nil || len(aside) != keptAside {
+		t.Errorf("set aside: %q, %v, want %d", aside, err, keptAside)
+	}
+}
+
+func TestRebuildThatWasInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, precious)
+	fill(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "records.db")); err != nil {
+		t.Fatal(err)
+	}
+	// As a process leaves it that is killed after it made the database and
+	// before it had everything back.
+	db, err := openDatabase(filepath.Join(dir, "records.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.close(); err != nil {
+		t.Fatal(err)
+	}
+	c = open(t, dir, precious)
+	wantPrecious(t, c)
+	if !c.Rebuilt() {
+		t.Error("Rebuilt is false")
+	}
+}
+
+func TestStartWithoutRecords(t *testing.T) {
+	t.Run("a new folder is not rebuilt", func(t *testing.T) {
+		if open(t, t.TempDir(), precious).Rebuilt() {
+			t.Error("Rebuilt is true")
+		}
+	})
+	t.Run("records that can't be opened are kept in memory, and moved when they can", func(t *testing.T) {
+		dir := t.TempDir()
+		c := open(t, dir, precious)
+		fill(t, c)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		// A folder in its place: the kernel refuses to open it, as it would
+		// refuse for want of room.
+		path := filepath.Join(dir, "records.db")
+		if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		c = open(t, dir, precious)
+		wantPrecious(t, c)
+		c.Records().Put("other", "key", []byte("value"))
+		if err := c.Records().Flush(t.Context()); err == nil {
+			t.Error("Flush without a database: no error")
+		}
+		wantRecord(t, c, "other", "key", "value")
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		flush(t, c)
+		wantPrecious(t, c)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c = open(t, dir, precious)
+		wantPrecious(t, c)
+		wantRecord(t, c, "other", "key", "value")
+	})
+}

@@ -1,0 +1,297 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+const (
+	// pageLength is how many records one read transaction of a scan returns.
+	pageLength = 256
+	// groupLength is how many records one write transaction holds at most.
+	groupLength = 10_000
+)
+
+var errRecordsClosed = errors.New("the records are closed")
+
+// recordName is where a record stands.
+type recordName struct {
+	bucket cache.Bucket
+	key    string
+}
+
+// waiting is a Put or Delete that is not in the database yet. It never
+// changes, but for journaled, which r.mu guards.
+type waiting struct {
+	value     []byte
+	deleted   bool
+	order     uint64
+	journaled bool // the journal has it
+}
+
+// records are a bbolt database behind a map of what it does not hold yet. Gets
+// and scans look into both; one goroutine moves things from the map to the
+// database, and may fail at it as long as it takes.
+type records struct {
+	path    string
+	opts    Options
+	journal *journal
+	rebuilt atomic.Bool
+
+	opening sync.Mutex // held while the database is replaced
+
+	mu        sync.Mutex
+	db        *database // nil while none is to be had
+	replaying bool      // the map has the whole journal, because the database may lack some of it
+	mendable  bool      // while replaying: the journal could be read to its end
+	waiting   map[cache.Bucket]map[string]*waiting
+	count     int // of what waits
+	loose     int // of what waits and is not in the journal
+	order     uint64
+	scheduled bool // the next flush is
+	closed    bool
+
+	wake    chan struct{} // something waits
+	hurry   chan struct{} // a lot waits
+	asks    chan chan error
+	closing chan struct{}
+	stopped chan struct{}
+	failing bool // of the flushing goroutine: the last flush failed
+	close   sync.Once
+	last    error // of the last flush
+}
+
+func openRecords(dir string, opts Options) (*records, error) {
+	r := &records{
+		path:    filepath.Join(dir, "records.db"),
+		opts:    opts,
+		journal: newJournal(filepath.Join(dir, "records.journal"), opts.Journal),
+		waiting: make(map[cache.Bucket]map[string]*waiting),
+		wake:    make(chan struct{}, 1),
+		hurry:   make(chan struct{}, 1),
+		asks:    make(chan chan error),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	if err := r.start(); err != nil {
+		return nil, err
+	}
+	go r.run()
+	return r, nil
+}
+
+func (r *records) Get(b cache.Bucket, key string) ([]byte, error) {
+	// A database that turns out to be damaged is replaced, and asked once more.
+	for range 2 {
+		r.mu.Lock()
+		db, closed, w := r.db, r.closed, r.waiting[b][key]
+		r.mu.Unlock()
+		switch {
+		case closed:
+			return nil, fmt.Errorf("record %s/%q: %w", b, key, errRecordsClosed)
+		case w != nil && !w.deleted:
+			return w.value, nil
+		case w != nil || db == nil:
+			return nil, fmt.Errorf("record %s/%q: %w", b, key, cache.ErrNotFound)
+		}
+		value, err := db.get(b, key)
+		if err == nil {
+			return value, nil
+		}
+		if !errors.Is(err, errDamaged) {
+			return nil, fmt.Errorf("record %s/%q: %w", b, key, err)
+		}
+		r.replace(db, err)
+	}
+	return nil, fmt.Errorf("record %s/%q: %w", b, key, cache.ErrNotFound)
+}
+
+// Put keeps keys of 1 to 32,768 bytes, which is what bbolt takes.
+func (r *records) Put(b cache.Bucket, key string, value []byte) {
+	value = bytes.Clone(value)
+	if value == nil {
+		value = []byte{}
+	}
+	r.set(b, key, &waiting{value: value})
+}
+
+func (r *records) Delete(b cache.Bucket, key string) {
+	r.set(b, key, &waiting{deleted: true})
+}
+
+func (r *records) set(b cache.Bucket, key string, w *waiting) {
+	if len(b) == 0 || len(key) == 0 || len(key) > bbolt.MaxKeySize {
+		err := fmt.Errorf("record %s/%.40q…: a key of %d bytes can't be kept", b, key, len(key))
+		r.opts.Log.Error("a record was not kept", "error", err)
+		r.opts.OnRecordsError(err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.put(b, key, w)
+	if r.loose > r.opts.MaxPending {
+		r.dropOldest()
+	}
+	if !r.scheduled {
+		r.scheduled = true
+		signal(r.wake)
+	}
+	if r.count == r.opts.FlushAt {
+		signal(r.hurry)
+	}
+}
+
+// put makes w wait. r.mu is held.
+func (r *records) put(b cache.Bucket, key string, w *waiting) {
+	r.remove(b, key)
+	r.order++
+	w.order = r.order
+	if r.waiting[b] == nil {
+		r.waiting[b] = make(map[string]*waiting)
+	}
+	r.waiting[b][key] = w
+	r.count++
+	if !w.journaled {
+		r.loose++
+	}
+}
+
+// remove ends the waiting of a record. r.mu is held.
+func (r *records) remove(b cache.Bucket, key string) {
+	w := r.waiting[b][key]
+	if w == nil {
+		return
+	}
+	delete(r.waiting[b], key)
+	r.count--
+	if !w.journaled {
+		r.loose--
+	}
+}
+
+// place is where a scan has got to.
+type place struct {
+	key       string
+	inclusive bool
+}
+
+func (r *records) Scan(b cache.Bucket, prefix string, fn func(key string, value []byte) bool) error {
+	at := place{prefix, true}
+	for range 2 {
+		db, waiting, err := r.behind(b, prefix, at)
+		if err == nil {
+			err = scan(db, waiting, b, prefix, &at, fn)
+		}
+		if !errors.Is(err, errDamaged) {
+			return err
+		}
+		// On with what could be had back, from where the damage was.
+		r.replace(db, err)
+	}
+	return fmt.Errorf("scan %s: %w", b, errDamaged)
+}
+
+// named is a record that waits, with its key.
+type named struct {
+	key string
+	*waiting
+}
+
+// behind is the database and what waits, in its order, behind a place.
+func (r *records) behind(b cache.Bucket, prefix string, at place) (*database, []named, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, nil, fmt.Errorf("scan %s: %w", b, errRecordsClosed)
+	}
+	var keys []named
+	for key, w := range r.waiting[b] {
+		if strings.HasPrefix(key, prefix) && (key > at.key || at.inclusive && key == at.key) {
+			keys = append(keys, named{key, w})
+		}
+	}
+	slices.SortFunc(keys, func(a, b named) int { return strings.Compare(a.key, b.key) })
+	return r.db, keys, nil
+}
+
+// scan merges a database with what waits, of which the latter is newer.
+func scan(db *database, waiting []named, b cache.Bucket, prefix string, at *place, fn func(string, []byte) bool) error {
+	for more := true; more; {
+		var page []record
+		if db != nil {
+			var err error
+			if page, err = db.page(b, at.key, at.inclusive, pageLength); err != nil {
+				return err
+			}
+		}
+		more = len(page) == pageLength
+		if end := slices.IndexFunc(page, func(rec record) bool { return !strings.HasPrefix(rec.key, prefix) }); end >= 0 {
+			page, more = page[:end], false
+		}
+		for len(page) > 0 || !more && len(waiting) > 0 {
+			var next record
+			deleted := false
+			if len(page) == 0 || len(waiting) > 0 && waiting[0].key <= page[0].key {
+				next, deleted = record{waiting[0].key, waiting[0].value}, waiting[0].deleted
+				waiting = waiting[1:]
+				if len(page) > 0 && page[0].key == next.key {
+					page = page[1:]
+				}
+			} else {
+				next, page = page[0], page[1:]
+			}
+			*at = place{next.key, false}
+			if !deleted && !fn(next.key, next.value) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (r *records) Flush(ctx context.Context) error {
+	answer := make(chan error, 1)
+	select {
+	case r.asks <- answer:
+	case <-r.stopped:
+		return fmt.Errorf("flush records: %w", errRecordsClosed)
+	case <-ctx.Done():
+		return fmt.Errorf("flush records: %w", context.Cause(ctx))
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("flush records: %w", context.Cause(ctx))
+	}
+}
+
+func (r *records) Close() error {
+	r.close.Do(func() {
+		close(r.closing)
+		<-r.stopped
+	})
+	return r.last
+}
+
+// signal leaves word on a channel of length one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

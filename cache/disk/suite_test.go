@@ -1,0 +1,87 @@
+package disk
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestCache(t *testing.T) {
+	cachetest.Suite(t, func(t *testing.T) (cache.Blobs, cache.Records) {
+		c := open(t, t.TempDir(), Options{})
+		return c.Blobs(), c.Records()
+	})
+}
+
+func TestCacheWithAJournal(t *testing.T) {
+	cachetest.Records(t, func(t *testing.T) cache.Records {
+		return open(t, t.TempDir(), Options{Journal: []cache.Bucket{"a", "b"}}).Records()
+	})
+}
+
+func TestCacheFull(t *testing.T) {
+	cachetest.Full(t, func(t *testing.T, room int64) cache.Blobs {
+		dir := t.TempDir()
+		return open(t, dir, Options{faults: bounded(t, dir, room)}).Blobs()
+	})
+}
+
+// bounded behaves like a file system with room for so many bytes of content.
+func bounded(t *testing.T, dir string, room int64) faults {
+	free := func() (int64, error) { return room - used(t, dir), nil }
+	return faults{
+		free: free,
+		write: func(n int) (int, error) {
+			left, _ := free()
+			if int64(n) <= left {
+				return n, nil
+			}
+			return int(left), syscall.ENOSPC
+		},
+	}
+}
+
+// used is how many bytes of content and drafts there are.
+func used(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	for _, folder := range []string{"blobs", "drafts"} {
+		err := filepath.WalkDir(filepath.Join(dir, folder), func(_ string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			info, err := entry.Info()
+			if err == nil {
+				bytes += info.Size()
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	return bytes
+}
+
+// open opens a cache until the end of the test.
+func open(t *testing.T, dir string, opts Options) *Cache {
+	t.Helper()
+	c, err := Open(dir, opts)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return c
+}

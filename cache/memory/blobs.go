@@ -1,0 +1,106 @@
+package memory
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+type blobs struct {
+	mu   sync.RWMutex
+	room int64 // bytes that may still be written
+	kept map[cache.Digest][]byte
+}
+
+func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Blob, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	content, ok := b.kept[d]
+	if !ok {
+		return nil, fmt.Errorf("open %s: %w", d, cache.ErrNotFound)
+	}
+	return &blob{bytes.NewReader(content)}, nil
+}
+
+func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	content, ok := b.kept[d]
+	if !ok {
+		return 0, fmt.Errorf("stat %s: %w", d, cache.ErrNotFound)
+	}
+	return int64(len(content)), nil
+}
+
+func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, error) {
+	if err := want.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if want.Size > b.room {
+		return nil, fmt.Errorf("create %s: %d of %d bytes left: %w", want.Digest, b.room, want.Size, cache.ErrFull)
+	}
+	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash()}, nil
+}
+
+func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room += int64(len(b.kept[d]))
+	delete(b.kept, d)
+	return nil
+}
+
+func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
+	b.mu.RLock()
+	digests := make([]cache.Digest, 0, len(b.kept))
+	for d := range b.kept {
+		digests = append(digests, d)
+	}
+	b.mu.RUnlock()
+	slices.Sort(digests)
+	for _, d := range digests {
+		if ctx.Err() != nil {
+			return fmt.Errorf("walk: %w", context.Cause(ctx))
+		}
+		b.mu.RLock()
+		content, ok := b.kept[d]
+		b.mu.RUnlock()
+		if ok && !fn(d, int64(len(content))) {
+			break
+		}
+	}
+	return nil
+}
+
+// take reserves n bytes, or as many as there are.
+func (b *blobs) take(n int) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n = int(min(int64(n), b.room))
+	b.room -= int64(n)
+	return n
+}
+
+func (b *blobs) giveBack(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room += int64(n)
+}
+
+// publish keeps content that was paid for with take.
+func (b *blobs) publish(d cache.Digest, content []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.room += int64(len(b.kept[d]))
+	b.kept[d] = content
+}
+
+type blob struct{ *bytes.Reader }
+
+func (*blob) Close() error { return nil }

@@ -1,0 +1,26 @@
+package memory_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
+	"github.com/entrepot/entrepot/cache/memory"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestCache(t *testing.T) {
+	cachetest.Suite(t, func(*testing.T) (cache.Blobs, cache.Records) {
+		c := memory.New()
+		return c.Blobs(), c.Records()
+	})
+}
+
+func TestCacheFull(t *testing.T) {
+	cachetest.Full(t, func(_ *testing.T, room int64) cache.Blobs {
+		return memory.NewBounded(room).Blobs()
+	})
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/entrepot/entrepot/config"
+)
+
+// announce tells people at the start what runs where, and a first pull to
+// copy. The addresses are those that are really listened on.
+func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
+	reachable := dialable(listen.String())
+	scheme := "http"
+	if cfg.TLS.CertFile != "" {
+		scheme = "https"
+	}
+	var names []string
+	for _, u := range cfg.Upstreams {
+		name := u.Name
+		if u.Default {
+			name += " (default)"
+		}
+		names = append(names, name)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "entrepot listens on %s://%s\n", scheme, listen)
+	fmt.Fprintf(&b, "  admin      http://%s (health, metrics, status)\n", admin)
+	fmt.Fprintf(&b, "  keeps      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
+	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(names, ", "))
+	if cfg.Offline {
+		b.WriteString("  offline    no upstream is asked\n")
+	}
+	if commands := firstPulls(reachable, scheme, cfg.Upstreams); len(commands) > 0 {
+		b.WriteString("\nA first pull:\n  " + strings.Join(commands, "\n  ") + "\n")
+	}
+	b.WriteString("\nRuntimes are configured by what \"entrepot hosts RUNTIME\" prints.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// dialable is an address that a client on this machine can use.
+func dialable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return address
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// firstPulls are at most two commands, of small public images where the
+// upstream has one.
+func firstPulls(address, scheme string, upstreams []config.Upstream) []string {
+	known := map[string]string{
+		"docker.io":       "docker.io/library/alpine:3",
+		"quay.io":         "quay.io/prometheus/busybox:latest",
+		"registry.k8s.io": "registry.k8s.io/pause:3.10",
+		"ghcr.io":         "ghcr.io/stefanprodan/podinfo:latest",
+	}
+	insecure := ""
+	if scheme == "http" {
+		insecure = "--insecure "
+	}
+	var commands []string
+	for _, u := range upstreams {
+		image, ok := known[u.Name]
+		if !ok {
+			continue
+		}
+		if len(commands) == 0 && (scheme == "https" || isLoopback(address)) {
+			commands = append(commands, "docker pull "+address+"/"+image)
+			continue
+		}
+		return append(commands, "crane manifest "+insecure+address+"/"+image)
+	}
+	for _, u := range upstreams {
+		if prefix := prefixOf(u); prefix != "" && len(commands) == 0 {
+			commands = append(commands, "crane manifest "+insecure+address+"/"+prefix+"/REPOSITORY:TAG")
+		}
+	}
+	return commands
+}
+
+// isLoopback says whether an address is this machine's own, so that Docker
+// speaks plain HTTP to it unasked.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+// entrepot runs one command in this process.
+func entrepot(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = execute(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// clean makes a test independent of the user's folders and variables.
+func clean(t *testing.T) {
+	t.Helper()
+	t.Setenv("XDG_CACHE_HOME", "/home/someone/.cache")
+	for _, assignment := range os.Environ() {
+		if name, _, _ := strings.Cut(assignment, "="); strings.HasPrefix(name, "ENTREPOT_") {
+			t.Setenv(name, "")
+		}
+	}
+}
+
+// file writes a file in the test's own folder, which becomes the current one.
+func file(t *testing.T, name, content string) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
+	clean(t)
+	const all = "containerd, docker, crio, podman, skopeo, buildkit, k3s, rke2, talos, homebrew"
+	for _, c := range []struct{ name, args, want string }{
+		{"an unknown command", "sevre", `unknown command "sevre"; did you mean serve? (known: completion, config, hosts, serve, version)`},
+		{"an unknown command of config", "config chekc", `unknown command "config chekc"; did you mean config check? (known: config check, config show)`},
+		{"an unknown flag", "serve --lisen :1", "unknown flag: --lisen; did you mean --listen?"},
+		{"a flag that is no boolean", "serve --offline=perhaps", `invalid argument "perhaps" for "--offline" flag: must be true or false`},
+		{"an argument where none belongs", "serve now", `entrepot serve takes no argument, and got "now"`},
+		{"nothing to check", "config check", "name one file to check, as in: entrepot config check entrepot.yaml"},
+		{"an unknown output", "config show -o jsn", `unknown output "jsn"; did you mean json? (known: yaml, json)`},
+		{"no runtime", "hosts", "name one runtime: " + all},
+		{"two runtimes", "hosts docker podman", "name one runtime: " + all},
+		{"an unknown runtime", "hosts contianerd", `unknown runtime "contianerd"; did you mean containerd? (known: ` + all + ")"},
+		{"a runtime near to none", "hosts qemu", `unknown runtime "qemu" (known: ` + all + ")"},
+		{"an address without a scheme", "hosts docker --address mirror.lan:5000", `--address "mirror.lan:5000" is not a URL such as http://entrepot.example.com:5000`},
+		{"an address with a path", "hosts docker --address http://mirror.lan/v2/", "--address has more than a scheme and a host: did you mean http://mirror.lan?"},
+		{"an address with a password", "hosts docker --address http://a:sesame@mirror.lan", "--address has more than a scheme and a host: did you mean http://mirror.lan?"},
+		{"any free port and no address", "hosts docker --listen :0", "entrepot listens on any free port: say with --address which one clients use"},
+		{"a version that is none", "hosts containerd --containerd-version new", `--containerd-version "new" is not a version such as 2.2`},
+		{"a version of containerd for another", "hosts docker --containerd-version 2.2", "--containerd-version is for containerd only"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, stdout, stderr := entrepot(t, strings.Fields(c.args)...)
+			if code != 2 || stdout != "" || stderr != "entrepot: "+c.want+"\n" {
+				t.Errorf("exit %d, stdout %q, stderr\n%s\nwant\nentrepot: %s", code, stdout, stderr, c.want)
+			}
+		})
+	}
+}
+
+func TestAWrongConfigurationExitsWithTwoEverywhere(t *testing.T) {
+	clean(t)
+	const want = "entrepot: the configuration has 2 mistakes:\n" +
+		"  c.yaml:1: lisen: unknown key; did you mean listen?\n" +
+		"  c.yaml:3: cache.max_size: unknown unit \"Gi\"; did you mean 1GiB?\n"
+	file(t, "c.yaml", "lisen: :1\ncache:\n  max_size: 1Gi\n")
+	for _, args := range []string{"config check c.yaml", "config show --config c.yaml", "serve --config c.yaml", "hosts docker --config c.yaml"} {
+		t.Run(args, func(t *testing.T) {
+			code, stdout, stderr := entrepot(t, strings.Fields(args)...)
+			if code != 2 || stdout != "" || stderr != want {
+				t.Errorf("exit %d, stdout %q, stderr\n%s\nwant\n%s", code, stdout, stderr, want)
+			}
+		})
+	}
+	left, err := os.ReadDir(".")
+	if err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestWithoutACommandTheProgramSaysWhatItCanDo(t *testing.T) {
+	code, stdout, stderr := entrepot(t)
+	if code != 0 || stderr != "" {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	for _, word := range []string{"serve", "hosts", "config", "version"} {
+		if !strings.Contains(stdout, "\n  "+word) {
+			t.Errorf("%s is not in\n%s", word, stdout)
+		}
+	}
+}

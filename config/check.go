@@ -1,0 +1,145 @@
+package config
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// check reports everything in the merged values that can't work.
+func (r *report) check(cfg *Config) {
+	r.checkAddress("listen", cfg.Listen, "127.0.0.1:5000")
+	r.checkAddress("admin", cfg.Admin, "127.0.0.1:5001")
+	if sameAddress(cfg.Listen, cfg.Admin) {
+		r.add("admin", quoted(cfg.Admin)+" is the address for clients", "write another port: metrics and status are not for clients")
+	}
+	r.checkCertificate(cfg.TLS)
+	r.checkCache(cfg.Cache)
+	r.checkDuration("freshness.tag_ttl", cfg.Freshness.TagTTL)
+	r.checkDuration("freshness.referrers_ttl", cfg.Freshness.ReferrersTTL)
+	r.checkDuration("freshness.negative_ttl", cfg.Freshness.NegativeTTL)
+	r.checkDuration("freshness.max_wait", cfg.Freshness.MaxWait)
+	if cfg.Freshness.MaxWait == 0 {
+		r.add("freshness.max_wait", "is 0: no upstream answers in no time", "write how long a client may wait, such as 2s")
+	}
+	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
+	r.checkChoice("log.format", cfg.Log.Format, "text", "json")
+	r.checkUpstreams(cfg)
+}
+
+func (r *report) checkCache(c Cache) {
+	if c.Dir == "" {
+		r.add("cache.dir", "is empty, and this user has no cache folder", "write the folder to keep content in")
+	}
+	if c.MaxSize == (Size{}) {
+		r.add("cache.max_size", "is 0", "write a size such as 50GiB or 80%")
+	}
+	const leastMemory = 1 << 20
+	switch {
+	case c.Memory.Percent != 0:
+		r.add("cache.memory", "is a share", "write a size such as 256MiB")
+	case c.Memory.Bytes < leastMemory:
+		r.add("cache.memory", "is less than 1MiB", "write a size such as 256MiB")
+	}
+}
+
+func (r *report) checkDuration(key string, d time.Duration) {
+	if d < 0 {
+		r.add(key, quoted(durationText(d))+" is negative", "did you mean "+durationText(-d)+"?")
+	}
+}
+
+func (r *report) checkChoice(key, value string, known ...string) {
+	if slices.Contains(known, value) {
+		return
+	}
+	mend := "write " + strings.Join(known[:len(known)-1], ", ") + " or " + known[len(known)-1]
+	if near := Nearest(value, known); near != "" {
+		mend = "did you mean " + near + "?"
+	}
+	r.add(key, "unknown value "+quoted(value), mend)
+}
+
+func (r *report) checkCertificate(t TLS) {
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+	case t.KeyFile == "":
+		r.add("tls.cert_file", "has no key", "set tls.key_file as well")
+	case t.CertFile == "":
+		r.add("tls.key_file", "has no certificate", "set tls.cert_file as well")
+	default:
+		certificate, err := readAtMost(t.CertFile, maxFile)
+		if err != nil {
+			r.add("tls.cert_file", quoted(t.CertFile)+" "+reason(err), "")
+		}
+		key, keyErr := readAtMost(t.KeyFile, maxFile)
+		if keyErr != nil {
+			r.add("tls.key_file", quoted(t.KeyFile)+" "+reason(keyErr), "")
+		}
+		if err != nil || keyErr != nil {
+			return
+		}
+		if _, err := tls.X509KeyPair(certificate, key); err != nil {
+			problem := "does not go with tls.key_file: " + strings.TrimPrefix(err.Error(), "tls: ")
+			r.add("tls.cert_file", problem, "both are PEM, and the first certificate is the key's")
+		}
+	}
+}
+
+func (r *report) checkAddress(key, address, example string) {
+	host, port, err := net.SplitHostPort(address)
+	switch {
+	case address == "":
+		r.add(key, "is empty", "write an address such as "+example)
+	case err != nil:
+		mend := "write an address such as " + example
+		if _, err := netip.ParseAddr(address); err == nil || hostName.MatchString(strings.ToLower(address)) && !isPort(address) {
+			_, examplePort, _ := net.SplitHostPort(example)
+			mend = "did you mean " + net.JoinHostPort(address, examplePort) + "?"
+		} else if isPort(address) {
+			mend = "did you mean 127.0.0.1:" + address + "?"
+		}
+		r.add(key, quoted(address)+" is not host:port", mend)
+	case !isPort(port):
+		r.add(key, quoted(port)+" is not a port", "write a number from 0 (any free port) to 65535")
+	case host != "" && !isHost(host):
+		r.add(key, quoted(host)+" is neither an address nor a host name", "write an address such as "+example)
+	}
+}
+
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$`)
+
+func isHost(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil || hostName.MatchString(strings.ToLower(host))
+}
+
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
+}
+
+// sameAddress says whether two host:port would meet on one socket.
+func sameAddress(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || isEverywhere(hostA) || isEverywhere(hostB) || isLoopback(hostA) && isLoopback(hostB)
+}
+
+func isEverywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+func isLoopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip == netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}

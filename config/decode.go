@@ -1,0 +1,159 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// settings turns a file's tree into the maps that viper merges, and reports
+// what the schema does not know. Single values stay text, so that a file, a
+// variable and a flag are read alike.
+func (r *report) settings(file string, n *node, t reflect.Type, path string) any {
+	place := Origin{Kind: FromFile, Name: file, Line: n.line}
+	wrongShape := func(want, mend string) any {
+		r.addAt(place, path, "is "+n.shape.String()+", must be "+want, mend)
+		return nil
+	}
+	switch {
+	case n.shape == nothing:
+		return nil
+	case isTable(t):
+		if n.shape != table {
+			return wrongShape("a table of keys", "known here: "+strings.Join(keys(t), ", "))
+		}
+		return r.tableSettings(file, n, t, path)
+	case t.Kind() == reflect.Slice:
+		if n.shape != list {
+			mend := "write [" + n.text + "]"
+			if isTableList(t) {
+				mend = "write a list of tables, each with its name"
+			}
+			return wrongShape("a list", mend)
+		}
+		var items []any
+		for i, item := range n.items {
+			r.places[at(path, i)] = Origin{Kind: FromFile, Name: file, Line: item.line}
+			if value := r.settings(file, item, t.Elem(), at(path, i)); value != nil {
+				items = append(items, value)
+			} else if isTable(t.Elem()) {
+				// Kept, so that the paths of those after it stay right.
+				items = append(items, map[string]any{})
+			}
+		}
+		if items == nil {
+			return []any{}
+		}
+		return items
+	case n.shape != scalar:
+		return wrongShape("a single value", "")
+	}
+	return n.text
+}
+
+func (r *report) tableSettings(file string, n *node, t reflect.Type, path string) any {
+	values := map[string]any{}
+	known := map[string]reflect.Type{}
+	for _, f := range fields(t) {
+		known[f.key] = f.typ
+	}
+	for _, e := range n.entries {
+		key := join(path, e.key)
+		place := Origin{Kind: FromFile, Name: file, Line: e.line}
+		typ, ok := known[e.key]
+		if !ok {
+			mend := "known here: " + strings.Join(keys(t), ", ")
+			if meant := meantKey(path, e.key, t); meant != "" {
+				mend = "did you mean " + meant + "?"
+			}
+			r.addAt(place, key, "unknown key", mend)
+			continue
+		}
+		if first := n.find(e.key); first != e {
+			r.addAt(place, key, fmt.Sprintf("given twice, first on line %d", first.line), "keep one of them")
+			continue
+		}
+		if e.value.shape == nothing {
+			continue
+		}
+		r.places[key] = place
+		if value := r.settings(file, e.value, typ, key); value != nil {
+			values[e.key] = value
+		}
+	}
+	return values
+}
+
+// decode reads merged settings into a value of the schema.
+func (r *report) decode(settings any, v reflect.Value, path string) {
+	switch {
+	case isTable(v.Type()):
+		values, _ := settings.(map[string]any)
+		for _, f := range fields(v.Type()) {
+			if value, ok := values[f.key]; ok {
+				r.decode(value, v.Field(f.index), join(path, f.key))
+			}
+		}
+	case v.Kind() == reflect.Slice:
+		items, _ := settings.([]any)
+		all := reflect.MakeSlice(v.Type(), len(items), len(items))
+		for i, item := range items {
+			if isTableList(v.Type()) {
+				all.Index(i).Set(reflect.ValueOf(defaultUpstream()))
+			}
+			r.decode(item, all.Index(i), at(path, i))
+		}
+		v.Set(all)
+	default:
+		r.decodeText(fmt.Sprint(settings), v, path)
+	}
+}
+
+func (r *report) decodeText(text string, v reflect.Value, path string) {
+	switch v.Interface().(type) {
+	case Size:
+		size, err := ParseSize(text)
+		if m := (Mistake{}); errors.As(err, &m) {
+			r.add(path, m.Problem, m.Mend)
+			return
+		}
+		v.Set(reflect.ValueOf(size))
+	case time.Duration:
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			r.add(path, quoted(text)+" is not a duration", durationMend(text))
+			return
+		}
+		v.Set(reflect.ValueOf(d))
+	case bool:
+		if text != "true" && text != "false" {
+			r.add(path, quoted(text)+" is neither true nor false", "write true or false")
+			return
+		}
+		v.SetBool(text == "true")
+	case int:
+		number, err := strconv.Atoi(text)
+		if err != nil {
+			r.add(path, quoted(text)+" is not a whole number", "write a number such as 32")
+			return
+		}
+		v.SetInt(int64(number))
+	default:
+		v.SetString(text)
+	}
+}
+
+func durationMend(text string) string {
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		return "did you mean " + text + "s?"
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 100_000 {
+			return "did you mean " + strconv.Itoa(24*n) + "h?"
+		}
+	}
+	return "write a duration such as 500ms, 30s, 1m30s or 2h"
+}

@@ -1,0 +1,87 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+const (
+	dockerHub         = "docker.io"
+	dockerHubEndpoint = "https://registry-1.docker.io"
+)
+
+// Default is the configuration without any file, variable or flag: the public
+// registries, on loopback. Cache.Dir is empty where the user has no cache
+// folder.
+func Default() Config {
+	cfg := Config{
+		Listen: "127.0.0.1:5000",
+		Admin:  "127.0.0.1:5001",
+		Cache: Cache{
+			MaxSize: Size{Bytes: 50 << 30},
+			MinFree: Size{Bytes: 1 << 30},
+			Memory:  Size{Bytes: 256 << 20},
+		},
+		Freshness: Freshness{
+			TagTTL:       time.Minute,
+			ReferrersTTL: 5 * time.Minute,
+			NegativeTTL:  30 * time.Second,
+			MaxWait:      2 * time.Second,
+		},
+		Log: Log{Level: "info", Format: "text"},
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		cfg.Cache.Dir = filepath.Join(dir, "entrepot")
+	}
+	for _, name := range []string{
+		dockerHub, "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com",
+		"public.ecr.aws", "nvcr.io", "registry.gitlab.com", "lscr.io",
+	} {
+		u := defaultUpstream()
+		u.Name = name
+		u.Default = name == dockerHub
+		cfg.Upstreams = append(cfg.Upstreams, u)
+	}
+	completeUpstreams(cfg.Upstreams)
+	return cfg
+}
+
+// defaultUpstream is what an entry in upstreams has before its keys are read.
+func defaultUpstream() Upstream {
+	return Upstream{Allow: []string{"**"}, MaxRequests: 32}
+}
+
+// dockerHubAliases are the hosts behind which docker.io has always stood.
+func dockerHubAliases() []string { return []string{"index.docker.io", "registry-1.docker.io"} }
+
+// completeUpstreams fills in what follows from an upstream's name.
+func completeUpstreams(upstreams []Upstream) {
+	taken := map[string]bool{}
+	for _, u := range upstreams {
+		taken[u.Name] = true
+		for _, alias := range u.Aliases {
+			taken[alias] = true
+		}
+	}
+	for i := range upstreams {
+		u := &upstreams[i]
+		if u.Name == dockerHub && len(u.Aliases) == 0 {
+			// docker.io is no registry's address, and its aliases are the same
+			// for everybody, so nobody should have to know them.
+			u.Aliases = slices.DeleteFunc(dockerHubAliases(), func(a string) bool { return taken[a] })
+			for _, alias := range u.Aliases {
+				taken[alias] = true
+			}
+		}
+		if len(u.Endpoints) > 0 || u.Name == "" {
+			continue
+		}
+		if u.Name == dockerHub {
+			u.Endpoints = []string{dockerHubEndpoint}
+		} else {
+			u.Endpoints = []string{"https://" + u.Name}
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+)
+
+// Options say where a configuration is loaded from. The zero value loads the
+// defaults alone.
+type Options struct {
+	// File is the configuration file; empty for the one that the --config flag
+	// or else ENTREPOT_CONFIG names, or for none.
+	File string
+	// Environment says whether ENTREPOT_* variables count.
+	Environment bool
+	// Flags are those of [AddFlags], parsed; nil for none.
+	Flags *pflag.FlagSet
+}
+
+// Load merges the defaults, the file, the environment and the flags, from
+// weakest to strongest, and checks the result. An error is [Mistakes]: all
+// that is wrong, at once.
+func Load(opts Options) (Config, Origins, error) {
+	r := &report{places: map[string]Origin{}}
+	merged := viper.New()
+	defaults := Default()
+	leaves(reflect.ValueOf(&defaults).Elem(), "", func(path string, v reflect.Value) {
+		if !strings.Contains(path, "[") { // lists of tables come from a file, whole
+			merged.SetDefault(path, textOf(v))
+		}
+	})
+
+	if file := opts.file(); file != "" {
+		settings, ok := r.readFile(file)
+		if !ok {
+			return Config{}, nil, r.err()
+		}
+		if err := merged.MergeConfigMap(settings); err != nil {
+			return Config{}, nil, fmt.Errorf("merge %s: %w", file, err)
+		}
+	}
+	if err := r.bind(merged, opts); err != nil {
+		return Config{}, nil, err
+	}
+
+	cfg := defaults
+	r.decode(merged.AllSettings(), reflect.ValueOf(&cfg).Elem(), "")
+	completeUpstreams(cfg.Upstreams)
+	r.check(&cfg)
+	if err := r.err(); err != nil {
+		return Config{}, nil, err
+	}
+	origins := Origins{}
+	leaves(reflect.ValueOf(&cfg).Elem(), "", func(path string, _ reflect.Value) {
+		if place, ok := r.places[path]; ok {
+			origins[path] = place
+		}
+	})
+	return cfg, origins, nil
+}
+
+func (o Options) file() string {
+	if o.File != "" {
+		return o.File
+	}
+	if o.Flags != nil {
+		if flag := o.Flags.Lookup("config"); flag != nil && flag.Changed {
+			return flag.Value.String()
+		}
+	}
+	if o.Environment {
+		return os.Getenv(EnvFile)
+	}
+	return ""
+}
+
+// maxFile is the size in bytes of the largest configuration file.
+const maxFile = 4 << 20
+
+func (r *report) readFile(name string) (map[string]any, bool) {
+	content, err := readAtMost(name, maxFile)
+	if err != nil {
+		r.addAt(Origin{Kind: FromFile, Name: name}, "", reason(err), "")
+		return nil, false
+	}
+	return r.readContent(name, content)
+}
+
+func (r *report) readContent(name string, content []byte) (map[string]any, bool) {
+	root, mistake := parse(name, content)
+	if mistake != nil {
+		place := Origin{Kind: FromFile, Name: name, Line: mistake.Line}
+		r.addAt(place, "", mistake.Problem, mistake.Mend)
+		return nil, false
+	}
+	settings, _ := r.settings(name, root, reflect.TypeFor[Config](), "").(map[string]any)
+	return settings, true
+}
+
+// bind puts the environment and the flags above the file.
+func (r *report) bind(merged *viper.Viper, opts Options) error {
+	for _, path := range singleKeys() {
+		if opts.Environment {
+			if err := merged.BindEnv(path, variable(path)); err != nil {
+				return fmt.Errorf("bind %s: %w", variable(path), err)
+			}
+			if os.Getenv(variable(path)) != "" {
+				r.places[path] = Origin{Kind: FromEnvironment, Name: variable(path)}
+			}
+		}
+		if opts.Flags == nil || flagOf(path) == "" {
+			continue
+		}
+		if flag := opts.Flags.Lookup(flagOf(path)); flag != nil && flag.Changed {
+			if err := merged.BindPFlag(path, flag); err != nil {
+				return fmt.Errorf("bind --%s: %w", flag.Name, err)
+			}
+			r.places[path] = Origin{Kind: FromFlag, Name: flag.Name}
+		}
+	}
+	if opts.Environment {
+		r.checkEnvironment()
+	}
+	return nil
+}
+
+// reason is what the system says of a file, without the name that a mistake
+// already tells.
+func reason(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return "cannot be read: " + path.Err.Error()
+	}
+	return "cannot be read: " + err.Error()
+}
+
+func readAtMost(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(content)) > most {
+		return nil, fmt.Errorf("larger than %s", Size{Bytes: most})
+	}
+	return content, nil
+}

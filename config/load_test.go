@@ -1,0 +1,398 @@
+package config
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// write puts content into a file of that name in a folder of the test's own,
+// and moves there, so that messages show the bare name.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// clean makes a test independent of the user's folders and variables.
+func clean(t *testing.T) {
+	t.Helper()
+	t.Setenv("XDG_CACHE_HOME", "/home/someone/.cache")
+	for _, assignment := range os.Environ() {
+		if name, _, _ := strings.Cut(assignment, "="); strings.HasPrefix(name, envPrefix) {
+			t.Setenv(name, "")
+		}
+	}
+}
+
+const designExample = `listen: 127.0.0.1:5000
+admin: 127.0.0.1:5001          # health, metrics, status: never on the clients' port
+cache:
+  dir: /var/lib/entrepot
+  max_size: 50GiB              # or 80% of the file system
+  min_free: 1GiB
+  memory: 256MiB
+freshness:
+  tag_ttl: 1m
+  referrers_ttl: 5m
+  negative_ttl: 30s
+  max_wait: 2s
+offline: false                 # true: no upstream is ever asked
+upstreams:
+  - name: docker.io            # what clients call it
+    endpoints: [https://registry-1.docker.io]   # tried in order; a parent entrepot can stand first
+    aliases: [index.docker.io, registry-1.docker.io]
+    hosts: []                  # virtual hosts that mean this upstream
+    default: true
+    credentials: {username: "", password_file: "", docker_config: false}
+    tls: {ca_file: "", insecure_skip_verify: false}
+    allow: ["**"]              # repositories; deny wins
+    deny: []
+    max_requests: 32           # at once
+    immutable_tags: []         # patterns never re-checked; fallback tags never match
+    referrers: {cosign_tags: false, buildkit_attestations: false}
+`
+
+func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
+	clean(t)
+	got, origins, err := Load(Options{File: write(t, "entrepot.yaml", designExample)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Listen: "127.0.0.1:5000",
+		Admin:  "127.0.0.1:5001",
+		Cache: Cache{
+			Dir: "/var/lib/entrepot", MaxSize: Size{Bytes: 50 << 30}, MinFree: Size{Bytes: 1 << 30}, Memory: Size{Bytes: 256 << 20},
+		},
+		Freshness: Freshness{
+			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second,
+		},
+		Log: Log{Level: "info", Format: "text"},
+		Upstreams: []Upstream{{
+			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
+			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{},
+		}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", got, want)
+	}
+	for key, want := range map[string]string{
+		"listen":                        "entrepot.yaml:1",
+		"cache.memory":                  "entrepot.yaml:7",
+		"log.level":                     "default",
+		"upstreams[0].endpoints":        "entrepot.yaml:16",
+		"upstreams[0].tls.ca_file":      "entrepot.yaml:21",
+		"upstreams[0].trusted_realms":   "default",
+		"upstreams[0].referrers":        "default", // a table has no value of its own
+		"upstreams[0].max_requests":     "entrepot.yaml:24",
+		"upstreams[0].credentials.none": "default",
+	} {
+		if got := origins[key].String(); got != want {
+			t.Errorf("origin of %s: got %s, want %s", key, got, want)
+		}
+	}
+}
+
+// everyKey gives every key of the schema a value that is not its default.
+const everyKey = `listen: 0.0.0.0:80
+admin: 127.0.0.1:81
+tls: {cert_file: CERT, key_file: KEY}
+cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB}
+freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms}
+offline: true
+log: {level: debug, format: json}
+upstreams:
+  - name: registry.example.com:5000
+    endpoints: [http://parent:5000/v2/registry.example.com, https://registry.example.com:5000]
+    aliases: [reg.example.com]
+    hosts: [reg.mirror.lan]
+    default: true
+    credentials: {username: someone, password_file: SECRET}
+    tls: {ca_file: CERT, insecure_skip_verify: true}
+    trusted_realms: [auth.example.net]
+    allow_private_redirects: true
+    allow: [org/**]
+    deny: [org/secret/*]
+    max_requests: 7
+    immutable_tags: [v*.*.*]
+    referrers: {cosign_tags: true, buildkit_attestations: true}
+  - name: ghcr.io
+    credentials: {docker_config: true}
+`
+
+// withFiles names real files where everyKey has words for them.
+func withFiles(t *testing.T, content string) string {
+	t.Helper()
+	certificate, key := selfSigned(t)
+	secret := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(secret, []byte("sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer("CERT", certificate, "KEY", key, "SECRET", secret).Replace(content)
+}
+
+func TestEveryKeyIsReadAndWrittenBack(t *testing.T) {
+	clean(t)
+	file := write(t, "entrepot.yaml", withFiles(t, everyKey))
+	cfg, origins, err := Load(Options{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("every key got its value from the file", func(t *testing.T) {
+		defaults := Default()
+		defaults.Upstreams = []Upstream{defaultUpstream()}
+		byPath := map[string]string{}
+		leaves(reflect.ValueOf(defaults), "", func(path string, v reflect.Value) { byPath[path] = toText(v) })
+		leaves(reflect.ValueOf(cfg), "", func(path string, v reflect.Value) {
+			if strings.HasPrefix(path, "upstreams[1]") || strings.HasSuffix(path, "docker_config") {
+				return
+			}
+			if origins[path].Kind != FromFile || toText(v) == byPath[path] {
+				t.Errorf("%s is %s, from %s", path, toText(v), origins[path])
+			}
+		})
+		if !cfg.Upstreams[1].Credentials.DockerConfig {
+			t.Error("upstreams[1].credentials.docker_config is false")
+		}
+	})
+	for _, name := range []string{"shown.yaml", "shown.json", "shown.toml"} {
+		t.Run("what is written as "+name+" reads the same", func(t *testing.T) {
+			var b strings.Builder
+			var err error
+			switch filepath.Ext(name) {
+			case ".yaml":
+				err = WriteYAML(&b, cfg, origins)
+			case ".json":
+				b.WriteString(configOf(t, cfg, origins))
+			case ".toml":
+				b.WriteString(asTOML(cfg))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, _, err := Load(Options{File: write(t, name, b.String())})
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, b.String())
+			}
+			if got, want := flat(again), flat(cfg); !slices.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+		})
+	}
+}
+
+// configOf is the part of WriteJSON's answer that is a configuration.
+func configOf(t *testing.T, cfg Config, origins Origins) string {
+	t.Helper()
+	var b strings.Builder
+	if err := WriteJSON(&b, cfg, origins); err != nil {
+		t.Fatal(err)
+	}
+	var shown struct {
+		Config  json.RawMessage
+		Origins map[string]string
+	}
+	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
+		t.Fatal(err)
+	}
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:20" {
+		t.Errorf("origin of max_requests: got %q", got)
+	}
+	return string(shown.Config)
+}
+
+func toText(v reflect.Value) string {
+	if v.Kind() == reflect.Slice {
+		return strings.Join(v.Interface().([]string), " ")
+	}
+	return textOf(v)
+}
+
+func flat(cfg Config) []string {
+	var all []string
+	leaves(reflect.ValueOf(cfg), "", func(path string, v reflect.Value) { all = append(all, path+" = "+toText(v)) })
+	return all
+}
+
+// asTOML writes a configuration in the forms that TOML has for tables: headed,
+// dotted and inline.
+func asTOML(cfg Config) string {
+	var b strings.Builder
+	line := func(path string, v reflect.Value) {
+		b.WriteString(path + " = ")
+		switch {
+		case v.Kind() == reflect.Slice && v.Len() == 0:
+			b.WriteString("[]\n")
+		case v.Kind() == reflect.Slice:
+			b.WriteString("[\n  '" + strings.Join(v.Interface().([]string), "', # an item\n  '") + "',\n]\n")
+		case v.Kind() == reflect.Bool || v.Kind() == reflect.Int:
+			b.WriteString(textOf(v) + "\n")
+		default:
+			b.WriteString("'" + textOf(v) + "'\n")
+		}
+	}
+	upstreams := cfg.Upstreams
+	cfg.Upstreams = nil
+	leaves(reflect.ValueOf(cfg), "", line)
+	for _, u := range upstreams {
+		b.WriteString("\n[[upstreams]]\n")
+		leaves(reflect.ValueOf(u), "", line)
+	}
+	return b.String()
+}
+
+func TestLoadWithoutAnythingGivesThePublicRegistriesOnLoopback(t *testing.T) {
+	clean(t)
+	cfg, origins, err := Load(Options{Environment: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(origins) != 0 {
+		t.Errorf("origins: got %v, want none", origins)
+	}
+	if cfg.Listen != "127.0.0.1:5000" || cfg.Admin != "127.0.0.1:5001" || cfg.Cache.Dir != "/home/someone/.cache/entrepot" {
+		t.Errorf("got %s, %s and %s", cfg.Listen, cfg.Admin, cfg.Cache.Dir)
+	}
+	var got []string
+	for _, u := range cfg.Upstreams {
+		got = append(got, u.Name+" "+strings.Join(u.Endpoints, " "))
+		if u.Default != (u.Name == "docker.io") {
+			t.Errorf("%s: default is %v", u.Name, u.Default)
+		}
+		if !u.Allows("any/thing") || u.MaxRequests != 32 {
+			t.Errorf("%s: allows %v, %d at once", u.Name, u.Allow, u.MaxRequests)
+		}
+	}
+	want := []string{
+		"docker.io https://registry-1.docker.io", "ghcr.io https://ghcr.io", "quay.io https://quay.io", "gcr.io https://gcr.io",
+		"registry.k8s.io https://registry.k8s.io", "mcr.microsoft.com https://mcr.microsoft.com", "public.ecr.aws https://public.ecr.aws",
+		"nvcr.io https://nvcr.io", "registry.gitlab.com https://registry.gitlab.com", "lscr.io https://lscr.io",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("upstreams: got %q, want %q", got, want)
+	}
+	if got, want := cfg.Upstreams[0].Aliases, []string{"index.docker.io", "registry-1.docker.io"}; !slices.Equal(got, want) {
+		t.Errorf("aliases: got %q, want %q", got, want)
+	}
+}
+
+func TestLoadTakesTheStrongestOfFileVariableAndFlag(t *testing.T) {
+	clean(t)
+	file := write(t, "entrepot.toml", "listen = '127.0.0.1:1'\nadmin = '127.0.0.1:2'\noffline = true\n"+
+		"[cache]\nmax_size = '1GiB'\n[log]\nlevel = 'warn'\n")
+	t.Setenv("ENTREPOT_ADMIN", "127.0.0.1:12")
+	t.Setenv("ENTREPOT_CACHE_MAX_SIZE", "2GiB")
+	t.Setenv("ENTREPOT_CACHE_DIR", "/srv/entrepot")
+	t.Setenv("ENTREPOT_FRESHNESS_TAG_TTL", "7s")
+	t.Setenv("ENTREPOT_LOG_FORMAT", "json")
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	AddFlags(flags)
+	if err := flags.Parse([]string{"--config", file, "--max-size", "3GiB", "--offline=false"}); err != nil {
+		t.Fatal(err)
+	}
+	cfg, origins, err := Load(Options{Environment: true, Flags: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string][2]string{
+		"listen":                 {"127.0.0.1:1", "entrepot.toml:1"},
+		"admin":                  {"127.0.0.1:12", "env ENTREPOT_ADMIN"},
+		"offline":                {"false", "flag --offline"},
+		"cache.dir":              {"/srv/entrepot", "env ENTREPOT_CACHE_DIR"},
+		"cache.max_size":         {"3GiB", "flag --max-size"},
+		"cache.min_free":         {"1GiB", "default"},
+		"freshness.tag_ttl":      {"7s", "env ENTREPOT_FRESHNESS_TAG_TTL"},
+		"freshness.max_wait":     {"2s", "default"},
+		"log.level":              {"warn", "entrepot.toml:7"},
+		"log.format":             {"json", "env ENTREPOT_LOG_FORMAT"},
+		"upstreams[0].endpoints": {"https://registry-1.docker.io", "default"},
+	} {
+		got := [2]string{"", origins[key].String()}
+		leaves(reflect.ValueOf(cfg), "", func(path string, v reflect.Value) {
+			if path == key {
+				got[0] = toText(v)
+			}
+		})
+		if got != want {
+			t.Errorf("%s: got %q, want %q", key, got, want)
+		}
+	}
+	t.Run("a flag names another file than the variable", func(t *testing.T) {
+		t.Setenv(EnvFile, "none.yaml")
+		if _, _, err := Load(Options{Environment: true, Flags: flags}); err != nil {
+			t.Error(err)
+		}
+		_, _, err := Load(Options{Environment: true})
+		want := "the configuration has a mistake:\n  none.yaml: cannot be read: no such file or directory"
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	})
+}
+
+func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
+	clean(t)
+	certificate, key := selfSigned(t)
+	values := map[string]string{
+		"listen": "[::1]:0", "admin": "localhost:9", "tls.cert_file": certificate, "tls.key_file": key,
+		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB",
+		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
+		"offline": "true", "log.level": "error", "log.format": "json",
+	}
+	for _, path := range singleKeys() {
+		t.Setenv(variable(path), values[path])
+	}
+	cfg, _, err := Load(Options{Environment: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves(reflect.ValueOf(cfg), "", func(path string, v reflect.Value) {
+		if !strings.HasPrefix(path, "upstreams") && toText(v) != values[path] {
+			t.Errorf("%s: got %s, want %s", path, toText(v), values[path])
+		}
+	})
+}
+
+func TestLoadLeavesVariablesOfOthersAlone(t *testing.T) {
+	clean(t)
+	for name, value := range map[string]string{
+		"ENTREPOT_SERVICE_HOST": "10.0.0.1", "ENTREPOT_SERVICE_PORT_HTTP": "5000", "ENTREPOT_PORT": "tcp://10.0.0.1:5000",
+		"ENTREPOT_PORT_5000_TCP_ADDR": "10.0.0.1", "ENTREPOT_GREETING": "hello", "ENTREPOT_LISTN": "",
+	} {
+		t.Setenv(name, value)
+	}
+	if _, _, err := Load(Options{Environment: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoadCreatesNothing(t *testing.T) {
+	clean(t)
+	home := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", home)
+	dir := filepath.Join(home, "elsewhere")
+	file := write(t, "entrepot.yaml", "cache: {dir: "+dir+"}\n")
+	if _, _, err := Load(Options{File: file}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of the cache: %v", err)
+	}
+	left, err := os.ReadDir(home)
+	if err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}

@@ -1,0 +1,93 @@
+// Package pull holds the rules of pulling through: what is asked of which
+// upstream, when, and what is kept. It speaks no HTTP.
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Digest names content by algorithm and hash, as in sha256:….
+type Digest = digest.Digest
+
+// Descriptor names content by media type, digest and size in bytes.
+type Descriptor = ocispec.Descriptor
+
+var (
+	// ErrForbidden: the configuration does not let this repository through.
+	ErrForbidden = errors.New("the configuration does not allow this repository")
+	// ErrOffline: nothing is kept, and the configuration forbids asking.
+	ErrOffline = fmt.Errorf("%w: this mirror is offline and keeps no copy", upstream.ErrUnavailable)
+)
+
+// Repository names a repository of a configured upstream, in the words of that
+// upstream ("library/" is already there for docker.io's one-word names).
+type Repository struct{ Upstream, Name string }
+
+func (r Repository) String() string { return r.Upstream + "/" + r.Name }
+
+// Outcome says how an answer came about, for metrics and the log.
+type Outcome string
+
+// The outcomes of a pull.
+const (
+	Hit         Outcome = "hit"         // from what is kept
+	Miss        Outcome = "miss"        // fetched for this request
+	Joined      Outcome = "joined"      // shared a download that was under way
+	Revalidated Outcome = "revalidated" // kept, and the upstream said it still stands
+	Stale       Outcome = "stale"       // kept, and the upstream could not be asked
+	Passed      Outcome = "passed"      // a range passed through
+	Negative    Outcome = "negative"    // a remembered "not found"
+)
+
+// Manifest is a manifest with its exact bytes.
+type Manifest struct {
+	// Descriptor has the exact media type, the digest and the size.
+	Descriptor Descriptor
+	// Bytes are the exact bytes. They are shared: nobody changes them.
+	Bytes []byte
+	// Stale is set where the upstream could not be asked whether it stands.
+	Stale bool
+	// Warnings are the upstream's Warning headers with code 299.
+	Warnings []string
+	Outcome  Outcome
+}
+
+// Blob is a blob that is kept, or on its way. It is used by one goroutine.
+type Blob interface {
+	Digest() Digest
+	// Size is the size in bytes, or -1 where it is not known until the end.
+	Size() int64
+	Outcome() Outcome
+	// WriteRange writes n bytes from off to w, all the rest where n is
+	// negative, in pieces of at most 256 KiB. Bytes on disk are copied from an
+	// *io.LimitedReader over a syscall.Conn, so that w may use sendfile. If it
+	// fails with nothing written, the error can still become an answer; after
+	// that it can only break the connection.
+	WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error)
+	Close() error
+}
+
+// Tags is one page of a repository's tags.
+type Tags struct {
+	Tags []string
+	// Next is the query of the next page; nil on the last one.
+	Next    url.Values
+	Stale   bool
+	Outcome Outcome
+}
+
+// Referrers is everything known to have one manifest as its subject.
+type Referrers struct {
+	Manifests []Descriptor
+	Stale     bool
+	Outcome   Outcome
+}

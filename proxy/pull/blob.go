@@ -1,0 +1,210 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+const (
+	// piece is the most that goes to a client between two looks at it, in
+	// bytes: small enough that a slow client shows that it still reads.
+	piece = 256 << 10
+	// farAhead is how far a range may lie before a flight, in bytes, and still
+	// be worth waiting for.
+	farAhead = 4 << 20
+	// smallBlob is the size in bytes up to which blobs are kept in memory too:
+	// configs and the empty descriptor, not layers.
+	smallBlob = 64 << 10
+)
+
+// ResolveBlob says whether a repository has a blob (HEAD). It never downloads.
+func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
+	u, err := p.admit(repo)
+	if err != nil {
+		return Descriptor{}, "", err
+	}
+	if _, known := p.ledger.member(repo, d); known {
+		if size, err := p.opts.Blobs.Stat(ctx, d); err == nil {
+			return Descriptor{Digest: d, Size: size}, Hit, nil
+		}
+	}
+	desc, err := p.askBlob(ctx, u, repo, d)
+	return desc, Miss, err
+}
+
+func blobKey(repo Repository, d Digest) string {
+	return "blob\x00" + recordKey(repo, d.String())
+}
+
+// askBlob asks the upstream whether repo has d, and remembers that it does.
+func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Digest) (Descriptor, error) {
+	key := blobKey(repo, d)
+	if err := p.absent.err(key); err != nil {
+		return Descriptor{}, err
+	}
+	if p.opts.Offline {
+		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
+	}
+	return once(ctx, p, &p.asks, key, func(ctx context.Context) (Descriptor, error) {
+		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
+		switch {
+		case err == nil:
+			p.ledger.putMember(repo, d, memberRecord{Size: desc.Size})
+		case errors.Is(err, upstream.ErrNotFound):
+			p.absent.remember(key, err)
+		}
+		return desc, err
+	})
+}
+
+// Blob opens a blob of a repository: from what is kept, from the flight that is
+// under way, or with a flight of its own. It may return before the upstream
+// has answered; WriteRange tells then.
+func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
+	u, err := p.admit(repo)
+	if err != nil {
+		return nil, err
+	}
+	p.uses.note(string(d))
+	member, known := p.ledger.member(repo, d)
+	if !known && p.holds(ctx, d) {
+		// The bytes are here, by way of another repository. That this one has
+		// them too only its upstream can say.
+		desc, err := p.askBlob(ctx, u, repo, d)
+		if err != nil {
+			return nil, err
+		}
+		member.Size, known = desc.Size, true
+	}
+	if known {
+		if b, err := p.openKept(ctx, d); err == nil {
+			return b, nil
+		}
+	} else {
+		member.Size = -1
+	}
+	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known)
+}
+
+// holds says whether the bytes of d are here, or on their way.
+func (p *Puller) holds(ctx context.Context, d Digest) bool {
+	if _, err := p.opts.Blobs.Stat(ctx, d); err == nil {
+		return true
+	}
+	return p.flights.get(d) != nil
+}
+
+func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
+	if content, ok := p.opts.Memory.Get(d); ok {
+		return inMemory{d, content}, nil
+	}
+	file, err := p.opts.Blobs.Open(ctx, d)
+	if err != nil {
+		if !errors.Is(err, cache.ErrNotFound) {
+			p.log.Error("kept blob cannot be read", "digest", d.String(), "error", err)
+		}
+		return nil, err
+	}
+	if file.Size() > smallBlob {
+		return &onDisk{digest: d, file: file}, nil
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, smallBlob))
+	if err != nil {
+		p.log.Error("kept blob cannot be read", "digest", d.String(), "error", err)
+		return nil, err
+	}
+	p.opts.Memory.Put(d, content)
+	return inMemory{d, content}, nil
+}
+
+// openFlight joins or starts the flight for a blob.
+func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known bool) (Blob, error) {
+	if err := p.absent.err(blobKey(repo, want.Digest)); err != nil {
+		return nil, err
+	}
+	if p.opts.Offline {
+		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
+	}
+	f, started := p.fly(u, repo, want)
+	if f == nil { // landed since we looked
+		return p.Blob(ctx, repo, want.Digest)
+	}
+	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, size: want.Size}
+	if b.size >= 0 {
+		return b, nil
+	}
+	size, err := f.known(ctx)
+	switch {
+	case err == nil:
+		b.size = size
+	case !started && !known:
+		// Another's flight failed; that says nothing about this repository.
+		b.Close()
+		return p.Blob(ctx, repo, want.Digest)
+	default:
+		b.Close()
+		return nil, err
+	}
+	if !started && !known {
+		if _, err := p.askBlob(ctx, u, repo, want.Digest); err != nil {
+			b.Close()
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// inMemory is a small blob.
+type inMemory struct {
+	digest  Digest
+	content []byte
+}
+
+func (b inMemory) Digest() Digest   { return b.digest }
+func (b inMemory) Size() int64      { return int64(len(b.content)) }
+func (b inMemory) Outcome() Outcome { return Hit }
+func (b inMemory) Close() error     { return nil }
+
+func (b inMemory) WriteRange(_ context.Context, w io.Writer, off, n int64) (int64, error) {
+	rest := b.content[min(off, b.Size()):]
+	if n >= 0 {
+		rest = rest[:min(n, int64(len(rest)))]
+	}
+	written, err := w.Write(rest)
+	return int64(written), err
+}
+
+// onDisk is a blob that is kept.
+type onDisk struct {
+	digest Digest
+	file   cache.Blob
+	pos    int64
+}
+
+func (b *onDisk) Digest() Digest   { return b.digest }
+func (b *onDisk) Size() int64      { return b.file.Size() }
+func (b *onDisk) Outcome() Outcome { return Hit }
+func (b *onDisk) Close() error     { return b.file.Close() }
+
+func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	if rest := max(b.Size()-off, 0); n < 0 || n > rest {
+		n = rest
+	}
+	for written < n {
+		if ctx.Err() != nil {
+			return written, context.Cause(ctx)
+		}
+		wrote, err := copyFrom(w, b.file, &b.pos, off+written, min(piece, n-written))
+		written += wrote
+		if err != nil {
+			return written, fmt.Errorf("blob %s: %w", b.digest, err)
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,395 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+const (
+	// heldBack is how many bytes at the end of a blob readers get only once
+	// its digest is proven, so that nobody can mistake corrupt content for whole.
+	heldBack = 4 << 10
+	// maxResumes is how often a download is taken up again without a single
+	// new byte in between.
+	maxResumes = 4
+	// copyBuffer is the size of one read from an upstream, in bytes.
+	copyBuffer = 128 << 10
+)
+
+// A flight is the one download of a blob that any number of readers follow.
+// It goes from waiting (the upstream has not answered) to flowing (bytes
+// arrive) to landed (proven whole) or lost (beyond retry). It belongs to the
+// mirror: readers come and go without changing its course.
+type flight struct {
+	digest Digest
+	repo   Repository // through which it is fetched
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change; nil while nobody waits
+	state   flightState
+	err     error // why it is lost
+	size    int64 // of the whole blob, -1 while unknown
+	written int64 // bytes taken from the upstream
+	store   *spool
+}
+
+type flightState int
+
+const (
+	waiting flightState = iota
+	flowing
+	landed
+	lost
+)
+
+// errLost says that bytes that a reader needs are no longer to be had from its
+// flight, because the disk was full and the reader too slow.
+var errLost = fmt.Errorf("%w: the download went on without this reader", upstream.ErrUnavailable)
+
+// hangar holds the flights that are under way, by digest.
+type hangar struct {
+	mu       sync.Mutex
+	byDigest map[Digest]*flight
+}
+
+func (h *hangar) get(d Digest) *flight {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.byDigest[d]
+}
+
+func (h *hangar) remove(f *flight) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.byDigest[f.digest] == f {
+		delete(h.byDigest, f.digest)
+	}
+}
+
+// fly joins the flight for want or starts one through repo; started says
+// which. The caller holds the flight's store and releases it. A nil flight
+// means that the blob has landed on disk meanwhile.
+func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, started bool) {
+	p.flights.mu.Lock()
+	defer p.flights.mu.Unlock()
+	if f := p.flights.byDigest[want.Digest]; f != nil {
+		f.store.hold()
+		return f, false
+	}
+	// A flight leaves the hangar after its blob is published: without this
+	// look, the last to miss it would download again.
+	if _, err := p.opts.Blobs.Stat(p.ctx, want.Digest); err == nil {
+		return nil, false
+	}
+	f = p.newFlight(repo, want, true)
+	f.store.hold()
+	p.flights.byDigest[want.Digest] = f
+	p.launch(u, f)
+	return f, true
+}
+
+// newFlight prepares a flight. One that is not kept goes without the disk.
+func (p *Puller) newFlight(repo Repository, want Descriptor, keep bool) *flight {
+	f := &flight{digest: want.Digest, repo: repo, size: want.Size}
+	var draft cache.Draft
+	if keep {
+		var err error
+		if draft, err = p.opts.Blobs.Create(p.ctx, want); err != nil {
+			p.bypass(f, err)
+			draft = nil
+		}
+	}
+	f.store = newSpool(want.Digest, draft)
+	return f
+}
+
+func (p *Puller) launch(u Upstream, f *flight) {
+	p.work.Add(1)
+	tell(p.opts.Events.Flights, 1)
+	go func() {
+		defer p.work.Done()
+		defer tell(p.opts.Events.Flights, -1)
+		defer f.store.release() // after the removal: whoever finds a flight can hold it
+		defer p.flights.remove(f)
+		p.download(u, f)
+	}()
+}
+
+// download runs a flight to its end.
+func (p *Puller) download(u Upstream, f *flight) {
+	if err := p.fill(u, f); err != nil {
+		err = fmt.Errorf("blob %s of %s: %w", f.digest, f.repo, causeOf(p.ctx, err))
+		p.log.Warn("download failed", "upstream", f.repo.Upstream, "repository", f.repo.Name, "digest", f.digest.String(), "error", err)
+		if errors.Is(err, upstream.ErrNotFound) {
+			p.absent.remember(blobKey(f.repo, f.digest), err)
+		}
+		f.lose(err)
+		return
+	}
+	if err := f.store.verify(); err != nil {
+		err = fmt.Errorf("blob %s of %s: %w: %w", f.digest, f.repo, upstream.ErrBadAnswer, err)
+		p.log.Error("content refused", "upstream", f.repo.Upstream, "repository", f.repo.Name, "digest", f.digest.String(), "error", err)
+		f.lose(err)
+		return
+	}
+	f.land()
+	if err := f.store.commit(); err != nil {
+		p.bypass(f, err)
+		return
+	}
+	if !f.store.left {
+		p.evictor.grew(f.size)
+	}
+}
+
+// bypass notes that a blob is passed on without being kept.
+func (p *Puller) bypass(f *flight, err error) {
+	tell(p.opts.Events.Bypassed, f.repo.Upstream)
+	p.evictor.rouse()
+	p.log.Warn("blob is not kept", "upstream", f.repo.Upstream, "repository", f.repo.Name, "digest", f.digest.String(), "error", err)
+}
+
+// fill takes the whole blob from the upstream, taking the download up again
+// where it broke off.
+func (p *Puller) fill(u Upstream, f *flight) error {
+	buf := make([]byte, copyBuffer)
+	for resumes := 0; ; {
+		before := f.written
+		err := p.attempt(p.ctx, u, f, buf)
+		switch {
+		case err == nil:
+			return nil
+		case p.ctx.Err() != nil:
+			return err
+		case !worthResuming(err):
+			return err
+		case f.written > before:
+			resumes = 0
+		}
+		if f.written == 0 || resumes == maxResumes {
+			return err // before the first byte the registry's own tries were all there is to do
+		}
+		resumes++
+		p.log.Info("download taken up again", "upstream", f.repo.Upstream, "repository", f.repo.Name, "digest", f.digest.String(), "offset", f.written, "error", err)
+		if err := pause(p.ctx, time.Duration(resumes)*200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// worthResuming tells a broken line from an answer.
+func worthResuming(err error) bool {
+	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrBadAnswer) && !errors.Is(err, errLost)
+}
+
+// pause waits for about d, with jitter.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// attempt is one request: from the offset that the flight has reached to the
+// end of the blob, or to where the upstream breaks off.
+func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte) error {
+	content, err := u.Registry.Blob(ctx, f.repo.Name, f.digest, f.written, -1)
+	if err != nil {
+		return err
+	}
+	defer content.Body.Close()
+	if err := f.announce(content); err != nil {
+		return err
+	}
+	if f.written == 0 {
+		p.ledger.putMember(f.repo, f.digest, memberRecord{Size: f.size})
+	}
+	// An upstream that knows no Range begins anew: what readers have already
+	// is passed over, and the digest proves in the end that both are one.
+	for skip := f.written - content.From; skip > 0; {
+		n, err := content.Body.Read(buf[:min(skip, int64(len(buf)))])
+		tell2(p.opts.Events.Received, u.Name, int64(n))
+		skip -= int64(n)
+		if err != nil {
+			return endOf(err)
+		}
+	}
+	for {
+		n, err := content.Body.Read(buf)
+		if n > 0 {
+			tell2(p.opts.Events.Received, u.Name, int64(n))
+			if err := p.take(f, buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case f.written == f.size, err == io.EOF && f.size < 0:
+			return nil
+		case err != nil:
+			return endOf(err)
+		}
+	}
+}
+
+// endOf is the meaning of a body's error: an end before the end is a cut.
+func endOf(err error) error {
+	if err == io.EOF {
+		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)
+	}
+	return err
+}
+
+func tell2[A, B any](fn func(A, B), a A, b B) {
+	if fn != nil {
+		fn(a, b)
+	}
+}
+
+// announce holds an answer's headers against what is known of the blob.
+func (f *flight) announce(c upstream.Content) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.From > f.written {
+		return fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrBadAnswer, f.written, c.From)
+	}
+	if f.size < 0 {
+		f.size = c.Size
+	}
+	if c.Size >= 0 && c.Size != f.size {
+		return fmt.Errorf("%w: the blob has %d bytes, the upstream sends %d", upstream.ErrBadAnswer, f.size, c.Size)
+	}
+	f.state = flowing
+	f.signal()
+	return nil
+}
+
+// take appends b to the flight.
+func (p *Puller) take(f *flight, b []byte) error {
+	if f.size >= 0 && f.written+int64(len(b)) > f.size {
+		return fmt.Errorf("%w: more than the %d bytes of the blob", upstream.ErrBadAnswer, f.size)
+	}
+	if err := f.store.write(p.ctx, b); err != nil {
+		if !errors.Is(err, cache.ErrFull) {
+			return err
+		}
+		p.bypass(f, err)
+		if err := f.store.leaveDisk(p.ctx, f.digest, b); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.written += int64(len(b))
+	f.signal()
+	return nil
+}
+
+func (f *flight) land() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state, f.size = landed, f.written
+	f.signal()
+}
+
+func (f *flight) lose(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state, f.err = lost, err
+	f.signal()
+}
+
+// signal wakes everyone who waits for a change. f.mu is held.
+func (f *flight) signal() {
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// await returns once ready does, which is called with f.mu held.
+func (f *flight) await(ctx context.Context, ready func() bool) error {
+	for {
+		f.mu.Lock()
+		if ready() {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.changed == nil {
+			f.changed = make(chan struct{})
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// reach waits until bytes past off may be read, and returns how far reading
+// may go. At the end of the blob it returns off itself.
+func (f *flight) reach(ctx context.Context, off int64) (int64, error) {
+	var tip int64
+	var err error
+	waitErr := f.await(ctx, func() bool {
+		switch f.state {
+		case landed:
+			tip = f.written
+			return true
+		case lost:
+			err = f.err
+			return true
+		}
+		tip = f.written - heldBack
+		if f.size >= 0 {
+			tip = min(f.written, f.size-heldBack)
+		}
+		return tip > off
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return max(tip, off), err
+}
+
+// known waits until the upstream has answered and returns the blob's size.
+func (f *flight) known(ctx context.Context) (int64, error) {
+	var size int64
+	var err error
+	waitErr := f.await(ctx, func() bool {
+		size, err = f.size, nil
+		if f.state == lost {
+			err = f.err
+		}
+		return f.state != waiting
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return size, err
+}
+
+// depart is fly for a client whose first flight failed before its first byte.
+func (p *Puller) depart(u Upstream, repo Repository, want Descriptor) (*flight, bool) {
+	if f, started := p.fly(u, repo, want); f != nil {
+		return f, started
+	}
+	// It landed in the moment between: rare enough to fetch it once more.
+	f := p.newFlight(repo, want, true)
+	f.store.hold()
+	p.launch(u, f)
+	return f, true
+}

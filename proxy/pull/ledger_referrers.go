@@ -1,0 +1,98 @@
+package pull
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
+)
+
+// referrersRecord is the last whole answer about a subject.
+type referrersRecord struct {
+	Manifests []Descriptor
+	At        time.Time
+}
+
+// maxListInMemory is the number of descriptors up to which an answer is kept
+// decoded: longer ones are rare, and read from the records each time.
+const maxListInMemory = 256
+
+// referrers returns the last whole answer, with what has passed through since.
+func (l *ledger) referrers(repo Repository, subject Digest) (referrersRecord, bool) {
+	key := recordKey(repo, subject.String())
+	if r, ok := l.answers.Get(key); ok {
+		return r, true
+	}
+	var r referrersRecord
+	if !l.read(bucketReferrers, key, &r) {
+		return referrersRecord{}, false
+	}
+	r.Manifests = referrers.Merge(r.Manifests, l.passed(repo, subject))
+	if len(r.Manifests) <= maxListInMemory {
+		l.answers.Add(key, r)
+	}
+	return r, true
+}
+
+func (l *ledger) putReferrers(repo Repository, subject Digest, r referrersRecord) {
+	key := recordKey(repo, subject.String())
+	l.write(bucketReferrers, key, r)
+	l.answers.Remove(key)
+}
+
+// passed are the manifests with that subject that were kept for repo.
+func (l *ledger) passed(repo Repository, subject Digest) []Descriptor {
+	return l.under(bucketPassed, repo, subject)
+}
+
+func (l *ledger) putPassed(repo Repository, subject Digest, d Descriptor) {
+	l.putUnder(bucketPassed, repo, subject, d)
+	l.answers.Remove(recordKey(repo, subject.String()))
+}
+
+func (l *ledger) dropPassed(repo Repository, subject, d Digest) {
+	key := recordKey(repo, subject.String())
+	l.records.Delete(bucketPassed, key+"\x00"+d.String())
+	l.answers.Remove(key)
+}
+
+// attached are the entries that an index of repo attaches to subject.
+func (l *ledger) attached(repo Repository, subject Digest) []Descriptor {
+	return l.under(bucketAttached, repo, subject)
+}
+
+func (l *ledger) putAttached(repo Repository, subject Digest, d Descriptor) {
+	l.putUnder(bucketAttached, repo, subject, d)
+}
+
+func (l *ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
+	var list []Descriptor
+	// Records that can't be scanned are records that are lost: the sources
+	// upstream are asked all the same.
+	_ = l.records.Scan(b, recordKey(repo, subject.String())+"\x00", func(_ string, value []byte) bool {
+		var d Descriptor
+		if json.Unmarshal(value, &d) == nil && d.Digest.Validate() == nil {
+			list = append(list, d)
+		}
+		return true
+	})
+	return list
+}
+
+func (l *ledger) putUnder(b cache.Bucket, repo Repository, subject Digest, d Descriptor) {
+	l.write(b, recordKey(repo, subject.String())+"\x00"+d.Digest.String(), d)
+}
+
+// dropSubject forgets everything about what refers to a manifest.
+func (l *ledger) dropSubject(repo Repository, subject Digest) {
+	for _, d := range l.passed(repo, subject) {
+		l.dropPassed(repo, subject, d.Digest)
+	}
+	key := recordKey(repo, subject.String())
+	for _, d := range l.attached(repo, subject) {
+		l.records.Delete(bucketAttached, key+"\x00"+d.Digest.String())
+	}
+	l.records.Delete(bucketReferrers, key)
+	l.answers.Remove(key)
+}

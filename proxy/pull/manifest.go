@@ -1,0 +1,234 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Manifest returns a manifest by tag or by digest. A tag can change and a
+// digest cannot: two different roads.
+func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	u, err := p.admit(repo)
+	if err != nil {
+		return Manifest{}, err
+	}
+	var m Manifest
+	if d, parseErr := digest.Parse(ref); parseErr == nil {
+		m, err = p.manifestByDigest(ctx, u, repo, d)
+	} else {
+		m, err = p.manifestByTag(ctx, u, repo, ref)
+	}
+	if err == nil {
+		p.uses.note(recordKey(repo, m.Descriptor.Digest.String()))
+	}
+	return m, err
+}
+
+func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
+	if m, ok := p.keptManifest(ctx, repo, d); ok {
+		return m, nil
+	}
+	key := manifestKey(repo, d.String())
+	if err := p.absent.err(key); err != nil {
+		return Manifest{Outcome: Negative}, err
+	}
+	if p.opts.Offline {
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
+	}
+	return once(ctx, p, &p.fetches, key, func(ctx context.Context) (Manifest, error) {
+		return p.acquireManifest(ctx, u, repo, d)
+	})
+}
+
+func manifestKey(repo Repository, ref string) string {
+	return "manifest\x00" + recordKey(repo, ref)
+}
+
+// keptManifest returns a manifest that is kept for repo.
+func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
+	rec, ok := p.ledger.manifest(repo, d)
+	if !ok {
+		return Manifest{}, false
+	}
+	content, ok := p.content(ctx, d)
+	if !ok {
+		return Manifest{}, false
+	}
+	return Manifest{
+		Descriptor: Descriptor{MediaType: rec.MediaType, Digest: d, Size: int64(len(content))},
+		Bytes:      content,
+		Outcome:    Hit,
+	}, true
+}
+
+// content reads a manifest's bytes from memory, else from the blobs.
+func (p *Puller) content(ctx context.Context, d Digest) ([]byte, bool) {
+	if content, ok := p.opts.Memory.Get(d); ok {
+		return content, true
+	}
+	file, err := p.opts.Blobs.Open(ctx, d)
+	if err != nil {
+		if !errors.Is(err, cache.ErrNotFound) {
+			p.log.Error("kept manifest cannot be opened", "digest", d.String(), "error", err)
+		}
+		return nil, false
+	}
+	defer file.Close()
+	if file.Size() > maxManifest {
+		return nil, false
+	}
+	// A manifest is small enough to be proven each time it comes from disk.
+	content, err := io.ReadAll(file)
+	if err != nil || d.Algorithm().FromBytes(content) != d {
+		p.log.Error("kept manifest is damaged", "digest", d.String(), "error", err)
+		return nil, false
+	}
+	p.opts.Memory.Put(d, content)
+	return content, true
+}
+
+// acquireManifest has a manifest confirmed or fetched by digest, and keeps it.
+func (p *Puller) acquireManifest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
+	if m, ok := p.keptManifest(ctx, repo, d); ok {
+		return m, nil // kept since the caller looked
+	}
+	if content, ok := p.content(ctx, d); ok && looksLikeManifest(content) {
+		// The bytes are here, by way of another repository or because the
+		// records were lost: the upstream's word is enough.
+		if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
+			m, err := p.keepManifest(ctx, repo, desc.MediaType, content, d)
+			m.Outcome = Revalidated
+			return m, err
+		}
+	}
+	return p.fetchManifest(ctx, u, repo, d.String(), d)
+}
+
+// fetchManifest gets a manifest by tag or digest from the upstream, proves it,
+// and keeps it. want is empty for a tag.
+func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want Digest) (Manifest, error) {
+	c, err := u.Registry.Manifest(ctx, repo.Name, ref)
+	if err != nil {
+		if want != "" && errors.Is(err, upstream.ErrNotFound) {
+			p.absent.remember(manifestKey(repo, ref), err)
+		}
+		return Manifest{}, err
+	}
+	defer c.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
+	tell2(p.opts.Events.Received, u.Name, int64(len(content)))
+	switch {
+	case err != nil:
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
+	case len(content) > maxManifest:
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrBadAnswer, maxManifest)
+	case !looksLikeManifest(content):
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is no JSON object", ref, repo, upstream.ErrBadAnswer)
+	}
+	if want == "" {
+		want = c.Digest
+	}
+	if want == "" || !want.Algorithm().Available() {
+		want = digest.FromBytes(content)
+	}
+	if want.Algorithm().FromBytes(content) != want {
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
+	}
+	m, err := p.keepManifest(ctx, repo, c.MediaType, content, want)
+	m.Outcome, m.Warnings = Miss, c.Warnings
+	return m, err
+}
+
+// keepManifest keeps proven content as a manifest of repo, with everything it
+// names. What can't be written is served all the same.
+func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
+	mediaType = manifestType(mediaType, content)
+	rec := manifestRecord{MediaType: mediaType, Size: int64(len(content))}
+	children, blobs, subject, err := referrers.Names(mediaType, content)
+	if err != nil {
+		// Opaque to us, not to the client: it passes through.
+		p.log.Warn("manifest names nothing that is understood", "repository", repo.String(), "digest", d.String(), "error", err)
+	}
+	rec.Children, rec.Blobs = children, blobs
+	if subject != nil {
+		rec.Subject = subject.Digest
+	}
+	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
+	p.opts.Memory.Put(d, content)
+	if err := p.store(ctx, m.Descriptor, content); err != nil {
+		tell(p.opts.Events.Bypassed, repo.Upstream)
+		p.evictor.rouse()
+		p.log.Warn("manifest is not kept", "repository", repo.String(), "digest", d.String(), "error", err)
+	}
+	p.absent.forget(manifestKey(repo, d.String()))
+	p.evictor.named(rec, d)
+	p.ledger.putManifest(repo, d, rec)
+	p.indexReferrers(repo, m, subject)
+	return m, nil
+}
+
+// store publishes content in the blobs, where it is not there yet.
+func (p *Puller) store(ctx context.Context, desc Descriptor, content []byte) error {
+	if _, err := p.opts.Blobs.Stat(ctx, desc.Digest); err == nil {
+		return nil
+	}
+	draft, err := p.opts.Blobs.Create(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer draft.Close()
+	if _, err := draft.Write(content); err != nil {
+		return err
+	}
+	if err := draft.Commit(); err != nil {
+		return err
+	}
+	p.evictor.grew(desc.Size)
+	return nil
+}
+
+// looksLikeManifest tells a manifest of any kind from a login page.
+func looksLikeManifest(content []byte) bool {
+	trimmed := bytes.TrimLeft(content, " \t\r\n")
+	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(content)
+}
+
+// manifestType is the media type that a manifest goes out with: the upstream's,
+// without parameters, or the manifest's own where the upstream sent a vague one.
+func manifestType(header string, content []byte) string {
+	mediaType, _, err := mime.ParseMediaType(header)
+	if err == nil && mediaType != "application/json" && mediaType != "application/octet-stream" && mediaType != "text/plain" {
+		return mediaType
+	}
+	var own struct {
+		MediaType     string          `json:"mediaType"`
+		SchemaVersion int             `json:"schemaVersion"`
+		Manifests     json.RawMessage `json:"manifests"`
+		Signatures    json.RawMessage `json:"signatures"`
+	}
+	if json.Unmarshal(content, &own) != nil {
+		return "application/octet-stream"
+	}
+	switch {
+	case own.MediaType != "":
+		return own.MediaType
+	case own.SchemaVersion == 1 && own.Signatures != nil:
+		return "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	case own.SchemaVersion == 1:
+		return "application/vnd.docker.distribution.manifest.v1+json"
+	case own.Manifests != nil:
+		return "application/vnd.oci.image.index.v1+json"
+	}
+	return "application/vnd.oci.image.manifest.v1+json"
+}

@@ -1,0 +1,154 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Referrers returns everything that is known to have subject as its subject.
+// The answer is known; or stale, where a source could not be asked and an
+// earlier whole answer is kept; or else an error. It is never a shorter list
+// for want of a source.
+func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest) (Referrers, error) {
+	u, err := p.admit(repo)
+	if err != nil {
+		return Referrers{}, err
+	}
+	rec, onRecord := p.ledger.referrers(repo, subject)
+	if onRecord && time.Since(rec.At) < p.opts.ReferrersTTL {
+		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
+	}
+	if p.opts.Offline {
+		if onRecord {
+			return rec.stale(), nil
+		}
+		return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline)
+	}
+	wait := ctx
+	if onRecord {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeoutCause(ctx, p.opts.MaxWait, errTooLong)
+		defer cancel()
+	}
+	answer, err := once(wait, p, &p.lookups, recordKey(repo, subject.String()), func(ctx context.Context) (Referrers, error) {
+		return p.lookUpReferrers(ctx, u, repo, subject)
+	})
+	switch {
+	case err == nil:
+		return answer, nil
+	case ctx.Err() != nil:
+		return Referrers{}, context.Cause(ctx)
+	case onRecord && cannotTell(err):
+		return rec.stale(), nil
+	}
+	return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err)
+}
+
+// A source is one place where referrers are listed. Without an error its
+// answer is whole; with one, what it found before still counts as found.
+type source func(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error)
+
+// lookUpReferrers asks every source, at the same time.
+func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
+	if rec, ok := p.ledger.referrers(repo, subject); ok && time.Since(rec.At) < p.opts.ReferrersTTL {
+		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil // looked up since the caller looked
+	}
+	sources := []source{p.listedByAPI, p.listedByTag, p.attachedByBuildKit}
+	if u.CosignTags {
+		sources = append(sources, p.taggedByCosign)
+	}
+	lists := make([][]Descriptor, len(sources))
+	errs := make([]error, len(sources))
+	var asked sync.WaitGroup
+	for i, ask := range sources {
+		asked.Go(func() { lists[i], errs[i] = ask(ctx, u, repo, subject) })
+	}
+	asked.Wait()
+
+	found := referrers.Merge(lists...)
+	err := worst(errs)
+	if err == nil {
+		found = referrers.Merge(found, p.stillThere(ctx, u, repo, subject, found))
+		p.ledger.putReferrers(repo, subject, referrersRecord{Manifests: found, At: time.Now()})
+		return Referrers{Manifests: found, Outcome: Miss}, nil
+	}
+	if cannotTell(err) {
+		p.noAPI.forget(u.Name) // it may come back as another
+		if rec, ok := p.ledger.referrers(repo, subject); ok {
+			p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", err)
+			answer := rec.stale()
+			answer.Manifests = referrers.Merge(rec.Manifests, found)
+			return answer, nil
+		}
+	}
+	return Referrers{}, err
+}
+
+// worst chooses the error that an answer is made of: a refusal before a
+// failure, which kept answers may stand in for.
+func worst(errs []error) error {
+	var failed error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		if failed == nil || !cannotTell(err) && cannotTell(failed) {
+			failed = err
+		}
+	}
+	return failed
+}
+
+func (r referrersRecord) stale() Referrers {
+	return Referrers{Manifests: r.Manifests, Stale: true, Outcome: Stale}
+}
+
+// indexReferrers notes what a manifest that is being kept says about others:
+// its own subject, and BuildKit's attestations of an index.
+func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor) {
+	if subject != nil {
+		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
+		if err == nil {
+			p.ledger.putPassed(repo, subject.Digest, described.Descriptor)
+		}
+	}
+	attached, err := referrers.Attestations(m.Bytes)
+	if err != nil {
+		return // no index
+	}
+	for _, a := range attached {
+		p.ledger.putAttached(repo, a.Subject, a.Entry)
+	}
+}
+
+// madeFromReferrers answers for a referrers tag that the upstream does not
+// have with the index made from what refers to its subject (wire fact W57).
+// gone is the upstream's answer about the tag itself.
+func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag string, gone error) (Manifest, error) {
+	subject, ok := referrers.SubjectOf(tag)
+	if !ok {
+		return Manifest{}, gone
+	}
+	list, err := p.Referrers(ctx, repo, subject)
+	switch {
+	case err != nil && errors.Is(err, upstream.ErrNotFound):
+		return Manifest{}, gone
+	case err != nil:
+		return Manifest{}, err
+	case len(list.Manifests) == 0:
+		return Manifest{}, gone
+	}
+	content, err := referrers.Encode(list.Manifests)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrBadAnswer, err)
+	}
+	m, err := p.keepManifest(ctx, repo, indexType, content, indexAlgorithm.FromBytes(content))
+	m.Outcome, m.Stale = list.Outcome, list.Stale
+	return m, err
+}

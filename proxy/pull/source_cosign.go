@@ -1,0 +1,34 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// taggedByCosign probes cosign's legacy tags. What hangs there has no subject:
+// the tag's name is all that binds it, which is why this is opt-in.
+func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
+	var found []Descriptor
+	var errs []error
+	for _, probe := range referrers.CosignTags(subject) {
+		m, err := p.currentTag(ctx, u, repo, probe.Tag)
+		if errors.Is(err, upstream.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrBadAnswer, probe.Tag, err))
+			continue
+		}
+		found = append(found, described.As(probe.ArtifactType))
+	}
+	return found, worst(errs)
+}

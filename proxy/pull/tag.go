@@ -1,0 +1,149 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// manifestByTag answers for what can change: the table "A tag" of the design,
+// row by row.
+func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+	rec, onRecord := p.ledger.tag(repo, tag)
+	var kept Manifest
+	if onRecord {
+		kept, onRecord = p.keptManifest(ctx, repo, rec.Descriptor.Digest)
+	}
+	if onRecord && p.fresh(u, tag, rec.CheckedAt) {
+		return kept, nil
+	}
+	if !onRecord {
+		if err := p.absent.err(manifestKey(repo, tag)); err != nil {
+			m, err := p.madeFromReferrers(ctx, repo, tag, err)
+			if err != nil {
+				m.Outcome = Negative
+			}
+			return m, err
+		}
+	}
+	if p.opts.Offline {
+		if onRecord {
+			return stale(kept), nil
+		}
+		return p.madeFromReferrers(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline))
+	}
+
+	wait := ctx
+	if onRecord {
+		// The client waits a moment; the check itself goes on.
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeoutCause(ctx, p.opts.MaxWait, errTooLong)
+		defer cancel()
+	}
+	m, err := once(wait, p, &p.checks, recordKey(repo, tag), func(ctx context.Context) (Manifest, error) {
+		return p.checkTag(ctx, u, repo, tag)
+	})
+	switch {
+	case err == nil:
+		return m, nil
+	case ctx.Err() != nil:
+		return Manifest{}, context.Cause(ctx)
+	case errors.Is(err, upstream.ErrNotFound), !onRecord && cannotTell(err):
+		return p.madeFromReferrers(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err))
+	case onRecord && cannotTell(err):
+		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
+		return stale(kept), nil
+	}
+	return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, err)
+}
+
+// errTooLong ends a client's wait for a check, not the check.
+var errTooLong = fmt.Errorf("%w: the check takes longer than max_wait", upstream.ErrTimeout)
+
+func stale(m Manifest) Manifest {
+	m.Stale, m.Outcome = true, Stale
+	return m
+}
+
+// cannotTell says that an error is no word of the upstream about the content.
+func cannotTell(err error) bool {
+	var limited *upstream.RateLimitedError
+	return errors.Is(err, upstream.ErrUnavailable) || errors.As(err, &limited)
+}
+
+// fresh says whether a tag needs no check. As the upstream's quota runs low,
+// freshness stretches, up to tenfold.
+func (p *Puller) fresh(u Upstream, tag string, checkedAt time.Time) bool {
+	if u.Immutable != nil && u.Immutable(tag) && !isFallbackTag(tag) {
+		return true
+	}
+	ttl := p.opts.TagTTL
+	if u.Quota != nil {
+		const low = 0.2
+		if left := u.Quota(); left < low {
+			ttl = time.Duration(float64(ttl) * min(10, low/max(left, low/10)))
+		}
+	}
+	return time.Since(checkedAt) < ttl
+}
+
+// isFallbackTag says whether a tag has the shape of a referrers tag. Those
+// move, whatever a pattern says (wire fact W56).
+func isFallbackTag(tag string) bool {
+	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-")
+}
+
+// checkTag asks the upstream what a tag points at now.
+func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+	rec, onRecord := p.ledger.tag(repo, tag)
+	if onRecord {
+		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
+		if ok && p.fresh(u, tag, rec.CheckedAt) {
+			return kept, nil // checked since the caller looked
+		}
+		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
+		switch {
+		case errors.Is(err, upstream.ErrNotFound):
+			return Manifest{}, p.tagGone(repo, tag, err)
+		case err != nil:
+			return Manifest{}, err
+		case ok && desc.Digest == rec.Descriptor.Digest:
+			p.ledger.touchTag(repo, tag, rec)
+			kept.Outcome = Revalidated
+			return kept, nil
+		case desc.Digest != "":
+			m, err := p.manifestByDigest(ctx, u, repo, desc.Digest)
+			if errors.Is(err, upstream.ErrNotFound) {
+				// The tag is there and its manifest is not: that is no word
+				// about the tag, so the cause is told but not wrapped.
+				return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, desc.Digest, err) //nolint:errorlint // see above
+			}
+			if err != nil {
+				return Manifest{}, err
+			}
+			p.ledger.putTag(repo, tag, tagRecord{Descriptor: m.Descriptor})
+			return m, nil
+		}
+	}
+	m, err := p.fetchManifest(ctx, u, repo, tag, "")
+	if errors.Is(err, upstream.ErrNotFound) {
+		return Manifest{}, p.tagGone(repo, tag, err)
+	}
+	if err != nil {
+		return Manifest{}, err
+	}
+	// The record moves only now, with the manifest kept.
+	p.ledger.putTag(repo, tag, tagRecord{Descriptor: m.Descriptor})
+	p.absent.forget(manifestKey(repo, tag))
+	return m, nil
+}
+
+func (p *Puller) tagGone(repo Repository, tag string, err error) error {
+	p.ledger.dropTag(repo, tag)
+	p.absent.remember(manifestKey(repo, tag), err)
+	return err
+}

@@ -1,0 +1,37 @@
+package referrers
+
+// AttestationType is the artifact type that BuildKit ≥ 0.32 gives to its
+// attestation manifests. Older ones have none; see [Described.As].
+const AttestationType = "application/vnd.docker.attestation.manifest.v1+json"
+
+// Attestation is an entry of an image index that BuildKit attached to another
+// entry by annotations.
+type Attestation struct {
+	Entry   Descriptor
+	Subject Digest
+}
+
+// Attestations returns BuildKit's attestation entries of an index: those
+// annotated vnd.docker.reference.type=attestation-manifest, whose
+// vnd.docker.reference.digest is another entry of the same index. BuildKit
+// writes no others, and an index has no say about images outside of it.
+//
+// It is ErrMalformed for what is no index.
+func Attestations(index []byte) ([]Attestation, error) {
+	entries, err := Decode(index)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[Digest]bool, len(entries))
+	for _, e := range entries {
+		listed[e.Digest] = true
+	}
+	var out []Attestation
+	for _, e := range entries {
+		subject := Digest(e.Annotations["vnd.docker.reference.digest"])
+		if e.Annotations["vnd.docker.reference.type"] == "attestation-manifest" && listed[subject] && subject != e.Digest {
+			out = append(out, Attestation{Entry: e, Subject: subject})
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,102 @@
+package referrers
+
+import (
+	"encoding/json"
+	"fmt"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxPage is the size in bytes of the largest index that every client reads
+// (W8, W54): oras-go gives up at 4 MiB.
+const MaxPage = 4<<20 - 1
+
+const (
+	indexHead = `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`
+	indexTail = `]}`
+)
+
+// Encode returns the image index that lists the descriptors, in their order
+// (distribution-spec, "Listing Referrers"; W52). Equal lists give equal bytes,
+// so that the index can be asked for by its own digest (W57).
+//
+// A descriptor that is not [Whole] is an error: no client could pull it.
+func Encode(list []Descriptor) ([]byte, error) {
+	index, _, err := encode(list, 0)
+	return index, err
+}
+
+// Page encodes as many descriptors of list as fit into maxBytes, at least one,
+// and returns those that are left. A following page begins [After] the digest
+// of the last one that is not left.
+func Page(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, err error) {
+	return encode(list, maxBytes)
+}
+
+// Whole says whether a list can show d as it is. A claim that is not whole can
+// only be shown after its manifest has been read.
+func Whole(d Descriptor) bool {
+	return d.MediaType != "" && d.Size >= 0 && wellFormed(d.Digest)
+}
+
+func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, err error) {
+	index = append(index, indexHead...)
+	for i, d := range list {
+		if !Whole(d) {
+			return nil, nil, fmt.Errorf("encode referrer %s: its media type or its size is not known", d.Digest)
+		}
+		entry, err := json.Marshal(d)
+		if err != nil {
+			return nil, nil, fmt.Errorf("encode referrer %s: %w", d.Digest, err)
+		}
+		if i > 0 {
+			if maxBytes > 0 && len(index)+len(",")+len(entry)+len(indexTail) > maxBytes {
+				rest = list[i:]
+				break
+			}
+			index = append(index, ',')
+		}
+		index = append(index, entry...)
+	}
+	return append(index, indexTail...), rest, nil
+}
+
+// Decode reads the descriptors of an index that an upstream lists referrers
+// with: an answer of its API, or what its fallback tag holds. They are claims;
+// see [Verify]. Size is -1 where it is not told; see [Whole].
+//
+// Unknown is not none, so only an index is read as a list: bytes without
+// "manifests" are ErrMalformed unless they name themselves an index, and so is
+// a manifest of another kind. "manifests": null is an empty list, as some
+// encoders write it. Entries without a usable digest are left out, because
+// nobody could pull what they mean, and the others still stand; but where none
+// is usable, the whole is ErrMalformed instead of an empty list.
+func Decode(raw []byte) ([]Descriptor, error) {
+	fields, err := document(raw, "mediaType", "manifests")
+	if err != nil {
+		return nil, err
+	}
+	own := kindOf(text(fields["mediaType"]))
+	if own != kindIndex && own != kindUnknown {
+		return nil, fmt.Errorf("%w: %s is no index", ErrMalformed, text(fields["mediaType"]))
+	}
+	if _, listed := fields["manifests"]; !listed && own != kindIndex {
+		return nil, fmt.Errorf("%w: it lists no manifests", ErrMalformed)
+	}
+	var list []Descriptor
+	unusable := 0
+	err = elements(fields["manifests"], func(element json.RawMessage) {
+		if d, ok := descriptor(element); ok {
+			list = append(list, d)
+		} else {
+			unusable++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 && unusable > 0 {
+		return nil, fmt.Errorf("%w: none of its %d entries has a usable digest", ErrMalformed, unusable)
+	}
+	return list, nil
+}

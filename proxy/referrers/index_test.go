@@ -1,0 +1,196 @@
+package referrers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func referrer(name, artifactType string) Descriptor {
+	return Descriptor{
+		MediaType:    ociManifest,
+		Digest:       digest.FromString(name),
+		Size:         int64(len(name)),
+		ArtifactType: artifactType,
+		Annotations:  map[string]string{"b": name, "a": "<&>"},
+	}
+}
+
+func TestEncode(t *testing.T) {
+	t.Run("no referrers are an empty list, never null (W52)", func(t *testing.T) {
+		for _, list := range [][]Descriptor{nil, {}} {
+			got, err := Encode(list)
+			want := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+			if err != nil || string(got) != want {
+				t.Fatalf("got %s, %v", got, err)
+			}
+		}
+	})
+	t.Run("equal lists are equal bytes, and read back as they were (W57)", func(t *testing.T) {
+		a := Merge([]Descriptor{referrer("x", "t/1"), referrer("y", "")}, []Descriptor{referrer("z", "t/2")})
+		b := Merge([]Descriptor{referrer("z", "t/2")}, []Descriptor{referrer("y", ""), referrer("x", "t/1")})
+		first, err := Encode(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := Encode(b)
+		if err != nil || string(first) != string(second) {
+			t.Fatalf("%s\n%s\n%v", first, second, err)
+		}
+		var index ocispec.Index
+		if err := json.Unmarshal(first, &index); err != nil || index.SchemaVersion != 2 || index.MediaType != ociIndex {
+			t.Fatalf("%+v, %v", index, err)
+		}
+		back, err := Decode(first)
+		if err != nil || !reflect.DeepEqual(back, a) || !reflect.DeepEqual(index.Manifests, a) {
+			t.Fatalf("got %v and %v, %v, want %v", back, index.Manifests, err, a)
+		}
+	})
+	t.Run("an index shows no artifactType where there is none (W51)", func(t *testing.T) {
+		got, err := Encode([]Descriptor{referrer("x", "")})
+		if err != nil || strings.Contains(string(got), "artifactType") {
+			t.Fatalf("got %s, %v", got, err)
+		}
+	})
+	t.Run("a claim that no client could pull is an error", func(t *testing.T) {
+		for _, d := range []Descriptor{
+			{MediaType: ociManifest, Digest: digest.FromString("x"), Size: -1},
+			{Digest: digest.FromString("x"), Size: 1},
+			{MediaType: ociManifest, Size: 1},
+		} {
+			if got, err := Encode([]Descriptor{d}); err == nil {
+				t.Errorf("%v: got %s", d, got)
+			}
+		}
+	})
+}
+
+func TestTenThousandReferrersComeInPagesUnderFourMebibytes(t *testing.T) {
+	var list []Descriptor
+	for i := range 10_000 {
+		d := referrer(fmt.Sprint(i), "application/vnd.example")
+		d.Annotations["c"] = strings.Repeat("x", 1000)
+		list = append(list, d)
+	}
+	list = Merge(list)
+
+	var seen []Descriptor
+	pages, last := 0, digest.Digest("")
+	for {
+		index, rest, err := Page(After(list, last), MaxPage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(index) >= 4<<20 {
+			t.Fatalf("page %d has %d bytes (W54)", pages, len(index))
+		}
+		page, err := Decode(index)
+		if err != nil || len(page) == 0 {
+			t.Fatalf("page %d: %d entries, %v", pages, len(page), err)
+		}
+		pages++
+		seen = append(seen, page...)
+		last = page[len(page)-1].Digest
+		if len(rest) == 0 {
+			break
+		}
+		if rest[0].Digest <= last || len(rest)+len(seen) != len(list) {
+			t.Fatalf("page %d leaves %d after %d", pages, len(rest), len(seen))
+		}
+	}
+	if pages < 3 || !reflect.DeepEqual(seen, list) {
+		t.Fatalf("%d pages with %d referrers", pages, len(seen))
+	}
+}
+
+func TestPage(t *testing.T) {
+	list := Merge([]Descriptor{referrer("x", ""), referrer("y", ""), referrer("z", "")})
+	whole, err := Encode(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		bytes int
+		left  int
+	}{
+		{"a page that just fits has all", len(whole), 0},
+		{"a byte less leaves the last for another", len(whole) - 1, 1},
+		{"a referrer that fits nowhere comes alone", 1, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			index, rest, err := Page(list, c.bytes)
+			if err != nil || len(rest) != c.left {
+				t.Fatalf("left %d, %v, want %d", len(rest), err, c.left)
+			}
+			page, err := Decode(index)
+			if err != nil || !reflect.DeepEqual(append(page, rest...), list) {
+				t.Fatalf("got %s and %v, %v", index, rest, err)
+			}
+		})
+	}
+	t.Run("of nothing there is one empty page (W52)", func(t *testing.T) {
+		index, rest, err := Page(nil, MaxPage)
+		if err != nil || len(rest) != 0 || !strings.Contains(string(index), `"manifests":[]`) {
+			t.Fatalf("got %s, %v, %v", index, rest, err)
+		}
+	})
+}
+
+func TestDecode(t *testing.T) {
+	for _, c := range []struct {
+		name, raw string
+		want      []string // nil: malformed
+	}{
+		{"an index of an upstream that knows no annotations (W51)",
+			`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[{"mediaType":"` + ociManifest + `","digest":"` + one + `","size":1,"artifactType":"application/vnd.oci.empty.v1+json"}]}`, []string{one}},
+		{"an index without a media type", `{"schemaVersion":2,"manifests":[{"digest":"` + one + `"}]}`, []string{one}},
+		{"a Docker list", `{"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[{"digest":"` + one + `"}]}`, []string{one}},
+		{"an empty list", `{"manifests":[]}`, []string{}},
+		{"null for an empty list", `{"manifests":null}`, []string{}},
+		{"an index that leaves out its empty list", `{"schemaVersion":2,"mediaType":"` + ociIndex + `"}`, []string{}},
+		{"entries that can't be pulled hide no others", `{"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `"},null,{"mediaType":"x"}]}`, []string{two}},
+		{"a digest of an algorithm that is not known here is not hidden", `{"manifests":[{"digest":"blake3:abcdef"}]}`, []string{"blake3:abcdef"}},
+		{"an entry twice comes twice; merging is another matter", `{"manifests":[{"digest":"` + two + `"},{"digest":"` + two + `"}]}`, []string{two, two}},
+
+		{"entries of which none can be pulled are not none", `{"manifests":[{"digest":"sha256:73"},{}]}`, nil},
+		{"a digest of endless length", `{"manifests":[{"digest":"x:` + strings.Repeat("a", 300) + `"}]}`, nil},
+		{"an image under the tag", `{"schemaVersion":2,"mediaType":"` + ociManifest + `","config":{},"layers":[]}`, nil},
+		{"an image that also lists manifests", `{"mediaType":"` + ociManifest + `","layers":[],"manifests":[]}`, nil},
+		{"an error of the registry sent as 200", `{"errors":[{"code":"UNKNOWN"}]}`, nil},
+		{"an empty object", `{}`, nil},
+		{"a list that is no list", `{"manifests":{"digest":"` + one + `"}}`, nil},
+		{"a list given twice", `{"manifests":[],"manifests":[{"digest":"` + one + `"}]}`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Decode([]byte(c.raw))
+			if c.want == nil {
+				if !errors.Is(err, ErrMalformed) {
+					t.Fatalf("got %v, %v, want ErrMalformed", got, err)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(listed(got), c.want) {
+				t.Fatalf("got %v, %v, want %v", listed(got), err, c.want)
+			}
+		})
+	}
+}
+
+func TestWhole(t *testing.T) {
+	d := referrer("x", "")
+	if !Whole(d) {
+		t.Error("a whole descriptor is not")
+	}
+	claims, err := Decode([]byte(`{"manifests":[{"digest":"` + one + `","size":1},{"mediaType":"` + ociManifest + `","digest":"` + one + `"}]}`))
+	if err != nil || len(claims) != 2 || Whole(claims[0]) || Whole(claims[1]) {
+		t.Errorf("got %v, %v, want two that are not whole", claims, err)
+	}
+}

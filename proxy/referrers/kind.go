@@ -1,0 +1,59 @@
+package referrers
+
+import (
+	"encoding/json"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Media types of manifests that image-spec v1.1 does not name (W10).
+const (
+	mediaTypeDockerManifest       = "application/vnd.docker.distribution.manifest.v2+json"
+	mediaTypeDockerList           = "application/vnd.docker.distribution.manifest.list.v2+json"
+	mediaTypeDockerSchema1        = "application/vnd.docker.distribution.manifest.v1+json"
+	mediaTypeDockerSchema1Signed  = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+	mediaTypeOCIArtifactManifest  = "application/vnd.oci.artifact.manifest.v1+json"
+	mediaTypeORASArtifactManifest = "application/vnd.cncf.oras.artifact.manifest.v1+json"
+)
+
+// A kind says which fields of a manifest name other content.
+type kind int
+
+const (
+	kindUnknown kind = iota
+	kindImage
+	kindIndex
+	kindArtifact
+	kindSchema1
+)
+
+func kindOf(mediaType string) kind {
+	switch mediaType {
+	case ocispec.MediaTypeImageManifest, mediaTypeDockerManifest:
+		return kindImage
+	case ocispec.MediaTypeImageIndex, mediaTypeDockerList:
+		return kindIndex
+	case mediaTypeOCIArtifactManifest, mediaTypeORASArtifactManifest:
+		return kindArtifact
+	case mediaTypeDockerSchema1, mediaTypeDockerSchema1Signed:
+		return kindSchema1
+	}
+	return kindUnknown
+}
+
+// mediaTypeByShape is the media type of a manifest that nobody named one for:
+// OCI 1.0 made the field of that name optional. It is empty where the fields
+// belong to no kind, or to two of them.
+func mediaTypeByShape(fields map[string]json.RawMessage) string {
+	has := func(name string) bool { return !absent(fields[name]) }
+	index, image, schema1 := has("manifests"), has("config") || has("layers"), has("fsLayers")
+	switch {
+	case index && !image && !schema1:
+		return ocispec.MediaTypeImageIndex
+	case image && !index && !schema1:
+		return ocispec.MediaTypeImageManifest
+	case schema1 && !index && !image:
+		return mediaTypeDockerSchema1
+	}
+	return ""
+}
