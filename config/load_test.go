@@ -370,7 +370,7 @@ func TestLoadLeavesVariablesOfOthersAlone(t *testing.T) {
 	clean(t)
 	for name, value := range map[string]string{
 		"ENTREPOT_SERVICE_HOST": "10.0.0.1", "ENTREPOT_SERVICE_PORT_HTTP": "5000", "ENTREPOT_PORT": "tcp://10.0.0.1:5000",
-		"ENTREPOT_PORT_5000_TCP_ADDR": "10.0.0.1", "ENTREPOT_GREETING": "hello", "ENTREPOT_LISTN": "",
+		"ENTREPOT_PORT_5000_TCP_ADDR": "10.0.0.1", "ENTREPOT_ADMIN_SERVICE_HOST": "10.0.0.2", "ENTREPOT_ADMIN_PORT": "tcp://10.0.0.2:5001", "ENTREPOT_GREETING": "hello", "ENTREPOT_LISTN": "",
 	} {
 		t.Setenv(name, value)
 	}

@@ -106,6 +106,8 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a one-word pattern for docker.io", "c.yaml", "upstreams: [{name: docker.io, allow: [alpine]}]\n", "c.yaml:1: upstreams[0].allow[0]: \"alpine\" matches no repository; did you mean library/alpine?"},
 		{"a pattern of tags with a slash", "c.yaml", "upstreams: [{name: a.b, immutable_tags: [a/b]}]\n", "c.yaml:1: upstreams[0].immutable_tags[0]: \"a/b\" matches no tag; write a pattern of tags such as v*.*.*"},
 
+		{"a table below the second of a list in TOML", "c.toml", "[[upstreams]]\nname = 'a.b'\n[[upstreams]]\nname = 'c.d'\n[upstreams.credentials]\nusername = 'x'\n", "c.toml:6: upstreams[1].credentials.username: has no password; set password_file as well"},
+		{"an alias, at the line that uses it", "c.yaml", "upstreams:\n- name: a.b\n  immutable_tags: [&t v*]\n  allow:\n  - ok\n  - *t\n- name: c.d\n  deny:\n  - x\n  - &p Not\n- name: e.f\n  deny:\n  - *p\n", "c.yaml:10: upstreams[1].deny[1]: \"Not\" matches no repository; repositories are in lower case: did you mean not?\nc.yaml:13: upstreams[2].deny[0]: \"Not\" matches no repository; repositories are in lower case: did you mean not?"},
 		{"several mistakes, by line", "c.toml", "offlin = true\n\n[cache]\nmemory = '0'\n[[upstreams]]\nname = 'a.b'\n[[upstreams]]\nname = 'a.b'\nallow = [\n  'ok',\n  'Not',\n]\n", "c.toml:1: offlin: unknown key; did you mean offline?\nc.toml:4: cache.memory: is less than 1MiB; write a size such as 256MiB\nc.toml:8: upstreams[1].name: \"a.b\" is upstreams[0].name already; a name means one upstream\nc.toml:11: upstreams[1].allow[1]: \"Not\" matches no repository; repositories are in lower case: did you mean not?"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -140,7 +140,8 @@ func (d *database) view(fn func(*bbolt.Tx) error) error {
 }
 
 // update runs a write transaction. It returns when the database breaks, also
-// while the transaction waits for a lock that a reader's panic left behind.
+// while the transaction waits for a lock that a reader's panic left behind;
+// then it waits for ever, one goroutine for each time a database breaks.
 func (d *database) update(fn func(*bbolt.Tx) error) error {
 	done := make(chan error, 1)
 	go func() {

@@ -142,7 +142,7 @@ func TestJournal(t *testing.T) {
 			c.Records().Put("precious", "large", large)
 			flush(t, c)
 		}
-		if size() > 2*rewriteBytes/8 {
+		if size() > 3*rewriteBytes/8 {
 			t.Errorf("%d bytes: it was not rewritten", size())
 		}
 		if err := c.Close(); err != nil {

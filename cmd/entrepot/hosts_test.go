@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/entrepot/entrepot/config"
 )
 
 func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
@@ -54,6 +56,23 @@ func TestHostsNamesReferrersOnlyToContainerdThatKnowsThemW59(t *testing.T) {
 	for _, version := range []string{"2", "two.two", "2.x", "-"} {
 		if _, err := knowsReferrers(version); err == nil {
 			t.Errorf("%s: got no error", version)
+		}
+	}
+}
+
+func TestServerOfAnUpstreamIsItsLastEndpointUnlessThatIsBelowAPath(t *testing.T) {
+	for _, c := range []struct {
+		endpoints []string
+		want      string
+	}{
+		{nil, ""},
+		{[]string{"https://a.b"}, ""},
+		{[]string{"http://a.b"}, "http://a.b"},
+		{[]string{"http://parent:5000", "https://c.d"}, "https://c.d"},
+		{[]string{"http://parent:5000/v2/a.b"}, ""},
+	} {
+		if got := serverOf(config.Upstream{Name: "a.b", Endpoints: c.endpoints}, "a.b"); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.endpoints, got, c.want)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, err
 	}
 	p.uses.note(string(d))
 	member, known := p.ledger.member(repo, d)
-	if !known && p.holds(ctx, d) {
+	if !known && p.holdsForOthers(ctx, repo, d) {
 		// The bytes are here, by way of another repository. That this one has
 		// them too only its upstream can say.
 		desc, err := p.askBlob(ctx, u, repo, d)
@@ -91,12 +91,14 @@ func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, err
 	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known)
 }
 
-// holds says whether the bytes of d are here, or on their way.
-func (p *Puller) holds(ctx context.Context, d Digest) bool {
-	if _, err := p.opts.Blobs.Stat(ctx, d); err == nil {
-		return true
+// holdsForOthers says whether the bytes of d are here, or on their way, by way
+// of another repository than repo.
+func (p *Puller) holdsForOthers(ctx context.Context, repo Repository, d Digest) bool {
+	if f := p.flights.get(d); f != nil {
+		return f.repo != repo
 	}
-	return p.flights.get(d) != nil
+	_, err := p.opts.Blobs.Stat(ctx, d)
+	return err == nil
 }
 
 func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
@@ -139,11 +141,12 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if b.size >= 0 {
 		return b, nil
 	}
+	another := !started && f.repo != repo
 	size, err := f.known(ctx)
 	switch {
 	case err == nil:
 		b.size = size
-	case !started && !known:
+	case another:
 		// Another's flight failed; that says nothing about this repository.
 		b.Close()
 		return p.Blob(ctx, repo, want.Digest)
@@ -151,7 +154,7 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 		b.Close()
 		return nil, err
 	}
-	if !started && !known {
+	if another && !known {
 		if _, err := p.askBlob(ctx, u, repo, want.Digest); err != nil {
 			b.Close()
 			return nil, err

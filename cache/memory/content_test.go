@@ -1,0 +1,102 @@
+package memory_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
+)
+
+func newContent(tb testing.TB, maxBytes int64) *memory.Content {
+	tb.Helper()
+	c, err := memory.NewContent(maxBytes)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Close)
+	return c
+}
+
+func TestContent(t *testing.T) {
+	d := digest.FromString("content")
+	t.Run("what was put is got until it is deleted", func(t *testing.T) {
+		c := newContent(t, 1<<20)
+		if _, ok := c.Get(d); ok {
+			t.Error("something was there before")
+		}
+		c.Put(d, []byte("content"))
+		c.Settle()
+		if b, ok := c.Get(d); !ok || string(b) != "content" {
+			t.Errorf("Get = %q, %t", b, ok)
+		}
+		c.Del(d)
+		c.Settle()
+		if b, ok := c.Get(d); ok {
+			t.Errorf("Get after Del = %q", b)
+		}
+	})
+	t.Run("is bounded by its bytes", func(t *testing.T) {
+		const bound = 1 << 20
+		c := newContent(t, bound)
+		var put []cache.Digest
+		for i := range 100 {
+			b := bytes.Repeat(fmt.Appendf(nil, "%08d", i), 50<<10/8)
+			put = append(put, digest.FromBytes(b))
+			c.Put(put[i], b)
+			c.Settle()
+		}
+		held := 0
+		for _, d := range put {
+			if b, ok := c.Get(d); ok {
+				held += len(b)
+				if digest.FromBytes(b) != d {
+					t.Errorf("other bytes under %s", d)
+				}
+			}
+		}
+		if held > bound || held < bound/2 {
+			t.Errorf("%d bytes are held with a bound of %d", held, bound)
+		}
+	})
+	t.Run("larger than the bound is not kept", func(t *testing.T) {
+		c := newContent(t, 1000)
+		c.Put(d, make([]byte, 1001))
+		c.Settle()
+		if _, ok := c.Get(d); ok {
+			t.Error("it was kept")
+		}
+	})
+	t.Run("with a bound of zero keeps nothing", func(t *testing.T) {
+		c := newContent(t, 0)
+		c.Put(d, []byte("content"))
+		c.Settle()
+		if _, ok := c.Get(d); ok {
+			t.Error("it was kept")
+		}
+		c.Del(d)
+	})
+}
+
+func BenchmarkContentGet(b *testing.B) {
+	c := newContent(b, 64<<20)
+	digests := make([]cache.Digest, 1000)
+	for i := range digests {
+		content := bytes.Repeat(fmt.Appendf(nil, "%08d", i), 512)
+		digests[i] = digest.FromBytes(content)
+		c.Put(digests[i], content)
+		c.Settle()
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if _, ok := c.Get(digests[i%len(digests)]); !ok {
+				b.Error("a miss with room for all")
+				return
+			}
+		}
+	})
+}

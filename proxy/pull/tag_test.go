@@ -1,0 +1,383 @@
+package pull
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, _ := o.image("app", "1", bytesOf(1, 100))
+		m := newMirror(t, o, nil)
+		release := o.hold("GET manifest app 1")
+		var clients sync.WaitGroup
+		for range 50 {
+			clients.Go(func() {
+				got, err := m.Manifest(t.Context(), hubApp, "1")
+				if err != nil || got.Descriptor.Digest != manifest.Digest {
+					t.Errorf("got %s and %v", got.Descriptor.Digest, err)
+				}
+			})
+		}
+		synctest.Wait()
+		release()
+		clients.Wait()
+		// By digest it is there already.
+		if _, err := m.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+			t.Error(err)
+		}
+		wantTranscript(t, o, "GET manifest app 1")
+	})
+}
+
+// The freshness table of the design, row by row.
+func TestFreshness(t *testing.T) {
+	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
+	for name, c := range map[string]struct {
+		kept     bool // a tag is on record, and old
+		age      time.Duration
+		upstream func(o *origin, old Descriptor)
+		err      error
+		limited  bool
+		stale    bool
+		moved    bool // the client gets what the tag points at now
+		asked    []string
+		again    []string // what a second request, a moment later, asks
+	}{
+		"a fresh tag is not asked about": {
+			kept: true, age: 59 * time.Second,
+			upstream: func(*origin, Descriptor) {},
+		},
+		"an old tag that stands costs one HEAD": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(*origin, Descriptor) {},
+			asked:    []string{"HEAD manifest app 1"},
+		},
+		"an old tag that moved brings the new manifest": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.image("app", "1", bytesOf(2, 50)) },
+			moved:    true,
+			asked:    []string{"HEAD manifest app 1", "GET manifest app NEW"},
+		},
+		"an old tag that moved where HEADs tell no digest is fetched": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.noHEAD = true; o.image("app", "1", bytesOf(2, 50)) },
+			moved:    true,
+			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"an old tag that points at what is missing is served stale": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				d, _ := o.image("app", "1", bytesOf(2, 50))
+				o.remove("app", d.Digest.String())
+			},
+			stale: true,
+			asked: []string{"HEAD manifest app 1", "GET manifest app NEW"},
+			again: []string{"HEAD manifest app 1"},
+		},
+		"an old tag that is gone is not found": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
+			err:      upstream.ErrNotFound,
+			asked:    []string{"HEAD manifest app 1"},
+		},
+		"an old tag that is denied is denied": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrDenied) },
+			err:      upstream.ErrDenied,
+			asked:    []string{"HEAD manifest app 1"},
+			again:    []string{"HEAD manifest app 1"},
+		},
+		"an old tag of an upstream that fails is served stale": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrUnavailable) },
+			stale:    true,
+			asked:    []string{"HEAD manifest app 1"},
+			again:    []string{"HEAD manifest app 1"},
+		},
+		"an old tag of an upstream that limits its rate is served stale": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", limited) },
+			stale:    true,
+			asked:    []string{"HEAD manifest app 1"},
+			again:    []string{"HEAD manifest app 1"},
+		},
+		"a tag of no record that is not there is remembered as absent": {
+			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
+			err:      upstream.ErrNotFound,
+			asked:    []string{"GET manifest app 1"},
+		},
+		"a tag of no record while the upstream fails is unknown, and asked again": {
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrUnavailable) },
+			err:      upstream.ErrUnavailable,
+			asked:    []string{"GET manifest app 1"},
+			again:    []string{"GET manifest app 1"},
+		},
+		"a tag of no record while the upstream is silent is unknown": {
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrTimeout) },
+			err:      upstream.ErrTimeout,
+			asked:    []string{"GET manifest app 1"},
+			again:    []string{"GET manifest app 1"},
+		},
+		"a tag of no record while the rate is limited says so": {
+			upstream: func(o *origin, _ Descriptor) { o.fail("*", limited) },
+			limited:  true,
+			asked:    []string{"GET manifest app 1"},
+			again:    []string{"GET manifest app 1"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				old, _ := o.image("app", "1", bytesOf(1, 50))
+				m := newMirror(t, o, nil)
+				if c.kept {
+					if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+						t.Fatal(err)
+					}
+					o.transcript()
+					time.Sleep(c.age)
+				}
+				c.upstream(o, old)
+				now := digestOf(o, "1")
+				got, err := m.Manifest(t.Context(), hubApp, "1")
+				var rate *upstream.RateLimitedError
+				if errors.As(err, &rate) != c.limited || !c.limited && !errors.Is(err, c.err) {
+					t.Errorf("error %v, want %v", err, c.err)
+				}
+				if got.Stale != c.stale {
+					t.Errorf("stale: %v", got.Stale)
+				}
+				if err == nil {
+					want := old.Digest
+					if c.moved {
+						want = now
+					}
+					if got.Descriptor.Digest != want || got.Descriptor.MediaType != ocispec.MediaTypeImageManifest {
+						t.Errorf("got %v, want %s", got.Descriptor, want)
+					}
+				}
+				for i, line := range c.asked {
+					if line == "GET manifest app NEW" {
+						c.asked[i] = "GET manifest app " + short(now.String())
+					}
+				}
+				wantTranscript(t, o, c.asked...)
+				_, _ = m.Manifest(t.Context(), hubApp, "1")
+				wantTranscript(t, o, c.again...)
+			})
+		})
+	}
+}
+
+func digestOf(o *origin, tag string) Digest {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c, ok := o.content["app "+tag]
+	if !ok {
+		return ""
+	}
+	return indexAlgorithm.FromBytes(c.body)
+}
+
+func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		old, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		moved, _ := o.image("app", "1", bytesOf(2, 50))
+		release := o.hold("HEAD manifest app 1")
+		began := time.Now()
+		got, err := m.Manifest(t.Context(), hubApp, "1")
+		if took := time.Since(began); err != nil || !got.Stale || got.Descriptor.Digest != old.Digest || took != 2*time.Second {
+			t.Errorf("got %v, stale %v, after %s, %v", got.Descriptor.Digest, got.Stale, took, err)
+		}
+		release()
+		synctest.Wait()
+		o.transcript()
+		got, err = m.Manifest(t.Context(), hubApp, "1")
+		if err != nil || got.Stale || got.Descriptor.Digest != moved.Digest {
+			t.Errorf("after the check got %v, stale %v, %v", got.Descriptor.Digest, got.Stale, err)
+		}
+		wantTranscript(t, o)
+	})
+}
+
+func TestFreshnessStretchesAsTheQuotaRunsLow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.image("app", "1", bytesOf(1, 50))
+		left := 1.0
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Upstreams[0].Quota = func() float64 { return left }
+		})
+		pull := func() {
+			if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pull()
+		o.transcript()
+		left = 0.02 // a tenth of what counts as low: ten times as long
+		time.Sleep(9 * time.Minute)
+		pull()
+		wantTranscript(t, o)
+		time.Sleep(2 * time.Minute)
+		pull()
+		wantTranscript(t, o, "HEAD manifest app 1")
+	})
+}
+
+func TestImmutableTagsAreNeverCheckedButReferrersTagsAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.image("app", "v1", bytesOf(1, 50))
+		fallback := "sha256-" + string(bytes.Repeat([]byte("a"), 64))
+		o.put("app", indexType, []byte(`{"schemaVersion":2,"manifests":[]}`), fallback)
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Upstreams[0].Immutable = func(string) bool { return true }
+		})
+		for range 2 {
+			for _, tag := range []string{"v1", fallback} {
+				if _, err := m.Manifest(t.Context(), hubApp, tag); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Hour)
+		}
+		wantTranscript(t, o, "GET manifest app v1", "GET manifest app "+fallback, "HEAD manifest app "+fallback)
+	})
+}
+
+func TestWhatIsNoManifestIsNotKept(t *testing.T) {
+	for name, body := range map[string]string{
+		"a login page":        "<html>sign in</html>",
+		"text":                "not found",
+		"half a JSON object":  `{"schemaVersion":2`,
+		"nothing":             "",
+		"more than the bound": `{"a":"` + string(bytes.Repeat([]byte("x"), maxManifest)) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				d := o.put("app", "text/html", []byte(body), "1")
+				m := newMirror(t, o, nil)
+				if _, err := m.Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+					t.Errorf("error %v", err)
+				}
+				if m.keeps(d.Digest) {
+					t.Error("it is kept")
+				}
+			})
+		})
+	}
+}
+
+func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		want, _ := o.image("app", "1", bytesOf(1, 50))
+		o.mu.Lock()
+		o.content["app "+want.Digest.String()] = served{ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`)}
+		o.mu.Unlock()
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, want.Digest.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestOfflineNoUpstreamIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		_, layer := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		o.transcript()
+		time.Sleep(time.Hour)
+		off := newMirror(t, o, func(opts *Options) {
+			opts.Blobs, opts.Records, opts.Offline = m.opts.Blobs, m.opts.Records, true
+		})
+		got, err := off.Manifest(t.Context(), hubApp, "1")
+		if err != nil || !got.Stale {
+			t.Errorf("stale %v, %v", got.Stale, err)
+		}
+		if _, err := off.fetch(hubApp, layer.Digest); err != nil {
+			t.Error(err)
+		}
+		if _, err := off.Manifest(t.Context(), hubApp, "2"); !errors.Is(err, ErrOffline) {
+			t.Errorf("a tag that is not kept: %v", err)
+		}
+		if _, err := off.fetch(hubApp, indexAlgorithm.FromString("other")); !errors.Is(err, ErrOffline) {
+			t.Errorf("a blob that is not kept: %v", err)
+		}
+		wantTranscript(t, o)
+	})
+}
+
+func TestRecordsThatAreLostCostHEADs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, layer := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		o.transcript()
+		again := newMirror(t, o, func(opts *Options) { opts.Blobs = m.opts.Blobs })
+		if _, err := again.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := again.fetch(hubApp, layer.Digest); err != nil {
+			t.Fatal(err)
+		}
+		wantTranscript(t, o, "HEAD manifest app "+short(manifest.Digest.String()))
+	})
+}
+
+func TestTagListsAreNeverCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		for i := range 3 {
+			o.image("app", fmt.Sprint("v", i), bytesOf(1, 50))
+		}
+		o.put("app", "tags", nil, "tags")
+		m := newMirror(t, o, nil)
+		list, err := m.Tags(t.Context(), hubApp, nil)
+		if err != nil || len(list.Tags) != 3 {
+			t.Fatalf("%v, %v", list.Tags, err)
+		}
+		o.fail("*", upstream.ErrUnavailable)
+		list, err = m.Tags(t.Context(), hubApp, map[string][]string{"n": {"1"}, "last": {"v0"}})
+		if err != nil || !list.Stale || fmt.Sprint(list.Tags) != "[v1]" || list.Next.Get("last") != "v1" {
+			t.Errorf("the kept list gave %v, next %v, stale %v, %v", list.Tags, list.Next, list.Stale, err)
+		}
+		if _, err := m.Tags(t.Context(), Repository{"hub", "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("a list that was never had: %v", err)
+		}
+	})
+}
