@@ -128,7 +128,9 @@ func TestJournal(t *testing.T) {
 			}
 			return info.Size()
 		}
-		c.Records().Put("precious", "kept", []byte("value of kept"))
+		for i := range 2*pageLength + 1 {
+			c.Records().Put("precious", fmt.Sprintf("kept %04d", i), fmt.Appendf(nil, "value %d", i))
+		}
 		c.Records().Put("precious", "gone", []byte("value of gone"))
 		c.Records().Delete("precious", "gone")
 		for range 7 {
@@ -150,7 +152,9 @@ func TestJournal(t *testing.T) {
 		}
 
 		c = rebuilt(t, dir)
-		wantRecord(t, c, "precious", "kept", "value of kept")
+		for i := range 2*pageLength + 1 {
+			wantRecord(t, c, "precious", fmt.Sprintf("kept %04d", i), fmt.Sprintf("value %d", i))
+		}
 		wantRecord(t, c, "precious", "large", string(large))
 		wantNoRecord(t, c, "precious", "gone")
 		if _, err := os.Stat(journalOf(dir) + ".new"); !errors.Is(err, os.ErrNotExist) {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/entrepot/entrepot/cache"
 )
 
@@ -256,6 +258,41 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 				wantPrecious(t, c)
 			})
 		}
+	}
+}
+
+func TestWriterOfABrokenDatabaseIsLetGo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "records.db")
+	db, err := openDatabase(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Stuck, as a writer is when a reader's panic left a lock behind.
+	stuck, release := make(chan struct{}), make(chan struct{})
+	written := make(chan error, 1)
+	go func() {
+		written <- db.update(func(*bbolt.Tx) error {
+			close(stuck)
+			<-release
+			return errors.New("released")
+		})
+	}()
+	<-stuck
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.get("a", "key"); !errors.Is(err, errDamaged) {
+		t.Errorf("get: %v, want errDamaged", err)
+	}
+	if err := <-written; !errors.Is(err, errDamaged) {
+		t.Errorf("update: %v, want errDamaged", err)
+	}
+	close(release)
+	if err := db.update(nil); !errors.Is(err, errDamaged) {
+		t.Errorf("update of a broken database: %v, want errDamaged", err)
+	}
+	if err := db.close(); err != nil {
+		t.Error(err)
 	}
 }
 

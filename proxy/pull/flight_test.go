@@ -288,7 +288,7 @@ func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *tes
 }
 
 func TestRanges(t *testing.T) {
-	const size = 32 << 20
+	const size = 16 << 20
 	content := bytesOf(6, size)
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
@@ -325,14 +325,14 @@ func TestRanges(t *testing.T) {
 		wantTranscript(t, o, "GET blob app "+d, fmt.Sprintf("GET blob app %s %d+100", d, size-100))
 		// W21: open ranges of one blob wait for the one download.
 		var open []<-chan []byte
-		for at := int64(0); at < size; at += 8 << 20 {
+		for at := int64(0); at < size; at += 4 << 20 {
 			got, _ := read(at, -1)
 			open = append(open, got)
 		}
 		synctest.Wait()
 		release()
 		for i, got := range open {
-			if at := i * (8 << 20); !bytes.Equal(<-got, content[at:]) {
+			if at := i * (4 << 20); !bytes.Equal(<-got, content[at:]) {
 				t.Errorf("the range from %d is wrong", at)
 			}
 		}
@@ -341,7 +341,7 @@ func TestRanges(t *testing.T) {
 }
 
 func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
-	const size = 24 << 20 // three windows
+	const size = 18 << 20 // more than two windows
 	content := bytesOf(7, size)
 	for name, room := range map[string]int64{
 		"full from the start":           0,
@@ -358,7 +358,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 					opts.Events.Bypassed = func(string) { bypassed++ }
 				})
 				var clients sync.WaitGroup
-				for range 5 {
+				for range 3 {
 					clients.Go(func() {
 						got, err := m.fetch(hubApp, layer.Digest)
 						if err != nil || !bytes.Equal(got, content) {
@@ -380,7 +380,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 }
 
 func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
-	const size = 24 << 20
+	const size = 18 << 20
 	content := bytesOf(8, size)
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
@@ -472,5 +472,37 @@ func TestHEADOfABlobNeverDownloads(t *testing.T) {
 			t.Errorf("size %d, error %v", desc.Size, err)
 		}
 		wantTranscript(t, o, "HEAD blob app "+short(layer.Digest.String()))
+	})
+}
+
+func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 64 << 10
+		o := newOrigin()
+		layer := o.put("app", "layer", bytesOf(11, size))
+		last := make(chan struct{})
+		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:size-1]), gated{last, bytes.NewReader(body[size-1:])}))
+		}
+		m := newMirror(t, o, nil)
+		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		var got bytes.Buffer
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.WriteRange(context.Background(), &got, 0, -1)
+			done <- err
+		}()
+		synctest.Wait()
+		if got.Len() != size-heldBack {
+			t.Errorf("%d bytes are out before the last one is in, want %d", got.Len(), size-heldBack)
+		}
+		close(last)
+		if err := <-done; err != nil || got.Len() != size {
+			t.Errorf("in the end %d bytes and %v", got.Len(), err)
+		}
 	})
 }

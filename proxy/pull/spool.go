@@ -1,10 +1,12 @@
 package pull
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +37,8 @@ type spool struct {
 	onDisk  int64           // bytes of the draft that readers may have; grows until the disk is left
 	left    bool            // the disk is left: all further bytes go to the window
 	base    int64           // offset of the window's first byte
-	tail    []byte          // the window
+	end     int64           // offset behind its last byte
+	tail    [][]byte        // the window, in the pieces that were pushed; none is ever changed
 	proof   digest.Verifier // of a spool that has left the disk
 	readers map[*reader]struct{}
 	moved   chan struct{} // closed when a reader moves or leaves; nil while nobody waits
@@ -93,7 +96,7 @@ func (s *spool) leaveDisk(ctx context.Context, d Digest, b []byte) error {
 		return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
 	}
 	s.mu.Lock()
-	s.left, s.base = true, s.onDisk
+	s.left, s.base, s.end = true, s.onDisk, s.onDisk
 	s.mu.Unlock()
 	return s.push(ctx, b)
 }
@@ -112,14 +115,15 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 	}
 	for {
 		s.mu.Lock()
-		over := int64(len(s.tail) + len(b) - window)
+		pieces, over := s.surplus(int64(len(b)))
 		if over > 0 && s.holders == 1 {
 			s.mu.Unlock()
 			return errLost // nothing is kept and nobody reads: what for?
 		}
-		if over <= 0 || s.slowest() >= s.base+over {
-			s.drop(over)
-			s.tail = append(s.tail, b...)
+		if over == 0 || s.slowest() >= s.base+over {
+			s.tail = append(slices.Delete(s.tail, 0, pieces), bytes.Clone(b))
+			s.base += over
+			s.end += int64(len(b))
 			s.mu.Unlock()
 			return nil
 		}
@@ -147,14 +151,14 @@ func (s *spool) leaveBehind(over int64) {
 	}
 }
 
-// drop forgets the first n bytes of the window. s.mu is held.
-func (s *spool) drop(n int64) {
-	if n <= 0 {
-		return
+// surplus is how much of the window must go before n more bytes fit, in whole
+// pieces and in bytes. s.mu is held.
+func (s *spool) surplus(n int64) (pieces int, over int64) {
+	for s.end-s.base-over+n > window && pieces < len(s.tail) {
+		over += int64(len(s.tail[pieces]))
+		pieces++
 	}
-	n = min(n, int64(len(s.tail)))
-	s.tail = append(s.tail[:0:0], s.tail[n:]...)
-	s.base += n
+	return pieces, over
 }
 
 // slowest is the offset of the reader that is furthest back and not given up.
@@ -210,16 +214,15 @@ func (s *spool) reader(off int64) *reader {
 // knows that they are there.
 func (r *reader) next(w io.Writer, n int64) (int64, error) {
 	r.s.mu.Lock()
-	onDisk, base, off := r.s.onDisk, r.s.base, r.off
+	onDisk, off := r.s.onDisk, r.off
 	var piece []byte
 	if off >= onDisk {
-		if off < base {
+		piece = r.s.at(off)
+		if piece == nil {
 			r.s.mu.Unlock()
 			return 0, errLost
 		}
-		// A copy: the window may move on while the client is slow.
-		at := off - base
-		piece = append(piece, r.s.tail[at:min(at+n, int64(len(r.s.tail)))]...)
+		piece = piece[:min(n, int64(len(piece)))]
 	}
 	r.s.mu.Unlock()
 
@@ -237,6 +240,22 @@ func (r *reader) next(w io.Writer, n int64) (int64, error) {
 	r.off += written
 	r.s.signal()
 	return written, err
+}
+
+// at is what the window holds from off to the end of a piece; nil where the
+// window has moved on. s.mu is held.
+func (s *spool) at(off int64) []byte {
+	start := s.base
+	for _, piece := range s.tail {
+		if end := start + int64(len(piece)); off < end {
+			if off < start {
+				return nil
+			}
+			return piece[off-start:]
+		}
+		start += int64(len(piece))
+	}
+	return nil
 }
 
 func (r *reader) fromDisk(w io.Writer, off, n int64) (int64, error) {
