@@ -192,15 +192,26 @@ func testScanStops(t *testing.T, r cache.Records, settle func()) {
 }
 
 func testScanMany(t *testing.T, r cache.Records, settle func()) {
+	// Half of the keys settle; the other half lie between them, unsettled.
+	for half := range 2 {
+		for i := half; i < 3000; i += 2 {
+			key := fmt.Sprintf("key %05d", i)
+			r.Put("a", key, []byte(key))
+		}
+		if half == 0 {
+			settle()
+		}
+	}
 	var want []string
 	for i := range 3000 {
 		key := fmt.Sprintf("key %05d", i)
-		r.Put("a", key, []byte(key))
-		if i == 1500 {
-			settle()
+		if i%7 == 0 {
+			r.Delete("a", key)
+			continue
 		}
 		want = append(want, key+"="+key)
 	}
+	wantScan(t, r, "a", "key", want...)
 	settle()
 	wantScan(t, r, "a", "key", want...)
 }
@@ -268,6 +279,7 @@ func wantScan(t *testing.T, r cache.Records, b cache.Bucket, prefix string, want
 		return true
 	})
 	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("Scan(%s, %q) = %q, %v, want %q", b, prefix, got, err, want)
+		t.Errorf("Scan(%s, %q) = %d records %q, %v, want %d records %q",
+			b, prefix, len(got), got[:min(10, len(got))], err, len(want), want[:min(10, len(want))])
 	}
 }

@@ -45,8 +45,8 @@ type Options struct {
 	// the journal has taken do not count.
 	MaxPending int
 	// OnRecordsError is called, from any goroutine, for every failure to
-	// write or read records. It is for counting: the failure is logged and
-	// mended elsewhere. nil is fine.
+	// write or read records. It is for counting, and MUST NOT call the cache:
+	// the failure is logged and mended elsewhere. nil is fine.
 	OnRecordsError func(error)
 
 	faults faults

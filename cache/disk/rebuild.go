@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -21,8 +22,8 @@ const keptAside = 3
 // begun. One without this mark is new, or the process ended before all was
 // had back: either way the journal is read.
 const (
-	bucketState cache.Bucket = "\x00state"
-	keyComplete              = "complete"
+	bucketState = cache.Bucket("\x00state")
+	keyComplete = "complete"
 )
 
 func markComplete(tx *bbolt.Tx) error {
@@ -58,6 +59,9 @@ func (r *records) current() *database {
 func (r *records) replace(old *database, cause error) error {
 	r.opening.Lock()
 	defer r.opening.Unlock()
+	if r.finished {
+		return errRecordsClosed
+	}
 	if r.current() != old {
 		return nil
 	}
@@ -138,16 +142,25 @@ func (r *records) setAside(cause error) error {
 	r.opts.Log.Warn("the database of records was damaged; it is set aside and begun anew",
 		"cause", cause, "aside", aside)
 
-	old, err := filepath.Glob(r.path + ".damaged-*")
+	return r.boundAside()
+}
+
+// boundAside removes the oldest of the damaged databases, as far as they are
+// too many.
+func (r *records) boundAside() error {
+	folder, name := filepath.Split(r.path)
+	entries, err := os.ReadDir(folder) // in the order of names, and so of times
 	if err != nil {
 		return err
 	}
-	slices.Sort(old) // by their time
-	for len(old) > keptAside {
-		if err := os.Remove(old[0]); err != nil {
+	entries = slices.DeleteFunc(entries, func(entry fs.DirEntry) bool {
+		return !strings.HasPrefix(entry.Name(), name+".damaged-")
+	})
+	for len(entries) > keptAside {
+		if err := os.Remove(filepath.Join(folder, entries[0].Name())); err != nil {
 			return err
 		}
-		old = old[1:]
+		entries = entries[1:]
 	}
 	return nil
 }

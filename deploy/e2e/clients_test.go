@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// row is a client and how it is led through the mirror.
+type row struct {
+	name, tool string
+	how        string
+	registries []string // whose images it pulls; empty: of every one
+	start      func(*testing.T, *suite, *mirror) client
+}
+
+var rows = []row{
+	{name: "containerd 2, pulled by ctr", tool: "containerd", how: "hosts.toml", start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startContainerd(t, m, "containerd", nil, []string{"--local"})
+	}},
+	{name: "containerd 2, pulled by its transfer service", tool: "containerd", how: "hosts.toml with referrers", start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startContainerd(t, m, "containerd", []string{"--containerd-version", s.tool(t, "containerd").version}, nil)
+	}},
+	{name: "containerd 1.6", tool: "containerd16", how: "hosts.toml", start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startContainerd(t, m, "containerd16", nil, nil)
+	}},
+	{name: "Docker", tool: "docker", how: "registry-mirrors", registries: []string{"docker.io"}, start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startDocker(t, m)
+	}},
+	{name: "Podman", tool: "podman", how: "registries.conf", start: func(t *testing.T, s *suite, m *mirror) client { return s.startPodman(t, m) }},
+	{name: "skopeo", tool: "skopeo", how: "registries.conf", start: func(t *testing.T, s *suite, m *mirror) client { return s.startSkopeo(t, m) }},
+	{name: "crane", tool: "crane", how: "prefix", start: func(t *testing.T, s *suite, m *mirror) client { return s.startCrane(t, m) }},
+	{name: "oras", tool: "oras", how: "prefix", start: func(t *testing.T, s *suite, m *mirror) client { return s.startOras(t, m) }},
+	{name: "regctl", tool: "regctl", how: "prefix", start: func(t *testing.T, s *suite, m *mirror) client { return s.startRegctl(t, m) }},
+}
+
+// staleAfter is short enough to wait for, and longer than any client is busy
+// with a tag within one pull.
+const staleAfter = 3 * time.Second
+
+func TestClientsPullThroughTheMirror(t *testing.T) {
+	s := newSuite(t)
+	results := &results{}
+	t.Run("clients", func(t *testing.T) {
+		for _, r := range rows {
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel()
+				results.add(s.pullThrough(t, r))
+			})
+		}
+	})
+	results.write(t, len(rows))
+}
+
+// pullThrough takes a client through a mirror's life: never seen, seen, stale,
+// without its upstream, and crashed without its upstream.
+func (s *suite) pullThrough(t *testing.T, r row) result {
+	images := s.images
+	if len(r.registries) > 0 {
+		images = slices.DeleteFunc(slices.Clone(images), func(i image) bool { return !slices.Contains(r.registries, i.registry) })
+	}
+	up := s.startUpstream(t)
+	m := s.startMirror(t, up, time.Hour)
+	c := r.start(t, s, m)
+	pull := func(when string) requests {
+		for _, img := range images {
+			c.pull(t, img)
+			c.check(t, img)
+		}
+		if t.Failed() {
+			t.Fatalf("the pull %s did not bring what was pushed", when)
+		}
+		return up.take()
+	}
+	again := func(when string) requests {
+		c.forget(t)
+		return pull(when)
+	}
+	answer := result{client: r.name, version: s.tool(t, r.tool).version, how: r.how, upstream: "distribution (1.0)"}
+
+	first := pull("of something never seen")
+	answer.first = first.summary()
+	checkFirst(t, first, images)
+	if runs, ok := c.(runner); ok {
+		for _, img := range images {
+			if got := runs.run(t, img); strings.TrimSpace(got) != img.greeting {
+				t.Errorf("%s prints %q, want %q", img.reference(), got, img.greeting)
+			}
+		}
+		answer.ran = true
+	}
+
+	fresh := again("while fresh")
+	answer.fresh = fresh.summary()
+	if len(fresh) > 0 {
+		t.Errorf("a pull of what is fresh asks the upstream:\n%s", fresh)
+	}
+
+	m.stop(t)
+	m.configure(t, staleAfter)
+	m.start(t)
+	time.Sleep(staleAfter)
+	stale := again("while stale")
+	answer.stale = stale.summary()
+	checkStale(t, stale, images)
+
+	up.stop(t)
+	time.Sleep(staleAfter)
+	again("with the upstream stopped")
+	answer.stopped = true
+
+	m.crash(t)
+	m.start(t)
+	time.Sleep(staleAfter)
+	again("after kill -9, with the upstream stopped")
+	answer.crashed = true
+	return answer
+}
+
+// checkFirst checks that nothing crossed the line twice, whichever repository
+// it was for, and that nothing but the pulled images was asked for.
+func checkFirst(t *testing.T, asked requests, images []image) {
+	t.Helper()
+	checkNobodyElse(t, asked)
+	allowed := map[string]bool{}
+	for _, img := range images {
+		repository := "/v2/" + img.repository
+		allowed["HEAD "+repository+"/manifests/"+img.tag] = true
+		for _, d := range img.blobs(architectures...) {
+			allowed["GET "+repository+"/blobs/"+d] = true
+		}
+		for _, arch := range architectures {
+			allowed["GET "+repository+"/manifests/"+img.platforms[arch].manifest] = true
+		}
+		byTag, byDigest := "GET "+repository+"/manifests/"+img.tag, "GET "+repository+"/manifests/"+img.digest
+		allowed[byTag], allowed[byDigest] = true, true
+		if n := len(asked.where(func(q request) bool { return q.method+" "+q.path == byTag || q.method+" "+q.path == byDigest })); n != 1 {
+			t.Errorf("the index of %s was downloaded %d times, want once", img.reference(), n)
+		}
+		for _, d := range img.blobs("amd64") {
+			if n := len(asked.where(func(q request) bool { return strings.HasSuffix(q.path, "/blobs/"+d) })); n != 1 {
+				t.Errorf("%s of %s was asked for %d times, want once", d, img.reference(), n)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, q := range asked {
+		line := q.method + " " + q.path
+		if q.path == "/v2/" && q.method == http.MethodGet {
+			continue
+		}
+		if !allowed[line] || q.status != http.StatusOK {
+			t.Errorf("the upstream was asked for something else: %s", q)
+		}
+		// Repositories share blobs, so one digest is one download.
+		key := q.method + " " + q.path[strings.LastIndex(q.path, "/")+1:]
+		if strings.Contains(q.path, "/manifests/") {
+			key = line
+		}
+		if seen[key] {
+			t.Errorf("asked for twice: %s", q)
+		}
+		seen[key] = true
+	}
+	if t.Failed() {
+		t.Logf("the upstream was asked:\n%s", asked)
+	}
+}
+
+// checkStale checks that each tag was asked about once, and nothing else.
+func checkStale(t *testing.T, asked requests, images []image) {
+	t.Helper()
+	checkNobodyElse(t, asked)
+	var got, want []string
+	for _, q := range asked {
+		got = append(got, q.method+" "+q.path)
+	}
+	for _, img := range images {
+		want = append(want, "HEAD /v2/"+img.repository+"/manifests/"+img.tag)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("a pull of what is stale asks the upstream\n%s\nwant %v", asked, want)
+	}
+}
+
+// checkNobodyElse checks that no client went round the mirror.
+func checkNobodyElse(t *testing.T, asked requests) {
+	t.Helper()
+	for _, q := range asked {
+		if !strings.HasPrefix(q.agent, "entrepot") {
+			t.Errorf("a client went round the mirror: %s", q)
+		}
+	}
+}

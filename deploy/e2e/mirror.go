@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// mirror is a running entrepot.
+type mirror struct {
+	program, dir   string
+	address, admin string
+	upstream       *upstream
+	process        *process
+}
+
+// startMirror starts entrepot in front of one registry, which it knows as
+// docker.io (its default) and as registry.example.
+func (s *suite) startMirror(t *testing.T, up *upstream, tagTTL time.Duration) *mirror {
+	t.Helper()
+	m := &mirror{
+		program:  s.entrepot,
+		dir:      s.folder(t),
+		address:  "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
+		admin:    "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
+		upstream: up,
+	}
+	m.configure(t, tagTTL)
+	m.start(t)
+	return m
+}
+
+func (m *mirror) config() string { return filepath.Join(m.dir, "entrepot.yaml") }
+
+func (m *mirror) configure(t *testing.T, tagTTL time.Duration) {
+	t.Helper()
+	config := fmt.Sprintf(`listen: %[1]s
+admin: %[2]s
+cache:
+  dir: %[3]s
+freshness:
+  tag_ttl: %[4]s
+upstreams:
+  - name: docker.io
+    endpoints: ["http://%[5]s"]
+    default: true
+  - name: registry.example
+    endpoints: ["http://%[5]s"]
+`, m.address, m.admin, filepath.Join(m.dir, "cache"), tagTTL, m.upstream.host)
+	if err := os.WriteFile(m.config(), []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *mirror) start(t *testing.T) {
+	t.Helper()
+	m.process = startProcess(t, m.dir, environment(m.dir), m.program, "serve", "--config", m.config())
+	m.process.waitReady(t, func() error { return answers("http://" + m.admin + "/readyz") })
+}
+
+// stop ends entrepot as a service manager does, which has to be a success.
+func (m *mirror) stop(t *testing.T) {
+	t.Helper()
+	m.process.end(t, syscall.SIGTERM)
+	if m.process.err != nil {
+		t.Errorf("entrepot did not stop in good order: %v", m.process.err)
+	}
+}
+
+// crash is kill -9.
+func (m *mirror) crash(t *testing.T) {
+	t.Helper()
+	m.process.end(t, syscall.SIGKILL)
+}
+
+// hosts writes a runtime's configuration, as entrepot makes it, into a folder.
+func (m *mirror) hosts(t *testing.T, runtime, folder string, more ...string) {
+	t.Helper()
+	args := append([]string{"hosts", runtime, "--config", m.config(), "--write", folder}, more...)
+	command(t, environment(m.dir), m.program, args...)
+}

@@ -1,0 +1,126 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+)
+
+// request is one that reached an upstream, as it was answered.
+type request struct {
+	method, path, rng, agent string
+	status                   int
+	bytes                    int64 // of the body
+}
+
+func (r request) String() string {
+	s := fmt.Sprintf("%s %s %d, %d bytes", r.method, r.path, r.status, r.bytes)
+	if r.rng != "" {
+		s += ", Range " + r.rng
+	}
+	return s + ", from " + r.agent
+}
+
+// transcript stands before a registry and writes down what it is asked.
+type transcript struct {
+	next http.Handler
+
+	mu       sync.Mutex
+	requests []request
+}
+
+func newTranscript(registry *url.URL) *transcript {
+	return &transcript{next: &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(registry); r.Out.Host = r.In.Host },
+		FlushInterval: -1,
+	}}
+}
+
+func (s *transcript) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	counted := &countedWriter{ResponseWriter: w}
+	// Deferred, because the proxy panics when a client leaves.
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.requests = append(s.requests, request{
+			method: r.Method, path: r.URL.RequestURI(), rng: r.Header.Get("Range"), agent: r.UserAgent(),
+			status: counted.status, bytes: counted.bytes,
+		})
+	}()
+	s.next.ServeHTTP(counted, r)
+}
+
+// take returns what was asked since the last take.
+func (s *transcript) take() requests {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := s.requests
+	s.requests = nil
+	return taken
+}
+
+type countedWriter struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *countedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *countedWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *countedWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+type requests []request
+
+func (all requests) where(keep func(request) bool) requests {
+	var kept requests
+	for _, r := range all {
+		if keep(r) {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+func (all requests) String() string {
+	var lines []string
+	for _, r := range all {
+		lines = append(lines, "  "+r.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// summary is for the page of results: "2 HEAD, 9 GET (12.3 MB)".
+func (all requests) summary() string {
+	if len(all) == 0 {
+		return "none"
+	}
+	var bytes int64
+	methods := map[string]int{}
+	for _, r := range all {
+		methods[r.method]++
+		bytes += r.bytes
+	}
+	var parts []string
+	for _, method := range []string{http.MethodHead, http.MethodGet} {
+		if methods[method] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", methods[method], method))
+		}
+	}
+	text := strings.Join(parts, ", ")
+	if bytes > 0 {
+		text += fmt.Sprintf(" (%.1f MB)", float64(bytes)/1e6)
+	}
+	return text
+}
