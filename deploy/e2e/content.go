@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -73,31 +74,44 @@ func (s *suite) push(t *testing.T, host, registry, repository string) image {
 	t.Helper()
 	img := image{registry: registry, repository: repository, tag: "1", platforms: map[string]platform{}}
 	img.greeting = "This came from " + img.reference() + "."
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, arch := range architectures {
-		made, p := s.platformImage(t, arch, img.greeting)
-		img.platforms[arch] = p
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{
-			Add:        made,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
-		})
+	target, err := name.NewRepository(host+"/"+repository, name.Insecure)
+	if err != nil {
+		t.Fatal(err)
 	}
-	digest, err := index.Digest()
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+	for _, arch := range architectures {
+		made, p, manifest := s.platformImage(t, arch, img.greeting)
+		manifest.Platform = &v1.Platform{OS: "linux", Architecture: arch}
+		index.Manifests = append(index.Manifests, manifest)
+		img.platforms[arch] = p
+		if err := remote.Write(target.Digest(p.manifest), made); err != nil {
+			t.Fatalf("push %s for %s: %v", target, arch, err)
+		}
+	}
+	written, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, _, err := v1.SHA256(bytes.NewReader(written))
 	if err != nil {
 		t.Fatal(err)
 	}
 	img.digest = digest.String()
-	ref, err := name.ParseReference(host+"/"+repository+":"+img.tag, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(ref, index); err != nil {
-		t.Fatalf("push %s: %v", ref, err)
+	if err := remote.Put(target.Tag(img.tag), ociIndex(written)); err != nil {
+		t.Fatalf("push %s: %v", target, err)
 	}
 	return img
 }
 
-func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, platform) {
+// ociIndex is an index as common build tools write it: mutate's would add an
+// artifactType to each descriptor, which older clients drop, and with it the
+// index's digest.
+type ociIndex []byte
+
+func (i ociIndex) RawManifest() ([]byte, error)        { return i, nil }
+func (i ociIndex) MediaType() (types.MediaType, error) { return types.OCIImageIndex, nil }
+
+func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, platform, v1.Descriptor) {
 	t.Helper()
 	root := s.tool(t, "rootfs-"+arch).folder
 	var layers []v1.Layer
@@ -133,6 +147,10 @@ func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, pl
 	if err != nil {
 		t.Fatal(err)
 	}
+	size, err := made.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := platform{manifest: digest.String(), config: manifest.Config.Digest.String()}
 	for _, l := range manifest.Layers {
 		p.layers = append(p.layers, l.Digest.String())
@@ -140,7 +158,7 @@ func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, pl
 	for _, d := range configFile(t, made).RootFS.DiffIDs {
 		p.diffIDs = append(p.diffIDs, d.String())
 	}
-	return made, p
+	return made, p, v1.Descriptor{MediaType: types.OCIManifestSchema1, Digest: digest, Size: size}
 }
 
 func configFile(t *testing.T, img v1.Image) *v1.ConfigFile {
