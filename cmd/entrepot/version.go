@@ -40,3 +40,12 @@ func versionOf(build *debug.BuildInfo) string {
 	}
 	return fmt.Sprintf("entrepot %s%s %s %s/%s", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
+
+// buildVersion is the module's version alone.
+func buildVersion() string {
+	build, ok := debug.ReadBuildInfo()
+	if !ok || build.Main.Version == "" {
+		return "(devel)"
+	}
+	return build.Main.Version
+}

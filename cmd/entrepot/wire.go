@@ -2,15 +2,40 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
 )
 
-// run is TEMPORARY: it only listens and announces, until the real one puts the
-// program together.
-func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) error {
+// graceful is how long clients have to finish once the program is told to stop.
+const graceful = 20 * time.Second
+
+// run puts the program together and runs it until ctx ends.
+func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
+	metrics, err := proxy.NewMetrics()
+	if err != nil {
+		return err
+	}
 	clients, err := listen(ctx, cfg.Listen, "listen")
 	if err != nil {
 		return err
@@ -21,10 +46,206 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer admin.Close()
-	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
+
+	store, err := disk.Open(cfg.Cache.Dir, disk.Options{Log: log, Journal: pull.Precious()})
+	if err != nil {
 		return err
 	}
-	<-ctx.Done()
-	log.InfoContext(ctx, "stopped")
+	defer func() { err = errors.Join(err, store.Close()) }()
+	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	upstreams, err := registries(cfg, metrics)
+	if err != nil {
+		return err
+	}
+	puller := pull.New(pull.Options{
+		Blobs: store.Blobs(), Records: store.Records(), Memory: content, Upstreams: upstreams,
+		TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
+		NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait,
+		Offline: cfg.Offline, Logger: log,
+		Events: pull.Events{Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed},
+	})
+	defer puller.Close()
+	if store.Rebuilt() {
+		manifests, err := puller.Reindex()
+		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
+	}
+
+	face := proxy.HTTPServer(proxy.New(proxy.Options{Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics}), log)
+	var stopping atomic.Bool
+	back := proxy.HTTPServer(proxy.Admin(metrics, func() error {
+		if stopping.Load() {
+			return errors.New("stopping")
+		}
+		return nil
+	}), log)
+	if cfg.TLS.CertFile != "" {
+		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
+			return err
+		}
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- serve(face, clients) }()
+	go func() { failed <- serve(back, admin) }()
+	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
+		return fmt.Errorf("announce: %w", err)
+	}
+
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+	}
+	stopping.Store(true)
+	log.Info("stopping")
+	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceful) // the time to finish begins where ctx ends
+	defer cancel()
+	if stopErr := face.Shutdown(left); stopErr != nil {
+		log.Warn("clients are cut off", "error", stopErr)
+		face.Close()
+	}
+	back.Close()
+	return err
+}
+
+// serve answers on l until the server is told to stop.
+func serve(s *http.Server, l net.Listener) error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(l, "", "")
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+}
+
+func names(cfg config.Config) []proxy.Upstream {
+	var all []proxy.Upstream
+	for _, u := range cfg.Upstreams {
+		all = append(all, proxy.Upstream{Name: u.Name, Aliases: u.Aliases, Hosts: u.Hosts, Default: u.Default})
+	}
+	return all
+}
+
+// registries makes each configured upstream what the rules of pulling work
+// with: its endpoints in order, each behind its breaker.
+func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, error) {
+	var all []pull.Upstream
+	for _, u := range cfg.Upstreams {
+		quota := &upstream.Quota{}
+		var endpoints []upstream.Registry
+		for _, endpoint := range u.Endpoints {
+			remote, err := newRemote(u, endpoint, quota, metrics)
+			if err != nil {
+				return nil, err
+			}
+			endpoints = append(endpoints, upstream.Breaker(upstream.Retry(remote)))
+		}
+		all = append(all, pull.Upstream{
+			Name:                 u.Name,
+			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
+			Allows:               u.Allows,
+			Immutable:            u.Immutable,
+			Quota:                quota.Share,
+			CosignTags:           u.Referrers.CosignTags,
+			BuildKitAttestations: u.Referrers.BuildKitAttestations,
+		})
+	}
+	return all, nil
+}
+
+func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics) (*upstream.Remote, error) {
+	base, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
+	}
+	roots, err := rootCAs(u.TLS.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
+	}
+	return upstream.NewRemote(upstream.RemoteOptions{
+		Name: u.Name,
+		// A host that is not the registry's own is a mirror, perhaps of many:
+		// it is told which registry is meant, as containerd does.
+		SendNamespace:         !sameSite(base.Hostname(), u.Name),
+		Endpoint:              endpoint,
+		Credentials:           credentials(u.Credentials, u.Name),
+		RootCAs:               roots,
+		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
+		TrustedRealms:         u.TrustedRealms,
+		AllowPrivateRedirects: u.AllowPrivateRedirects,
+		UserAgent:             "entrepot/" + buildVersion(),
+		Observe: func(o upstream.Observation) {
+			metrics.Upstream(u.Name, o.Kind, o.Method, o.Status)
+			quota.Observe(o.Limit, o.Remaining, o.Window)
+		},
+	})
+}
+
+func sameSite(host, upstreamName string) bool {
+	own, _, err := net.SplitHostPort(upstreamName)
+	if err != nil {
+		own = upstreamName
+	}
+	if host == own {
+		return true
+	}
+	a, errA := publicsuffix.EffectiveTLDPlusOne(host)
+	b, errB := publicsuffix.EffectiveTLDPlusOne(own)
+	return errA == nil && errB == nil && a == b
+}
+
+func rootCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // nil means the system's
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("tls.ca_file: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
+	}
+	return pool, nil
+}
+
+// credentials are read at the time of use, so that a renewed password needs no
+// restart.
+func credentials(c config.Credentials, upstreamName string) func(context.Context) (upstream.Credentials, error) {
+	switch {
+	case c.Username != "":
+		return func(context.Context) (upstream.Credentials, error) {
+			password, err := os.ReadFile(c.PasswordFile)
+			if err != nil {
+				return upstream.Credentials{}, fmt.Errorf("password_file: %w", err)
+			}
+			return upstream.Credentials{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
+		}
+	case c.DockerConfig:
+		return func(ctx context.Context) (upstream.Credentials, error) {
+			registry, err := name.NewRegistry(upstreamName, name.WeakValidation)
+			if err != nil {
+				return upstream.Credentials{}, err
+			}
+			helper, err := authn.Resolve(ctx, authn.DefaultKeychain, registry)
+			if err != nil {
+				return upstream.Credentials{}, err
+			}
+			found, err := authn.Authorization(ctx, helper)
+			if err != nil {
+				return upstream.Credentials{}, err
+			}
+			return upstream.Credentials{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
+		}
+	}
 	return nil
 }

@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+// Metrics are OpenTelemetry's, shown in Prometheus' form. Labels are upstreams
+// of the closed list, kinds, outcomes and statuses: never what a client names.
+type Metrics struct {
+	registry  *prometheus.Registry
+	provider  *sdk.MeterProvider
+	requests  metric.Int64Counter
+	seconds   metric.Float64Histogram
+	sent      metric.Int64Counter
+	received  metric.Int64Counter
+	flights   metric.Int64UpDownCounter
+	upstreams metric.Int64Counter
+	bypassed  metric.Int64Counter
+}
+
+// NewMetrics returns Metrics that start at zero.
+func NewMetrics() (*Metrics, error) {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	exporter, err := otelprom.New(otelprom.WithRegisterer(m.registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	m.provider = sdk.NewMeterProvider(sdk.WithReader(exporter))
+	meter := m.provider.Meter("entrepot")
+	counters := []struct {
+		into        *metric.Int64Counter
+		name, about string
+		unit        string
+	}{
+		{&m.requests, "entrepot.requests", "Requests of clients by upstream, kind, outcome and status.", ""},
+		{&m.sent, "entrepot.client", "Bytes of bodies sent to clients.", "By"},
+		{&m.received, "entrepot.upstream.received", "Bytes of bodies received from upstreams.", "By"},
+		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
+		{&m.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
+	}
+	for _, c := range counters {
+		if *c.into, err = meter.Int64Counter(c.name, metric.WithDescription(c.about), metric.WithUnit(c.unit)); err != nil {
+			return nil, fmt.Errorf("metric %s: %w", c.name, err)
+		}
+	}
+	if m.flights, err = meter.Int64UpDownCounter("entrepot.flights", metric.WithDescription("Downloads of blobs under way.")); err != nil {
+		return nil, fmt.Errorf("metric flights: %w", err)
+	}
+	m.seconds, err = meter.Float64Histogram("entrepot.request.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time from a request's headers to the end of its answer."),
+		metric.WithExplicitBucketBoundaries(.001, .005, .02, .1, .5, 2, 10, 60, 300))
+	if err != nil {
+		return nil, fmt.Errorf("metric duration: %w", err)
+	}
+	return m, nil
+}
+
+// Handler shows the metrics to Prometheus.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// Flights notes downloads that begin (+1) and end (-1).
+func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
+
+// Received notes bytes from an upstream.
+func (m *Metrics) Received(upstream string, bytes int64) {
+	m.received.Add(context.Background(), bytes, metric.WithAttributes(attribute.String("upstream", upstream)))
+}
+
+// Bypassed notes content that could not be kept.
+func (m *Metrics) Bypassed(upstream string) {
+	m.bypassed.Add(context.Background(), 1, metric.WithAttributes(attribute.String("upstream", upstream)))
+}
+
+// Upstream notes a request to an upstream.
+func (m *Metrics) Upstream(upstream, kind, method string, status int) {
+	m.upstreams.Add(context.Background(), 1, metric.WithAttributes(
+		attribute.String("upstream", upstream), attribute.String("kind", kind),
+		attribute.String("method", method), attribute.String("status", strconv.Itoa(status)),
+	))
+}
+
+func (m *Metrics) request(q route, outcome pull.Outcome, status int, bytes int64, took time.Duration) {
+	if m == nil {
+		return
+	}
+	ctx := context.Background()
+	upstream := attribute.String("upstream", q.repo.Upstream)
+	kind := attribute.String("kind", string(q.kind))
+	m.requests.Add(ctx, 1, metric.WithAttributes(
+		upstream, kind, attribute.String("outcome", string(outcome)), attribute.String("status", strconv.Itoa(status)),
+	))
+	m.seconds.Record(ctx, took.Seconds(), metric.WithAttributes(kind))
+	if bytes > 0 {
+		m.sent.Add(ctx, bytes, metric.WithAttributes(upstream))
+	}
+}
