@@ -1,5 +1,5 @@
 module github.com/entrepot/entrepot/bench
 
-go 1.26
+go 1.26.0
 
-require golang.org/x/time v0.14.0
+require golang.org/x/time v0.16.0

@@ -73,8 +73,17 @@ func (w *response) Write(b []byte) (int, error) {
 	}
 	w.extend()
 	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
+	w.sent(int64(n))
 	return n, err
+}
+
+// sent counts bytes. The first go out at once: they are few while an upstream
+// is slow, and a buffer would keep them.
+func (w *response) sent(n int64) {
+	if w.bytes == 0 && n > 0 {
+		_ = w.control.Flush() // a client that is gone shows at the next write
+	}
+	w.bytes += n
 }
 
 func (w *response) ReadFrom(src io.Reader) (int64, error) {
@@ -87,7 +96,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		return io.Copy(struct{ io.Writer }{w}, src)
 	}
 	n, err := rf.ReadFrom(src)
-	w.bytes += n
+	w.sent(n)
 	return n, err
 }
 

@@ -142,7 +142,7 @@ func (r *Remote) roundTrip(ctx context.Context, a ask, at *url.URL, hop int) (*h
 	seen.Status = resp.StatusCode
 	seen.Limit, seen.Remaining, seen.Window = rateOf(resp)
 	r.observe(seen)
-	resp.Body = newBody(resp.Body, resp.ContentLength, cancel)
+	resp.Body = newBody(resp.Body, resp.ContentLength, r.opts.Waits.Silence, cancel)
 	return resp, nil
 }
 

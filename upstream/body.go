@@ -15,18 +15,19 @@ type body struct {
 	rc      io.ReadCloser
 	cancel  context.CancelCauseFunc
 	silence *time.Timer
+	wait    time.Duration
 	rest    int64 // bytes still to come, negative where that is not known
 }
 
-func newBody(rc io.ReadCloser, length int64, cancel context.CancelCauseFunc) *body {
-	b := &body{rc: rc, cancel: cancel, rest: length}
-	b.silence = time.AfterFunc(bodySilence, func() { cancel(ErrTimeout) })
+func newBody(rc io.ReadCloser, length int64, wait time.Duration, cancel context.CancelCauseFunc) *body {
+	b := &body{rc: rc, cancel: cancel, rest: length, wait: wait}
+	b.silence = time.AfterFunc(wait, func() { cancel(ErrTimeout) })
 	b.silence.Stop() // it runs only while somebody reads
 	return b
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	b.silence.Reset(bodySilence)
+	b.silence.Reset(b.wait)
 	n, err := b.rc.Read(p)
 	silent := !b.silence.Stop()
 	if b.rest >= 0 {

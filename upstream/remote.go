@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,13 +22,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The waits of a Remote. Each is bounded, so that a "no" is fast (W33).
-const (
-	connectWait = 5 * time.Second
-	tlsWait     = 5 * time.Second
-	headerWait  = 10 * time.Second
-	bodySilence = 10 * time.Second
-)
+// Waits bound how long a Remote waits, so that a "no" is fast (W33). Zero
+// means the default.
+type Waits struct {
+	Connect time.Duration // for a connection: 5 s
+	TLS     time.Duration // for its handshake: 5 s
+	Header  time.Duration // for the first header of an answer: 10 s
+	Silence time.Duration // in the middle of a body: 10 s
+}
+
+func (w Waits) withDefaults() Waits {
+	w.Connect = cmp.Or(w.Connect, 5*time.Second)
+	w.TLS = cmp.Or(w.TLS, 5*time.Second)
+	w.Header = cmp.Or(w.Header, 10*time.Second)
+	w.Silence = cmp.Or(w.Silence, 10*time.Second)
+	return w
+}
 
 // maxList bounds the bytes of one list (tags, referrers) with all its pages,
 // maxPages how many pages that may be.
@@ -58,6 +68,7 @@ type RemoteOptions struct {
 	// addresses.
 	AllowPrivateRedirects bool
 	UserAgent             string
+	Waits                 Waits
 	// Observe is told of every request when its headers are in; nil is fine.
 	Observe func(Observation)
 }
@@ -94,18 +105,19 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("endpoint %q of %s is no http or https URL", opts.Endpoint, opts.Name)
 	}
+	opts.Waits = opts.Waits.withDefaults()
 	r := &Remote{opts: opts, base: base}
-	dialer := &guard{dialer: net.Dialer{Timeout: connectWait}, home: base.Hostname(), allow: opts.AllowPrivateRedirects}
+	dialer := &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: base.Hostname(), allow: opts.AllowPrivateRedirects}
 	r.client = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.dial,
-		TLSHandshakeTimeout:    tlsWait,
-		ResponseHeaderTimeout:  headerWait,
+		TLSHandshakeTimeout:    opts.Waits.TLS,
+		ResponseHeaderTimeout:  opts.Waits.Header,
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // W2: bytes are passed on as they are
+		DisableCompression:     true,                                                                            // W2: bytes are passed on as they are
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, //nolint:gosec // the configuration's wish
 	}
 	r.auth = newAuthority(r)

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -29,12 +28,12 @@ type process struct {
 func startProcess(t *testing.T, dir string, env []string, program string, args ...string) *process {
 	t.Helper()
 	p := &process{name: filepath.Base(program), ended: make(chan struct{})}
-	p.log = filepath.Join(dir, p.name+".log")
-	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	out, err := os.CreateTemp(dir, p.name+"-*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
+	p.log = out.Name()
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = env, out, out
 	// A suite that is killed or runs out of time takes its daemons with it.
@@ -153,8 +152,6 @@ func (s *suite) freePort(t *testing.T) int {
 		return port
 	}
 }
-
-type ports struct{ atomic.Int32 }
 
 func tail(file string, n int) string {
 	content, err := os.ReadFile(file)

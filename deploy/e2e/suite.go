@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -13,9 +14,9 @@ import (
 // suite is what the tests share: the program, the installed clients, and a
 // registry's store with images in it.
 type suite struct {
-	ports
-	entrepot string // the built program
-	work     string // below which everything is kept; short, for sockets' paths
+	ports    atomic.Int32 // given out by freePort
+	entrepot string       // the built program
+	work     string       // below which everything is kept; short, for sockets' paths
 	tools    map[string]tool
 	store    string // of distribution's registry; only read by the tests
 	images   []image

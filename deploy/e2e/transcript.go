@@ -11,9 +11,10 @@ import (
 
 // request is one that reached an upstream, as it was answered.
 type request struct {
-	method, path, rng, agent string
-	status                   int
-	bytes                    int64 // of the body
+	method, path string // path with the query, without ns
+	rng, agent   string
+	status       int
+	bytes        int64 // of the body
 }
 
 func (r request) String() string {
@@ -46,11 +47,19 @@ func (s *transcript) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.requests = append(s.requests, request{
-			method: r.Method, path: r.URL.RequestURI(), rng: r.Header.Get("Range"), agent: r.UserAgent(),
+			method: r.Method, path: withoutNamespace(r.URL), rng: r.Header.Get("Range"), agent: r.UserAgent(),
 			status: counted.status, bytes: counted.bytes,
 		})
 	}()
 	s.next.ServeHTTP(counted, r)
+}
+
+// withoutNamespace leaves out ns, which an endpoint is told that is not known by
+// the name of the upstream, in case it is a mirror itself.
+func withoutNamespace(asked *url.URL) string {
+	query := asked.Query()
+	query.Del("ns")
+	return (&url.URL{Path: asked.Path, RawQuery: query.Encode()}).String()
 }
 
 // take returns what was asked since the last take.

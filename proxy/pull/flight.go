@@ -17,9 +17,10 @@ const (
 	// heldBack is how many bytes at the end of a blob readers get only once
 	// its digest is proven, so that nobody can mistake corrupt content for whole.
 	heldBack = 4 << 10
-	// maxResumes is how often a download is taken up again without a single
-	// new byte in between.
+	// maxResumes is how often a download is taken up again while it gets less
+	// than worthwhile bytes further: drop by drop is beyond retry too.
 	maxResumes = 4
+	worthwhile = 128 << 10
 	// copyBuffer is the size of one read from an upstream, in bytes.
 	copyBuffer = 128 << 10
 )
@@ -161,8 +162,7 @@ func (p *Puller) bypass(f *flight, err error) {
 // where it broke off.
 func (p *Puller) fill(u Upstream, f *flight) error {
 	buf := make([]byte, copyBuffer)
-	for resumes := 0; ; {
-		before := f.written
+	for resumes, mark := 0, f.written; ; {
 		err := p.attempt(p.ctx, u, f, buf)
 		switch {
 		case err == nil:
@@ -171,8 +171,8 @@ func (p *Puller) fill(u Upstream, f *flight) error {
 			return err
 		case !worthResuming(err):
 			return err
-		case f.written > before:
-			resumes = 0
+		case f.written >= mark+worthwhile:
+			resumes, mark = 0, f.written
 		}
 		if f.written == 0 || resumes == maxResumes {
 			return err // before the first byte the registry's own tries were all there is to do

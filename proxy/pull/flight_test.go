@@ -202,7 +202,7 @@ func TestDownloads(t *testing.T) {
 				}
 			},
 			err:   upstream.ErrUnavailable,
-			asked: 2 + maxResumes - 1,
+			asked: 1 + maxResumes,
 		},
 		"one with a wrong byte is refused": {
 			script: func(o *origin) {

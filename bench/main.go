@@ -1,0 +1,82 @@
+// Command bench measures entrepot beside other ways to cache a registry, in
+// one run on one machine, and prints a page of results.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// programs are those that are measured.
+type programs struct{ entrepot, registry, nginx string }
+
+func run() error {
+	var p programs
+	var work, bare string
+	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
+	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
+	flag.StringVar(&p.nginx, "nginx", "", "nginx")
+	flag.StringVar(&work, "work", "", "an empty folder")
+	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
+	flag.Parse()
+	if p.entrepot == "" && bare == "" || work == "" {
+		return fmt.Errorf("-entrepot and -work are needed")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if bare != "" {
+		return serveBare(ctx, bare, work)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	defer cancel()
+	return measure(ctx, p, work)
+}
+
+// measure starts each server once, with an empty cache, and measures them in
+// turns, so that what the machine does meanwhile falls on all of them.
+func measure(ctx context.Context, p programs, work string) error {
+	up, err := startUpstream()
+	if err != nil {
+		return err
+	}
+	defer up.stop()
+	servers, err := startServers(ctx, p, work, up)
+	defer func() {
+		for _, s := range servers {
+			s.stop()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, s := range servers {
+		fmt.Fprintf(os.Stderr, "bench: %d clients, one cold blob: %s\n", coldClients, s.name)
+		if s.caches {
+			if s.cold, err = measureCold(ctx, s, up); err != nil {
+				return fmt.Errorf("%s, cold: %w", s.name, err)
+			}
+		}
+	}
+	for round := range warmRounds {
+		for _, s := range servers {
+			fmt.Fprintf(os.Stderr, "bench: warm, round %d of %d: %s\n", round+1, warmRounds, s.name)
+			if err := measureWarm(ctx, s, up); err != nil {
+				return fmt.Errorf("%s, warm: %w", s.name, err)
+			}
+		}
+	}
+	return writePage(filepath.Join(work, "RESULTS.md"), servers)
+}

@@ -1,0 +1,215 @@
+package proxy_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/entrepot/entrepot/upstream/upstreamtest"
+)
+
+// A row of the fault table: what an upstream does, and what comes of it for a
+// blob and for a manifest by tag that nobody has pulled before.
+type faultRow struct {
+	name  string
+	blob  upstreamtest.Fault // nil: the fault is elsewhere, see setup
+	setup func(*upstreamtest.Registry, *setup)
+	// What clients see: a status with a code, 0 for a broken connection; for
+	// the manifest the same.
+	blobSees, manifestSees string
+	// kept says whether the blob is kept after it.
+	kept bool
+	// only "blob" or "manifest" where the other makes no sense.
+	only string
+	auth upstreamtest.Auth
+	// stays marks what no mending upstream changes: the configuration has to.
+	stays bool
+}
+
+const (
+	sound  = "200, whole"
+	broken = "200, then a broken connection"
+)
+
+func faultRows() []faultRow {
+	const size = 64 << 10
+	sequence := func(faults ...upstreamtest.Fault) func(r *upstreamtest.Registry, _ *setup) {
+		return func(r *upstreamtest.Registry, _ *setup) {
+			for _, f := range faults {
+				r.Once("GET blobs", f)
+			}
+		}
+	}
+	return []faultRow{
+		{name: "the body is cut, once", setup: sequence(upstreamtest.CutAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body is cut, once, and Range is unknown", setup: sequence(upstreamtest.NoRange(upstreamtest.CutAfter(size/2)), upstreamtest.NoRange(nil)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body is cut every time", blob: upstreamtest.CutAfter(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
+		{name: "the body stalls, once", setup: sequence(upstreamtest.StallAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body stalls every time", blob: upstreamtest.StallAfter(100), blobSees: broken, manifestSees: "504 UNAVAILABLE"},
+		{name: "one byte is wrong", blob: upstreamtest.Corrupt(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
+		{name: "the body is longer than its manifest says", blob: upstreamtest.Longer(10), blobSees: "502 UNAVAILABLE", only: "blob"},
+		{name: "the body is shorter than its manifest says", blob: upstreamtest.Shorter(10), blobSees: "502 UNAVAILABLE", only: "blob"},
+		{name: "the length is not told", blob: upstreamtest.NoLength(), blobSees: sound, manifestSees: sound, kept: true},
+		{name: "the digest header is wrong", blob: upstreamtest.WrongDigest(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "401, whatever is shown", blob: upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
+		{name: "403", blob: upstreamtest.Status(http.StatusForbidden, "DENIED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
+		{name: "404", blob: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), blobSees: "404 BLOB_UNKNOWN", manifestSees: "404 MANIFEST_UNKNOWN"},
+		{name: "404, of the whole repository", blob: upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"), blobSees: "404 NAME_UNKNOWN", manifestSees: "404 NAME_UNKNOWN"},
+		{name: "429 with Retry-After: 7", blob: upstreamtest.RateLimited(7), blobSees: "429 TOOMANYREQUESTS, Retry-After: 7", manifestSees: "429 TOOMANYREQUESTS, Retry-After: 7"},
+		{name: "500", blob: upstreamtest.Status(http.StatusInternalServerError, "UNKNOWN"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "503", blob: upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "503, once", setup: func(r *upstreamtest.Registry, _ *setup) {
+			r.Once("GET", upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN"))
+		}, blobSees: sound, manifestSees: sound, kept: true},
+		{name: "200 with HTML", blob: upstreamtest.HTML(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "the connection breaks before the headers", blob: upstreamtest.Hangup(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "no headers come", blob: upstreamtest.Silent(), blobSees: "504 UNAVAILABLE", manifestSees: "504 UNAVAILABLE"},
+		{name: "redirects in a circle", blob: upstreamtest.RedirectLoop(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "a redirect to a link-local address", blob: upstreamtest.Redirect("http://169.254.169.254/latest"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "a redirect to another scheme", blob: upstreamtest.Redirect("file:///etc/passwd"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "the token server is down", auth: upstreamtest.Auth{Scheme: "token"}, setup: func(r *upstreamtest.Registry, _ *setup) {
+			r.Always("GET token", upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN"))
+		}, blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "the token server refuses", auth: upstreamtest.Auth{Scheme: "token"}, setup: func(r *upstreamtest.Registry, _ *setup) {
+			r.Always("GET token", upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"))
+		}, blobSees: "403 DENIED", manifestSees: "403 DENIED"},
+		{name: "the token server is of another domain", auth: upstreamtest.Auth{Scheme: "token", Realm: "https://tokens.elsewhere.test/"}, manifestSees: "502 UNAVAILABLE", only: "manifest", stays: true},
+		{name: "the host is unknown", setup: func(_ *upstreamtest.Registry, s *setup) { s.endpoint = "http://registry.invalid" }, blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "the connection is refused", setup: func(r *upstreamtest.Registry, _ *setup) { r.Stop() }, blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+	}
+}
+
+// TestFaultTable lets an upstream fail in every way that is known, and holds
+// what clients see, what is kept and whether the next pull works against the
+// table; it writes the page that shows it.
+func TestFaultTable(t *testing.T) {
+	var mu sync.Mutex
+	var page []string
+	t.Run("rows", func(t *testing.T) {
+		for i, row := range faultRows() {
+			for _, target := range []string{"blob", "manifest"} {
+				if row.only != "" && row.only != target {
+					continue
+				}
+				t.Run(row.name+", "+target, func(t *testing.T) {
+					t.Parallel()
+					sees, kept, mended := runFault(t, row, target)
+					want := row.blobSees
+					if target == "manifest" {
+						want = row.manifestSees
+					}
+					if sees != want {
+						t.Errorf("the client saw %q, want %q", sees, want)
+					}
+					if kept != (want == sound) {
+						t.Errorf("kept: %v", kept)
+					}
+					if mended == row.stays {
+						t.Error("the next pull does not work")
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					page = append(page, fmt.Sprintf("%03d%s | %s | %s | %s | %s | %s |", i, "", row.name, target, sees, yes(kept), yes(mended)))
+				})
+			}
+		}
+	})
+	slices.Sort(page)
+	var b strings.Builder
+	b.WriteString("# What happens when an upstream fails\n\nWritten by `go test ./proxy -run TestFaultTable`; nobody has pulled the content before.\n\n")
+	b.WriteString("| the upstream | for a | the client sees | kept | the next pull works |\n|---|---|---|---|---|\n")
+	for _, line := range page {
+		b.WriteString(line[3:] + "\n")
+	}
+	holdPage(t, filepath.Join("..", "FAULTS.md"), strings.ReplaceAll(b.String(), "\n |", "\n|"))
+}
+
+// holdPage compares a generated page with the one in the repository, and
+// writes it where ENTREPOT_WRITE_PAGES is set.
+func holdPage(t *testing.T, path, want string) {
+	t.Helper()
+	if os.Getenv("ENTREPOT_WRITE_PAGES") != "" {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil || string(got) != want {
+		t.Errorf("%s is out of date (%v): run the test with ENTREPOT_WRITE_PAGES=1", path, err)
+	}
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func runFault(t *testing.T, row faultRow, target string) (sees string, kept, mended bool) {
+	const size = 64 << 10
+	fake := upstreamtest.New(t, upstreamtest.WithAuth(row.auth))
+	layer := upstreamtest.Bytes(1, size)
+	manifest, m := fake.AddImage("app", "1", layer)
+	s := setup{dir: t.TempDir(), options: nil}
+	path := "/v2/app/manifests/1"
+	digest := manifest.Digest
+	if target == "blob" {
+		digest = m.Layers[0].Digest
+		path = "/v2/app/blobs/" + digest.String()
+		// The manifest has been pulled: it tells the blob's size.
+		first := newMirror(t, fake, s)
+		if a := first.get("/v2/app/manifests/1"); a.status != http.StatusOK {
+			t.Fatalf("the manifest: %d %s", a.status, a.body)
+		}
+		first.stop()
+	}
+	if row.setup != nil {
+		row.setup(fake, &s)
+	}
+	if row.blob != nil {
+		fake.Always("", row.blob)
+	}
+	mir := newMirror(t, fake, s)
+	began := time.Now()
+	a := mir.get(path)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the answer took %s", took)
+	}
+	wholeSize := int64(size)
+	if target == "manifest" {
+		wholeSize = manifest.Size
+	}
+	switch {
+	case a.status == http.StatusOK && a.broken != nil:
+		sees = broken
+		if int64(len(a.body)) >= wholeSize {
+			t.Errorf("all %d bytes went out before the connection broke", len(a.body))
+		}
+	case a.status == http.StatusOK && int64(len(a.body)) == wholeSize && digest.Algorithm().FromBytes(a.body) == digest:
+		sees = sound
+	case a.status == http.StatusOK:
+		sees = fmt.Sprintf("200 with %d wrong bytes", len(a.body))
+	case a.broken != nil && a.status == 0:
+		sees = fmt.Sprintf("no answer: %v", a.broken)
+	default:
+		sees = fmt.Sprintf("%d %s", a.status, a.code)
+		if after := a.header.Get("Retry-After"); after != "" {
+			sees += ", Retry-After: " + after
+		}
+	}
+	mir.stop() // with it ends every download
+	fake.Mend()
+	fake.Start()
+	again := newMirror(t, fake, setup{dir: s.dir})
+	kept = again.keeps(digest)
+	next := again.get(path)
+	mended = next.status == http.StatusOK && next.broken == nil && digest.Algorithm().FromBytes(next.body) == digest
+	return sees, kept, mended
+}

@@ -1,0 +1,184 @@
+package proxy_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/upstreamtest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
+}
+
+// mirror is a whole entrepot on loopback, over a registry for tests: the real
+// cache on disk, the real remote with its policies, the real face.
+type mirror struct {
+	t      *testing.T
+	url    string
+	fake   *upstreamtest.Registry
+	store  *disk.Cache
+	client *http.Client
+	stop   func()
+}
+
+// setup is what tests change about a mirror.
+type setup struct {
+	dir      string
+	endpoint string
+	remote   func(*upstream.RemoteOptions)
+	options  func(*pull.Options)
+	wrap     func(http.Handler) http.Handler
+}
+
+func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
+	t.Helper()
+	if s.dir == "" {
+		s.dir = t.TempDir()
+	}
+	if s.endpoint == "" {
+		s.endpoint = fake.URL()
+	}
+	log := slog.New(slog.DiscardHandler)
+	remoteOptions := upstream.RemoteOptions{
+		Name: "hub.test", Endpoint: s.endpoint,
+		Waits: upstream.Waits{Connect: 300 * time.Millisecond, Header: 300 * time.Millisecond, Silence: 300 * time.Millisecond},
+	}
+	if s.remote != nil {
+		s.remote(&remoteOptions)
+	}
+	remote, err := upstream.NewRemote(remoteOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := disk.Open(s.dir, disk.Options{Journal: pull.Precious()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := memory.NewContent(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := pull.Options{
+		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
+		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(upstream.Retry(remote)), 32)}},
+		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 300 * time.Millisecond,
+		Logger: log,
+	}
+	if s.options != nil {
+		s.options(&options)
+	}
+	puller := pull.New(options)
+	var handler http.Handler = proxy.New(proxy.Options{
+		Puller: puller, Logger: log,
+		Upstreams: []proxy.Upstream{
+			{Name: "hub.test", Aliases: []string{"alias.test"}, Hosts: []string{"virtual.test"}, Default: true},
+			{Name: "docker.io", Aliases: []string{"index.docker.io"}},
+		},
+	})
+	if s.wrap != nil {
+		handler = s.wrap(handler)
+	}
+	server := httptest.NewUnstartedServer(handler)
+	server.Config = proxy.HTTPServer(handler, log)
+	server.Start()
+	transport := &http.Transport{DisableCompression: true}
+	m := &mirror{t: t, url: server.URL, fake: fake, store: store, client: &http.Client{Transport: transport}}
+	done := false
+	m.stop = func() {
+		if done {
+			return
+		}
+		done = true
+		transport.CloseIdleConnections()
+		server.CloseClientConnections()
+		server.Close()
+		puller.Close()
+		content.Close()
+		remote.Close()
+		if err := store.Close(); err != nil {
+			t.Errorf("close the cache: %v", err)
+		}
+	}
+	t.Cleanup(m.stop)
+	return m
+}
+
+// answer is what a client saw.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	code   string // of the first error
+	broken error  // the connection broke in the body
+}
+
+func (m *mirror) do(method, path string, header http.Header) answer {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, m.url+path, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for key, values := range header {
+		req.Header[key] = values
+	}
+	if host := header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	resp, err := m.client.Do(req)
+	if err != nil {
+		return answer{broken: err}
+	}
+	defer resp.Body.Close()
+	a := answer{status: resp.StatusCode, header: resp.Header}
+	a.body, a.broken = io.ReadAll(resp.Body)
+	var list struct {
+		Errors []struct{ Code string }
+	}
+	if json.Unmarshal(a.body, &list) == nil && len(list.Errors) > 0 {
+		a.code = list.Errors[0].Code
+	}
+	return a
+}
+
+func (m *mirror) get(path string) answer  { m.t.Helper(); return m.do(http.MethodGet, path, nil) }
+func (m *mirror) head(path string) answer { m.t.Helper(); return m.do(http.MethodHead, path, nil) }
+
+func (m *mirror) keeps(d pull.Digest) bool {
+	_, err := m.store.Blobs().Stat(context.Background(), d)
+	return err == nil
+}
+
+func (m *mirror) wantAsked(want ...string) {
+	m.t.Helper()
+	got := m.fake.Transcript()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		m.t.Errorf("the upstream was asked\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+func query(pairs ...string) string {
+	v := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		v.Add(pairs[i], pairs[i+1])
+	}
+	return "?" + v.Encode()
+}

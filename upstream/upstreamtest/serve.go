@@ -1,0 +1,267 @@
+package upstreamtest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// request is one request, as rules see it.
+type request struct {
+	Method, Kind, Repo, Ref string
+	Range                   string
+}
+
+func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
+	if req.URL.Path == "/token" {
+		r.serveToken(w, req)
+		return
+	}
+	q, ok := parse(req)
+	if !ok {
+		http.NotFound(w, req)
+		return
+	}
+	r.note(line(q.Method, q.Kind, q.Repo, q.Ref, q.Range))
+	if !r.admit(w, req, q) {
+		return
+	}
+	if f := r.fault(q); f != nil {
+		f(r, w, req, q)
+		return
+	}
+	r.answer(w, req, q)
+}
+
+func (r *Registry) note(s string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = append(r.asked, s)
+}
+
+func parse(req *http.Request) (request, bool) {
+	q := request{Method: req.Method, Range: req.Header.Get("Range")}
+	rest, ok := strings.CutPrefix(req.URL.Path, "/v2/")
+	if !ok {
+		return q, false
+	}
+	if rest == "" {
+		q.Kind = "ping"
+		return q, true
+	}
+	if repo, ok := strings.CutSuffix(rest, "/tags/list"); ok {
+		q.Kind, q.Repo, q.Ref = "tags", repo, req.URL.Query().Encode()
+		return q, true
+	}
+	for _, kind := range []string{"manifests", "blobs", "referrers"} {
+		if at := strings.LastIndex(rest, "/"+kind+"/"); at > 0 {
+			q.Kind, q.Repo, q.Ref = kind, rest[:at], rest[at+len(kind)+2:]
+			return q, true
+		}
+	}
+	return q, false
+}
+
+func (r *Registry) admit(w http.ResponseWriter, req *http.Request, q request) bool {
+	switch r.auth.Scheme {
+	case "basic":
+		if user, pass, _ := req.BasicAuth(); user != r.auth.Username || pass != r.auth.Password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
+			return false
+		}
+	case "token":
+		_, value, _ := strings.Cut(req.Header.Get("Authorization"), "Bearer ")
+		raw, err := base64.StdEncoding.DecodeString(value)
+		scope, expires, _ := strings.Cut(string(raw), " ")
+		until, parseErr := strconv.ParseInt(expires, 10, 64)
+		if err != nil || parseErr != nil || time.Now().UnixNano() > until || scope != "repository:"+q.Repo+":pull" {
+			realm := r.auth.Realm
+			if realm == "" {
+				realm = r.URL() + "/token"
+			}
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="test",scope="repository:%s:pull"`, realm, q.Repo))
+			complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
+	scope := req.URL.Query().Get("scope")
+	r.note("GET token " + scope)
+	if f := r.fault(request{Method: "GET", Kind: "token", Ref: scope}); f != nil {
+		f(r, w, req, request{})
+		return
+	}
+	if user, pass, _ := req.BasicAuth(); r.auth.Username != "" && (user != r.auth.Username || pass != r.auth.Password) {
+		complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
+		return
+	}
+	life := time.Duration(r.auth.ExpiresIn) * time.Second
+	if life == 0 {
+		life = time.Minute
+	}
+	value := fmt.Sprintf("%s %d", scope, time.Now().Add(life).UnixNano())
+	reply(w, "application/json", map[string]any{
+		"token": base64.StdEncoding.EncodeToString([]byte(value)), "expires_in": r.auth.ExpiresIn,
+	})
+}
+
+// answer is what a registry without faults says.
+func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q request) {
+	switch q.Kind {
+	case "ping":
+		reply(w, "application/json", struct{}{})
+		return
+	case "tags":
+		r.answerTags(w, req, q)
+		return
+	case "referrers":
+		r.answerReferrers(w, req, q)
+		return
+	}
+	found, code := r.find(q)
+	if code != "" {
+		complain(w, http.StatusNotFound, code)
+		return
+	}
+	w.Header().Set("Content-Type", found.mediaType)
+	w.Header().Set("Docker-Content-Digest", digestOf(q.Ref, found.body))
+	out := http.ResponseWriter(w)
+	if q.Kind == "blobs" {
+		out = &blobCounter{w, r}
+	}
+	http.ServeContent(out, req, "", time.Time{}, bytes.NewReader(found.body))
+}
+
+func digestOf(ref string, body []byte) string {
+	if _, err := digest.Parse(ref); err == nil {
+		return ref
+	}
+	return digest.FromBytes(body).String()
+}
+
+func (r *Registry) find(q request) (item, string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all, ok := r.content[q.Repo]
+	if !ok {
+		return item{}, "NAME_UNKNOWN"
+	}
+	found, ok := all[q.Ref]
+	switch {
+	case q.Kind == "blobs" && !ok:
+		return item{}, "BLOB_UNKNOWN"
+	case !ok || q.Kind == "manifests" && found.blob:
+		return item{}, "MANIFEST_UNKNOWN"
+	}
+	return found, ""
+}
+
+type blobCounter struct {
+	http.ResponseWriter
+	r *Registry
+}
+
+func (c *blobCounter) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.r.mu.Lock()
+	c.r.blobBytes += int64(n)
+	c.r.mu.Unlock()
+	return n, err
+}
+
+func (r *Registry) answerTags(w http.ResponseWriter, req *http.Request, q request) {
+	r.mu.Lock()
+	var tags []string
+	for ref := range r.content[q.Repo] {
+		if !strings.Contains(ref, ":") {
+			tags = append(tags, ref)
+		}
+	}
+	_, known := r.content[q.Repo]
+	r.mu.Unlock()
+	if !known {
+		complain(w, http.StatusNotFound, "NAME_UNKNOWN")
+		return
+	}
+	slices.Sort(tags)
+	query := req.URL.Query()
+	if last := query.Get("last"); last != "" {
+		tags = slices.DeleteFunc(tags, func(tag string) bool { return tag <= last })
+	}
+	n, err := strconv.Atoi(query.Get("n"))
+	if err != nil {
+		n = r.pageSize
+	}
+	if n > 0 && n < len(tags) {
+		tags = tags[:n]
+		next := url.Values{"n": {strconv.Itoa(n)}, "last": {tags[n-1]}}
+		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/tags/list?%s>; rel="next"`, q.Repo, next.Encode()))
+	}
+	reply(w, "application/json", map[string]any{"name": q.Repo, "tags": tags})
+}
+
+func (r *Registry) answerReferrers(w http.ResponseWriter, req *http.Request, q request) {
+	if !r.api {
+		http.NotFound(w, req)
+		return
+	}
+	r.mu.Lock()
+	list := []ocispec.Descriptor{}
+	for ref, it := range r.content[q.Repo] {
+		var m ocispec.Manifest
+		if it.blob || !strings.Contains(ref, ":") || json.Unmarshal(it.body, &m) != nil || m.Subject == nil || m.Subject.Digest.String() != q.Ref {
+			continue
+		}
+		artifactType := m.ArtifactType
+		if artifactType == "" {
+			artifactType = m.Config.MediaType
+		}
+		list = append(list, ocispec.Descriptor{
+			MediaType: it.mediaType, Digest: digest.Digest(ref), Size: int64(len(it.body)),
+			ArtifactType: artifactType, Annotations: m.Annotations,
+		})
+	}
+	r.mu.Unlock()
+	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	if after := req.URL.Query().Get("after"); after != "" {
+		list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() <= after })
+	}
+	if n := r.pageSize; n > 0 && n < len(list) {
+		list = list[:n]
+		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/referrers/%s?after=%s>; rel="next"`, q.Repo, q.Ref, list[n-1].Digest))
+	}
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
+	index.SchemaVersion = 2
+	reply(w, ocispec.MediaTypeImageIndex, index)
+}
+
+func reply(w http.ResponseWriter, mediaType string, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body)
+}
+
+func complain(w http.ResponseWriter, status int, code string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, fmt.Sprintf(`{"errors":[{"code":%q,"message":"the registry says so"}]}`, code))
+}
