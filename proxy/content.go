@@ -207,7 +207,7 @@ func (c *counter) Write(b []byte) (int, error) {
 // that nobody takes what came for the whole (W22).
 type brokenError struct{ err error }
 
-func brokenOff(err error) error       { return &brokenError{err} }
+func brokenOff(err error) error      { return &brokenError{err} }
 func (b *brokenError) Error() string { return b.err.Error() }
 func (b *brokenError) Unwrap() error { return b.err }
 

@@ -21,7 +21,7 @@ type response struct {
 	control *http.ResponseController
 	pending int    // a status that goes out with the first byte
 	held    []byte // what goes out before the next byte, if there is one
-	status  int // what has gone out
+	status  int    // what has gone out
 	bytes   int64
 	outcome pull.Outcome
 }

@@ -304,4 +304,3 @@ type refusal struct {
 func (r *refusal) Error() string { return r.message }
 
 func refuse(status int, code, message string) error { return &refusal{status, code, message} }
-

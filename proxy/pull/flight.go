@@ -235,7 +235,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 			}
 		}
 		switch {
-		case f.written == f.size, err == io.EOF && f.size < 0:
+		case f.written == f.size, errors.Is(err, io.EOF) && f.size < 0:
 			return nil
 		case err != nil:
 			return endOf(err)
@@ -245,7 +245,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 
 // endOf is the meaning of a body's error: an end before the end is a cut.
 func endOf(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)
 	}
 	return err

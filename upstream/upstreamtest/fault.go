@@ -162,15 +162,30 @@ func NoRange(then Fault) Fault {
 	}
 }
 
-// Corrupt changes one byte of the body.
+// Corrupt changes one byte of the body. The second half comes a moment after
+// the first, so that clients have begun to read.
 func Corrupt(at int) Fault {
 	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
-		r.respond(w, q, func(body []byte) []byte {
+		r.respond(slowWriter{w}, q, func(body []byte) []byte {
 			body = bytes.Clone(body)
 			body[at%len(body)] ^= 0x20
 			return body
 		}, nil)
 	}
+}
+
+// slowWriter takes a moment after each write.
+type slowWriter struct{ http.ResponseWriter }
+
+func (s slowWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+func (s slowWriter) Write(b []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(b)
+	if err == nil {
+		err = http.NewResponseController(s.ResponseWriter).Flush()
+	}
+	<-time.After(100 * time.Millisecond)
+	return n, err
 }
 
 // Longer appends bytes to the body, and says so in Content-Length.

@@ -1,0 +1,124 @@
+// Package entrepot_test holds what is true of the project as a whole.
+package entrepot_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/entrepot/entrepot"
+
+// arrows says which of our packages each package may import, and what else it
+// may not. A package's own children and parents are packages like others.
+var arrows = map[string]struct {
+	to    []string
+	never []string
+}{
+	"config":                {},
+	"cache":                 {never: []string{"net/http"}},
+	"cache/disk":            {to: []string{"cache"}, never: []string{"net/http"}},
+	"cache/memory":          {to: []string{"cache"}, never: []string{"net/http"}},
+	"cache/cachetest":       {to: []string{"cache"}},
+	"upstream":              {},
+	"upstream/upstreamtest": {to: []string{"upstream"}},
+	"proxy/referrers":       {never: []string{"net", "net/http"}},
+	"proxy/pull":            {to: []string{"proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
+	"proxy":                 {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
+	"cmd/entrepot":          {to: []string{"config", "proxy", "proxy/pull", "cache/disk", "cache/memory", "upstream"}},
+}
+
+// TestArrows holds the imports of the code that is not tests against the
+// diagram in the README.
+func TestArrows(t *testing.T) {
+	seen := map[string]bool{}
+	eachFile(t, func(dir, name string) {
+		if strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		seen[dir] = true
+		allowed, known := arrows[dir]
+		if !known {
+			t.Errorf("%s is a package that the diagram does not have", dir)
+			return
+		}
+		for _, imported := range imports(t, dir, name) {
+			ours, isOurs := strings.CutPrefix(imported, module+"/")
+			if isOurs && !slices.Contains(allowed.to, ours) {
+				t.Errorf("%s/%s imports %s", dir, name, ours)
+			}
+			if slices.Contains(allowed.never, imported) {
+				t.Errorf("%s/%s imports %s", dir, name, imported)
+			}
+		}
+	})
+	for dir := range arrows {
+		if !seen[dir] {
+			t.Errorf("%s is in the diagram and has no code", dir)
+		}
+	}
+}
+
+// Only one file knows every package.
+func TestOnlyWireKnowsEveryPackage(t *testing.T) {
+	eachFile(t, func(dir, name string) {
+		if dir != "cmd/entrepot" || name == "wire.go" || strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		for _, imported := range imports(t, dir, name) {
+			if ours, ok := strings.CutPrefix(imported, module+"/"); ok && (ours == "upstream" || ours == "cache/memory") {
+				t.Errorf("%s/%s imports %s: that is wire.go's to know", dir, name, ours)
+			}
+		}
+	})
+}
+
+func TestNoPackageIsNamedForNothing(t *testing.T) {
+	eachFile(t, func(dir, _ string) {
+		if slices.Contains([]string{"util", "utils", "common", "types", "helpers", "internal"}, path.Base(dir)) {
+			t.Errorf("%s says nothing about what is in it", dir)
+		}
+	})
+}
+
+// eachFile calls fn for each Go file of the main module.
+func eachFile(t *testing.T, fn func(dir, name string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(p string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (p == "bench" || p == filepath.Join("deploy", "e2e") || strings.HasPrefix(entry.Name(), ".") && p != "."):
+			return fs.SkipDir
+		case !entry.IsDir() && strings.HasSuffix(p, ".go") && filepath.Dir(p) != ".":
+			fn(filepath.ToSlash(filepath.Dir(p)), entry.Name())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func imports(t *testing.T, dir, name string) []string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, spec := range file.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, imported)
+	}
+	return all
+}
