@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -48,7 +49,7 @@ func startServers(ctx context.Context, p programs, work string, up *upstream) ([
 			continue
 		}
 		s := &server{name: kind.name, caches: kind.caches, warm: map[string][]warmResult{}}
-		s.dir = filepath.Join(work, fmt.Sprint(i))
+		s.dir = filepath.Join(work, strconv.Itoa(i))
 		if err := os.Mkdir(s.dir, 0o755); err != nil {
 			return servers, err
 		}
@@ -88,18 +89,19 @@ func (s *server) start(program string, arguments []string) error {
 	}
 	s.ended = make(chan struct{})
 	go func() {
-		s.cmd.Wait() // How it ended is in its log.
+		_ = s.cmd.Wait() // How it ended is in its log.
 		close(s.ended)
 	}()
 	return nil
 }
 
 func (s *server) stop() {
-	s.cmd.Process.Signal(syscall.SIGTERM)
+	// One that has ended already cannot be signalled, which is as good.
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
 	case <-time.After(10 * time.Second):
-		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
 		<-s.ended
 	}
 }

@@ -53,7 +53,7 @@ func newContent(mediaType string, b []byte) content {
 
 func random(n int, seed byte) []byte {
 	b := make([]byte, n)
-	rand.NewChaCha8([32]byte{seed}).Read(b)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // It never fails.
 	return b
 }
 
@@ -86,7 +86,7 @@ func startUpstream() (*upstream, error) {
 	}
 	u.host = l.Addr().String()
 	u.server = &http.Server{Handler: u}
-	go u.server.Serve(l)
+	go func() { _ = u.server.Serve(l) }() // Clients see where it fails.
 	return u, nil
 }
 

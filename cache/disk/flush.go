@@ -108,7 +108,7 @@ func (r *records) flushAll() error {
 // lose replaces the database where err says that it is damaged.
 func (r *records) lose(db *database, err error) error {
 	if errors.Is(err, errDamaged) {
-		r.replace(db, err)
+		_ = r.replace(db, err) // it says itself what it could not do
 	}
 	return err
 }

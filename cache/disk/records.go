@@ -107,7 +107,7 @@ func (r *records) Get(b cache.Bucket, key string) ([]byte, error) {
 		if !errors.Is(err, errDamaged) {
 			return nil, fmt.Errorf("record %s/%q: %w", b, key, err)
 		}
-		r.replace(db, err)
+		_ = r.replace(db, err) // it says itself what it could not do
 	}
 	return nil, fmt.Errorf("record %s/%q: %w", b, key, cache.ErrNotFound)
 }

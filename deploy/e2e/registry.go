@@ -59,7 +59,7 @@ func (s *suite) startUpstream(t *testing.T) *upstream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go u.server.Serve(l)
+	go func() { _ = u.server.Serve(l) }() // The mirror sees where it fails.
 	t.Cleanup(func() { u.server.Close() })
 	return u
 }

@@ -28,7 +28,6 @@ type Registry struct {
 	asked     []string
 	blobBytes int64
 	closed    chan struct{} // ends requests that wait
-	tokens    int
 	pageSize  int
 }
 

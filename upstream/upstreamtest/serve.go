@@ -140,7 +140,7 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q request) {
 	}
 	w.Header().Set("Content-Type", found.mediaType)
 	w.Header().Set("Docker-Content-Digest", digestOf(q.Ref, found.body))
-	out := http.ResponseWriter(w)
+	out := w
 	if q.Kind == "blobs" {
 		out = &blobCounter{w, r}
 	}
