@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -22,42 +23,79 @@ const (
 	codeNameUnknown     = "NAME_UNKNOWN"
 	codeTooMany         = "TOOMANYREQUESTS"
 	codeUnsupported     = "UNSUPPORTED"
-	// Not of the specification, which has none for a mirror that cannot know.
+	codeUploadUnknown   = "BLOB_UPLOAD_UNKNOWN"
+	// Not of the specification: distribution's, and those of a mirror that
+	// cannot know.
+	codePagination  = "PAGINATION_NUMBER_INVALID"
+	codeRange       = "RANGE_INVALID"
 	codeUnavailable = "UNAVAILABLE"
 	codeUnknown     = "UNKNOWN"
 )
 
-// statusClientGone is logged for clients that left; nobody sees it.
-const statusClientGone = 499
+// refusal is a request that is answered without asking anybody.
+type refusal struct {
+	status        int
+	code, message string
+}
 
-// answerOf is the one table from an error to a status and a code.
-func answerOf(err error, k kind) (status int, code string) {
+func (r *refusal) Error() string { return r.message }
+
+func refuse(status int, code, message string) error { return &refusal{status, code, message} }
+
+var (
+	errNoForwarding = refuse(http.StatusBadRequest, codeUnsupported, "this is no forward proxy: ask for a path")
+	errBody         = refuse(http.StatusBadRequest, codeUnsupported, "a request without a body is expected")
+	errQuery        = refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read")
+	errReadOnly     = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to, and delete from, the upstream itself")
+	errNoUpload     = refuse(http.StatusNotFound, codeUploadUnknown, "this is a read-only mirror: it takes no uploads")
+	errNoRoute      = refuse(http.StatusNotFound, codeUnsupported, "the distribution-spec has no such endpoint")
+	// W7: the conformance suite asks for such a name and wants a 404.
+	errNoSuchTag = refuse(http.StatusNotFound, codeManifestUnknown, "no tag can have such a name")
+)
+
+// answer is how a failure looks to a client.
+type answer struct {
+	status  int
+	code    string
+	message string
+}
+
+// answerTo is the one table from an error to an answer.
+func answerTo(err error, q route) answer {
 	var refused *refusal
 	var limited *upstream.RateLimitedError
+	from := q.repo.Upstream
 	switch {
 	case errors.As(err, &refused):
-		return refused.status, refused.code
-	case errors.Is(err, pull.ErrForbidden), errors.Is(err, upstream.ErrDenied):
-		return http.StatusForbidden, codeDenied
+		return answer{refused.status, refused.code, refused.message}
+	case errors.Is(err, pull.ErrForbidden):
+		return answer{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: see allow and deny of %s", err, from)}
+	case errors.Is(err, upstream.ErrDenied):
+		return answer{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: where the repository exists, the mirror needs credentials of %s that may read it", err, from)}
 	case errors.As(err, &limited):
-		return http.StatusTooManyRequests, codeTooMany
-	case errors.Is(err, pull.ErrOffline), errors.Is(err, upstream.ErrTimeout):
-		return http.StatusGatewayTimeout, codeUnavailable
+		return answer{http.StatusTooManyRequests, codeTooMany, fmt.Sprintf("%v: %s answers again after Retry-After; the mirror may have a higher limit with credentials", err, from)}
+	case errors.Is(err, pull.ErrOffline):
+		return answer{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
+	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return answer{http.StatusGatewayTimeout, codeUnavailable, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, upstream.ErrUnavailable):
-		return http.StatusBadGateway, codeUnavailable
+		return answer{http.StatusBadGateway, codeUnavailable, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, upstream.ErrNameUnknown):
-		return http.StatusNotFound, codeNameUnknown
+		return answer{http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s: %v", from, err)} // W54: only where the upstream said so
 	case errors.Is(err, upstream.ErrNotFound):
-		if k == kindBlob {
-			return http.StatusNotFound, codeBlobUnknown
+		code := codeManifestUnknown
+		if q.kind == kindBlob {
+			code = codeBlobUnknown
 		}
-		return http.StatusNotFound, codeManifestUnknown
+		return answer{http.StatusNotFound, code, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, upstream.ErrUnsupported):
-		return http.StatusNotFound, codeUnsupported
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return statusClientGone, codeUnknown
+		return answer{http.StatusNotFound, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
+	case errors.Is(err, context.Canceled):
+		// Nobody reads this where the client has left; else the mirror stops.
+		return answer{http.StatusServiceUnavailable, codeUnavailable, "the mirror is stopping"}
 	}
-	return http.StatusInternalServerError, codeUnknown
+	// What failed here is the mirror's own; its paths are not for clients.
+	return answer{http.StatusInternalServerError, codeUnknown, "the mirror failed; its log says how"}
 }
 
 type errorList struct {
@@ -70,33 +108,50 @@ type errorEntry struct {
 	Detail  any    `json:"detail"`
 }
 
-// writeError answers with JSON (W6) and returns the status.
-func writeError(w http.ResponseWriter, r *http.Request, err error, k kind) int {
-	status, code := answerOf(err, k)
+// writeError answers with JSON (W6). Nothing has been sent before.
+func writeError(w *response, r *http.Request, err error, q route) {
+	a := answerTo(err, q)
 	header := w.Header()
 	for name := range header {
-		switch name {
-		case "Date", "Oci-Namespace", versionHeader:
+		switch {
+		case name == versionHeader, name == namespaceHeader:
+		case name == "Content-Range" && a.status == http.StatusRequestedRangeNotSatisfiable:
 		default:
-			header.Del(name)
+			delete(header, name)
 		}
 	}
 	var limited *upstream.RateLimitedError
 	if errors.As(err, &limited) {
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(limited.RetryAfter.Seconds()))))
 	}
-	if status == http.StatusMethodNotAllowed {
+	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}
-	body, marshalErr := json.Marshal(errorList{[]errorEntry{{Code: code, Message: err.Error()}}})
-	if marshalErr != nil {
+	if r.ContentLength != 0 {
+		// Nothing reads the body, so that nothing can follow it.
+		header.Set("Connection", "close")
+	}
+	body, encodeErr := json.Marshal(errorList{[]errorEntry{{Code: a.code, Message: a.message}}})
+	if encodeErr != nil {
 		body = []byte(`{"errors":[]}`)
 	}
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
+	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // the client may have gone; the log says what it was told
+		_, _ = w.Write(body) // where the client has left, the log says what it was told
 	}
-	return status
+}
+
+// brokenError is a failure after the headers: the connection has to break, so
+// that nobody takes what came for the whole (W22).
+type brokenError struct{ err error }
+
+func brokenOff(err error) error      { return &brokenError{err} }
+func (b *brokenError) Error() string { return b.err.Error() }
+func (b *brokenError) Unwrap() error { return b.err }
+
+func isBroken(err error) bool {
+	var b *brokenError
+	return errors.As(err, &b)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,7 +19,8 @@ import (
 )
 
 // Metrics are OpenTelemetry's, shown in Prometheus' form. Labels are upstreams
-// of the closed list, kinds, outcomes and statuses: never what a client names.
+// of the closed list, kinds, outcomes and statuses: never what a client names,
+// so their number is bounded. All methods are safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
 	provider  *sdk.MeterProvider
@@ -29,6 +31,15 @@ type Metrics struct {
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
 	bypassed  metric.Int64Counter
+	// sets are the labels that have been seen, by their values: to put them
+	// together costs more than to count.
+	sets sync.Map // labels → metric.MeasurementOption
+}
+
+// labels are the values of one time series.
+type labels struct {
+	upstream, kind, outcome, method string
+	status                          int
 }
 
 // NewMetrics returns Metrics that start at zero.
@@ -47,7 +58,7 @@ func NewMetrics() (*Metrics, error) {
 	}{
 		{&m.requests, "entrepot.requests", "Requests of clients by upstream, kind, outcome and status.", ""},
 		{&m.sent, "entrepot.client", "Bytes of bodies sent to clients.", "By"},
-		{&m.received, "entrepot.upstream.received", "Bytes of bodies received from upstreams.", "By"},
+		{&m.received, "entrepot.upstream", "Bytes of bodies received from upstreams.", "By"},
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
 		{&m.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
@@ -57,13 +68,14 @@ func NewMetrics() (*Metrics, error) {
 		}
 	}
 	if m.flights, err = meter.Int64UpDownCounter("entrepot.flights", metric.WithDescription("Downloads of blobs under way.")); err != nil {
-		return nil, fmt.Errorf("metric flights: %w", err)
+		return nil, fmt.Errorf("metric entrepot.flights: %w", err)
 	}
+	m.Flights(0) // shown from the start
 	m.seconds, err = meter.Float64Histogram("entrepot.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's headers to the end of its answer."),
 		metric.WithExplicitBucketBoundaries(.001, .005, .02, .1, .5, 2, 10, 60, 300))
 	if err != nil {
-		return nil, fmt.Errorf("metric duration: %w", err)
+		return nil, fmt.Errorf("metric entrepot.request.duration: %w", err)
 	}
 	return m, nil
 }
@@ -78,20 +90,18 @@ func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64
 
 // Received notes bytes from an upstream.
 func (m *Metrics) Received(upstream string, bytes int64) {
-	m.received.Add(context.Background(), bytes, metric.WithAttributes(attribute.String("upstream", upstream)))
+	m.received.Add(context.Background(), bytes, m.set(labels{upstream: upstream}))
 }
 
 // Bypassed notes content that could not be kept.
 func (m *Metrics) Bypassed(upstream string) {
-	m.bypassed.Add(context.Background(), 1, metric.WithAttributes(attribute.String("upstream", upstream)))
+	m.bypassed.Add(context.Background(), 1, m.set(labels{upstream: upstream}))
 }
 
-// Upstream notes a request to an upstream.
+// Upstream notes a request to an upstream. The status is 0 where no answer
+// came.
 func (m *Metrics) Upstream(upstream, kind, method string, status int) {
-	m.upstreams.Add(context.Background(), 1, metric.WithAttributes(
-		attribute.String("upstream", upstream), attribute.String("kind", kind),
-		attribute.String("method", method), attribute.String("status", strconv.Itoa(status)),
-	))
+	m.upstreams.Add(context.Background(), 1, m.set(labels{upstream: upstream, kind: kind, method: method, status: status}))
 }
 
 func (m *Metrics) request(q route, outcome pull.Outcome, status int, bytes int64, took time.Duration) {
@@ -99,13 +109,36 @@ func (m *Metrics) request(q route, outcome pull.Outcome, status int, bytes int64
 		return
 	}
 	ctx := context.Background()
-	upstream := attribute.String("upstream", q.repo.Upstream)
-	kind := attribute.String("kind", string(q.kind))
-	m.requests.Add(ctx, 1, metric.WithAttributes(
-		upstream, kind, attribute.String("outcome", string(outcome)), attribute.String("status", strconv.Itoa(status)),
-	))
-	m.seconds.Record(ctx, took.Seconds(), metric.WithAttributes(kind))
-	if bytes > 0 {
-		m.sent.Add(ctx, bytes, metric.WithAttributes(upstream))
+	kind := string(q.kind)
+	if kind == "" {
+		kind = "other"
 	}
+	m.requests.Add(ctx, 1, m.set(labels{upstream: q.repo.Upstream, kind: kind, outcome: string(outcome), status: status}))
+	m.seconds.Record(ctx, took.Seconds(), m.set(labels{kind: kind}))
+	if bytes > 0 {
+		m.sent.Add(ctx, bytes, m.set(labels{upstream: q.repo.Upstream}))
+	}
+}
+
+// set returns the labels that have a value. An upstream that answered nothing
+// has the status 0.
+func (m *Metrics) set(l labels) metric.MeasurementOption {
+	if known, ok := m.sets.Load(l); ok {
+		return known.(metric.MeasurementOption)
+	}
+	var all []attribute.KeyValue
+	for _, label := range []attribute.KeyValue{
+		attribute.String("upstream", l.upstream), attribute.String("kind", l.kind),
+		attribute.String("outcome", l.outcome), attribute.String("method", l.method),
+	} {
+		if label.Value.AsString() != "" {
+			all = append(all, label)
+		}
+	}
+	if l.outcome != "" || l.method != "" {
+		all = append(all, attribute.String("status", strconv.Itoa(l.status)))
+	}
+	option := metric.WithAttributeSet(attribute.NewSet(all...))
+	m.sets.Store(l, option)
+	return option
 }

@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"errors"
-	"strconv"
+	"math"
 	"strings"
 )
+
+const maxInt32 = math.MaxInt32
 
 // span is n bytes from off.
 type span struct{ off, n int64 }
@@ -15,30 +17,32 @@ var errUnsatisfiable = errors.New("no byte of the range is in the content")
 // ask for a few dozen; more is answered with the whole.
 const maxRanges = 128
 
-// parseRange reads a Range header for content of size bytes (RFC 9110, section
-// 14.2). No spans and no error mean: send it all. A header that can't be read
-// is ignored, as that section wants; one that can, and that lies behind the
-// end, is errUnsatisfiable.
+// parseRange reads a Range header for content of size bytes. No spans and no
+// error mean: send it all. That is the answer to a header that can't be read
+// and to a unit that is not known (RFC 9110, section 14.2, which
+// distribution-spec, "Pulling blobs", refers to), to ranges that are more than
+// the whole (section 14.2 allows it), and to any range of nothing. A header
+// that can be read, of which no byte is in the content, is errUnsatisfiable.
 func parseRange(header string, size int64) ([]span, error) {
-	list, ok := strings.CutPrefix(header, "bytes=")
-	if !ok {
+	unit, list, ok := strings.Cut(header, "=")
+	if !ok || !strings.EqualFold(unit, "bytes") || size <= 0 {
 		return nil, nil
 	}
 	var spans []span
 	var total int64
 	seen := 0
 	for text := range strings.SplitSeq(list, ",") {
-		if text = strings.TrimSpace(text); text == "" {
+		if text = strings.Trim(text, " \t"); text == "" {
 			continue
 		}
 		if seen++; seen > maxRanges {
 			return nil, nil
 		}
-		s, valid, satisfiable := parseSpan(text, size)
+		s, valid := parseSpan(text, size)
 		if !valid {
 			return nil, nil
 		}
-		if satisfiable {
+		if s.n > 0 {
 			spans = append(spans, s)
 			total += s.n
 		}
@@ -54,39 +58,51 @@ func parseRange(header string, size int64) ([]span, error) {
 	return spans, nil
 }
 
-func parseSpan(text string, size int64) (s span, valid, satisfiable bool) {
+// parseSpan cuts one range to the content. Of an unsatisfiable one no byte is
+// left.
+func parseSpan(text string, size int64) (s span, valid bool) {
 	first, last, ok := strings.Cut(text, "-")
 	if !ok {
-		return s, false, false
+		return s, false
 	}
 	if first == "" {
 		n, ok := parseOffset(last)
 		n = min(n, size)
-		return span{size - n, n}, ok, n > 0
+		return span{size - n, n}, ok
 	}
 	from, ok := parseOffset(first)
 	if !ok {
-		return s, false, false
+		return s, false
 	}
 	to := size - 1
 	if last != "" {
 		end, ok := parseOffset(last)
 		if !ok || end < from {
-			return s, false, false
+			return s, false
 		}
 		to = min(to, end)
 	}
-	return span{from, to - from + 1}, true, from < size
+	if from >= size {
+		return s, true
+	}
+	return span{from, to - from + 1}, true
 }
 
-func parseOffset(s string) (int64, bool) {
+// parseOffset reads digits and nothing else. A number that is larger than any
+// content is the largest one.
+func parseOffset(s string) (n int64, ok bool) {
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
+		c := s[i]
+		if c < '0' || c > '9' {
 			return 0, false
 		}
+		if n > (math.MaxInt64-9)/10 {
+			n = math.MaxInt64
+			continue
+		}
+		n = n*10 + int64(c-'0')
 	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil && s != ""
+	return n, s != ""
 }
 
 // openEnded says whether a Range header asks for all the rest: such a client

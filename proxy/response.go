@@ -2,40 +2,55 @@ package proxy
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// idleClient is how long a client may read nothing before it is cut.
-const idleClient = time.Minute
+const (
+	// idleClient is how long a client may take for one piece before it is cut.
+	idleClient = time.Minute
+	// maxPiece is the most that goes out in one piece, in bytes. A client that
+	// reads 4 KiB/s lives.
+	maxPiece = 256 << 10
+	// copyBuffer is for connections that have no sendfile, in bytes.
+	copyBuffer = 64 << 10
+)
 
-// response counts what goes out and keeps the way to sendfile open: every
-// wrapper around a ResponseWriter has to pass ReadFrom on.
+// response counts what goes out, and cuts clients that read nothing. It keeps
+// the way to sendfile open: every wrapper around a ResponseWriter has to pass
+// ReadFrom on.
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	pending int    // a status that goes out with the first byte
-	held    []byte // what goes out before the next byte, if there is one
-	status  int    // what has gone out
+	buffers *sync.Pool // of *[]byte
+	pending int        // a status that goes out with the first byte
+	held    []byte     // what goes out before the next byte, if there is one
+	prompt  bool       // more may come late: what is written goes out at once
+	length  int64      // of the body; -1 where it is not known
+	status  int        // what has gone out
 	bytes   int64
 	outcome pull.Outcome
 }
 
-func newResponse(w http.ResponseWriter) *response {
-	return &response{ResponseWriter: w, control: http.NewResponseController(w)}
+func newResponse(w http.ResponseWriter, buffers *sync.Pool) *response {
+	return &response{ResponseWriter: w, control: http.NewResponseController(w), buffers: buffers}
+}
+
+func newBuffers() *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 }
 
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
+	w.status = status
+	w.extend()
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -67,50 +82,77 @@ func (w *response) extend() {
 	_ = w.control.SetWriteDeadline(time.Now().Add(idleClient))
 }
 
-func (w *response) Write(b []byte) (int, error) {
+func (w *response) Write(b []byte) (n int, err error) {
 	if err := w.commit(); err != nil {
 		return 0, err
 	}
-	w.extend()
-	n, err := w.ResponseWriter.Write(b)
-	w.sent(int64(n))
-	return n, err
-}
-
-// sent counts bytes. The first go out at once: they are few while an upstream
-// is slow, and a buffer would keep them.
-func (w *response) sent(n int64) {
-	if w.bytes == 0 && n > 0 {
-		_ = w.control.Flush() // a client that is gone shows at the next write
+	for {
+		piece := b[n:min(len(b), n+maxPiece)]
+		w.extend()
+		wrote, err := w.ResponseWriter.Write(piece)
+		n += wrote
+		w.bytes += int64(wrote)
+		if err != nil {
+			return n, err
+		}
+		if n == len(b) {
+			return n, w.send()
+		}
 	}
-	w.bytes += n
 }
 
-func (w *response) ReadFrom(src io.Reader) (int64, error) {
+// ReadFrom sends src as one piece.
+func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 	if err := w.commit(); err != nil {
 		return 0, err
 	}
-	w.extend()
 	rf, ok := w.ResponseWriter.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(struct{ io.Writer }{w}, src)
+	if !ok { // HTTP/2
+		buf := w.buffers.Get().(*[]byte)
+		defer w.buffers.Put(buf)
+		return io.CopyBuffer(struct{ io.Writer }{w}, src, *buf)
 	}
-	n, err := rf.ReadFrom(src)
-	w.sent(n)
-	return n, err
+	w.extend()
+	n, err = rf.ReadFrom(src)
+	w.bytes += n
+	if err != nil {
+		return n, err
+	}
+	return n, w.send()
+}
+
+// send leaves nothing in a buffer that could wait there for a slow upstream.
+func (w *response) send() error {
+	if !w.prompt || w.bytes == w.length {
+		return nil
+	}
+	return w.control.Flush()
+}
+
+// finish sends the end of the answer while the client still has a deadline,
+// and takes it away: the connection may be idle afterwards.
+func (w *response) finish(r *http.Request) {
+	if r.ProtoMajor != 1 {
+		return // a deadline is its stream's own there
+	}
+	// A client that has left needs neither.
+	_ = w.control.Flush()
+	_ = w.control.SetWriteDeadline(time.Time{})
 }
 
 func (w *response) writeJSON(r *http.Request, mediaType string, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return errors.Join(errors.New("encode the answer"), err)
+		return fmt.Errorf("encode the answer: %w", err)
 	}
 	return w.writeBody(r, mediaType, body)
 }
 
+// writeBody answers 200 with the whole body, or with its headers on HEAD.
 func (w *response) writeBody(r *http.Request, mediaType string, body []byte) error {
-	w.Header()["Content-Type"] = []string{mediaType}
-	w.Header()["Content-Length"] = []string{strconv.Itoa(len(body))}
+	header := w.Header()
+	header["Content-Type"] = []string{mediaType}
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -32,275 +30,127 @@ type route struct {
 	ref    string
 	digest digest.Digest
 	// asked is the repository in the client's own words, with the prefix it
-	// used; ns is its namespace parameter. Links go back in the same form.
+	// used; ns is the namespace parameter that chose the upstream. Links go
+	// back in the same form.
 	asked, ns string
+	query     url.Values // without ns
 }
 
-// Upstream is what the routes know of an upstream.
-type Upstream struct {
-	Name    string
-	Aliases []string
-	Hosts   []string // virtual hosts
-	Default bool
-}
-
-// routes maps the names of the closed list.
-type routes struct {
-	names    map[string]string // names and aliases
-	hosts    map[string]string
-	fallback string // the default upstream
-}
-
-func newRoutes(upstreams []Upstream) routes {
-	r := routes{names: map[string]string{}, hosts: map[string]string{}}
-	for _, u := range upstreams {
-		r.names[u.Name] = u.Name
-		for _, alias := range u.Aliases {
-			r.names[alias] = u.Name
-		}
-		for _, host := range u.Hosts {
-			r.hosts[strings.ToLower(host)] = u.Name
-		}
-		if u.Default {
-			r.fallback = u.Name
-		}
-	}
-	return r
-}
-
-const (
-	maxName    = 255 // distribution-spec, "Pulling manifests"
-	maxTag     = 128
-	dockerHub  = "docker.io"
-	hubLibrary = "library/"
-)
-
-// parse reads a request (distribution-spec, "Endpoints").
-func (r routes) parse(req *http.Request) (route, error) {
+// parse reads a request (distribution-spec, "Endpoints"). Of a request that it
+// refuses, the route has what was understood.
+func (r *routes) parse(req *http.Request) (q route, err error) {
 	if req.URL.IsAbs() || req.URL.Host != "" {
-		return route{}, refuse(http.StatusBadRequest, codeUnsupported, "this is no forward proxy: ask for a path")
+		return q, errNoForwarding
+	}
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		return q, errReadOnly
 	}
 	if req.ContentLength != 0 {
-		return route{}, refuse(http.StatusBadRequest, codeUnsupported, "a request without a body is expected")
+		return q, errBody
 	}
 	path := req.URL.EscapedPath()
 	if strings.Contains(path, "%") {
-		// Nothing in the grammar of names, tags and digests needs escaping but
-		// the colon of a digest, which some clients escape.
-		path = strings.NewReplacer("%3A", ":", "%3a", ":").Replace(path)
-		if strings.Contains(path, "%") {
-			return route{}, refuse(http.StatusBadRequest, codeNameInvalid, "escaped characters are no part of a name")
+		// The colon of a digest is the only character of the grammars that
+		// clients escape. Everything else that is escaped stays so, and is no
+		// part of any name then: an escaped slash never becomes one.
+		path = strings.ReplaceAll(strings.ReplaceAll(path, "%3A", ":"), "%3a", ":")
+	}
+	rest, ok := strings.CutPrefix(path, "/v2")
+	if !ok {
+		return q, errNoRoute
+	}
+	if rest == "" || rest == "/" {
+		q.kind = kindPing
+		return q, nil
+	}
+	if rest, ok = strings.CutPrefix(rest, "/"); !ok {
+		return q, errNoRoute
+	}
+	name, err := q.split(rest)
+	if err != nil {
+		return q, err
+	}
+	if req.URL.RawQuery != "" {
+		if q.query, err = url.ParseQuery(req.URL.RawQuery); err != nil {
+			return q, errQuery
 		}
 	}
-	if path == "/v2" || path == "/v2/" {
-		return route{kind: kindPing}, nil
-	}
-	rest, ok := strings.CutPrefix(path, "/v2/")
-	if !ok {
-		return route{}, errNoRoute
-	}
-	q, name, err := split(rest)
-	if err != nil {
-		return route{}, err
-	}
-	if isRead := req.Method == http.MethodGet || req.Method == http.MethodHead; !isRead {
-		return route{}, errReadOnly
-	}
-	query, err := url.ParseQuery(req.URL.RawQuery)
-	if err != nil {
-		return route{}, refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read")
-	}
-	if err := r.choose(&q, req.Host, query["ns"], name); err != nil {
-		return route{}, err
+	ns := q.query.Get("ns")
+	delete(q.query, "ns")
+	if err := r.choose(&q, req.Host, ns, name); err != nil {
+		return q, err
 	}
 	if q.kind == kindTags {
-		if n := query.Get("n"); n != "" {
-			if v, err := strconv.Atoi(n); err != nil || v < 0 {
-				return route{}, refuse(http.StatusBadRequest, "PAGINATION_NUMBER_INVALID", fmt.Sprintf("n=%.20q is no number of tags", n))
-			}
-		}
+		return q, checkPage(q.query)
 	}
 	return q, nil
 }
 
-// split takes the end off a path: what is left is the name.
-func split(rest string) (q route, name string, err error) {
-	if strings.Contains(rest, "/blobs/uploads") {
-		return q, "", errReadOnly
-	}
+// split takes the end off a path and returns the repository's name.
+func (q *route) split(rest string) (name string, err error) {
 	if name, ok := strings.CutSuffix(rest, "/tags/list"); ok {
-		return route{kind: kindTags}, name, nil
+		q.kind = kindTags
+		return name, nil
 	}
-	at := strings.LastIndexByte(rest, '/')
-	if at < 0 {
-		return q, "", errNoRoute
-	}
-	head, last := rest[:at], rest[at+1:]
-	at = strings.LastIndexByte(head, '/')
-	if at < 0 {
-		return q, "", errNoRoute
-	}
-	name = head[:at]
-	switch head[at+1:] {
+	name, api, last := cutTwo(rest)
+	switch api {
 	case "manifests":
-		q.kind, q.ref = kindManifest, last
-		if strings.Contains(last, ":") {
-			if q.digest, err = parseDigest(last); err != nil {
-				return q, "", err
+		q.kind = kindManifest
+		if !strings.Contains(last, ":") {
+			if !isTag(last) {
+				return "", errNoSuchTag
 			}
-		} else if !isTag(last) {
-			// W7: the conformance suite asks for such a name and wants a 404.
-			return q, "", refuse(http.StatusNotFound, codeManifestUnknown, "no tag has such a name")
+			q.ref = last
+			return name, nil
 		}
-		return q, name, nil
 	case "blobs":
+		if last == "uploads" {
+			return "", errNoUpload
+		}
 		q.kind = kindBlob
 	case "referrers":
 		if strings.HasSuffix(name, "/_oras/artifacts") {
-			return q, "", errNoRoute
+			return "", errNoRoute
 		}
 		q.kind = kindReferrers
+	case "uploads":
+		if strings.HasSuffix(name, "/blobs") {
+			return "", errNoUpload
+		}
+		return "", errNoRoute
 	default:
-		return q, "", errNoRoute
+		return "", errNoRoute
 	}
-	q.digest, err = parseDigest(last)
-	return q, name, err
+	if q.digest, err = parseDigest(last); err != nil {
+		return "", err
+	}
+	if q.kind == kindManifest {
+		q.ref = last
+	}
+	return name, nil
 }
 
-func parseDigest(s string) (digest.Digest, error) {
-	d, err := digest.Parse(s)
-	if err != nil {
-		return "", refuse(http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("%.140q is no digest: %v", s, err))
+// cutTwo cuts the last two segments off a path.
+func cutTwo(path string) (head, second, last string) {
+	at := strings.LastIndexByte(path, '/')
+	if at < 0 {
+		return "", "", path
 	}
-	return d, nil
+	head, last = path[:at], path[at+1:]
+	if at = strings.LastIndexByte(head, '/'); at < 0 {
+		return "", "", last
+	}
+	return head[:at], head[at+1:], last
 }
 
-// choose finds the upstream: by virtual host, then ns, then prefix, then the
-// default. The list is closed; nothing in a request is ever dialled.
-func (r routes) choose(q *route, host string, ns []string, name string) error {
-	q.asked = name
-	upstream := r.hosts[hostOf(host)]
-	if upstream == "" && len(ns) > 0 && ns[0] != "" {
-		q.ns = ns[0]
-		if upstream = r.names[ns[0]]; upstream == "" {
-			return unknownUpstream(ns[0])
+// checkPage holds n against distribution-spec, "Listing Tags". Everything else
+// in the query is the upstream's to understand: a next page may be named in
+// words of its own.
+func checkPage(query url.Values) error {
+	for _, n := range query["n"] {
+		if v, ok := parseOffset(n); !ok || v > maxInt32 {
+			return refuse(http.StatusBadRequest, codePagination, fmt.Sprintf("n=%.20q is no number of tags", n))
 		}
 	}
-	first, rest, deep := strings.Cut(name, "/")
-	switch {
-	case upstream != "":
-		// A prefix that says the same once more is taken off once.
-		if deep && r.names[first] == upstream {
-			name = rest
-		}
-	case r.names[first] != "":
-		if !deep {
-			return refuse(http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s is an upstream: a repository of it is missing", first))
-		}
-		upstream, name = r.names[first], rest
-	case deep && looksLikeHost(first):
-		return unknownUpstream(first)
-	case r.fallback == "":
-		return refuse(http.StatusNotFound, codeNameUnknown, "the request names no upstream, and none is the default")
-	default:
-		upstream = r.fallback
-	}
-	if !isName(name) {
-		return refuse(http.StatusBadRequest, codeNameInvalid, fmt.Sprintf("%.300q is no repository name", name))
-	}
-	if upstream == dockerHub && !strings.Contains(name, "/") {
-		name = hubLibrary + name
-	}
-	q.repo = pull.Repository{Upstream: upstream, Name: name}
 	return nil
 }
-
-func unknownUpstream(name string) error {
-	return refuse(http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%.260q is not one of this mirror's upstreams", name))
-}
-
-func hostOf(hostport string) string {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = hostport
-	}
-	return strings.ToLower(host)
-}
-
-func looksLikeHost(s string) bool {
-	return s == "localhost" || strings.ContainsAny(s, ".:")
-}
-
-// isName holds a name against the grammar: [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*
-// and slashes between.
-func isName(s string) bool {
-	if s == "" || len(s) > maxName {
-		return false
-	}
-	for part := range strings.SplitSeq(s, "/") {
-		if !isComponent(part) {
-			return false
-		}
-	}
-	return true
-}
-
-func isComponent(s string) bool {
-	for i := 0; i < len(s); {
-		start := i
-		for i < len(s) && isAlphanumeric(s[i]) {
-			i++
-		}
-		if i == start {
-			return false
-		}
-		if i == len(s) {
-			return true
-		}
-		switch s[i] {
-		case '.':
-			i++
-		case '_':
-			if i++; i < len(s) && s[i] == '_' {
-				i++
-			}
-		case '-':
-			for i < len(s) && s[i] == '-' {
-				i++
-			}
-		default:
-			return false
-		}
-	}
-	return false // empty, or a separator at the end
-}
-
-func isAlphanumeric(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
-
-// isTag holds a tag against the grammar: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}.
-func isTag(s string) bool {
-	if s == "" || len(s) > maxTag || s[0] == '.' || s[0] == '-' {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; !isAlphanumeric(c) && (c < 'A' || c > 'Z') && c != '_' && c != '.' && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-var (
-	errNoRoute  = refuse(http.StatusNotFound, codeUnsupported, "no such endpoint in the distribution-spec")
-	errReadOnly = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to, and delete from, the upstream itself")
-)
-
-// refusal is a request that is answered without asking anybody.
-type refusal struct {
-	status        int
-	code, message string
-}
-
-func (r *refusal) Error() string { return r.message }
-
-func refuse(status int, code, message string) error { return &refusal{status, code, message} }

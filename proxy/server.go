@@ -1,14 +1,13 @@
 // Package proxy is the HTTP face: a request is parsed once into a typed route,
-// then answered; one table turns errors into statuses.
+// then answered; one table turns errors into answers.
 package proxy
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,13 +17,17 @@ import (
 )
 
 const (
-	versionHeader = "Docker-Distribution-Api-Version"
+	// versionHeader and namespaceHeader are in the form of http.Header's keys.
+	versionHeader   = "Docker-Distribution-Api-Version"
+	namespaceHeader = "Oci-Namespace"
 	// maxHeader bounds a request's headers, in bytes.
 	maxHeader = 32 << 10
 	// readHeader and keepAlive bound how long a connection may be idle before
 	// and between requests.
 	readHeader = 10 * time.Second
 	keepAlive  = 2 * time.Minute
+	// readBody is how long a body that nobody wants may take to end.
+	readBody = 5 * time.Second
 )
 
 // Puller is what the HTTP face needs of package pull.
@@ -47,18 +50,20 @@ type Options struct {
 // Server answers clients. It is an http.Handler.
 type Server struct {
 	puller  Puller
-	routes  routes
+	routes  *routes
 	log     *slog.Logger
 	metrics *Metrics
+	buffers *sync.Pool
 }
 
 // New returns a Server.
 func New(opts Options) *Server {
-	return &Server{opts.Puller, newRoutes(opts.Upstreams), opts.Logger, opts.Metrics}
+	return &Server{opts.Puller, newRoutes(opts.Upstreams), opts.Logger, opts.Metrics, newBuffers()}
 }
 
 // HTTPServer wraps a handler in a server with the limits that a face to the
-// outside needs.
+// outside needs. How long an answer may take is the handler's own business:
+// layers are large, and links slow.
 func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -72,25 +77,27 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 // ServeHTTP answers one request and writes one line about it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	w := newResponse(rw)
+	w := newResponse(rw, s.buffers)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
+	if r.ContentLength != 0 {
+		_ = w.control.SetReadDeadline(began.Add(readBody)) // httptest's recorder has none
+	}
 	q, err := s.routes.parse(r)
 	if err == nil {
 		if q.ns != "" {
-			w.Header().Set("OCI-Namespace", q.ns) // W12
+			w.Header()[namespaceHeader] = []string{q.ns} // W12
 		}
 		err = s.answer(w, r, q)
 	}
 	broken := isBroken(err)
 	if err != nil && !broken {
-		writeError(w, r, err, q.kind)
+		writeError(w, r, err, q)
 	}
 	s.record(w, r, q, err, time.Since(began))
 	if broken {
 		panic(http.ErrAbortHandler)
 	}
-	// A keep-alive connection waits for its next request as long as it likes.
-	_ = w.control.SetWriteDeadline(time.Time{})
+	w.finish(r)
 }
 
 func (s *Server) answer(w *response, r *http.Request, q route) error {
@@ -104,60 +111,6 @@ func (s *Server) answer(w *response, r *http.Request, q route) error {
 	case kindReferrers:
 		return s.serveReferrers(w, r, q)
 	}
-	return s.servePing(w, r)
-}
-
-// record counts the request and logs it. No query is logged but ns, and no
-// header but the client's name for itself: others may hold secrets.
-func (s *Server) record(w *response, r *http.Request, q route, err error, took time.Duration) {
-	status := w.status
-	if err != nil && r.Context().Err() != nil {
-		status = statusClientGone
-	}
-	s.metrics.request(q, w.outcome, status, w.bytes, took)
-	level := slog.LevelInfo
-	if isBroken(err) || status >= http.StatusInternalServerError {
-		level = slog.LevelWarn
-	}
-	if !s.log.Enabled(r.Context(), level) {
-		return
-	}
-	client, _, splitErr := net.SplitHostPort(r.RemoteAddr)
-	if splitErr != nil {
-		client = r.RemoteAddr
-	}
-	attrs := []slog.Attr{
-		slog.String("method", r.Method),
-		slog.String("kind", string(q.kind)),
-		slog.String("upstream", q.repo.Upstream),
-		slog.String("repository", q.repo.Name),
-		slog.String("reference", reference(q)),
-		slog.Int("status", status),
-		slog.Int64("bytes", w.bytes),
-		slog.String("outcome", string(w.outcome)),
-		slog.Duration("took", took),
-		slog.String("client", client),
-		slog.String("agent", cut(r.UserAgent(), 100)),
-	}
-	if q.kind == "" {
-		attrs = append(attrs, slog.String("path", cut(r.URL.Path, 300)))
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		attrs = append(attrs, slog.String("error", err.Error()))
-	}
-	s.log.LogAttrs(r.Context(), level, "request", attrs...)
-}
-
-func reference(q route) string {
-	if q.ref != "" {
-		return q.ref
-	}
-	return q.digest.String()
-}
-
-func cut(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
-	}
-	return s
+	// W5: a mirror without accounts of its own never challenges.
+	return w.writeBody(r, "application/json", []byte("{}"))
 }

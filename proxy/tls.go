@@ -27,8 +27,8 @@ type certificate struct {
 // TLS returns a configuration that serves the certificate in two PEM files and
 // follows their changes.
 func TLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
-	if err := c.load(); err != nil {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, looked: time.Now()}
+	if err := c.load(c.times()); err != nil {
 		return nil, err
 	}
 	return &tls.Config{
@@ -38,12 +38,14 @@ func TLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
 	}, nil
 }
 
-func (c *certificate) load() error {
+// load reads the files, whose times were taken before: a change in between
+// shows the next time.
+func (c *certificate) load(times [2]time.Time) error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 	}
-	c.pair, c.changed, c.looked = &pair, c.times(), time.Now()
+	c.pair, c.changed = &pair, times
 	return nil
 }
 
@@ -63,10 +65,11 @@ func (c *certificate) current() *tls.Certificate {
 		return c.pair
 	}
 	c.looked = time.Now()
-	if c.times() == c.changed {
+	times := c.times()
+	if times == c.changed {
 		return c.pair
 	}
-	if err := c.load(); err != nil {
+	if err := c.load(times); err != nil {
 		// The old one still works, perhaps; half of a renewal never does.
 		c.log.Error("certificate was not reloaded", "error", err)
 	} else {

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// statusClientLeft is logged for clients that did not wait for the end; nobody
+// sees it.
+const statusClientLeft = 499
+
+// The outcomes of requests that did not come to one of package pull's.
+const (
+	outcomeBroken pull.Outcome = "broken" // the connection was broken in the body
+	outcomeFailed pull.Outcome = "failed" // answered with an error
+	outcomeNone   pull.Outcome = "none"   // nobody was asked
+)
+
+// record counts the request and logs it. No query is logged but ns, and no
+// header but the client's name for itself: others may hold secrets.
+func (s *Server) record(w *response, r *http.Request, q route, err error, took time.Duration) {
+	status, outcome, level := w.status, w.outcome, slog.LevelInfo
+	switch {
+	case err != nil && clientLeft(r, err):
+		status = statusClientLeft
+	case isBroken(err):
+		outcome, level = outcomeBroken, slog.LevelWarn
+	case status >= http.StatusInternalServerError:
+		outcome, level = outcomeFailed, slog.LevelWarn
+	case err != nil && outcome == "":
+		outcome = outcomeFailed
+	}
+	if outcome == "" {
+		outcome = outcomeNone
+	}
+	s.metrics.request(q, outcome, status, w.bytes, took)
+	if !s.log.Enabled(r.Context(), level) {
+		return
+	}
+	client, _, splitErr := net.SplitHostPort(r.RemoteAddr)
+	if splitErr != nil {
+		client = r.RemoteAddr
+	}
+	attrs := make([]slog.Attr, 0, 14)
+	attrs = append(attrs,
+		slog.String("method", cut(r.Method, 20)),
+		slog.String("kind", string(q.kind)),
+		slog.String("upstream", q.repo.Upstream),
+		slog.String("repository", q.repo.Name),
+		slog.String("reference", q.reference()),
+		slog.Int("status", status),
+		slog.Int64("bytes", w.bytes),
+		slog.String("outcome", string(outcome)),
+		slog.Duration("took", took),
+		slog.String("client", client),
+		slog.String("agent", cut(r.UserAgent(), 100)),
+	)
+	if q.ns != "" {
+		attrs = append(attrs, slog.String("ns", q.ns))
+	}
+	if q.repo.Name == "" && q.kind != kindPing {
+		attrs = append(attrs, slog.String("path", cut(r.URL.Path, 300)))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+// clientLeft says whether it was the client's side that ended a request. The
+// server sees a client that has gone by its context, or, before that, by what
+// the connection says.
+func clientLeft(r *http.Request, err error) bool {
+	if r.Context().Err() != nil {
+		return true
+	}
+	var connection *net.OpError
+	return isBroken(err) && errors.As(err, &connection) && !errors.Is(err, upstream.ErrUnavailable)
+}
+
+func (q *route) reference() string {
+	if q.ref != "" {
+		return q.ref
+	}
+	return q.digest.String()
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return s[:n]
+	}
+	return s
+}

@@ -1,0 +1,49 @@
+package proxy
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Warnings that a mirror adds of its own (RFC 9111, section 5.5).
+const staleWarning = `110 - "Response is Stale"`
+
+// serveManifest answers with the exact bytes and their exact media type (W1).
+// Accept is not looked at (W3): what a digest names has one type.
+func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
+	m, err := s.puller.Manifest(r.Context(), q.repo, q.ref)
+	w.outcome = m.Outcome
+	if err != nil {
+		return err
+	}
+	header := w.Header()
+	if m.Stale {
+		header.Add("Warning", staleWarning)
+	}
+	for _, warning := range m.Warnings {
+		header.Add("Warning", warning) // W12
+	}
+	d := m.Descriptor.Digest.String()
+	etag := `"` + d + `"`
+	header["Docker-Content-Digest"] = []string{d}
+	header["Etag"] = []string{etag}
+	if matches(r.Header, etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return w.writeBody(r, m.Descriptor.MediaType, m.Bytes)
+}
+
+// matches says whether the client has the content already (RFC 9110, section
+// 13.1.2).
+func matches(header http.Header, etag string) bool {
+	for _, line := range header["If-None-Match"] {
+		for candidate := range strings.SplitSeq(line, ",") {
+			candidate = strings.Trim(candidate, " \t")
+			if strings.TrimPrefix(candidate, "W/") == etag || candidate == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
