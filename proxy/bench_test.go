@@ -1,10 +1,7 @@
 package proxy
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
-	"net/url"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -12,35 +9,6 @@ import (
 
 	"github.com/entrepot/entrepot/proxy/pull"
 )
-
-// script is a Puller whose answers a test writes down.
-type script struct {
-	manifest    func(context.Context, pull.Repository, string) (pull.Manifest, error)
-	resolveBlob func(context.Context, pull.Repository, digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
-	blob        func(context.Context, pull.Repository, digest.Digest) (pull.Blob, error)
-	tags        func(context.Context, pull.Repository, url.Values) (pull.Tags, error)
-	referrers   func(context.Context, pull.Repository, digest.Digest) (pull.Referrers, error)
-}
-
-func (s script) Manifest(ctx context.Context, repo pull.Repository, ref string) (pull.Manifest, error) {
-	return s.manifest(ctx, repo, ref)
-}
-
-func (s script) ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error) {
-	return s.resolveBlob(ctx, repo, d)
-}
-
-func (s script) Blob(ctx context.Context, repo pull.Repository, d digest.Digest) (pull.Blob, error) {
-	return s.blob(ctx, repo, d)
-}
-
-func (s script) Tags(ctx context.Context, repo pull.Repository, page url.Values) (pull.Tags, error) {
-	return s.tags(ctx, repo, page)
-}
-
-func (s script) Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error) {
-	return s.referrers(ctx, repo, subject)
-}
 
 // nowhere is a ResponseWriter that costs nothing.
 type nowhere struct{ header http.Header }
@@ -60,8 +28,8 @@ func BenchmarkManifestHit(b *testing.B) {
 	}
 	s := New(Options{
 		Upstreams: []Upstream{{Name: "docker.io", Default: true}, {Name: "ghcr.io"}},
-		Logger:    slog.New(slog.DiscardHandler), Metrics: metrics,
-		Puller: script{manifest: func(context.Context, pull.Repository, string) (pull.Manifest, error) {
+		Logger:    quiet(), Metrics: metrics,
+		Puller: script{manifest: func(pull.Repository, string) (pull.Manifest, error) {
 			return pull.Manifest{Descriptor: desc, Bytes: content, Outcome: pull.Hit}, nil
 		}},
 	})

@@ -114,5 +114,5 @@ func hostOf(hostport string) string {
 }
 
 func looksLikeHost(s string) bool {
-	return s == "localhost" || strings.ContainsAny(s, ".:")
+	return s == "localhost" || strings.ContainsAny(s, ".:") && s[0] != '.'
 }

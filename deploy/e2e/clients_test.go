@@ -39,7 +39,7 @@ var rows = []row{
 
 // staleAfter is short enough to wait for, and longer than any client is busy
 // with a tag within one pull.
-const staleAfter = 3 * time.Second
+const staleAfter = 12 * time.Second
 
 func TestClientsPullThroughTheMirror(t *testing.T) {
 	s := newSuite(t)
