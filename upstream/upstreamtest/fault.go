@@ -10,7 +10,7 @@ import (
 )
 
 // Fault answers a request in place of the registry.
-type Fault func(r *Registry, w http.ResponseWriter, req *http.Request, q request)
+type Fault func(r *Registry, w http.ResponseWriter, req *http.Request, q Request)
 
 type rule struct {
 	match string
@@ -38,7 +38,7 @@ func (r *Registry) Mend() {
 	r.faults = nil
 }
 
-func (r *Registry) fault(q request) Fault {
+func (r *Registry) fault(q Request) Fault {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	asked := line(q.Method, q.Kind, q.Repo, q.Ref, q.Range)
@@ -53,12 +53,12 @@ func (r *Registry) fault(q request) Fault {
 
 // Status answers with a status and an error of the specification.
 func Status(status int, code string) Fault {
-	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ request) { complain(w, status, code) }
+	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) { complain(w, status, code) }
 }
 
 // RateLimited answers 429 with Retry-After in seconds.
 func RateLimited(seconds int) Fault {
-	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ request) {
+	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) {
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))
 		complain(w, http.StatusTooManyRequests, "TOOMANYREQUESTS")
 	}
@@ -66,7 +66,7 @@ func RateLimited(seconds int) Fault {
 
 // HTML answers 200 with a web page.
 func HTML() Fault {
-	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ request) {
+	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write([]byte("<html>sign in</html>"))
 	}
@@ -74,7 +74,7 @@ func HTML() Fault {
 
 // Redirect answers 307 to a URL.
 func Redirect(to string) Fault {
-	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ request) {
+	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) {
 		w.Header().Set("Location", to)
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	}
@@ -82,7 +82,7 @@ func Redirect(to string) Fault {
 
 // RedirectLoop answers 307 to the request itself.
 func RedirectLoop() Fault {
-	return func(_ *Registry, w http.ResponseWriter, req *http.Request, _ request) {
+	return func(_ *Registry, w http.ResponseWriter, req *http.Request, _ Request) {
 		w.Header().Set("Location", req.URL.String())
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	}
@@ -90,12 +90,12 @@ func RedirectLoop() Fault {
 
 // Hangup breaks the connection before any header.
 func Hangup() Fault {
-	return func(*Registry, http.ResponseWriter, *http.Request, request) { panic(http.ErrAbortHandler) }
+	return func(*Registry, http.ResponseWriter, *http.Request, Request) { panic(http.ErrAbortHandler) }
 }
 
 // Silent never answers, until the registry stops or the client leaves.
 func Silent() Fault {
-	return func(r *Registry, _ http.ResponseWriter, req *http.Request, _ request) { r.wait(req) }
+	return func(r *Registry, _ http.ResponseWriter, req *http.Request, _ Request) { r.wait(req) }
 }
 
 func (r *Registry) wait(req *http.Request) {
@@ -110,7 +110,7 @@ func (r *Registry) wait(req *http.Request) {
 
 // Gate lets the request through once open is closed.
 func Gate(open <-chan struct{}) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		select {
 		case <-open:
 			r.answer(w, req, q)
@@ -121,14 +121,14 @@ func Gate(open <-chan struct{}) Fault {
 
 // CutAfter breaks the connection after n bytes of the body.
 func CutAfter(n int) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		r.answer(&shortWriter{ResponseWriter: w, left: n, then: func() { panic(http.ErrAbortHandler) }}, req, q)
 	}
 }
 
 // StallAfter goes silent after n bytes of the body.
 func StallAfter(n int) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		r.answer(&shortWriter{ResponseWriter: w, left: n, then: func() { r.wait(req) }}, req, q)
 	}
 }
@@ -151,7 +151,7 @@ func (s *shortWriter) Write(b []byte) (int, error) {
 
 // NoRange answers with the whole body, whatever range is asked.
 func NoRange(then Fault) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		req = req.Clone(req.Context())
 		req.Header.Del("Range")
 		if then != nil {
@@ -165,7 +165,7 @@ func NoRange(then Fault) Fault {
 // Corrupt changes one byte of the body. The second half comes a moment after
 // the first, so that clients have begun to read.
 func Corrupt(at int) Fault {
-	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q Request) {
 		r.respond(slowWriter{w}, q, func(body []byte) []byte {
 			body = bytes.Clone(body)
 			body[at%len(body)] ^= 0x20
@@ -190,21 +190,21 @@ func (s slowWriter) Write(b []byte) (int, error) {
 
 // Longer appends bytes to the body, and says so in Content-Length.
 func Longer(n int) Fault {
-	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q Request) {
 		r.respond(w, q, func(body []byte) []byte { return append(bytes.Clone(body), make([]byte, n)...) }, nil)
 	}
 }
 
 // Shorter leaves the last n bytes of the body out, and says so in Content-Length.
 func Shorter(n int) Fault {
-	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q Request) {
 		r.respond(w, q, func(body []byte) []byte { return body[:len(body)-n] }, nil)
 	}
 }
 
 // WrongDigest sends another Docker-Content-Digest.
 func WrongDigest() Fault {
-	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q Request) {
 		r.respond(w, q, nil, func(h http.Header) {
 			h.Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
 		})
@@ -213,15 +213,15 @@ func WrongDigest() Fault {
 
 // NoLength sends the body in chunks.
 func NoLength() Fault {
-	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q request) {
+	return func(r *Registry, w http.ResponseWriter, _ *http.Request, q Request) {
 		r.respond(w, q, nil, func(h http.Header) { h.Del("Content-Length") })
 	}
 }
 
-// Late answers after a while.
-func Late(d time.Duration) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q request) {
-		t := time.NewTimer(d)
+// LateMillis answers after that many milliseconds.
+func LateMillis(ms int) Fault {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
+		t := time.NewTimer(time.Duration(ms) * time.Millisecond)
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -231,7 +231,7 @@ func Late(d time.Duration) Fault {
 	}
 }
 
-func (r *Registry) respond(w http.ResponseWriter, q request, change func([]byte) []byte, headers func(http.Header)) {
+func (r *Registry) respond(w http.ResponseWriter, q Request, change func([]byte) []byte, headers func(http.Header)) {
 	found, code := r.find(q)
 	if code != "" {
 		complain(w, http.StatusNotFound, code)

@@ -17,8 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// request is one request, as rules see it.
-type request struct {
+// Request is one request, as rules see it.
+type Request struct {
 	Method, Kind, Repo, Ref string
 	Range                   string
 }
@@ -50,8 +50,8 @@ func (r *Registry) note(s string) {
 	r.asked = append(r.asked, s)
 }
 
-func parse(req *http.Request) (request, bool) {
-	q := request{Method: req.Method, Range: req.Header.Get("Range")}
+func parse(req *http.Request) (Request, bool) {
+	q := Request{Method: req.Method, Range: req.Header.Get("Range")}
 	rest, ok := strings.CutPrefix(req.URL.Path, "/v2/")
 	if !ok {
 		return q, false
@@ -73,7 +73,7 @@ func parse(req *http.Request) (request, bool) {
 	return q, false
 }
 
-func (r *Registry) admit(w http.ResponseWriter, req *http.Request, q request) bool {
+func (r *Registry) admit(w http.ResponseWriter, req *http.Request, q Request) bool {
 	switch r.auth.Scheme {
 	case "basic":
 		if user, pass, _ := req.BasicAuth(); user != r.auth.Username || pass != r.auth.Password {
@@ -102,8 +102,8 @@ func (r *Registry) admit(w http.ResponseWriter, req *http.Request, q request) bo
 func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 	scope := req.URL.Query().Get("scope")
 	r.note("GET token " + scope)
-	if f := r.fault(request{Method: "GET", Kind: "token", Ref: scope}); f != nil {
-		f(r, w, req, request{})
+	if f := r.fault(Request{Method: "GET", Kind: "token", Ref: scope}); f != nil {
+		f(r, w, req, Request{})
 		return
 	}
 	if user, pass, _ := req.BasicAuth(); r.auth.Username != "" && (user != r.auth.Username || pass != r.auth.Password) {
@@ -121,7 +121,7 @@ func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
 }
 
 // answer is what a registry without faults says.
-func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q request) {
+func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q Request) {
 	switch q.Kind {
 	case "ping":
 		reply(w, "application/json", struct{}{})
@@ -154,7 +154,7 @@ func digestOf(ref string, body []byte) string {
 	return digest.FromBytes(body).String()
 }
 
-func (r *Registry) find(q request) (item, string) {
+func (r *Registry) find(q Request) (item, string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all, ok := r.content[q.Repo]
@@ -184,7 +184,7 @@ func (c *blobCounter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-func (r *Registry) answerTags(w http.ResponseWriter, req *http.Request, q request) {
+func (r *Registry) answerTags(w http.ResponseWriter, req *http.Request, q Request) {
 	r.mu.Lock()
 	var tags []string
 	for ref := range r.content[q.Repo] {
@@ -215,7 +215,7 @@ func (r *Registry) answerTags(w http.ResponseWriter, req *http.Request, q reques
 	reply(w, "application/json", map[string]any{"name": q.Repo, "tags": tags})
 }
 
-func (r *Registry) answerReferrers(w http.ResponseWriter, req *http.Request, q request) {
+func (r *Registry) answerReferrers(w http.ResponseWriter, req *http.Request, q Request) {
 	if !r.api {
 		http.NotFound(w, req)
 		return

@@ -1,0 +1,90 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func TestErrorsHaveOneAnswer(t *testing.T) {
+	limited := &upstream.RateLimitedError{RetryAfter: 1500 * time.Millisecond}
+	for _, c := range []struct {
+		name   string
+		err    error
+		kind   kind
+		status int
+		code   string
+		says   string
+	}{
+		{"a manifest that is not there", upstream.ErrNotFound, kindManifest, 404, codeManifestUnknown, "ghcr.io"},
+		{"a blob that is not there", upstream.ErrNotFound, kindBlob, 404, codeBlobUnknown, "ghcr.io"},
+		{"W54: a repository that is not there", upstream.ErrNameUnknown, kindReferrers, 404, codeNameUnknown, "ghcr.io"},
+		{"W54: referrers that are not there are not a repository that is not", upstream.ErrNotFound, kindReferrers, 404, codeManifestUnknown, "ghcr.io"},
+		{"an upstream that does not do this", upstream.ErrNoAPI, kindTags, 404, codeUnsupported, "ghcr.io"},
+		{"an upstream that denies access", upstream.ErrDenied, kindBlob, 403, codeDenied, "credentials of ghcr.io"},
+		{"a repository that is not allowed", pull.ErrForbidden, kindBlob, 403, codeDenied, "allow and deny of ghcr.io"},
+		{"W30: a rate limit", limited, kindManifest, 429, codeTooMany, "ghcr.io"},
+		{"silence", upstream.ErrTimeout, kindBlob, 504, codeUnavailable, "ghcr.io"},
+		{"a deadline of our own", context.DeadlineExceeded, kindBlob, 504, codeUnavailable, "ghcr.io"},
+		{"offline", pull.ErrOffline, kindBlob, 504, codeUnavailable, "offline"},
+		{"no connection", upstream.ErrRefused, kindBlob, 502, codeUnavailable, "ghcr.io"},
+		{"W34: not a registry's answer", upstream.ErrBadAnswer, kindManifest, 502, codeUnavailable, "ghcr.io"},
+		{"a mirror that stops", context.Canceled, kindManifest, 503, codeUnavailable, "stopping"},
+		{"anything else", errors.New("open /var/lib/entrepot/blobs: permission denied"), kindBlob, 500, codeUnknown, "log"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			q := route{kind: c.kind, repo: pull.Repository{Upstream: "ghcr.io", Name: "org/app"}}
+			a := answerTo(fmt.Errorf("what was asked: %w", c.err), q)
+			if a.status != c.status || a.code != c.code {
+				t.Errorf("%d %s, want %d %s", a.status, a.code, c.status, c.code)
+			}
+			if !strings.Contains(a.message, c.says) || strings.Contains(a.message, "/var/lib") {
+				t.Errorf("it says: %s", a.message)
+			}
+		})
+	}
+}
+
+func TestW6ErrorsAreJSON(t *testing.T) {
+	f := newFace(t, script{manifest: func(pull.Repository, string) (pull.Manifest, error) {
+		return pull.Manifest{}, fmt.Errorf(`manifest "x": %w`, &upstream.RateLimitedError{RetryAfter: 1500 * time.Millisecond})
+	}})
+	got := f.do(http.MethodGet, "/v2/app/manifests/1")
+	if got.status != http.StatusTooManyRequests {
+		t.Errorf("status %d", got.status)
+	}
+	got.wantHeader(t, "Content-Type", "application/json", "Retry-After", "2", "Docker-Distribution-Api-Version", "registry/2.0", "Www-Authenticate", "")
+	var fields map[string][]map[string]any
+	if err := json.Unmarshal(got.body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	if len(fields) != 1 || len(fields["errors"]) != 1 || fields["errors"][0]["code"] != codeTooMany {
+		t.Errorf("body %s", got.body)
+	}
+	for _, key := range []string{"code", "message", "detail"} {
+		if _, ok := fields["errors"][0][key]; !ok {
+			t.Errorf("no %s in %s", key, got.body)
+		}
+	}
+	head := f.do(http.MethodHead, "/v2/app/manifests/1")
+	if head.status != got.status || len(head.body) > 0 || head.length != got.length {
+		t.Errorf("HEAD: %d with length %d, want %d with %d", head.status, head.length, got.status, got.length)
+	}
+}
+
+func TestPushesAreToldWhereToGo(t *testing.T) {
+	f := newFace(t, script{})
+	got := f.do(http.MethodPost, "/v2/app/blobs/uploads/")
+	if got.status != http.StatusMethodNotAllowed || got.code() != codeUnsupported || !strings.Contains(string(got.body), "read-only mirror") {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	got.wantHeader(t, "Allow", "GET, HEAD")
+}

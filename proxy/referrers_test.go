@@ -1,0 +1,137 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// attached is a script with n referrers of the types a, b and c in turn, each
+// with so many bytes of annotations.
+func attached(n, weight int, change func(*pull.Referrers)) script {
+	var list []ocispec.Descriptor
+	for i := range n {
+		list = append(list, ocispec.Descriptor{
+			MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(i)), Size: 100,
+			ArtifactType: string(rune('a' + i%3)), Annotations: map[string]string{"weight": strings.Repeat("x", weight)},
+		})
+	}
+	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	return script{referrers: func(pull.Repository, digest.Digest) (pull.Referrers, error) {
+		answer := pull.Referrers{Manifests: slices.Clone(list), Outcome: pull.Hit}
+		if change != nil {
+			change(&answer)
+		}
+		return answer, nil
+	}}
+}
+
+func readIndex(t *testing.T, body []byte) (types []string, digests []digest.Digest) {
+	t.Helper()
+	var index ocispec.Index
+	if err := json.Unmarshal(body, &index); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range index.Manifests {
+		types, digests = append(types, d.ArtifactType), append(digests, d.Digest)
+	}
+	slices.Sort(types)
+	return types, digests
+}
+
+const referrersPath = "/v2/app/referrers/" + sha256OfNothing
+
+func TestW52ReferrersAreAnIndex(t *testing.T) {
+	got := newFace(t, attached(0, 0, nil)).do(http.MethodGet, referrersPath)
+	if want := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`; got.status != http.StatusOK || string(got.body) != want {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	got.wantHeader(t, "Content-Type", "application/vnd.oci.image.index.v1+json", "Docker-Content-Digest", "", "OCI-Filters-Applied", "", "Link", "", "Warning", "")
+	head := newFace(t, attached(0, 0, nil)).do(http.MethodHead, referrersPath)
+	if head.status != http.StatusOK || head.length != got.length {
+		t.Errorf("HEAD: %d with length %d", head.status, head.length)
+	}
+}
+
+func TestW53ArtifactTypesMeanAnyOfThem(t *testing.T) {
+	f := newFace(t, attached(6, 0, nil))
+	for _, c := range []struct{ query, types, filtered string }{
+		{"", "aabbcc", ""},
+		{"?artifactType=a", "aa", "artifactType"},
+		{"?artifactType=a&artifactType=c", "aacc", "artifactType"},
+		{"?artifactType=d", "", "artifactType"},
+		{"?artifactType=", "aabbcc", ""},
+		{"?predicateType=x", "aabbcc", ""},
+	} {
+		got := f.do(http.MethodGet, referrersPath+c.query)
+		types, _ := readIndex(t, got.body)
+		if strings.Join(types, "") != c.types {
+			t.Errorf("%s: %v", c.query, types)
+		}
+		got.wantHeader(t, "OCI-Filters-Applied", c.filtered)
+	}
+}
+
+func TestStaleReferrersSaySo(t *testing.T) {
+	got := newFace(t, attached(1, 0, func(r *pull.Referrers) { r.Stale = true })).do(http.MethodGet, referrersPath)
+	got.wantHeader(t, "Warning", staleWarning)
+}
+
+func TestUnknownReferrersAreNeverNone(t *testing.T) {
+	f := newFace(t, script{referrers: func(pull.Repository, digest.Digest) (pull.Referrers, error) {
+		return pull.Referrers{}, upstream.ErrUnavailable
+	}})
+	if got := f.do(http.MethodGet, referrersPath); got.status != http.StatusBadGateway || got.code() != codeUnavailable {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
+func TestManyReferrersComeInPagesUnder4MiB(t *testing.T) {
+	const n = 90
+	f := newFace(t, attached(n, 100<<10, nil))
+	for query, want := range map[string]int{"": n, "?artifactType=a&artifactType=b": n * 2 / 3} {
+		var all []digest.Digest
+		pages := 0
+		for target := referrersPath + query; target != ""; pages++ {
+			got := f.do(http.MethodGet, target)
+			if got.status != http.StatusOK || len(got.body) >= 4<<20 || len(got.body) == 0 {
+				t.Fatalf("%d with %d bytes", got.status, len(got.body))
+			}
+			_, digests := readIndex(t, got.body)
+			all = append(all, digests...)
+			target, _ = strings.CutSuffix(strings.TrimPrefix(got.header.Get("Link"), "<"), `>; rel="next"`)
+			if query != "" && target != "" && len(mustQuery(t, target)["artifactType"]) != 2 {
+				t.Errorf("the filter is lost: %s", target)
+			}
+		}
+		if pages < 2 || len(all) != want || len(slices.Compact(all)) != want {
+			t.Errorf("%d referrers in %d pages, want %d", len(all), pages, want)
+		}
+	}
+}
+
+func mustQuery(t *testing.T, target string) url.Values {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query()
+}
+
+func TestCursorThatIsNoDigestIs400(t *testing.T) {
+	got := newFace(t, script{}).do(http.MethodGet, referrersPath+"?last=x")
+	if got.status != http.StatusBadRequest || got.code() != codeDigestInvalid {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

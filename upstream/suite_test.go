@@ -1,0 +1,53 @@
+package upstream_test
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/upstreamtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// remote reaches a registry for tests, with short waits.
+func remote(t *testing.T, endpoint string, change func(*upstream.RemoteOptions)) *upstream.Remote {
+	t.Helper()
+	opts := upstream.RemoteOptions{
+		Name: "hub.test", Endpoint: endpoint,
+		Waits: upstream.Waits{Connect: time.Second, Header: time.Second, Silence: 300 * time.Millisecond},
+	}
+	if change != nil {
+		change(&opts)
+	}
+	r, err := upstream.NewRemote(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func TestContract(t *testing.T) {
+	for name, wrap := range map[string]func(upstream.Registry) upstream.Registry{
+		"the remote": func(r upstream.Registry) upstream.Registry { return r },
+		"retry":      upstream.Retry,
+		"limit":      func(r upstream.Registry) upstream.Registry { return upstream.Limit(r, 4) },
+		"breaker":    upstream.Breaker,
+		"fallback to the second": func(r upstream.Registry) upstream.Registry {
+			refused := remote(t, upstreamtest.RefusedURL(t), nil)
+			return upstream.Fallback(refused, r)
+		},
+		"all of them": func(r upstream.Registry) upstream.Registry {
+			return upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry {
+				return wrap(remote(t, fake.URL(), nil))
+			})
+		})
+	}
+}
