@@ -8,36 +8,45 @@ import (
 	"time"
 )
 
-// limitWait is how long a request waits for its turn.
-const limitWait = 15 * time.Second
+const (
+	// askWait is how long a question waits for its turn: a "no" that comes
+	// late is worse than one that comes in time.
+	askWait = 15 * time.Second
+	// blobWait is how long a blob waits for its turn behind other blobs, which
+	// may be large and many.
+	blobWait = 10 * time.Minute
+)
 
 // Limit lets at most n requests at once through, each until its body is
-// closed. Who waits too long gets ErrUnavailable: a "no" that comes late is
-// worse than one that comes in time.
+// closed. Where n allows it one place is kept for questions, so that a few
+// large blobs hold up blobs and nothing else. Who waits too long gets
+// ErrUnavailable.
 func Limit(next Registry, n int) Registry {
-	return limit{next, make(chan struct{}, n)}
+	return limit{next, make(chan struct{}, n), make(chan struct{}, max(n-1, 1))}
 }
 
 type limit struct {
-	next   Registry
-	places chan struct{}
+	next  Registry
+	all   chan struct{}
+	blobs chan struct{}
 }
 
-func (l limit) enter(ctx context.Context) (leave func(), err error) {
-	wait := time.NewTimer(limitWait)
+// enter takes a place, and returns how to give it back, once or more often.
+func (l limit) enter(ctx context.Context, places chan struct{}, most time.Duration) (leave func(), err error) {
+	wait := time.NewTimer(most)
 	defer wait.Stop()
 	select {
-	case l.places <- struct{}{}:
-		return sync.OnceFunc(func() { <-l.places }), nil
+	case places <- struct{}{}:
+		return sync.OnceFunc(func() { <-places }), nil
 	case <-wait.C:
-		return nil, fmt.Errorf("%w: %d requests are under way (max_requests)", ErrUnavailable, cap(l.places))
+		return nil, fmt.Errorf("%w: %d requests are under way (max_requests)", ErrUnavailable, cap(places))
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
 func limited[T any](ctx context.Context, l limit, fn func() (T, error)) (T, error) {
-	leave, err := l.enter(ctx)
+	leave, err := l.enter(ctx, l.all, askWait)
 	if err != nil {
 		var none T
 		return none, err
@@ -47,7 +56,7 @@ func limited[T any](ctx context.Context, l limit, fn func() (T, error)) (T, erro
 }
 
 func limitedContent(ctx context.Context, l limit, fn func() (Content, error)) (Content, error) {
-	leave, err := l.enter(ctx)
+	leave, err := l.enter(ctx, l.all, askWait)
 	if err != nil {
 		return Content{}, err
 	}
@@ -73,6 +82,20 @@ func (l limit) ResolveBlob(ctx context.Context, repo string, d Digest) (Descript
 }
 
 func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
+	leave, err := l.enter(ctx, l.blobs, blobWait)
+	if err != nil {
+		return Content{}, err
+	}
+	c, err := l.blob(ctx, repo, d, from, n)
+	if err != nil {
+		leave()
+		return Content{}, err
+	}
+	c.Body = closing{c.Body, leave}
+	return c, nil
+}
+
+func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
 	return limitedContent(ctx, l, func() (Content, error) { return l.next.Blob(ctx, repo, d, from, n) })
 }
 

@@ -136,22 +136,26 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 			"HTML":          {HTML(), upstream.ErrUnavailable},
 			"a broken line": {Hangup(), upstream.ErrUnavailable},
 		} {
-			fake := New(t)
-			fake.AddImage("app", "1", layer)
-			fake.Always("", c.fault)
-			r := reach(t, fake)
-			unknown := digest.FromString("unknown")
-			_, resolve := r.Resolve(ctx, "app", "1")
-			_, manifest := r.Manifest(ctx, "app", "1")
-			_, byDigest := r.Manifest(ctx, "app", unknown.String())
-			_, blobHead := r.ResolveBlob(ctx, "app", unknown)
-			_, blob := r.Blob(ctx, "app", unknown, 0, -1)
-			_, tags := r.Tags(ctx, "app", nil)
-			for method, err := range map[string]error{"Resolve": resolve, "Manifest": manifest, "Manifest by digest": byDigest, "ResolveBlob": blobHead, "Blob": blob, "Tags": tags} {
-				if !errors.Is(err, c.want) {
-					t.Errorf("%s of %s: %v, want %v", name, method, err, c.want)
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				fake := New(t)
+				fake.AddImage("app", "1", layer)
+				fake.Always("", c.fault)
+				r := reach(t, fake)
+				unknown := digest.FromString("unknown")
+				for method, ask := range map[string]func() error{
+					"Resolve":            func() error { _, err := r.Resolve(ctx, "app", "1"); return err },
+					"Manifest":           func() error { _, err := r.Manifest(ctx, "app", "1"); return err },
+					"Manifest by digest": func() error { _, err := r.Manifest(ctx, "app", unknown.String()); return err },
+					"ResolveBlob":        func() error { _, err := r.ResolveBlob(ctx, "app", unknown); return err },
+					"Blob":               func() error { _, err := r.Blob(ctx, "app", unknown, 0, -1); return err },
+					"Tags":               func() error { _, err := r.Tags(ctx, "app", nil); return err },
+				} {
+					if err := ask(); !errors.Is(err, c.want) {
+						t.Errorf("%s: %v, want %v", method, err, c.want)
+					}
 				}
-			}
+			})
 		}
 	})
 

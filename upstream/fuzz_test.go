@@ -1,0 +1,103 @@
+package upstream
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseChallenges(t *testing.T) {
+	for header, want := range map[string]challenge{
+		`Bearer realm="https://auth.docker.io/token",service="registry.docker.io"`: {"bearer", map[string]string{"realm": "https://auth.docker.io/token", "service": "registry.docker.io"}},
+		`Basic realm="x", Bearer realm="https://a/\"b",scope="a,b"`:                {"bearer", map[string]string{"realm": `https://a/"b`, "scope": "a,b"}},
+		`BASIC realm=plain`:        {"basic", map[string]string{"realm": "plain"}},
+		`Negotiate, Basic realm=x`: {"basic", map[string]string{"realm": "x"}},
+	} {
+		got, ok := chooseChallenge([]string{header})
+		if !ok || got.scheme != want.scheme || len(got.params) != len(want.params) {
+			t.Errorf("%s: got %+v, %v", header, got, ok)
+		}
+		for key, value := range want.params {
+			if got.params[key] != value {
+				t.Errorf("%s: %s is %q", header, key, got.params[key])
+			}
+		}
+	}
+	for _, header := range []string{"", "Negotiate", "Bearer", `realm="x"`} {
+		if got, ok := chooseChallenge([]string{header}); ok {
+			t.Errorf("%q: got %+v", header, got)
+		}
+	}
+}
+
+func FuzzChallenge(f *testing.F) {
+	for _, seed := range []string{`Bearer realm="https://a.b/c",service="d",scope="repository:x:pull"`, `Basic realm=x`, `Bearer realm="\`, `a=b, c`, `Bearer ,,, realm = "x"`, "Basic\trealm=\"\""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		for _, c := range parseChallenges(header) {
+			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) {
+				t.Errorf("%q: scheme %q", header, c.scheme)
+			}
+		}
+	})
+}
+
+func FuzzLink(f *testing.F) {
+	for _, seed := range []string{`</v2/x/tags/list?n=1&last=a>; rel="next"`, `<a>; rel=prev, <b>; rel=next`, `<`, `<>;rel="next"`, `<a>; rel="next`, `<http://[::1>; rel=next`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		target, ok := nextLink(header)
+		if ok && !strings.Contains(header, "<"+target+">") {
+			t.Errorf("%q: target %q", header, target)
+		}
+	})
+}
+
+func TestNextLink(t *testing.T) {
+	for header, want := range map[string]string{
+		`</v2/x?last=a>; rel="next"`:   "/v2/x?last=a",
+		`<a>; rel=prev, <b>; rel=next`: "b",
+		`<c>; title="x"; REL=NEXT`:     "c",
+		`<d,e>; rel="next"`:            "d,e",
+		`<f>; rel="last"`:              "",
+		`nothing`:                      "",
+	} {
+		if got, _ := nextLink(header); got != want {
+			t.Errorf("%s: got %q, want %q", header, got, want)
+		}
+	}
+}
+
+func FuzzContentRange(f *testing.F) {
+	for _, seed := range []string{"bytes 0-9/10", "bytes 5-9/*", "bytes */10", "bytes 9-0/10", "bytes 0-10/10", "bytes -1-2/3", "bytes 0-9223372036854775807/9223372036854775807"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		from, size, err := parseContentRange(header)
+		if err != nil {
+			if !errors.Is(err, ErrBadAnswer) {
+				t.Errorf("%q: %v", header, err)
+			}
+			return
+		}
+		if from < 0 || size >= 0 && from >= size {
+			t.Errorf("%q: from %d of %d", header, from, size)
+		}
+	})
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, seed := range []string{"7", "0", "-5", "99999999999", "Wed, 21 Oct 2099 07:28:00 GMT", "soon"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		got := retryAfter(&http.Response{Header: http.Header{"Retry-After": {header}}})
+		if got < time.Second || got > time.Hour {
+			t.Errorf("%q: %s", header, got)
+		}
+	})
+}

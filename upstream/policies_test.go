@@ -1,0 +1,394 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// told is a Registry within the process, for tests whose clock is synctest's.
+// It writes down what it is asked and answers what it is told.
+type told struct {
+	mu     sync.Mutex
+	asked  []string
+	answer func(ctx context.Context, n int) error // n counts from 1
+	closed int
+}
+
+func (r *told) ask(ctx context.Context, line string) error {
+	r.mu.Lock()
+	r.asked = append(r.asked, line)
+	n := len(r.asked)
+	r.mu.Unlock()
+	if r.answer == nil {
+		return nil
+	}
+	return r.answer(ctx, n)
+}
+
+func (r *told) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.asked)
+}
+
+type toldBody struct {
+	io.Reader
+	r *told
+}
+
+func (b toldBody) Close() error {
+	b.r.mu.Lock()
+	defer b.r.mu.Unlock()
+	b.r.closed++
+	return nil
+}
+
+func (r *told) content(ctx context.Context, line string) (Content, error) {
+	if err := r.ask(ctx, line); err != nil {
+		return Content{}, err
+	}
+	return Content{Body: toldBody{strings.NewReader("body"), r}, Size: 4}, nil
+}
+
+func (r *told) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
+	return Descriptor{MediaType: "resolved"}, r.ask(ctx, "resolve "+repo+" "+ref)
+}
+
+func (r *told) Manifest(ctx context.Context, repo, ref string) (Content, error) {
+	return r.content(ctx, "manifest "+repo+" "+ref)
+}
+
+func (r *told) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
+	return Descriptor{MediaType: "blob"}, r.ask(ctx, "resolve blob "+repo+" "+d.String())
+}
+
+func (r *told) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
+	return r.content(ctx, fmt.Sprintf("blob %s %s %d %d", repo, d, from, n))
+}
+
+func (r *told) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	return []Descriptor{{MediaType: "referrer"}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
+}
+
+func (r *told) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
+	return TagList{Tags: []string{"tag"}}, r.ask(ctx, "tags "+repo+" "+page.Encode())
+}
+
+func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
+	for name, wrap := range map[string]func(Registry) Registry{
+		"retry":   Retry,
+		"limit":   func(r Registry) Registry { return Limit(r, 1) },
+		"breaker": Breaker,
+		"fallback": func(r Registry) Registry {
+			return Fallback(r, &told{answer: func(context.Context, int) error { return ErrUnavailable }})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inner := &told{}
+			r := wrap(inner)
+			ctx := t.Context()
+			d := digest.FromString("x")
+			for range 2 { // twice, so that a place that is not given back shows
+				if got, err := r.Resolve(ctx, "repo", "ref"); err != nil || got.MediaType != "resolved" {
+					t.Errorf("Resolve: %v, %v", got, err)
+				}
+				if got, err := r.ResolveBlob(ctx, "repo", d); err != nil || got.MediaType != "blob" {
+					t.Errorf("ResolveBlob: %v, %v", got, err)
+				}
+				for _, get := range []func() (Content, error){
+					func() (Content, error) { return r.Manifest(ctx, "repo", "ref") },
+					func() (Content, error) { return r.Blob(ctx, "repo", d, 3, 4) },
+				} {
+					c, err := get()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if b, err := io.ReadAll(c.Body); string(b) != "body" || err != nil {
+						t.Errorf("the body is %q, %v", b, err)
+					}
+					c.Body.Close()
+				}
+				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got) != 1 {
+					t.Errorf("Referrers: %v, %v", got, err)
+				}
+				if got, err := r.Tags(ctx, "repo", url.Values{"n": {"5"}}); err != nil || len(got.Tags) != 1 {
+					t.Errorf("Tags: %v, %v", got, err)
+				}
+			}
+			once := []string{"resolve repo ref", "resolve blob repo " + d.String(), "manifest repo ref", "blob repo " + d.String() + " 3 4", "referrers repo " + d.String(), "tags repo n=5"}
+			if want := append(slices.Clone(once), once...); !slices.Equal(inner.asked, want) {
+				t.Errorf("asked %q, want %q", inner.asked, want)
+			}
+			if inner.closed != 4 {
+				t.Errorf("%d of 4 bodies were closed", inner.closed)
+			}
+		})
+	}
+}
+
+func TestRetry(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   error
+		tries int
+	}{
+		"an upstream that gives no answer is asked three times": {ErrUnavailable, 3},
+		"silence counts as no answer":                           {ErrTimeout, 3},
+		"a refused connection answers at once":                  {ErrRefused, 1},
+		"what is no registry's answer is not asked for again":   {ErrBadAnswer, 1},
+		"a no is a no":                      {ErrNotFound, 1},
+		"a refusal is a refusal":            {ErrDenied, 1},
+		"who limits the rate is left alone": {&RateLimitedError{RetryAfter: time.Second}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inner := &told{answer: func(context.Context, int) error { return c.err }}
+				began := time.Now()
+				_, err := Retry(inner).Resolve(t.Context(), "repo", "ref")
+				if !errors.Is(err, c.err) || inner.count() != c.tries {
+					t.Errorf("%v after %d tries", err, inner.count())
+				}
+				if took := time.Since(began); c.tries == 1 && took != 0 || took > 2*time.Second {
+					t.Errorf("it took %s", took)
+				}
+			})
+		})
+	}
+}
+
+func TestAllTriesTogetherStayUnderTwentySeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &told{answer: func(ctx context.Context, _ int) error {
+			select {
+			case <-time.After(10 * time.Second):
+				return ErrTimeout
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}}
+		began := time.Now()
+		_, err := Retry(silent).Manifest(t.Context(), "repo", "ref")
+		if took := time.Since(began); !errors.Is(err, ErrTimeout) || took >= 20*time.Second {
+			t.Errorf("%v after %s", err, took)
+		}
+	})
+}
+
+func TestABodyOutlivesTheBudgetOfItsTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var during context.Context
+		inner := &told{answer: func(ctx context.Context, _ int) error { during = ctx; return nil }}
+		c, err := Retry(inner).Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if during.Err() != nil {
+			t.Error("the request ended while its body was read")
+		}
+		c.Body.Close()
+		if during.Err() == nil {
+			t.Error("the request goes on after its body was closed")
+		}
+	})
+}
+
+func TestLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &told{}
+		r := Limit(inner, 3)
+		d := digest.FromString("x")
+		first, err := r.Blob(t.Context(), "repo", d, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := r.Blob(t.Context(), "repo", d, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Two of three places are for blobs: a third blob waits, a question does not.
+		third := make(chan error, 1)
+		go func() {
+			c, err := r.Blob(context.Background(), "repo", d, 0, -1)
+			if err == nil {
+				c.Body.Close()
+			}
+			third <- err
+		}()
+		synctest.Wait()
+		if inner.count() != 2 {
+			t.Errorf("%d blobs are under way", inner.count())
+		}
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+			t.Errorf("a question behind blobs: %v", err)
+		}
+		time.Sleep(time.Minute)
+		first.Body.Close()
+		if err := <-third; err != nil {
+			t.Errorf("the third blob: %v", err)
+		}
+		second.Body.Close()
+		// A question that gets no turn is a fast no.
+		var held []Content
+		for range 3 {
+			c, err := r.Manifest(t.Context(), "repo", "ref")
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, c)
+		}
+		began := time.Now()
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); !errors.Is(err, ErrUnavailable) || time.Since(began) != askWait {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		if _, err := r.Resolve(ctx, "repo", "ref"); !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that leaves: %v", err)
+		}
+		for _, c := range held {
+			c.Body.Close()
+		}
+	})
+}
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failing := true
+		inner := &told{answer: func(context.Context, int) error {
+			if failing {
+				return ErrUnavailable
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		ask := func() error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err }
+		for range breaksAfter {
+			_ = ask()
+		}
+		if err := ask(); !errors.Is(err, ErrUnavailable) || inner.count() != breaksAfter {
+			t.Errorf("open, it gave %v and asked %d times", err, inner.count())
+		}
+		time.Sleep(2 * firstRest)
+		_ = ask() // the one that tries fails, and it stays open
+		if err := ask(); err == nil || inner.count() != breaksAfter+1 {
+			t.Errorf("half open, it asked %d times, %v", inner.count(), err)
+		}
+		failing = false
+		time.Sleep(2 * longestRest)
+		for range 3 {
+			if err := ask(); err != nil {
+				t.Errorf("mended: %v", err)
+			}
+		}
+	})
+}
+
+func TestABreakerAnswersForARateLimitUntilItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &told{answer: func(_ context.Context, n int) error {
+			if n == 1 {
+				return &RateLimitedError{RetryAfter: 90 * time.Second}
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		_, _ = r.Resolve(t.Context(), "repo", "ref")
+		time.Sleep(30 * time.Second)
+		_, err := r.Manifest(t.Context(), "repo", "ref")
+		var limited *RateLimitedError
+		if !errors.As(err, &limited) || limited.RetryAfter != time.Minute || inner.count() != 1 {
+			t.Errorf("%v, asked %d times", err, inner.count())
+		}
+		time.Sleep(time.Minute)
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+			t.Errorf("after its time: %v", err)
+		}
+	})
+}
+
+func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &told{answer: func(ctx context.Context, n int) error {
+			switch {
+			case n <= breaksAfter:
+				return ErrUnavailable
+			case n == breaksAfter+1:
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		for range breaksAfter {
+			_, _ = r.Resolve(t.Context(), "repo", "ref")
+		}
+		time.Sleep(2 * firstRest)
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			_, _ = r.Resolve(ctx, "repo", "ref")
+		}()
+		synctest.Wait()
+		leave()
+		<-left
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+	})
+}
+
+func TestFallback(t *testing.T) {
+	answers := func(err error) *told { return &told{answer: func(context.Context, int) error { return err }} }
+	for name, c := range map[string]struct {
+		first, second error
+		want          error
+	}{
+		"the first that answers has the word":         {nil, ErrNotFound, nil},
+		"what the first does not have the second may": {ErrNotFound, nil, nil},
+		"an unavailable first is passed over":         {ErrUnavailable, nil, nil},
+		"the last one's no counts":                    {ErrUnavailable, ErrNotFound, ErrNotFound},
+		"a no before one that can't tell is no no":    {ErrNotFound, ErrUnavailable, ErrUnavailable},
+		"a denial of the last one is a denial":        {ErrUnavailable, ErrDenied, ErrDenied},
+		"nobody can tell":                             {ErrRefused, ErrTimeout, ErrTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Fallback(answers(c.first), answers(c.second)).Resolve(t.Context(), "repo", "ref")
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var q Quota
+		if q.Share() != 1 {
+			t.Error("a limit nobody told of is known")
+		}
+		q.Observe(200, 50, time.Hour)
+		if q.Share() != 0.25 {
+			t.Errorf("the share is %v", q.Share())
+		}
+		q.Observe(0, 0, 0) // an answer that tells nothing
+		if q.Share() != 0.25 {
+			t.Errorf("the share is %v", q.Share())
+		}
+		time.Sleep(2 * time.Hour)
+		if q.Share() != 1 {
+			t.Errorf("after its window the share is %v", q.Share())
+		}
+	})
+}
