@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -85,6 +84,11 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		s.options(&options)
 	}
 	puller := pull.New(options)
+	if store.Rebuilt() {
+		if _, err := puller.Reindex(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var handler http.Handler = proxy.New(proxy.Options{
 		Puller: puller, Logger: log,
 		Upstreams: []proxy.Upstream{
@@ -173,12 +177,4 @@ func (m *mirror) wantAsked(want ...string) {
 	if !slices.Equal(got, want) {
 		m.t.Errorf("the upstream was asked\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
-}
-
-func query(pairs ...string) string {
-	v := url.Values{}
-	for i := 0; i < len(pairs); i += 2 {
-		v.Add(pairs[i], pairs[i+1])
-	}
-	return "?" + v.Encode()
 }
