@@ -48,7 +48,7 @@ func (s *suite) startContainerd(t *testing.T, m *mirror, toolName string, hostsF
 	daemon := startProcess(t, c.dir, c.env, c.tool.program("containerd"), "--config", file,
 		"--root", filepath.Join(c.dir, "root"), "--state", filepath.Join(c.dir, "state"), "--address", c.socket())
 	daemon.waitReady(t, func() error {
-		_, _, err := try(t.Context(), c.env, c.tool.program("ctr"), "--address", c.socket(), "version")
+		_, _, err := try(t.Context(), "", c.env, c.tool.program("ctr"), "--address", c.socket(), "version")
 		return err
 	})
 	return c

@@ -26,7 +26,7 @@ func (s *suite) startDocker(t *testing.T, m *mirror) client {
 		"--pidfile", filepath.Join(d.dir, "pid"), "-H", d.host(),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "overlay2")
 	daemon.waitReady(t, func() error {
-		_, _, err := try(t.Context(), d.env, d.tool.program("docker"), "-H", d.host(), "version")
+		_, _, err := try(t.Context(), "", d.env, d.tool.program("docker"), "-H", d.host(), "version")
 		return err
 	})
 	return d

@@ -18,7 +18,7 @@ func TestRuntimesMoveOnWhereTheMirrorIsDown(t *testing.T) {
 		}
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
-			up := s.startUpstream(t)
+			up := s.startUpstream(t, s.store)
 			m := s.startMirror(t, up, time.Hour)
 			c := r.start(t, s, m)
 			m.stop(t)

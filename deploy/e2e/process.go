@@ -100,19 +100,19 @@ func (p *process) waitReady(t *testing.T, ready func() error) {
 // minutes, and returns what it wrote to standard output.
 func command(t *testing.T, env []string, program string, args ...string) string {
 	t.Helper()
-	stdout, stderr, err := try(t.Context(), env, program, args...)
+	stdout, stderr, err := try(t.Context(), "", env, program, args...)
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s%s", filepath.Base(program), strings.Join(args, " "), err, stdout, stderr)
 	}
 	return stdout
 }
 
-func try(ctx context.Context, env []string, program string, args ...string) (stdout, stderr string, err error) {
+func try(ctx context.Context, dir string, env []string, program string, args ...string) (stdout, stderr string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	var out, problems bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, &out, &problems
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &out, &problems
 	// Daemons that a client leaves behind must not hold up the wait for it.
 	cmd.WaitDelay = 5 * time.Second
 	err = cmd.Run()

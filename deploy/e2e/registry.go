@@ -2,14 +2,17 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
 )
 
 // distribution is distribution's registry, which speaks distribution-spec 1.0.
@@ -41,19 +44,39 @@ http: {addr: %q}
 // upstream is a registry behind a transcript of all it is asked.
 type upstream struct {
 	*transcript
-	registry *distribution
-	server   *http.Server
-	host     string
+	server *http.Server
+	host   string
+	end    func(t *testing.T) // ends the registry
 }
 
-func (s *suite) startUpstream(t *testing.T) *upstream {
+// registryKind is a registry that can be an upstream, with nothing in it.
+type registryKind struct {
+	name  string
+	start func(t *testing.T, s *suite) *upstream
+}
+
+// withoutAPI and withAPI are the two kinds there are, by what they know of
+// distribution-spec 1.1.
+var (
+	withoutAPI = registryKind{"distribution (1.0)", func(t *testing.T, s *suite) *upstream {
+		return s.startUpstream(t, s.folder(t))
+	}}
+	withAPI = registryKind{"go-containerregistry (1.1)", func(t *testing.T, s *suite) *upstream {
+		store := registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0)))
+		return s.serveUpstream(t, store, func(*testing.T) {})
+	}}
+)
+
+// startUpstream serves what distribution's registry keeps in the folder store.
+func (s *suite) startUpstream(t *testing.T, store string) *upstream {
 	t.Helper()
-	registry := s.startDistribution(t, s.store)
-	u := &upstream{
-		registry:   registry,
-		transcript: newTranscript(&url.URL{Scheme: "http", Host: registry.host}),
-		host:       "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
-	}
+	registry := s.startDistribution(t, store)
+	return s.serveUpstream(t, reverseProxy(registry.host), func(t *testing.T) { registry.process.end(t, syscall.SIGTERM) })
+}
+
+func (s *suite) serveUpstream(t *testing.T, registry http.Handler, end func(*testing.T)) *upstream {
+	t.Helper()
+	u := &upstream{transcript: &transcript{next: registry}, end: end, host: "127.0.0.1:" + strconv.Itoa(s.freePort(t))}
 	u.server = &http.Server{Handler: u.transcript}
 	l, err := net.Listen("tcp", u.host)
 	if err != nil {
@@ -67,7 +90,7 @@ func (s *suite) startUpstream(t *testing.T) *upstream {
 // stop ends the registry; from then on connections to it are refused.
 func (u *upstream) stop(t *testing.T) {
 	t.Helper()
-	u.registry.process.end(t, syscall.SIGTERM)
+	u.end(t)
 	if err := u.server.Close(); err != nil {
 		t.Error(err)
 	}

@@ -68,6 +68,16 @@ func (s *suite) tool(t *testing.T, name string) tool {
 	return found
 }
 
+// version is that of an installed tool, or of a library by its module's path.
+func (s *suite) version(t *testing.T, tool string) string {
+	t.Helper()
+	if !strings.Contains(tool, "/") {
+		return s.tool(t, tool).version
+	}
+	out := command(t, os.Environ(), "go", "list", "-m", "-f", "{{.Version}}", tool)
+	return strings.TrimPrefix(strings.TrimSpace(out), "v")
+}
+
 // folder is a new one, gone after the test with whatever was mounted in it.
 func (s *suite) folder(t *testing.T) string {
 	t.Helper()

@@ -30,18 +30,29 @@ type transcript struct {
 	next http.Handler
 
 	mu       sync.Mutex
+	refused  func(*http.Request) bool
 	requests []request
 }
 
-func newTranscript(registry *url.URL) *transcript {
-	return &transcript{next: &httputil.ReverseProxy{
+// reverseProxy leads to the registry of a host.
+func reverseProxy(host string) http.Handler {
+	registry := &url.URL{Scheme: "http", Host: host}
+	return &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(registry); r.Out.Host = r.In.Host },
 		FlushInterval: -1,
-	}}
+	}
+}
+
+// refuse answers 503 to the requests that which says, nil for none, in the
+// registry's place.
+func (s *transcript) refuse(which func(*http.Request) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = which
 }
 
 func (s *transcript) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	counted := &countedWriter{ResponseWriter: w}
+	counted := &countedWriter{ResponseWriter: w, status: http.StatusOK}
 	// Deferred, because the proxy panics when a client leaves.
 	defer func() {
 		s.mu.Lock()
@@ -51,6 +62,13 @@ func (s *transcript) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status: counted.status, bytes: counted.bytes,
 		})
 	}()
+	s.mu.Lock()
+	refused := s.refused
+	s.mu.Unlock()
+	if refused != nil && refused(r) {
+		http.Error(counted, "out of order", http.StatusServiceUnavailable)
+		return
+	}
 	s.next.ServeHTTP(counted, r)
 }
 
