@@ -61,6 +61,10 @@ func faultRows() []faultRow {
 		{name: "403", blob: upstreamtest.Status(http.StatusForbidden, "DENIED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "404", blob: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), blobSees: "404 BLOB_UNKNOWN", manifestSees: "404 MANIFEST_UNKNOWN"},
 		{name: "404, of the whole repository", blob: upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"), blobSees: "404 NAME_UNKNOWN", manifestSees: "404 NAME_UNKNOWN"},
+		{name: "405", blob: upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "405 to HEAD", setup: func(r *upstreamtest.Registry, _ *setup) {
+			r.Always("HEAD", upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"))
+		}, blobSees: sound, manifestSees: sound, kept: true},
 		{name: "429 with Retry-After: 7", blob: upstreamtest.RateLimited(7), blobSees: "429 TOOMANYREQUESTS, Retry-After: 7", manifestSees: "429 TOOMANYREQUESTS, Retry-After: 7"},
 		{name: "500", blob: upstreamtest.Status(http.StatusInternalServerError, "UNKNOWN"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "503", blob: upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
@@ -85,15 +89,51 @@ func faultRows() []faultRow {
 	}
 }
 
-// TestFaultTable lets an upstream fail in every way that is known, and holds
-// what clients see, what is kept and whether the next pull works against the
-// table; it writes the page that shows it.
+// TestFaultTable lets an upstream fail in every way that is known, holds what
+// clients see, what is kept and whether the next pull works against the table,
+// and holds the page that shows it.
 func TestFaultTable(t *testing.T) {
-	var mu sync.Mutex
-	var page []string
+	page := "# What happens when something fails\n\nWritten by `go test ./proxy -run TestFaultTable`.\n"
+	for _, section := range []struct {
+		name string
+		text func(t *testing.T) string
+	}{
+		{"content", contentFaults},
+		{"referrers", referrersFaults},
+	} {
+		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })
+	}
+	if !t.Failed() {
+		holdPage(t, filepath.Join("..", "FAULTS.md"), page)
+	}
+}
+
+// faultLines are lines of a table, in the order of their numbers.
+type faultLines struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *faultLines) add(number int, columns ...string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprintf("%04d| %s |\n", number, strings.Join(columns, " | ")))
+}
+
+func (l *faultLines) table(columns ...string) string {
+	slices.Sort(l.lines)
+	text := "| " + strings.Join(columns, " | ") + " |\n|" + strings.Repeat("---|", len(columns)) + "\n"
+	for _, line := range l.lines {
+		text += line[4:]
+	}
+	return text
+}
+
+func contentFaults(t *testing.T) string {
+	var lines faultLines
 	t.Run("rows", func(t *testing.T) {
 		for i, row := range faultRows() {
-			for _, target := range []string{"blob", "manifest"} {
+			for j, target := range []string{"blob", "manifest"} {
 				if row.only != "" && row.only != target {
 					continue
 				}
@@ -113,21 +153,13 @@ func TestFaultTable(t *testing.T) {
 					if mended == row.stays {
 						t.Error("the next pull does not work")
 					}
-					mu.Lock()
-					defer mu.Unlock()
-					page = append(page, fmt.Sprintf("%03d%s | %s | %s | %s | %s | %s |", i, "", row.name, target, sees, yes(kept), yes(mended)))
+					lines.add(2*i+j, row.name, target, sees, yes(kept), yes(mended))
 				})
 			}
 		}
 	})
-	slices.Sort(page)
-	var b strings.Builder
-	b.WriteString("# What happens when an upstream fails\n\nWritten by `go test ./proxy -run TestFaultTable`; nobody has pulled the content before.\n\n")
-	b.WriteString("| the upstream | for a | the client sees | kept | the next pull works |\n|---|---|---|---|---|\n")
-	for _, line := range page {
-		b.WriteString(line[3:] + "\n")
-	}
-	holdPage(t, filepath.Join("..", "FAULTS.md"), strings.ReplaceAll(b.String(), "\n |", "\n|"))
+	return "## Manifests and blobs\n\nNobody has pulled the content before.\n\n" +
+		lines.table("the upstream", "for a", "the client sees", "kept", "the next pull works")
 }
 
 // holdPage compares a generated page with the one in the repository, and

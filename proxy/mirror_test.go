@@ -44,6 +44,7 @@ type setup struct {
 	remote   func(*upstream.RemoteOptions)
 	options  func(*pull.Options)
 	wrap     func(http.Handler) http.Handler
+	once     bool // nothing is asked again
 }
 
 func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
@@ -66,6 +67,10 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var registry upstream.Registry = remote
+	if !s.once {
+		registry = upstream.Retry(registry)
+	}
 	store, err := disk.Open(s.dir, disk.Options{Journal: pull.Precious()})
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +81,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	options := pull.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(upstream.Retry(remote)), 32)}},
+		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
 		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 300 * time.Millisecond,
 		Logger: log,
 	}

@@ -109,3 +109,16 @@ func TestWhatWasPulledIsThereWithTheUpstreamUnplugged(t *testing.T) {
 		})
 	}
 }
+
+func TestAnUpstreamThatKnowsNoHEADIsAskedByGET(t *testing.T) {
+	fake := upstreamtest.New(t)
+	_, paths, _ := platforms(fake)
+	m := newMirror(t, fake, setup{options: func(o *pull.Options) { o.TagTTL = time.Nanosecond }})
+	m.pullAll(paths)
+	fake.Transcript()
+	fake.Always("HEAD", upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"))
+	if a := m.get("/v2/app/manifests/1"); a.status != http.StatusOK || a.header.Get("Warning") != "" {
+		t.Errorf("%d, warning %q", a.status, a.header.Get("Warning"))
+	}
+	m.wantAsked("HEAD manifests app 1", "GET manifests app 1")
+}

@@ -207,8 +207,12 @@ func (r *Remote) judge(a ask, resp *http.Response) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %s", ErrNameUnknown, said)
 	case status == http.StatusNotFound, status == http.StatusGone:
 		return nil, fmt.Errorf("%w: %s", ErrNotFound, said)
-	case status == http.StatusMethodNotAllowed, status == http.StatusNotImplemented:
-		return nil, fmt.Errorf("%w: %s", ErrUnsupported, said)
+	case a.kind == "tags" || a.method == http.MethodHead && a.kind == "manifest":
+		// Some have no list of tags, and some know no HEAD: a GET still tells.
+		// A registry that refuses the GET of content is none.
+		if status == http.StatusMethodNotAllowed || status == http.StatusNotImplemented {
+			return nil, fmt.Errorf("%w: %s", ErrUnsupported, said)
+		}
 	}
 	return nil, fmt.Errorf("%w: %s", ErrBadAnswer, said)
 }

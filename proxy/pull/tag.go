@@ -109,6 +109,8 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		switch {
 		case errors.Is(err, upstream.ErrNotFound):
 			return Manifest{}, p.tagGone(repo, tag, err)
+		case errors.Is(err, upstream.ErrUnsupported):
+			// It knows no HEAD: the GET below tells as well.
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:

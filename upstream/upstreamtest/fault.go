@@ -72,6 +72,14 @@ func HTML() Fault {
 	}
 }
 
+// Body answers 200 with a body that is not the registry's.
+func Body(mediaType string, body []byte) Fault {
+	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) {
+		w.Header().Set("Content-Type", mediaType)
+		_, _ = w.Write(body)
+	}
+}
+
 // Redirect answers 307 to a URL.
 func Redirect(to string) Fault {
 	return func(_ *Registry, w http.ResponseWriter, _ *http.Request, _ Request) {
