@@ -78,5 +78,10 @@ func measure(ctx context.Context, p programs, work string) error {
 			}
 		}
 	}
-	return writePage(filepath.Join(work, "RESULTS.md"), servers)
+	fmt.Fprintln(os.Stderr, "bench: referrers")
+	lookups, err := measureReferrers(ctx, p.entrepot, work)
+	if err != nil {
+		return fmt.Errorf("referrers: %w", err)
+	}
+	return writePage(filepath.Join(work, "RESULTS.md"), servers, lookups)
 }

@@ -17,7 +17,7 @@ const (
 	indexType      = ocispec.MediaTypeImageIndex
 	indexAlgorithm = digest.Canonical
 	// openedAtOnce is how many manifests one lookup opens side by side.
-	openedAtOnce = 16
+	openedAtOnce = 32
 )
 
 // listedByTag reads the referrers tag of subject (distribution-spec,
