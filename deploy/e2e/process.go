@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -132,15 +133,27 @@ func environment(home string, first ...string) []string {
 }
 
 // portsFrom lies below the ports that Linux gives to outgoing connections, so
-// that a port that is free now is still free after a restart.
-const portsFrom = 21000
+// that a port that is free now is still free after a restart. Suites that run
+// beside each other need ports of their own: ENTREPOT_E2E_PORTS is the first.
+func portsFrom(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("ENTREPOT_E2E_PORTS")
+	if text == "" {
+		return 21000
+	}
+	first, err := strconv.Atoi(text)
+	if err != nil || first < 1024 || first > 31000 {
+		t.Fatalf("ENTREPOT_E2E_PORTS=%s is not a port from 1024 to 31000", text)
+	}
+	return first
+}
 
 // freePort is a loopback port that nothing listens on and that no other call
 // returns.
 func (s *suite) freePort(t *testing.T) int {
 	t.Helper()
 	for {
-		port := int(s.ports.Add(1)) + portsFrom
+		port := int(s.ports.Add(1)) + portsFrom(t)
 		if port > 32000 {
 			t.Fatal("no free port")
 		}
