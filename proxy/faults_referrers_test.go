@@ -78,6 +78,8 @@ func cosignTag(subject ocispec.Descriptor) string {
 type referrersFault struct {
 	name  string
 	fault upstreamtest.Fault
+	// silent marks what a time limit has to end.
+	silent bool
 	// says that the upstream gave its word: what it does not list is not there.
 	says bool
 }
@@ -97,7 +99,7 @@ func referrersFaultList() []referrersFault {
 		{name: "5 MB of garbage", fault: upstreamtest.Body(ocispec.MediaTypeImageIndex, garbage)},
 		{name: "half an index", fault: upstreamtest.Body(ocispec.MediaTypeImageIndex, garbage[:40])},
 		{name: "a broken connection", fault: upstreamtest.Hangup()},
-		{name: "no headers", fault: upstreamtest.Silent()},
+		{name: "no headers", silent: true, fault: upstreamtest.Silent()},
 	}
 }
 
@@ -129,7 +131,7 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	}
 	fake := upstreamtest.New(t, options...)
 	subject, _ := fake.AddImage("app", "1", []byte("layer"))
-	s := setup{dir: t.TempDir(), once: true, options: func(o *pull.Options) {
+	s := setup{dir: t.TempDir(), once: true, silent: fault.silent, options: func(o *pull.Options) {
 		o.ReferrersTTL, o.TagTTL = time.Nanosecond, time.Nanosecond
 		o.Upstreams[0].CosignTags = source.by != nil
 	}}
@@ -190,6 +192,7 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	// What breaks is forgotten with the process; what is kept is not.
 	m.stop()
 	fake.Mend()
+	s.silent = false
 	again, mended := list(newMirror(t, fake, s))
 	for _, d := range all {
 		if !slices.Contains(mended, d.Digest.String()) {

@@ -28,6 +28,8 @@ type faultRow struct {
 	// only "blob" or "manifest" where the other makes no sense.
 	only string
 	auth upstreamtest.Auth
+	// silent marks what a time limit has to end.
+	silent bool
 	// stays marks what no mending upstream changes: the configuration has to.
 	stays bool
 }
@@ -50,8 +52,8 @@ func faultRows() []faultRow {
 		{name: "the body is cut, once", setup: sequence(upstreamtest.CutAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
 		{name: "the body is cut, once, and Range is unknown", setup: sequence(upstreamtest.NoRange(upstreamtest.CutAfter(size/2)), upstreamtest.NoRange(nil)), blobSees: sound, kept: true, only: "blob"},
 		{name: "the body is cut every time", blob: upstreamtest.CutAfter(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
-		{name: "the body stalls, once", setup: sequence(upstreamtest.StallAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
-		{name: "the body stalls every time", blob: upstreamtest.StallAfter(100), blobSees: broken, manifestSees: "504 UNAVAILABLE"},
+		{name: "the body stalls, once", silent: true, setup: sequence(upstreamtest.StallAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body stalls every time", silent: true, blob: upstreamtest.StallAfter(100), blobSees: broken, manifestSees: "504 UNAVAILABLE"},
 		{name: "one byte is wrong", blob: upstreamtest.Corrupt(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
 		{name: "the body is longer than its manifest says", blob: upstreamtest.Longer(10), blobSees: "502 UNAVAILABLE", only: "blob"},
 		{name: "the body is shorter than its manifest says", blob: upstreamtest.Shorter(10), blobSees: "502 UNAVAILABLE", only: "blob"},
@@ -73,7 +75,7 @@ func faultRows() []faultRow {
 		}, blobSees: sound, manifestSees: sound, kept: true},
 		{name: "200 with HTML", blob: upstreamtest.HTML(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "the connection breaks before the headers", blob: upstreamtest.Hangup(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
-		{name: "no headers come", blob: upstreamtest.Silent(), blobSees: "504 UNAVAILABLE", manifestSees: "504 UNAVAILABLE"},
+		{name: "no headers come", silent: true, blob: upstreamtest.Silent(), blobSees: "504 UNAVAILABLE", manifestSees: "504 UNAVAILABLE"},
 		{name: "redirects in a circle", blob: upstreamtest.RedirectLoop(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "a redirect to a link-local address", blob: upstreamtest.Redirect("http://169.254.169.254/latest"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "a redirect to another scheme", blob: upstreamtest.Redirect("file:///etc/passwd"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
@@ -174,6 +176,12 @@ func holdPage(t *testing.T, path, want string) {
 	got, err := os.ReadFile(path)
 	if err != nil || string(got) != want {
 		t.Errorf("%s is out of date (%v): run the test with ENTREPOT_WRITE_PAGES=1", path, err)
+		kept := strings.Split(string(got), "\n")
+		for line := range strings.SplitSeq(want, "\n") {
+			if !slices.Contains(kept, line) {
+				t.Log(line)
+			}
+		}
 	}
 }
 
@@ -189,7 +197,7 @@ func runFault(t *testing.T, row faultRow, target string) (sees string, kept, men
 	fake := upstreamtest.New(t, upstreamtest.WithAuth(row.auth))
 	layer := upstreamtest.Bytes(1, size)
 	manifest, m := fake.AddImage("app", "1", layer)
-	s := setup{dir: t.TempDir(), options: nil}
+	s := setup{dir: t.TempDir(), silent: row.silent}
 	path := "/v2/app/manifests/1"
 	digest := manifest.Digest
 	if target == "blob" {

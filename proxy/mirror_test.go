@@ -45,6 +45,7 @@ type setup struct {
 	options  func(*pull.Options)
 	wrap     func(http.Handler) http.Handler
 	once     bool // nothing is asked again
+	silent   bool // the upstream falls silent, and is not waited for long
 }
 
 func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
@@ -58,7 +59,10 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	log := slog.New(slog.DiscardHandler)
 	remoteOptions := upstream.RemoteOptions{
 		Name: "hub.test", Endpoint: s.endpoint,
-		Waits: upstream.Waits{Connect: 300 * time.Millisecond, Header: 300 * time.Millisecond, Silence: 300 * time.Millisecond},
+		Waits: upstream.Waits{Connect: 10 * time.Second, Header: 10 * time.Second, Silence: 10 * time.Second},
+	}
+	if s.silent {
+		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)
@@ -82,7 +86,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	options := pull.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
 		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
-		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 300 * time.Millisecond,
+		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 10 * time.Second,
 		Logger: log,
 	}
 	if s.options != nil {
