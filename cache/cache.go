@@ -58,6 +58,13 @@ type Blobs interface {
 	// error.
 	Delete(ctx context.Context, d Digest) error
 
+	// Verify reads the content with digest d, telling pace each number of
+	// bytes that it is about to read; pace may wait, and end it with an error.
+	// It returns the size in bytes, or ErrNotFound. Content that does not have
+	// the digest MUST be set aside, so that it is served no more, and reported
+	// as ErrMismatch.
+	Verify(ctx context.Context, d Digest, pace func(n int) error) (int64, error)
+
 	// Walk calls fn for every published digest with its size in bytes, in no
 	// particular order, until fn returns false or ctx ends. Content published
 	// or deleted meanwhile may be seen or missed.

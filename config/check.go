@@ -30,6 +30,7 @@ func (r *report) check(cfg *Config) {
 	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	r.checkChoice("log.format", cfg.Log.Format, "text", "json")
 	r.checkUpstreams(cfg)
+	r.checkPins(cfg)
 }
 
 func (r *report) checkCache(c Cache) {
@@ -45,6 +46,9 @@ func (r *report) checkCache(c Cache) {
 		r.add("cache.memory", "is a share", "write a size such as 256MiB")
 	case c.Memory.Bytes < leastMemory:
 		r.add("cache.memory", "is less than 1MiB", "write a size such as 256MiB")
+	}
+	if c.ScrubRate.Percent != 0 {
+		r.add("cache.scrub_rate", "is a share", "write how much is read in a second, such as 10MiB")
 	}
 }
 

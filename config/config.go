@@ -12,12 +12,14 @@ type Config struct {
 	// address of the machine, port 0 any free port.
 	Listen string `key:"listen"`
 	// Admin is the address for health, metrics and status, host:port.
-	Admin     string     `key:"admin"`
-	TLS       TLS        `key:"tls"`
-	Cache     Cache      `key:"cache"`
-	Freshness Freshness  `key:"freshness"`
-	Offline   bool       `key:"offline"` // true: no upstream is ever asked
-	Log       Log        `key:"log"`
+	Admin     string    `key:"admin"`
+	TLS       TLS       `key:"tls"`
+	Cache     Cache     `key:"cache"`
+	Freshness Freshness `key:"freshness"`
+	Offline   bool      `key:"offline"` // true: no upstream is ever asked
+	Log       Log       `key:"log"`
+	// Pins are patterns of images that stay, whole; see [ParsePin].
+	Pins      []string   `key:"pins"`
 	Upstreams []Upstream `key:"upstreams"`
 }
 
@@ -34,6 +36,9 @@ type Cache struct {
 	MaxSize Size   `key:"max_size"` // of everything kept on disk
 	MinFree Size   `key:"min_free"` // left free on the file system
 	Memory  Size   `key:"memory"`   // of small content kept in memory; never a share
+	// ScrubRate is how much a second the background scrub reads of what is
+	// kept; 0: there is none. Never a share.
+	ScrubRate Size `key:"scrub_rate"`
 }
 
 // Freshness says how long answers that can change are believed.

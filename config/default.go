@@ -30,7 +30,8 @@ func Default() Config {
 			NegativeTTL:  30 * time.Second,
 			MaxWait:      2 * time.Second,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Log:  Log{Level: "info", Format: "text"},
+		Pins: []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")

@@ -79,7 +79,8 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Freshness: Freshness{
 			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second,
 		},
-		Log: Log{Level: "info", Format: "text"},
+		Log:  Log{Level: "info", Format: "text"},
+		Pins: []string{},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
@@ -110,10 +111,11 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
 tls: {cert_file: CERT, key_file: KEY}
-cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB}
+cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB}
 freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms}
 offline: true
 log: {level: debug, format: json}
+pins: [ghcr.io/org/**]
 upstreams:
   - name: registry.example.com:5000
     endpoints: [http://parent:5000/v2/registry.example.com, https://registry.example.com:5000]
@@ -208,7 +210,7 @@ func configOf(t *testing.T, cfg Config, origins Origins) string {
 	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:20" {
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:21" {
 		t.Errorf("origin of max_requests: got %q", got)
 	}
 	return string(shown.Config)
@@ -348,7 +350,7 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 	certificate, key := selfSigned(t)
 	values := map[string]string{
 		"listen": "[::1]:0", "admin": "localhost:9", "tls.cert_file": certificate, "tls.key_file": key,
-		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB",
+		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB",
 		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
 		"offline": "true", "log.level": "error", "log.format": "json",
 	}

@@ -28,7 +28,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a value where a list belongs", "c.yaml", "upstreams:\n- name: a.b\n  aliases: c.d\n", "c.yaml:3: upstreams[0].aliases: is a single value, must be a list; write [c.d]"},
 		{"a table where the list of upstreams belongs", "c.yaml", "upstreams:\n  ghcr.io: {}\n", "c.yaml:2: upstreams: is a table of keys, must be a list; write a list of tables, each with its name"},
 		{"names where upstreams belong", "c.json", "{\"upstreams\":\n [{\"name\":\"a.b\"},\n \"ghcr.io\"]}", "c.json:3: upstreams[1]: is a single value, must be a table of keys; known here: name, endpoints, aliases, hosts, default, credentials, tls, trusted_realms, allow_private_redirects, allow, deny, max_requests, immutable_tags, referrers"},
-		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, tls, cache, freshness, offline, log, upstreams"},
+		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, tls, cache, freshness, offline, log, pins, upstreams"},
 		{"a file that is not YAML", "c.yaml", "a: 1\nb: [\n", "c.yaml:2: not YAML: did not find expected node content"},
 		{"two documents", "c.yaml", "offline: true\n---\noffline: true\n", "c.yaml:2: a second document; keep one document in a file"},
 		{"aliases without end", "c.yaml", "a: &a [*a]\n", "c.yaml: holds too many values; write out its aliases"},
@@ -67,6 +67,9 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
 
+		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
+		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
+		{"a pin of nobody's", "c.yaml", "pins: [docker.oi/library/alpine]\n", "c.yaml:1: pins[0]: no upstream is called \"docker.oi\"; did you mean docker.io?"},
 		{"no upstream", "c.yaml", "upstreams: []\n", "c.yaml:1: upstreams: is empty: there is nothing to pull from; name an upstream, or leave the key out for the public registries"},
 		{"an upstream without a name", "c.yaml", "upstreams: [{default: true}]\n", "c.yaml:1: upstreams[0].name: is missing; write what clients call the registry, such as ghcr.io"},
 		{"a name in capitals", "c.yaml", "upstreams: [{name: GHCR.io}]\n", "c.yaml:1: upstreams[0].name: \"GHCR.io\" is not a host in lower case; did you mean ghcr.io?"},

@@ -151,7 +151,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 	m.Bypassed("ghcr.io")
 	m.Upstream("ghcr.io", "manifest", "HEAD", 200)
 	m.Upstream("ghcr.io", "blob", "GET", 0)
-	admin := httptest.NewServer(Admin(m, func() error { return nil }))
+	admin := httptest.NewServer(Admin(m, nil, func() error { return nil }))
 	defer admin.Close()
 	resp, err := http.Get(admin.URL + "/metrics")
 	if err != nil {
@@ -192,7 +192,7 @@ func TestAdminTellsHealthAndReadiness(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stopping error
-	admin := Admin(m, func() error { return stopping })
+	admin := Admin(m, nil, func() error { return stopping })
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, httptest.NewRequest(method, path, nil))

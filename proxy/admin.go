@@ -6,7 +6,7 @@ import (
 
 // Admin answers on the admin address: nothing of it is on the clients' port.
 // Ready says whether requests can be answered; an error says why not.
-func Admin(m *Metrics, ready func() error) http.Handler {
+func Admin(m *Metrics, k Keeper, ready func() error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -17,7 +17,9 @@ func Admin(m *Metrics, ready func() error) http.Handler {
 		plain(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", m.Handler())
-	return mux
+	adminCache(mux, k)
+	// No web page that somebody looks at on this machine may purge anything.
+	return http.NewCrossOriginProtection().Handler(mux)
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -31,6 +31,8 @@ type Metrics struct {
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
 	bypassed  metric.Int64Counter
+	evicted   metric.Int64Counter
+	kept      metric.Int64Gauge
 	// sets are the labels that have been seen, by their values: to put them
 	// together costs more than to count.
 	sets sync.Map // labels → metric.MeasurementOption
@@ -60,6 +62,7 @@ func NewMetrics() (*Metrics, error) {
 		{&m.sent, "entrepot.client", "Bytes of bodies sent to clients.", "By"},
 		{&m.received, "entrepot.upstream", "Bytes of bodies received from upstreams.", "By"},
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
+		{&m.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
 		{&m.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
@@ -69,6 +72,9 @@ func NewMetrics() (*Metrics, error) {
 	}
 	if m.flights, err = meter.Int64UpDownCounter("entrepot.flights", metric.WithDescription("Downloads of blobs under way.")); err != nil {
 		return nil, fmt.Errorf("metric entrepot.flights: %w", err)
+	}
+	if m.kept, err = meter.Int64Gauge("entrepot.cache", metric.WithDescription("Bytes that are kept."), metric.WithUnit("By")); err != nil {
+		return nil, fmt.Errorf("metric entrepot.cache: %w", err)
 	}
 	m.Flights(0) // shown from the start
 	m.seconds, err = meter.Float64Histogram("entrepot.request.duration", metric.WithUnit("s"),
@@ -92,6 +98,12 @@ func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64
 func (m *Metrics) Received(upstream string, bytes int64) {
 	m.received.Add(context.Background(), bytes, m.set(labels{upstream: upstream}))
 }
+
+// Evicted notes bytes that made room.
+func (m *Metrics) Evicted(bytes int64) { m.evicted.Add(context.Background(), bytes) }
+
+// Kept notes how many bytes are kept now.
+func (m *Metrics) Kept(bytes int64) { m.kept.Record(context.Background(), bytes) }
 
 // Bypassed notes content that could not be kept.
 func (m *Metrics) Bypassed(upstream string) {

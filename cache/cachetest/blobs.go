@@ -28,6 +28,7 @@ func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run("a blob is read at many offsets at once", testConcurrentReadAt)
 	run("a deleted blob is not found, and whoever reads it finishes", testDelete)
 	run("deleting what is not there is no error", testDeleteAbsent)
+	run("sound content is verified, at the pace that is given", testVerify)
 	run("a walk ends when it is told to", testWalkStops)
 	run("a walk ends with its context", testWalkContext)
 	t.Run("draft", func(t *testing.T) { drafts(t, open) })
@@ -36,6 +37,26 @@ func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 func testNeverPublished(t *testing.T, blobs cache.Blobs) {
 	_, want := content(1, 10)
 	wantAbsent(t, blobs, want.Digest)
+}
+
+func testVerify(t *testing.T, blobs cache.Blobs) {
+	b, want := content(7, 700_000)
+	publish(t, blobs, want, b)
+	read := 0
+	size, err := blobs.Verify(t.Context(), want.Digest, func(n int) error { read += n; return nil })
+	if err != nil || size != want.Size || int64(read) != want.Size {
+		t.Errorf("Verify = %d, %v, after a pace of %d bytes; the content has %d", size, err, read, want.Size)
+	}
+	wantHeld(t, blobs, want.Digest, b)
+	enough := errors.New("enough")
+	if _, err := blobs.Verify(t.Context(), want.Digest, func(int) error { return enough }); !errors.Is(err, enough) {
+		t.Errorf("Verify that is ended by its pace: %v", err)
+	}
+	wantHeld(t, blobs, want.Digest, b)
+	_, other := content(8, 10)
+	if _, err := blobs.Verify(t.Context(), other.Digest, func(int) error { return nil }); !errors.Is(err, cache.ErrNotFound) {
+		t.Errorf("Verify of what is not there: %v, want ErrNotFound", err)
+	}
 }
 
 func testPublished(t *testing.T, blobs cache.Blobs) {

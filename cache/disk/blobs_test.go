@@ -429,3 +429,27 @@ func list(t *testing.T, folder string) (names []string) {
 	}
 	return names
 }
+
+func TestContentThatFailsItsDigestIsSetAsideByVerify(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir, Options{}).blobs
+	d := publish(t, b, "good", 600_000)
+	path, _ := b.place(d)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt([]byte("bad"), 300_000); err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if _, err := b.Verify(t.Context(), d, func(int) error { return nil }); !errors.Is(err, cache.ErrMismatch) {
+		t.Errorf("Verify of damaged content: %v, want ErrMismatch", err)
+	}
+	if _, err := b.Stat(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
+		t.Errorf("Stat of what was set aside: %v, want ErrNotFound", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "damaged", d.Encoded())); err != nil {
+		t.Errorf("the damaged file was not set aside: %v", err)
+	}
+}

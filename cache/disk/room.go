@@ -56,9 +56,16 @@ func (b *blobs) free() (int64, error) {
 	if b.faults.free != nil {
 		return b.faults.free()
 	}
+	_, free, err := Space(b.drafts)
+	return free, err
+}
+
+// Space is the size of the file system that a folder is on, and what of it
+// this user may still write, in bytes.
+func Space(folder string) (total, free int64, err error) {
 	var stat unix.Statfs_t
-	if err := unix.Statfs(b.drafts, &stat); err != nil {
-		return 0, fmt.Errorf("free room: %w", err)
+	if err := unix.Statfs(folder, &stat); err != nil {
+		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
 	}
-	return int64(stat.Bavail) * int64(stat.Bsize), nil
+	return int64(stat.Blocks) * stat.Bsize, int64(stat.Bavail) * stat.Bsize, nil
 }

@@ -63,8 +63,8 @@ func (c *Content) Put(d cache.Digest, content []byte) {
 	c.kept.Set(string(d), content, int64(len(content))+contentOverhead)
 }
 
-// Del forgets the content of d.
-func (c *Content) Del(d cache.Digest) { c.kept.Del(string(d)) }
+// Delete forgets the content of d.
+func (c *Content) Delete(d cache.Digest) { c.kept.Del(string(d)) }
 
 // Settle waits until every Put that returned before is kept or refused.
 func (c *Content) Settle() { c.kept.Wait() }

@@ -33,7 +33,7 @@ func TestContent(t *testing.T) {
 		if b, ok := c.Get(d); !ok || string(b) != "content" {
 			t.Errorf("Get = %q, %t", b, ok)
 		}
-		c.Del(d)
+		c.Delete(d)
 		c.Settle()
 		if b, ok := c.Get(d); ok {
 			t.Errorf("Get after Del = %q", b)
@@ -77,7 +77,7 @@ func TestContent(t *testing.T) {
 		if _, ok := c.Get(d); ok {
 			t.Error("it was kept")
 		}
-		c.Del(d)
+		c.Delete(d)
 	})
 }
 

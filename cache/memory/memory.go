@@ -36,3 +36,7 @@ func (c *Cache) Blobs() cache.Blobs { return c.blobs }
 
 // Records are the records of the cache.
 func (c *Cache) Records() cache.Records { return c.records }
+
+// Damage turns a bit over in content that is kept and not empty, as a disk may:
+// it is for tests.
+func (c *Cache) Damage(d cache.Digest) { c.blobs.damage(d) }

@@ -34,6 +34,7 @@ cache:
   max_size: 50GiB # default
   min_free: 1GiB # default
   memory: 256MiB # default
+  scrub_rate: 0 # default
 freshness:
   tag_ttl: 1m30s # env ENTREPOT_FRESHNESS_TAG_TTL
   referrers_ttl: 5m # default
@@ -43,6 +44,7 @@ offline: false # default
 log:
   level: info # default
   format: text # default
+pins: [] # default
 upstreams:
   - name: ghcr.io # c.yaml:3
     endpoints: ['https://ghcr.io'] # default

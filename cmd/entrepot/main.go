@@ -67,7 +67,7 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(wrongFlag)
-	root.AddCommand(newServe(), newHosts(), newConfig(), newVersion())
+	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newScrub(), newVersion())
 	return root
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -47,36 +48,15 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer admin.Close()
 
-	store, err := disk.Open(cfg.Cache.Dir, disk.Options{Log: log, Journal: pull.Precious()})
+	puller, closeCache, err := openCache(cfg, metrics, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
-	if err != nil {
-		return err
-	}
-	defer content.Close()
-	upstreams, err := registries(cfg, metrics)
-	if err != nil {
-		return err
-	}
-	puller := pull.New(pull.Options{
-		Blobs: store.Blobs(), Records: store.Records(), Memory: content, Upstreams: upstreams,
-		TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
-		NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait,
-		Offline: cfg.Offline, Logger: log,
-		Events: pull.Events{Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed},
-	})
-	defer puller.Close()
-	if store.Rebuilt() {
-		manifests, err := puller.Reindex()
-		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
-	}
+	defer func() { err = errors.Join(err, closeCache()) }()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics}), log)
 	var stopping atomic.Bool
-	back := proxy.HTTPServer(proxy.Admin(metrics, func() error {
+	back := proxy.HTTPServer(proxy.Admin(metrics, puller, func() error {
 		if stopping.Load() {
 			return errors.New("stopping")
 		}
@@ -108,6 +88,76 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	back.Close()
 	return err
+}
+
+// openCache opens the cache folder with the rules of pulling through over it.
+// It returns cache.ErrLocked where another process has the folder.
+func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *pull.Puller, closeCache func() error, err error) {
+	upstreams, err := registries(cfg, metrics)
+	if err != nil {
+		return nil, nil, err
+	}
+	bounds, err := room(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := disk.Open(cfg.Cache.Dir, disk.Options{Log: log, MinFree: bounds.MinFree, Journal: pull.Precious()})
+	if err != nil {
+		return nil, nil, err
+	}
+	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	puller := pull.New(pull.Options{
+		Blobs: store.Blobs(), Records: store.Records(), Memory: content, Upstreams: upstreams,
+		TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
+		NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait,
+		Room: bounds, Pins: exactPins(cfg), ScrubRate: cfg.Cache.ScrubRate.Bytes,
+		Offline: cfg.Offline, Logger: log,
+		Events: pull.Events{
+			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Kept: metrics.Kept,
+		},
+	})
+	if store.Rebuilt() {
+		manifests, err := puller.Reindex()
+		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
+	}
+	return puller, func() error {
+		puller.Close()
+		content.Close()
+		return store.Close()
+	}, nil
+}
+
+// room is what the configuration's bounds mean on the file system. They may be
+// shares of it. The folder itself may not be there yet, and need not be, to
+// know that.
+func room(cfg config.Config) (pull.Room, error) {
+	total, _, err := disk.Space(existing(cfg.Cache.Dir))
+	if err != nil {
+		return pull.Room{}, err
+	}
+	return pull.Room{
+		MaxBytes: cfg.Cache.MaxSize.Of(total),
+		MinFree:  cfg.Cache.MinFree.Of(total),
+		Free: func() (int64, error) {
+			_, free, err := disk.Space(cfg.Cache.Dir)
+			return free, err
+		},
+		Pinned: pinned(cfg),
+	}, nil
+}
+
+// existing is a folder, or the nearest above it that is there.
+func existing(folder string) string {
+	for {
+		above := filepath.Dir(folder)
+		if _, err := os.Stat(folder); err == nil || above == folder {
+			return folder
+		}
+		folder = above
+	}
 }
 
 // serve answers on l until the server is told to stop.

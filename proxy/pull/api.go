@@ -24,6 +24,8 @@ type Descriptor = ocispec.Descriptor
 var (
 	// ErrForbidden: the configuration does not let this repository through.
 	ErrForbidden = errors.New("the configuration does not allow this repository")
+	// ErrBusy: more downloads are under way than a mirror can look after.
+	ErrBusy = fmt.Errorf("%w: too many downloads are under way", upstream.ErrUnavailable)
 	// ErrOffline: nothing is kept, and the configuration forbids asking.
 	ErrOffline = fmt.Errorf("%w: this mirror is offline and keeps no copy", upstream.ErrUnavailable)
 )

@@ -133,7 +133,10 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if p.opts.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, started := p.fly(u, repo, want)
+	f, started, err := p.fly(u, repo, want)
+	if err != nil {
+		return nil, err
+	}
 	if f == nil { // landed since we looked
 		return p.Blob(ctx, repo, want.Digest)
 	}

@@ -23,6 +23,10 @@ const (
 	worthwhile = 128 << 10
 	// copyBuffer is the size of one read from an upstream, in bytes.
 	copyBuffer = 128 << 10
+	// maxFlights is how many downloads may be under way or wait for their turn.
+	maxFlights = 1024
+	// maxUnsized is how many bytes a blob may have whose size nobody told.
+	maxUnsized = 16 << 30
 )
 
 // A flight is the one download of a blob that any number of readers follow.
@@ -40,6 +44,7 @@ type flight struct {
 	size    int64 // of the whole blob, -1 while unknown
 	written int64 // bytes taken from the upstream
 	store   *spool
+	over    chan struct{} // closed when nothing more will happen
 }
 
 type flightState int
@@ -78,28 +83,31 @@ func (h *hangar) remove(f *flight) {
 // fly joins the flight for want or starts one through repo; started says
 // which. The caller holds the flight's store and releases it. A nil flight
 // means that the blob has landed on disk meanwhile.
-func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, started bool) {
+func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, started bool, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
 	if f := p.flights.byDigest[want.Digest]; f != nil {
 		f.store.hold()
-		return f, false
+		return f, false, nil
 	}
 	// A flight leaves the hangar after its blob is published: without this
 	// look, the last to miss it would download again.
 	if _, err := p.opts.Blobs.Stat(p.ctx, want.Digest); err == nil {
-		return nil, false
+		return nil, false, nil
+	}
+	if len(p.flights.byDigest) >= maxFlights {
+		return nil, false, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrBusy)
 	}
 	f = p.newFlight(repo, want, true)
 	f.store.hold()
 	p.flights.byDigest[want.Digest] = f
 	p.launch(u, f)
-	return f, true
+	return f, true, nil
 }
 
 // newFlight prepares a flight. One that is not kept goes without the disk.
 func (p *Puller) newFlight(repo Repository, want Descriptor, keep bool) *flight {
-	f := &flight{digest: want.Digest, repo: repo, size: want.Size}
+	f := &flight{digest: want.Digest, repo: repo, size: want.Size, over: make(chan struct{})}
 	var draft cache.Draft
 	if keep {
 		var err error
@@ -118,8 +126,12 @@ func (p *Puller) launch(u Upstream, f *flight) {
 	go func() {
 		defer p.work.Done()
 		defer tell(p.opts.Events.Flights, -1)
+		defer close(f.over)
 		defer f.store.release() // after the removal: whoever finds a flight can hold it
 		defer p.flights.remove(f)
+		expected := max(f.size, 0)
+		p.evictor.expect(expected)
+		defer p.evictor.expect(-expected)
 		p.download(u, f)
 	}()
 }
@@ -142,13 +154,22 @@ func (p *Puller) download(u Upstream, f *flight) {
 		return
 	}
 	f.land()
-	if err := f.store.commit(); err != nil {
+	if err := p.publish(f); err != nil {
 		p.bypass(f, err)
-		return
 	}
-	if !f.store.left {
-		p.evictor.grew(f.size)
+}
+
+// publish keeps a proven blob, once there is room for it. No client waits.
+func (p *Puller) publish(f *flight) error {
+	if f.store.left {
+		return nil // it has lost its disk, and was told of already
 	}
+	if err := p.evictor.admit(p.ctx, f.size); err != nil {
+		return err
+	}
+	err := f.store.commit()
+	p.evictor.settle(f.size, err == nil)
+	return err
 }
 
 // bypass notes that a blob is passed on without being kept.
@@ -230,7 +251,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 		n, err := content.Body.Read(buf)
 		if n > 0 {
 			tell2(p.opts.Events.Received, u.Name, int64(n))
-			if err := p.take(f, buf[:n]); err != nil {
+			if err := p.append(f, buf[:n]); err != nil {
 				return err
 			}
 		}
@@ -275,10 +296,13 @@ func (f *flight) announce(c upstream.Content) error {
 	return nil
 }
 
-// take appends b to the flight.
-func (p *Puller) take(f *flight, b []byte) error {
+// append adds b to the flight.
+func (p *Puller) append(f *flight, b []byte) error {
 	if f.size >= 0 && f.written+int64(len(b)) > f.size {
 		return fmt.Errorf("%w: more than the %d bytes of the blob", upstream.ErrBadAnswer, f.size)
+	}
+	if f.size < 0 && f.written+int64(len(b)) > maxUnsized {
+		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, int64(maxUnsized))
 	}
 	if err := f.store.write(p.ctx, b); err != nil {
 		if !errors.Is(err, cache.ErrFull) {
@@ -383,13 +407,13 @@ func (f *flight) known(ctx context.Context) (int64, error) {
 }
 
 // depart is fly for a client whose first flight failed before its first byte.
-func (p *Puller) depart(u Upstream, repo Repository, want Descriptor) (*flight, bool) {
-	if f, started := p.fly(u, repo, want); f != nil {
-		return f, started
+func (p *Puller) depart(u Upstream, repo Repository, want Descriptor) (*flight, bool, error) {
+	if f, started, err := p.fly(u, repo, want); f != nil || err != nil {
+		return f, started, err
 	}
 	// It landed in the moment between: rare enough to fetch it once more.
 	f := p.newFlight(repo, want, true)
 	f.store.hold()
 	p.launch(u, f)
-	return f, true
+	return f, true, nil
 }

@@ -57,8 +57,12 @@ func (b *inFlight) WriteRange(ctx context.Context, w io.Writer, off, n int64) (i
 		return b.alone(ctx, w, off, n)
 	case !b.started && b.f.repo != b.repo:
 		// The flight failed on another repository's credentials or contents.
+		f, started, err := b.p.depart(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size})
+		if err != nil {
+			return 0, err
+		}
 		b.f.store.release()
-		b.f, b.started = b.p.depart(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size})
+		b.f, b.started = f, started
 		return b.follow(ctx, w, off, n)
 	}
 	return 0, err

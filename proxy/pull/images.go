@@ -2,11 +2,16 @@ package pull
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"slices"
+	"strings"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// image is what is kept or evicted as one: a manifest that no index here
-// names, with its children, its referrers, and the blobs they name.
+// image is what is kept or removed as one: a manifest that nothing here keeps,
+// with its children, what hangs on it, and the blobs they name.
 type image struct {
 	root *keptNode
 	use  int64
@@ -19,6 +24,8 @@ type keptNode struct {
 	rec       manifestRecord
 	use       int64
 	tags      []string
+	named     bool // by a tag of its own, which is no referrers tag
+	pinned    bool
 	parents   int // indexes and subjects that keep it here
 	children  []*keptNode
 	referrers []*keptNode
@@ -27,13 +34,94 @@ type keptNode struct {
 
 func (n *keptNode) key() string { return recordKey(n.repo, n.digest.String()) }
 
+// kept says that an index or a subject needs it.
+func (n *keptNode) kept() bool { return n.parents > 0 }
+
 // warehouse is a picture of everything that is kept, taken at one moment.
 type warehouse struct {
 	nodes map[string]*keptNode
 	sizes map[Digest]int64 // of what lies on disk, in bytes
 	refs  map[Digest]int   // manifests that need it: naming it, or being it
 	held  map[string]int   // the same by repository and digest
+	uses  *uses
 	total int64
+}
+
+// picture reads everything that is kept, and lets manifests that come
+// meanwhile save what they name, until done is called.
+func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err error) {
+	e := p.evictor
+	e.mu.Lock()
+	e.since = make(map[Digest]bool)
+	e.mu.Unlock()
+	done = func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.since = nil
+	}
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	p.uses.flush()
+	w = &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, uses: &p.uses}
+	err = e.count(func() (int64, error) {
+		err := p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
+			w.sizes[d] = size
+			w.total += size
+			return true
+		})
+		return w.total, err
+	})
+	if err == nil {
+		err = p.readNodes(w)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for key, n := range w.nodes {
+		n.use = p.uses.last(key)
+		n.pinned = p.pinned(n)
+	}
+	w.link()
+	return w, done, nil
+}
+
+func (p *Puller) readNodes(w *warehouse) error {
+	err := p.opts.Records.Scan(bucketManifest, "", func(key string, value []byte) bool {
+		n := &keptNode{}
+		var digest string
+		var ok bool
+		if n.repo, digest, ok = splitKey(key); ok && json.Unmarshal(value, &n.rec) == nil {
+			n.digest = Digest(digest)
+			w.nodes[key] = n
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return p.opts.Records.Scan(bucketTag, "", func(key string, value []byte) bool {
+		var rec tagRecord
+		repo, tag, ok := splitKey(key)
+		if !ok || json.Unmarshal(value, &rec) != nil {
+			return true
+		}
+		if n := w.nodes[recordKey(repo, rec.Descriptor.Digest.String())]; n != nil {
+			n.tags = append(n.tags, tag)
+		}
+		return true
+	})
+}
+
+// splitKey takes apart what recordKey joined.
+func splitKey(key string) (repo Repository, last string, ok bool) {
+	parts := strings.SplitN(key, "\x00", 3)
+	if len(parts) != 3 {
+		return Repository{}, "", false
+	}
+	return Repository{parts[0], parts[1]}, parts[2], true
 }
 
 func (w *warehouse) need(n *keptNode, by int) {
@@ -44,9 +132,9 @@ func (w *warehouse) need(n *keptNode, by int) {
 	}
 }
 
-// link makes parents of those who keep others: an index its children, a
-// subject its referrers, whether a manifest or a referrers tag names it.
-func (w *warehouse) link(subjectOfTag func(string) (Digest, bool)) {
+// link makes parents of those who keep others: an index of its children, a
+// subject of what refers to it, whether by its own word or by a tag's.
+func (w *warehouse) link() {
 	for _, n := range w.nodes {
 		w.need(n, 1)
 		for _, c := range n.rec.Children {
@@ -59,8 +147,11 @@ func (w *warehouse) link(subjectOfTag func(string) (Digest, bool)) {
 	for _, n := range w.nodes {
 		subjects := []Digest{n.rec.Subject}
 		for _, tag := range n.tags {
-			if subject, ok := subjectOfTag(tag); ok {
+			stem, _, _ := strings.Cut(tag, ".") // cosign's have an ending
+			if subject, ok := referrers.SubjectOf(stem); ok {
 				subjects = append(subjects, subject)
+			} else {
+				n.named = true
 			}
 		}
 		for _, s := range subjects {
@@ -72,26 +163,26 @@ func (w *warehouse) link(subjectOfTag func(string) (Digest, bool)) {
 	}
 }
 
-// images are the roots, least recently used first. A manifest in a circle of
-// subjects is a root where nothing else would reach it.
+// images are the roots, least recently used first: whatever nothing keeps, and
+// whatever has a name or a pin of its own. A manifest in a circle of subjects
+// is a root where nothing else would reach it.
 func (w *warehouse) images() []image {
 	reached := make(map[*keptNode]bool)
-	var roots []*keptNode
+	var all []image
+	root := func(n *keptNode) {
+		all = append(all, image{root: n, use: w.lastUse(n)})
+		n.reach(reached)
+	}
 	for _, n := range w.nodes {
-		if n.parents == 0 {
-			roots = append(roots, n)
-			n.reach(reached)
+		if !n.kept() || n.named || n.pinned {
+			root(n)
 		}
 	}
 	for _, n := range w.nodes {
 		if !reached[n] {
-			roots = append(roots, n)
-			n.reach(reached)
+			n.parents = 0
+			root(n)
 		}
-	}
-	all := make([]image, 0, len(roots))
-	for _, n := range roots {
-		all = append(all, image{root: n, use: n.lastUse()})
 	}
 	slices.SortFunc(all, func(a, b image) int {
 		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.root.key(), b.root.key()))
@@ -99,55 +190,107 @@ func (w *warehouse) images() []image {
 	return all
 }
 
+// reach notes everything that goes with a manifest. Indexes may be nested as
+// deep as anyone likes, so nothing here calls itself.
 func (n *keptNode) reach(seen map[*keptNode]bool) {
-	if seen[n] {
-		return
-	}
-	seen[n] = true
-	for _, next := range n.children {
-		next.reach(seen)
-	}
-	for _, next := range n.referrers {
-		next.reach(seen)
+	for queue := []*keptNode{n}; len(queue) > 0; queue = queue[1:] {
+		if next := queue[0]; !seen[next] {
+			seen[next] = true
+			queue = append(append(queue, next.children...), next.referrers...)
+		}
 	}
 }
 
-// lastUse of an image is its own, or that of a child that is nobody else's.
-func (n *keptNode) lastUse() int64 {
-	use := n.use
-	for _, c := range n.children {
+// lastUse of an image is its own, or that of a child or blob that is nobody
+// else's: a runtime that loads lazily asks for blobs long after the manifest.
+func (w *warehouse) lastUse(root *keptNode) int64 {
+	use := w.ownUse(root)
+	for _, c := range root.children {
 		if c.parents == 1 {
-			use = max(use, c.use)
+			use = max(use, w.ownUse(c))
 		}
 	}
 	return use
 }
 
-// remove takes a root out of the picture, with everything that only it kept,
-// and returns the manifests that go.
-func (w *warehouse) remove(root *keptNode) []*keptNode {
-	var gone []*keptNode
-	queue := []*keptNode{root}
-	for len(queue) > 0 {
+func (w *warehouse) ownUse(n *keptNode) int64 {
+	use := w.uses.last(n.key())
+	for _, b := range n.rec.Blobs {
+		if w.refs[b.Digest] == 1 {
+			use = max(use, w.uses.last(b.Digest.String()))
+		}
+	}
+	return use
+}
+
+// cut is what goes with an image: manifests, and the content that nothing else
+// needs, themselves included.
+type cut struct {
+	manifests []*keptNode
+	content   []Digest
+}
+
+// bytes is how much a cut frees.
+func (w *warehouse) bytes(c cut) (n int64) {
+	for _, d := range c.content {
+		n += w.sizes[d]
+	}
+	return n
+}
+
+// cut takes a root out of the picture, with everything that only it kept.
+func (w *warehouse) cut(root *keptNode) cut {
+	var c cut
+	for queue := []*keptNode{root}; len(queue) > 0; queue = queue[1:] {
 		n := queue[0]
-		queue = queue[1:]
 		if n.gone {
 			continue
 		}
 		n.gone = true
-		gone = append(gone, n)
+		c.manifests = append(c.manifests, n)
 		w.need(n, -1)
-		for _, next := range append(slices.Clone(n.children), n.referrers...) {
-			if next.parents--; next.parents <= 0 {
+		for _, next := range slices.Concat(n.children, n.referrers) {
+			if next.parents--; next.parents <= 0 && !next.named && !next.pinned {
 				queue = append(queue, next)
 			}
 		}
 	}
-	return gone
+	free := map[Digest]bool{}
+	for _, n := range c.manifests {
+		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
+			if _, here := w.sizes[d]; here && w.refs[d] == 0 && !free[d] {
+				free[d] = true
+				c.content = append(c.content, d)
+			}
+		}
+	}
+	return c
 }
 
-func sortByUse(strays []stray) {
-	slices.SortFunc(strays, func(a, b stray) int {
+func digestsOf(all []Descriptor) []Digest {
+	var digests []Digest
+	for _, d := range all {
+		digests = append(digests, d.Digest)
+	}
+	return digests
+}
+
+// stray is a blob that no manifest here names.
+type stray struct {
+	digest Digest
+	use    int64
+}
+
+// strays are sorted, least recently used first.
+func (w *warehouse) strays() []stray {
+	var all []stray
+	for d := range w.sizes {
+		if w.refs[d] == 0 {
+			all = append(all, stray{d, w.uses.last(d.String())})
+		}
+	}
+	slices.SortFunc(all, func(a, b stray) int {
 		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.digest, b.digest))
 	})
+	return all
 }

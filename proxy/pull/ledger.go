@@ -26,12 +26,13 @@ const (
 	bucketPassed    cache.Bucket = "passed"
 	bucketAttached  cache.Bucket = "attached"
 	bucketUsed      cache.Bucket = "used"
+	bucketPin       cache.Bucket = "pin"
 )
 
 // Precious are the buckets that cannot be had back from an upstream that is
 // gone: a store of records keeps them twice.
 func Precious() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin}
 }
 
 // ledger is what a mirror knows beside the content itself, in words of its own

@@ -166,13 +166,13 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
 	p.opts.Memory.Put(d, content)
+	p.evictor.named(rec, d) // before it is looked whether the bytes are there
 	if err := p.store(ctx, m.Descriptor, content); err != nil {
 		tell(p.opts.Events.Bypassed, repo.Upstream)
 		p.evictor.rouse()
 		p.log.Warn("manifest is not kept", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	p.absent.forget(manifestKey(repo, d.String()))
-	p.evictor.named(rec, d)
 	p.ledger.putManifest(repo, d, rec)
 	p.indexReferrers(repo, m, subject)
 	return m, nil

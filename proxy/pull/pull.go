@@ -29,6 +29,7 @@ const (
 type Memory interface {
 	Get(d Digest) ([]byte, bool)
 	Put(d Digest, content []byte)
+	Delete(d Digest)
 }
 
 // Upstream is one configured registry with what the configuration says of it.
@@ -54,6 +55,10 @@ type Events struct {
 	Flights func(delta int)
 	// Received is called with the bytes of bodies that came from an upstream.
 	Received func(upstream string, bytes int64)
+	// Kept is called with the bytes that are kept, when they change.
+	Kept func(bytes int64)
+	// Evicted is called with the bytes that made room.
+	Evicted func(bytes int64)
 	// Bypassed is called when content was served but could not be kept.
 	Bypassed func(upstream string)
 }
@@ -71,8 +76,13 @@ type Options struct {
 	NegativeTTL  time.Duration // how long "not found" is remembered
 	MaxWait      time.Duration // how long a check may hold up an answer that is kept
 
-	// Room bounds what is kept.
+	// Room bounds what is kept. Pins are images that the configuration names
+	// one by one: they are brought here before anybody asks.
 	Room Room
+	Pins []Reference
+	// ScrubRate is how many bytes a second the background scrub reads; zero
+	// means that there is none.
+	ScrubRate int64
 
 	// Offline means that no upstream is ever asked.
 	Offline bool
@@ -95,9 +105,12 @@ type Puller struct {
 	asks    singleflight.Group // HEADs of blobs, pages of tags
 	lookups singleflight.Group // referrers, by repository and subject
 
+	completions singleflight.Group // pinned images, by repository and reference
+
 	flights hangar
 	uses    uses
-	evictor evictor
+	evictor *evictor
+	moved   chan struct{} // a pinned tag points elsewhere now
 
 	// ctx is the life of everything that goes on behind a request's back: a
 	// download or a check belongs to the mirror, not to the client that
@@ -122,10 +135,15 @@ func New(opts Options) *Puller {
 		p.upstreams[u.Name] = u
 	}
 	p.uses = uses{records: opts.Records, fresh: make(map[string]int64)}
-	p.evictor = evictor{room: opts.Room, wake: make(chan struct{}, 1)}
+	p.evictor = newEvictor(opts.Room, opts.Events.Kept)
+	p.moved = make(chan struct{}, 1)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.work.Go(func() { p.uses.run(p.ctx) })
 	p.work.Go(func() { p.runEvictor(p.ctx) })
+	p.work.Go(func() { p.tendPinned(p.ctx) })
+	if opts.ScrubRate > 0 {
+		p.work.Go(func() { p.scrubNowAndThen(p.ctx) })
+	}
 	return p
 }
 
@@ -152,17 +170,26 @@ func (p *Puller) admit(repo Repository) (Upstream, error) {
 	return u, nil
 }
 
-// once runs fn in the background, once at a time for one key of group, and
-// waits for it as long as ctx lasts. fn goes on when the caller leaves.
+// once is share for a question to an upstream, which has to be answered within
+// maxAsk.
 func once[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
+	return share(ctx, p, g, key, func(ctx context.Context) (T, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, maxAsk, upstream.ErrTimeout)
+		defer cancel()
+		v, err := fn(ctx)
+		return v, causeOf(ctx, err)
+	})
+}
+
+// share runs fn in the background, once at a time for one key of group, and
+// waits for it as long as ctx lasts. fn goes on when the caller leaves.
+func share[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
 	var zero T
 	done := g.DoChan(key, func() (any, error) {
 		p.work.Add(1)
 		defer p.work.Done()
-		ctx, cancel := context.WithTimeoutCause(p.ctx, maxAsk, upstream.ErrTimeout)
-		defer cancel()
-		v, err := fn(ctx)
-		return v, causeOf(ctx, err)
+		v, err := fn(p.ctx)
+		return v, causeOf(p.ctx, err)
 	})
 	select {
 	case r := <-done:

@@ -127,7 +127,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			if err != nil {
 				return Manifest{}, err
 			}
-			p.ledger.putTag(repo, tag, tagRecord{Descriptor: m.Descriptor})
+			p.pointTag(repo, tag, m.Descriptor)
 			return m, nil
 		}
 	}
@@ -139,9 +139,20 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		return Manifest{}, err
 	}
 	// The record moves only now, with the manifest kept.
-	p.ledger.putTag(repo, tag, tagRecord{Descriptor: m.Descriptor})
+	p.pointTag(repo, tag, m.Descriptor)
 	p.absent.forget(manifestKey(repo, tag))
 	return m, nil
+}
+
+// pointTag notes where a tag points now.
+func (p *Puller) pointTag(repo Repository, tag string, to Descriptor) {
+	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to})
+	if p.pinnedRef(repo, tag) {
+		select {
+		case p.moved <- struct{}{}:
+		default:
+		}
+	}
 }
 
 func (p *Puller) tagGone(repo Repository, tag string, err error) error {

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+func newPurge() *cobra.Command {
+	var dryRun bool
+	cmd := newKeeping("purge IMAGE|REPOSITORY|DIGEST", "Forget an image, a repository or a digest", oneArgument("image, repository or digest"),
+		func(cmd *cobra.Command, cfg config.Config, k proxy.Keeper, args []string) error {
+			what, err := target(cfg, args[0])
+			if err != nil {
+				return err
+			}
+			gone, err := k.Purge(cmd.Context(), what, dryRun)
+			if errors.Is(err, pull.ErrNotKept) {
+				return fmt.Errorf("nothing is kept of %s: entrepot ls lists what is", args[0])
+			}
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, tag := range gone.Tags {
+				fmt.Fprintf(out, "tag       %s\n", tag)
+			}
+			for _, manifest := range gone.Manifests {
+				fmt.Fprintf(out, "manifest  %s\n", manifest)
+			}
+			verb := "purged"
+			if dryRun {
+				verb = "would purge"
+			}
+			_, err = fmt.Fprintf(out, "%s %d tags, %d manifests and %d files, %s\n", verb, len(gone.Tags), len(gone.Manifests), gone.Blobs, size(gone.Bytes))
+			return err
+		})
+	cmd.Example = "entrepot purge docker.io/library/alpine:3"
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would go")
+	return cmd
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+func newScrub() *cobra.Command {
+	var rate string
+	cmd := newKeeping("scrub", "Hash everything that is kept, and set aside what is damaged", noArguments,
+		func(cmd *cobra.Command, _ config.Config, k proxy.Keeper, _ []string) error {
+			perSecond, err := config.ParseSize(rate)
+			if err != nil || perSecond.Percent != 0 {
+				return usageError(fmt.Sprintf("--rate %q is not a number of bytes a second, such as 50MiB", rate))
+			}
+			begun := time.Now()
+			bar := newBar(cmd.ErrOrStderr())
+			done, err := k.Scrub(cmd.Context(), perSecond.Bytes, bar)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, d := range done.Damaged {
+				fmt.Fprintf(out, "damaged  %s\n", d)
+			}
+			fmt.Fprintf(out, "scrubbed %d files, %s, in %s: %d damaged and set aside, to be fetched again when asked for; %d could not be read\n",
+				done.Files, size(done.Bytes), time.Since(begun).Round(time.Millisecond), len(done.Damaged), done.Unreadable)
+			if done.Unreadable > 0 {
+				return fmt.Errorf("%d files could not be read: the log of the server says why", done.Unreadable)
+			}
+			return nil
+		})
+	cmd.Flags().StringVar(&rate, "rate", "0", "at most so much a second, such as 50MiB; 0: as fast as it goes")
+	return cmd
+}
+
+// newBar shows how far a scrub is, to people: not in a log.
+func newBar(w io.Writer) func(pull.Scrubbed) {
+	file, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return func(pull.Scrubbed) {}
+	}
+	bar := progressbar.NewOptions64(1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
+		progressbar.OptionSetDescription("scrubbing"), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	return func(s pull.Scrubbed) {
+		bar.ChangeMax64(s.TotalBytes)
+		_ = bar.Set64(s.Bytes) // a bar that can't be drawn is no reason to stop
+	}
+}

@@ -1,0 +1,103 @@
+package pull
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Kept is one image that is kept: a manifest with everything that it needs and
+// that hangs on it. Sizes are in bytes.
+type Kept struct {
+	Upstream   string    `json:"upstream"`
+	Repository string    `json:"repository"`
+	Tags       []string  `json:"tags"`
+	Digest     Digest    `json:"digest"`
+	MediaType  string    `json:"mediaType"`
+	Size       int64     `json:"size"`  // on disk, with what it shares with others
+	Alone      int64     `json:"alone"` // of that, what nothing else needs
+	Manifests  int       `json:"manifests"`
+	Whole      bool      `json:"whole"` // nothing that is known to belong to it is missing
+	Pinned     bool      `json:"pinned"`
+	LastPulled time.Time `json:"lastPulled,omitzero"`
+	// Fresh says that the upstream need not be asked about any of the tags;
+	// CheckedAt is when it was asked last.
+	Fresh     bool      `json:"fresh"`
+	CheckedAt time.Time `json:"checkedAt,omitzero"`
+}
+
+// Inventory is everything that is kept.
+type Inventory struct {
+	Images []Kept `json:"images"`
+	// Bytes are all that is kept; Strays of these is what belongs to no image.
+	Bytes  int64 `json:"bytes"`
+	Strays int64 `json:"strays"`
+	// MaxBytes is the bound, 0 where there is none.
+	MaxBytes int64 `json:"maxBytes"`
+}
+
+// Inventory lists what is kept, in the order of names.
+func (p *Puller) Inventory(ctx context.Context) (Inventory, error) {
+	p.evictor.sweeping.Lock()
+	defer p.evictor.sweeping.Unlock()
+	w, done, err := p.picture(ctx)
+	if err != nil {
+		return Inventory{}, err
+	}
+	defer done()
+	list := Inventory{Bytes: w.total, MaxBytes: p.opts.Room.MaxBytes, Images: []Kept{}}
+	for _, stray := range w.strays() {
+		list.Strays += w.sizes[stray.digest]
+	}
+	for _, image := range w.images() {
+		list.Images = append(list.Images, p.describe(ctx, w, image))
+	}
+	slices.SortFunc(list.Images, func(a, b Kept) int {
+		return strings.Compare(a.name(), b.name())
+	})
+	return list, nil
+}
+
+func (k Kept) name() string {
+	return strings.Join([]string{k.Upstream, k.Repository, strings.Join(k.Tags, ","), k.Digest.String()}, "\x00")
+}
+
+func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
+	root := of.root
+	k := Kept{
+		Upstream: root.repo.Upstream, Repository: root.repo.Name, Tags: slices.Sorted(slices.Values(root.tags)),
+		Digest: root.digest, MediaType: root.rec.MediaType, Pinned: root.pinned, Fresh: len(root.tags) > 0,
+		Whole: p.whole(ctx, Reference{root.repo, root.digest.String()}),
+	}
+	if of.use > 0 {
+		k.LastPulled = time.Unix(0, of.use).UTC()
+	}
+	if k.Tags == nil {
+		k.Tags = []string{}
+	}
+	u := p.upstreams[root.repo.Upstream]
+	for _, tag := range root.tags {
+		rec, _ := p.ledger.tag(root.repo, tag)
+		k.Fresh = k.Fresh && p.fresh(u, tag, rec.CheckedAt)
+		if rec.CheckedAt.After(k.CheckedAt) {
+			k.CheckedAt = rec.CheckedAt.UTC()
+		}
+	}
+	seen := map[*keptNode]bool{}
+	root.reach(seen)
+	needs := map[Digest]int{} // by manifests of this image
+	for n := range seen {
+		k.Manifests++
+		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
+			needs[d]++
+		}
+	}
+	for d, by := range needs {
+		k.Size += w.sizes[d]
+		if w.refs[d] == by {
+			k.Alone += w.sizes[d]
+		}
+	}
+	return k
+}
