@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var kinds = slices.Concat(orasKinds, craneKinds, regctlKinds, cosignKinds, notationKinds)
+var kinds = slices.Concat(orasKinds, craneKinds, regctlKinds, cosignKinds, notationKinds, fluxKinds, devcontainerKinds, kyvernoKinds, composeKinds)
 
 func TestKindsOfArtifactsComeThroughTheMirror(t *testing.T) {
 	s := newSuite(t)
@@ -73,6 +73,7 @@ func (s *suite) bring(t *testing.T, k kind, r registryKind) (columns []string) {
 	}
 	first := pull("of something never seen")
 	fresh := pull("while fresh")
+	t.Logf("the upstream is asked %s, then %s", first.summary(), fresh.summary())
 	checkOnce(t, slices.Concat(first, fresh))
 	up.stop(t)
 	pull("with the upstream stopped")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -16,22 +17,30 @@ type mirror struct {
 	address, admin string
 	upstream       *upstream
 	process        *process
+	settings       string   // of each upstream, in YAML
+	env            []string // beside that of every program
 }
 
 // startMirror starts entrepot in front of one registry, which it knows as
 // docker.io (its default) and as registry.example.
 func (s *suite) startMirror(t *testing.T, up *upstream, tagTTL time.Duration) *mirror {
 	t.Helper()
-	m := &mirror{
+	m := s.newMirror(t, up)
+	m.configure(t, tagTTL)
+	m.start(t)
+	return m
+}
+
+// newMirror is an entrepot that is yet to be configured and started.
+func (s *suite) newMirror(t *testing.T, up *upstream) *mirror {
+	t.Helper()
+	return &mirror{
 		program:  s.entrepot,
 		dir:      s.folder(t),
 		address:  "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
 		admin:    "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
 		upstream: up,
 	}
-	m.configure(t, tagTTL)
-	m.start(t)
-	return m
 }
 
 func (m *mirror) config() string { return filepath.Join(m.dir, "entrepot.yaml") }
@@ -48,9 +57,11 @@ upstreams:
   - name: docker.io
     endpoints: ["http://%[5]s"]
     default: true
+%[6]s
   - name: registry.example
     endpoints: ["http://%[5]s"]
-`, m.address, m.admin, filepath.Join(m.dir, "cache"), tagTTL, m.upstream.host)
+%[6]s
+`, m.address, m.admin, filepath.Join(m.dir, "cache"), tagTTL, m.upstream.host, m.settings)
 	if err := os.WriteFile(m.config(), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +69,7 @@ upstreams:
 
 func (m *mirror) start(t *testing.T) {
 	t.Helper()
-	m.process = startProcess(t, m.dir, environment(m.dir), m.program, "serve", "--config", m.config())
+	m.process = startProcess(t, m.dir, slices.Concat(environment(m.dir), m.env), m.program, "serve", "--config", m.config())
 	m.process.waitReady(t, func() error { return answers("http://" + m.admin + "/readyz") })
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -21,8 +22,9 @@ type distribution struct {
 	host    string
 }
 
-// startDistribution serves what is kept in the folder store.
-func (s *suite) startDistribution(t *testing.T, store string) *distribution {
+// startDistribution serves what is kept in the folder store. More lines of its
+// configuration can follow.
+func (s *suite) startDistribution(t *testing.T, store string, more ...string) *distribution {
 	t.Helper()
 	dir := s.folder(t)
 	d := &distribution{host: "127.0.0.1:" + strconv.Itoa(s.freePort(t))}
@@ -31,13 +33,19 @@ func (s *suite) startDistribution(t *testing.T, store string) *distribution {
 log: {level: warn, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %q}}
 http: {addr: %q}
-`, store, d.host)
+`, store, d.host) + strings.Join(more, "")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	env := append(environment(dir), "OTEL_TRACES_EXPORTER=none")
 	d.process = startProcess(t, dir, env, s.tool(t, "distribution").program("registry"), "serve", file)
-	d.process.waitReady(t, func() error { return answers("http://" + d.host + "/v2/") })
+	d.process.waitReady(t, func() error {
+		resp, err := http.Get("http://" + d.host + "/v2/") // It may want credentials.
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	})
 	return d
 }
 

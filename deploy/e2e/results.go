@@ -16,7 +16,7 @@ var page struct {
 }
 
 // sections are all that make the page, in their order.
-var sections = []string{"runtimes", "kinds"}
+var sections = []string{"runtimes", "kinds", "conformance", "credentials"}
 
 // put writes a section of the page, once all that it needs has passed.
 func put(t *testing.T, section, text string) {
