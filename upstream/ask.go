@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -96,6 +97,11 @@ func (r *Remote) send(ctx context.Context, a ask) (*http.Response, error) {
 			return nil, fmt.Errorf("%w: a redirect from %s to %s", ErrBadAnswer, at.Scheme, to.Scheme)
 		case hop == maxHops || trail[to.String()]:
 			return nil, fmt.Errorf("%w: redirects in a circle, at %s", ErrBadAnswer, to.Host)
+		}
+		if literal, err := netip.ParseAddr(to.Hostname()); err == nil {
+			if err := r.guard.permit(ctx, to.Hostname(), literal); err != nil {
+				return nil, err
+			}
 		}
 		trail[to.String()] = true
 		at = to

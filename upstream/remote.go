@@ -95,6 +95,7 @@ type Observation struct {
 type Remote struct {
 	opts   RemoteOptions
 	base   *url.URL
+	guard  *guard
 	client *http.Transport
 	auth   *authority
 }
@@ -107,10 +108,10 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	}
 	opts.Waits = opts.Waits.withDefaults()
 	r := &Remote{opts: opts, base: base}
-	dialer := &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: base.Hostname(), allow: opts.AllowPrivateRedirects}
+	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: base.Hostname(), allow: opts.AllowPrivateRedirects}
 	r.client = &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.dial,
+		Proxy:                  r.guard.throughProxy(),
+		DialContext:            r.guard.dial,
 		TLSHandshakeTimeout:    opts.Waits.TLS,
 		ResponseHeaderTimeout:  opts.Waits.Header,
 		MaxIdleConnsPerHost:    64,
