@@ -24,6 +24,12 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	if has := matches(r.Header, etag); has || r.Method == http.MethodHead {
 		return s.describeBlob(w, r, q, has)
 	}
+	select {
+	case s.sending <- struct{}{}:
+		defer func() { <-s.sending }()
+	default:
+		return errManyBlobs // at once, so that a runtime moves on (W33)
+	}
 	b, err := s.puller.Blob(r.Context(), q.repo, q.digest)
 	if err != nil {
 		return err

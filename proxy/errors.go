@@ -47,6 +47,7 @@ var (
 	errBody         = refuse(http.StatusBadRequest, codeUnsupported, "a request without a body is expected")
 	errQuery        = refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read")
 	errReadOnly     = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to, and delete from, the upstream itself")
+	errManyBlobs    = refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror sends as many blobs as it can: try again, or give it more open files")
 	errNoUpload     = refuse(http.StatusNotFound, codeUploadUnknown, "this is a read-only mirror: it takes no uploads")
 	errNoRoute      = refuse(http.StatusNotFound, codeUnsupported, "the distribution-spec has no such endpoint")
 	// W7: the conformance suite asks for such a name and wants a 404.

@@ -138,6 +138,9 @@ type content struct {
 	after   int64  // bytes that are sent before err; with err only
 	err     error
 	short   int64 // bytes that are missing at the end, without an error
+	// sending, where it is not nil, is closed when the bytes are asked for,
+	// which come once finish is closed.
+	sending, finish chan struct{}
 }
 
 func (c *content) Digest() digest.Digest { return digest.FromBytes(c.bytes) }
@@ -157,6 +160,10 @@ func (c *content) WriteRange(_ context.Context, w io.Writer, off, n int64) (int6
 		n = int64(len(c.bytes)) - off
 	}
 	n = max(n-c.short, 0)
+	if c.sending != nil {
+		close(c.sending)
+		<-c.finish
+	}
 	if c.err != nil {
 		written, err := io.Copy(w, bytes.NewReader(c.bytes[off:off+min(n, c.after)]))
 		if err == nil {

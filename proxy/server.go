@@ -3,6 +3,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -45,6 +46,9 @@ type Options struct {
 	Upstreams []Upstream
 	Logger    *slog.Logger
 	Metrics   *Metrics // nil counts nothing
+	// MaxBlobs is how many blobs may be sent at once; each is an open file.
+	// Zero means 4096.
+	MaxBlobs int
 }
 
 // Server answers clients. It is an http.Handler.
@@ -54,11 +58,15 @@ type Server struct {
 	log     *slog.Logger
 	metrics *Metrics
 	buffers *sync.Pool
+	sending chan struct{} // a place for each blob that is being sent
 }
 
 // New returns a Server.
 func New(opts Options) *Server {
-	return &Server{opts.Puller, newRoutes(opts.Upstreams), opts.Logger, opts.Metrics, newBuffers()}
+	return &Server{
+		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, metrics: opts.Metrics,
+		buffers: newBuffers(), sending: make(chan struct{}, cmp.Or(opts.MaxBlobs, 4096)),
+	}
 }
 
 // HTTPServer wraps a handler in a server with the limits that a face to the

@@ -110,6 +110,17 @@ func (p *place) list(flags []string) pull.Inventory {
 	return list
 }
 
+// whole waits until the only image is: the last byte of a blob goes out before
+// its file has its name.
+func (p *place) whole(flags []string) {
+	p.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !p.list(flags).Images[0].Whole; {
+		if time.Now().After(deadline) {
+			p.Fatalf("what was pulled is not kept: %+v", p.list(flags))
+		}
+	}
+}
+
 // Whatever can be done with a cache can be done through the server that runs,
 // and on the folder of one that does not.
 func TestCommandsAboutWhatIsKept(t *testing.T) {
@@ -151,6 +162,7 @@ func TestCommandsAboutWhatIsKept(t *testing.T) {
 				}
 			}
 
+			p.whole(flags)
 			list := p.list(flags)
 			if len(list.Images) != 1 || list.Images[0].Digest != one.Digest || strings.Join(list.Images[0].Tags, " ") != "1 also" ||
 				!list.Images[0].Whole || list.Images[0].Pinned || list.Images[0].LastPulled.IsZero() || list.Bytes < 300<<10 {
@@ -203,12 +215,7 @@ func TestCommandsAboutWhatIsKept(t *testing.T) {
 			if !running {
 				p.stop()
 			}
-			// The last byte goes out before the file has its name.
-			for deadline := time.Now().Add(10 * time.Second); !p.list(flags).Images[0].Whole; {
-				if time.Now().After(deadline) {
-					t.Fatal("what was fetched again is not kept")
-				}
-			}
+			p.whole(flags)
 
 			before := p.list(flags).Bytes
 			code, dry, stderr := p.run(flags, "purge", "hub.test/team/app", "--dry-run")

@@ -31,6 +31,10 @@ import (
 // graceful is how long clients have to finish once the program is told to stop.
 const graceful = 20 * time.Second
 
+// maxFlights bounds the downloads under way or waiting where open files do not:
+// more than that is no load but an attack.
+const maxFlights = 1024
+
 // run puts the program together and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := proxy.NewMetrics()
@@ -54,7 +58,9 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer func() { err = errors.Join(err, closeCache()) }()
 
-	face := proxy.HTTPServer(proxy.New(proxy.Options{Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics}), log)
+	face := proxy.HTTPServer(proxy.New(proxy.Options{
+		Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics, MaxBlobs: filesShare(),
+	}), log)
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(proxy.Admin(metrics, puller, func() error {
 		if stopping.Load() {
@@ -68,7 +74,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serve(face, clients) }()
+	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare())) }()
 	go func() { failed <- serve(back, admin) }()
 	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
@@ -114,7 +120,7 @@ func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *
 		TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
 		NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait,
 		Room: bounds, Pins: exactPins(cfg), ScrubRate: cfg.Cache.ScrubRate.Bytes,
-		Offline: cfg.Offline, Logger: log,
+		MaxFlights: min(maxFlights, filesShare()), Offline: cfg.Offline, Logger: log,
 		Events: pull.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Kept: metrics.Kept,
 		},

@@ -23,8 +23,6 @@ const (
 	worthwhile = 128 << 10
 	// copyBuffer is the size of one read from an upstream, in bytes.
 	copyBuffer = 128 << 10
-	// maxFlights is how many downloads may be under way or wait for their turn.
-	maxFlights = 1024
 	// maxUnsized is how many bytes a blob may have whose size nobody told.
 	maxUnsized = 16 << 30
 )
@@ -95,7 +93,7 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, s
 	if _, err := p.opts.Blobs.Stat(p.ctx, want.Digest); err == nil {
 		return nil, false, nil
 	}
-	if len(p.flights.byDigest) >= maxFlights {
+	if len(p.flights.byDigest) >= p.opts.MaxFlights {
 		return nil, false, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrBusy)
 	}
 	f = p.newFlight(repo, want, true)

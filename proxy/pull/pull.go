@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +85,10 @@ type Options struct {
 	// means that there is none.
 	ScrubRate int64
 
+	// MaxFlights is how many downloads may be under way or wait for their
+	// turn; each is an open file. Zero means 1024.
+	MaxFlights int
+
 	// Offline means that no upstream is ever asked.
 	Offline bool
 	Logger  *slog.Logger
@@ -105,6 +110,9 @@ type Puller struct {
 	asks    singleflight.Group // HEADs of blobs, pages of tags
 	lookups singleflight.Group // referrers, by repository and subject
 
+	stores singleflight.Group // manifests on their way to the disk, by digest
+	unkept unkept
+
 	completions singleflight.Group // pinned images, by repository and reference
 
 	flights hangar
@@ -122,6 +130,7 @@ type Puller struct {
 
 // New returns a Puller. Close ends what it has under way.
 func New(opts Options) *Puller {
+	opts.MaxFlights = cmp.Or(opts.MaxFlights, 1024)
 	p := &Puller{
 		opts:      opts,
 		log:       opts.Logger,
