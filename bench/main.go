@@ -40,7 +40,7 @@ func run() error {
 	if bare != "" {
 		return serveBare(ctx, bare, work)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
 	return measure(ctx, p, work)
 }
@@ -83,5 +83,10 @@ func measure(ctx context.Context, p programs, work string) error {
 	if err != nil {
 		return fmt.Errorf("referrers: %w", err)
 	}
-	return writePage(filepath.Join(work, "RESULTS.md"), servers, lookups)
+	fmt.Fprintln(os.Stderr, "bench: soak")
+	soaked, err := measureSoak(ctx, p.entrepot, work)
+	if err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	return writePage(filepath.Join(work, "RESULTS.md"), servers, lookups, soaked)
 }

@@ -173,6 +173,8 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 		`entrepot_upstream_requests_total{kind="manifest",method="HEAD",status="200",upstream="ghcr.io"} 1`,
 		`entrepot_upstream_requests_total{kind="blob",method="GET",status="0",upstream="ghcr.io"} 1`,
 		`entrepot_cache_bypass_total{upstream="ghcr.io"} 1`,
+		`# TYPE go_goroutines gauge`,
+		`# TYPE process_open_fds gauge`,
 	} {
 		if !bytes.Contains(page, []byte(want+"\n")) {
 			t.Errorf("missing: %s", want)
