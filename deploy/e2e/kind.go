@@ -41,6 +41,7 @@ type errand struct {
 	registry string            // what the repository's name follows in a reference
 	host     string            // of the registry or the mirror
 	env      []string          // of the programs
+	mirror   *mirror           // while it takes, for clients that entrepot configures
 	pushed   map[string]string // digests, by repository and tag
 	notes    map[string]string // what push leaves for take
 }

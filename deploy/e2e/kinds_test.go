@@ -21,7 +21,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var kinds = slices.Concat(orasKinds, craneKinds, regctlKinds, cosignKinds, notationKinds, fluxKinds, devcontainerKinds, kyvernoKinds, composeKinds)
+var kinds = slices.Concat(orasKinds, craneKinds, regctlKinds, cosignKinds, notationKinds, fluxKinds, devcontainerKinds, kyvernoKinds, composeKinds,
+	helmKinds, gatorKinds, opaKinds, syftKinds, homebrewKinds, volumeKinds,
+	seccompKinds, tektonKinds, falcoKinds, wasmKinds, buildkitKinds, attestationKinds)
 
 func TestKindsOfArtifactsComeThroughTheMirror(t *testing.T) {
 	s := newSuite(t)
@@ -64,6 +66,7 @@ func (s *suite) bring(t *testing.T, k kind, r registryKind) (columns []string) {
 
 	m := s.startMirror(t, up, time.Hour)
 	take := push.at(m.address, m.address+"/registry.example")
+	take.mirror = m
 	pull := func(when string) requests {
 		t.Helper()
 		if err := k.take(take); err != nil {
