@@ -60,11 +60,11 @@ func (e AdminError) Error() string { return e.Message }
 func (e AdminError) Is(target error) bool {
 	switch e.Kind {
 	case "not_kept":
-		return target == pull.ErrNotKept //nolint:errorlint // the target is the bare value
+		return target == pull.ErrNotKept
 	case "pinned":
-		return target == pull.ErrPinned //nolint:errorlint // the same
+		return target == pull.ErrPinned
 	case "not_whole":
-		return target == pull.ErrNotWhole //nolint:errorlint // the same
+		return target == pull.ErrNotWhole
 	}
 	return false
 }

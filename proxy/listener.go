@@ -22,6 +22,13 @@ func Bound(s *http.Server, l net.Listener, n int) net.Listener {
 	return b
 }
 
+// crowd is how many connections there have to be for each further one to get
+// little of the kernel's memory. By itself the kernel takes megabytes for a
+// client that reads slowly, and where thousands do, it has no memory left and
+// breaks the connections of everybody (tcp(7), tcp_mem). A few may have it: to
+// be woken for each small piece would cost half of what sending a file costs.
+const crowd = 64
+
 type bounded struct {
 	net.Listener
 	places chan struct{}
@@ -39,8 +46,12 @@ func (b *bounded) Accept() (net.Conn, error) {
 	conn, err := b.Listener.Accept()
 	if err != nil {
 		<-b.places
+		return nil, err
 	}
-	return conn, err
+	if len(b.places) > crowd {
+		boundUnsent(conn)
+	}
+	return conn, nil
 }
 
 // Close ends the wait for a place as well.

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 )
 
 // request is one that reached an upstream, as it was answered.
@@ -32,6 +33,7 @@ type transcript struct {
 	mu       sync.Mutex
 	refused  func(*http.Request) bool
 	requests []request
+	open     int // that are being answered
 }
 
 // reverseProxy leads to the registry of a host.
@@ -52,19 +54,21 @@ func (s *transcript) refuse(which func(*http.Request) bool) {
 }
 
 func (s *transcript) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	refused := s.refused
+	s.open++
+	s.mu.Unlock()
 	counted := &countedWriter{ResponseWriter: w, status: http.StatusOK}
 	// Deferred, because the proxy panics when a client leaves.
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.open--
 		s.requests = append(s.requests, request{
 			method: r.Method, path: withoutNamespace(r.URL), rng: r.Header.Get("Range"), agent: r.UserAgent(),
 			status: counted.status, bytes: counted.bytes,
 		})
 	}()
-	s.mu.Lock()
-	refused := s.refused
-	s.mu.Unlock()
 	if refused != nil && refused(r) {
 		http.Error(counted, "out of order", http.StatusServiceUnavailable)
 		return
@@ -80,13 +84,20 @@ func withoutNamespace(asked *url.URL) string {
 	return (&url.URL{Path: asked.Path, RawQuery: query.Encode()}).String()
 }
 
-// take returns what was asked since the last take.
+// take returns what was asked since the last take. A client can have its answer
+// a moment before it is written down: take waits for what is being answered, but
+// not for ever.
 func (s *transcript) take() requests {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	taken := s.requests
-	s.requests = nil
-	return taken
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		if s.open == 0 || time.Now().After(deadline) {
+			taken := s.requests
+			s.requests = nil
+			s.mu.Unlock()
+			return taken
+		}
+		s.mu.Unlock()
+	}
 }
 
 type countedWriter struct {
