@@ -102,6 +102,8 @@ func TestFaultTable(t *testing.T) {
 	}{
 		{"content", contentFaults},
 		{"referrers", referrersFaults},
+		{"disk", diskFaults},
+		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })
 	}

@@ -32,6 +32,9 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 		if size, err := p.opts.Blobs.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
+		if size, ok := p.flights.get(d).flowingSize(); ok {
+			return Descriptor{Digest: d, Size: size}, Joined, nil
+		}
 	}
 	desc, err := p.askBlob(ctx, u, repo, d)
 	return desc, Miss, err
@@ -66,11 +69,18 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 // under way, or with a flight of its own. It may return before the upstream
 // has answered; WriteRange tells then.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
+	b, err := p.openBlob(ctx, repo, d)
+	if err == nil {
+		p.uses.note(string(d)) // not of what is not there: whoever asks for that would fill the records
+	}
+	return b, err
+}
+
+func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	u, err := p.admit(repo)
 	if err != nil {
 		return nil, err
 	}
-	p.uses.note(string(d))
 	member, known := p.ledger.member(repo, d)
 	if !known && p.holdsForOthers(ctx, repo, d) {
 		// The bytes are here, by way of another repository. That this one has
@@ -81,14 +91,17 @@ func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, err
 		}
 		member.Size, known = desc.Size, true
 	}
+	anew := false
 	if known {
-		if b, err := p.openKept(ctx, d); err == nil {
+		b, err := p.openKept(ctx, d)
+		if err == nil {
 			return b, nil
 		}
+		anew = !errors.Is(err, cache.ErrNotFound) // it is there and can't be read
 	} else {
 		member.Size = -1
 	}
-	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known)
+	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, anew)
 }
 
 // holdsForOthers says whether the bytes of d are here, or on their way, by way
@@ -116,7 +129,7 @@ func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
 		return &onDisk{digest: d, file: file}, nil
 	}
 	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, smallBlob))
+	content, err := p.readProven(ctx, d, file)
 	if err != nil {
 		p.log.Error("kept blob cannot be read", "digest", d.String(), "error", err)
 		return nil, err
@@ -125,20 +138,35 @@ func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
 	return inMemory{d, content}, nil
 }
 
-// openFlight joins or starts the flight for a blob.
-func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known bool) (Blob, error) {
+// readProven reads content that is small enough to be proven each time it
+// comes from disk. What is damaged is set aside, so that what is fetched
+// instead is kept.
+func (p *Puller) readProven(ctx context.Context, d Digest, file cache.Blob) ([]byte, error) {
+	content, err := io.ReadAll(file)
+	if err == nil && d.Algorithm().FromBytes(content) == d {
+		return content, nil
+	}
+	size, verifyErr := p.opts.Blobs.Verify(ctx, d, func(int) error { return nil })
+	if errors.Is(verifyErr, cache.ErrMismatch) {
+		p.evictor.shrank(size)
+	}
+	return nil, fmt.Errorf("read %s: %w", d, errors.Join(cache.ErrMismatch, err, verifyErr))
+}
+
+// openFlight joins or starts the flight for a blob; anew says, whatever is kept.
+func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, anew bool) (Blob, error) {
 	if err := p.absent.err(blobKey(repo, want.Digest)); err != nil {
 		return nil, err
 	}
 	if p.opts.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, started, err := p.fly(u, repo, want)
+	f, started, err := p.fly(u, repo, want, anew)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil { // landed since we looked
-		return p.Blob(ctx, repo, want.Digest)
+		return p.openBlob(ctx, repo, want.Digest)
 	}
 	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, size: want.Size}
 	if b.size >= 0 {
@@ -152,7 +180,7 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	case another:
 		// Another's flight failed; that says nothing about this repository.
 		b.Close()
-		return p.Blob(ctx, repo, want.Digest)
+		return p.openBlob(ctx, repo, want.Digest)
 	default:
 		b.Close()
 		return nil, err

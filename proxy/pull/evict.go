@@ -2,6 +2,9 @@ package pull
 
 import (
 	"context"
+	"errors"
+
+	"github.com/entrepot/entrepot/cache"
 )
 
 // evict frees at least want bytes, if there is that much to take: images and
@@ -23,10 +26,11 @@ func (p *Puller) evict(ctx context.Context, want int64) (freed int64, err error)
 		}
 		image := images[0]
 		images = images[1:]
-		if image.root.gone || image.root.kept() || image.root.pinned || w.lastUse(image.root) != image.use {
-			continue // kept by others, pinned, or pulled since the picture was taken
+		c, gone := p.letGo(w, image)
+		if !gone {
+			continue
 		}
-		n, err := p.remove(ctx, w, w.cut(image.root))
+		n, err := p.clear(ctx, w, c)
 		freed += n
 		if err != nil {
 			return freed, err
@@ -35,26 +39,79 @@ func (p *Puller) evict(ctx context.Context, want int64) (freed int64, err error)
 	return freed, ctx.Err()
 }
 
-// remove takes away what was cut out of the picture, and returns the bytes that
-// became free. The records go first, and durably: a crash between leaves blobs
-// that nobody names, never a manifest without its blobs.
+// letGo takes an image off the records, unless others keep it, or somebody has
+// come for it since the picture was taken. Whoever finds a manifest on record
+// from then on finds its blobs: both is one step to keptManifest, which notes
+// the use, and to keepManifest, which calls keep.
+func (p *Puller) letGo(w *warehouse, image image) (c cut, gone bool) {
+	root := image.root
+	if root.gone || root.kept() || root.pinned || w.lastUse(root) != image.use {
+		return cut{}, false
+	}
+	p.evictor.mu.Lock()
+	defer p.evictor.mu.Unlock()
+	p.uses.mu.Lock()
+	defer p.uses.mu.Unlock()
+	if p.pinned(root) {
+		return cut{}, false
+	}
+	all := make(map[*keptNode]bool)
+	root.reach(all)
+	for n := range all {
+		if p.evictor.since[n.digest] || p.uses.since[n.key()] {
+			return cut{}, false
+		}
+	}
+	c = w.cut(root)
+	p.forget(w, c)
+	return c, true
+}
+
+// remove takes away what was cut out of the picture, whoever uses it, and
+// returns the bytes that became free.
 func (p *Puller) remove(ctx context.Context, w *warehouse, c cut) (int64, error) {
+	p.evictor.mu.Lock()
+	p.uses.mu.Lock()
+	p.forget(w, c)
+	p.uses.mu.Unlock()
+	p.evictor.mu.Unlock()
+	return p.clear(ctx, w, c)
+}
+
+// forget takes manifests off the records, with what only they made known. What
+// a manifest that came meanwhile names stays known. evictor.mu and uses.mu are
+// held.
+func (p *Puller) forget(w *warehouse, c cut) {
 	for _, n := range c.manifests {
 		for _, tag := range n.tags {
-			p.ledger.dropTag(n.repo, tag)
+			p.ledger.dropTagAt(n.repo, tag, n.digest)
 		}
 		p.ledger.dropManifest(n.repo, n.digest)
-		p.uses.forget(n.key())
+		p.uses.drop(n.key())
 		for _, b := range n.rec.Blobs {
-			if w.held[recordKey(n.repo, b.Digest.String())] == 0 {
+			if w.held[recordKey(n.repo, b.Digest.String())] == 0 && !p.evictor.since[b.Digest] {
 				p.ledger.dropMember(n.repo, b.Digest)
 			}
 		}
 	}
-	if err := p.opts.Records.Flush(ctx); err != nil {
+}
+
+// clear deletes the content of what is off the records, and returns the bytes
+// that became free. The records are made durable before: a crash between
+// leaves blobs that nobody names, never a manifest without its blobs.
+func (p *Puller) clear(ctx context.Context, w *warehouse, c cut) (int64, error) {
+	err := p.opts.Records.Flush(ctx)
+	if err != nil && !errors.Is(err, cache.ErrFull) {
 		return 0, err
 	}
-	return p.discard(ctx, c.content, w), nil
+	freed := p.discard(ctx, c.content, w)
+	if err != nil {
+		// There was no room even to write that down, and now there is. Had
+		// the power been cut between, the manifests would be on record again,
+		// but without content, which went first: so they would not be served.
+		err = p.opts.Records.Flush(ctx)
+	}
+	return freed, err
 }
 
 // discard deletes blobs that nobody has come to name since the picture.
@@ -65,19 +122,20 @@ func (p *Puller) discard(ctx context.Context, digests []Digest, w *warehouse) (f
 			continue
 		}
 		delete(w.sizes, d)
+		p.opts.Memory.Delete(d) // or it would be served, and not be fetched and kept again
 		p.uses.forget(d.String())
-		p.evictor.grew(-size)
+		p.evictor.shrank(size)
 		freed += size
 	}
 	return freed
 }
 
-// deleteUnnamed deletes a blob unless a manifest has named it meanwhile; no
-// manifest can do so while it is deleted.
+// deleteUnnamed deletes a blob unless a manifest has named it meanwhile, or it
+// is just being published; neither can happen while it is deleted.
 func (p *Puller) deleteUnnamed(ctx context.Context, d Digest) bool {
 	p.evictor.mu.Lock()
 	defer p.evictor.mu.Unlock()
-	if p.evictor.since[d] {
+	if _, coming := p.evictor.pending[d]; coming || p.evictor.since[d] {
 		return false
 	}
 	if err := p.opts.Blobs.Delete(ctx, d); err != nil {

@@ -80,8 +80,8 @@ func (h *hangar) remove(f *flight) {
 
 // fly joins the flight for want or starts one through repo; started says
 // which. The caller holds the flight's store and releases it. A nil flight
-// means that the blob has landed on disk meanwhile.
-func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, started bool, err error) {
+// means that the blob has landed on disk meanwhile, unless it is wanted anew.
+func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f *flight, started bool, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
 	if f := p.flights.byDigest[want.Digest]; f != nil {
@@ -90,7 +90,7 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor) (f *flight, s
 	}
 	// A flight leaves the hangar after its blob is published: without this
 	// look, the last to miss it would download again.
-	if _, err := p.opts.Blobs.Stat(p.ctx, want.Digest); err == nil {
+	if _, err := p.opts.Blobs.Stat(p.ctx, want.Digest); err == nil && !anew {
 		return nil, false, nil
 	}
 	if len(p.flights.byDigest) >= p.opts.MaxFlights {
@@ -162,11 +162,11 @@ func (p *Puller) publish(f *flight) error {
 	if f.store.left {
 		return nil // it has lost its disk, and was told of already
 	}
-	if err := p.evictor.admit(p.ctx, f.size); err != nil {
+	if err := p.evictor.admit(p.ctx, f.digest, f.size); err != nil {
 		return err
 	}
 	err := f.store.commit()
-	p.evictor.settle(f.size, err == nil)
+	p.evictor.settle(f.digest, err == nil)
 	return err
 }
 
@@ -404,9 +404,19 @@ func (f *flight) known(ctx context.Context) (int64, error) {
 	return size, err
 }
 
+// flowingSize is the blob's size where an upstream is sending it, or has.
+func (f *flight) flowingSize() (size int64, ok bool) {
+	if f == nil {
+		return 0, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size, f.size >= 0 && (f.state == flowing || f.state == landed)
+}
+
 // depart is fly for a client whose first flight failed before its first byte.
 func (p *Puller) depart(u Upstream, repo Repository, want Descriptor) (*flight, bool, error) {
-	if f, started, err := p.fly(u, repo, want); f != nil || err != nil {
+	if f, started, err := p.fly(u, repo, want, false); f != nil || err != nil {
 		return f, started, err
 	}
 	// It landed in the moment between: rare enough to fetch it once more.

@@ -26,7 +26,8 @@ type keptNode struct {
 	tags      []string
 	named     bool // by a tag of its own, which is no referrers tag
 	pinned    bool
-	parents   int // indexes and subjects that keep it here
+	parents   int  // indexes and subjects that keep it here
+	platform  bool // one of the parents is an index
 	children  []*keptNode
 	referrers []*keptNode
 	gone      bool
@@ -48,13 +49,19 @@ type warehouse struct {
 }
 
 // picture reads everything that is kept, and lets manifests that come
-// meanwhile save what they name, until done is called.
+// meanwhile save what they name, until done is called. The caller holds
+// sweeping.
 func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err error) {
 	e := p.evictor
 	e.mu.Lock()
 	e.since = make(map[Digest]bool)
+	for d := range e.keeping {
+		e.since[d] = true
+	}
 	e.mu.Unlock()
+	unwatch := p.uses.watch()
 	done = func() {
+		unwatch()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.since = nil
@@ -66,13 +73,13 @@ func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err er
 	}()
 	p.uses.flush()
 	w = &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, uses: &p.uses}
-	err = e.count(func() (int64, error) {
-		err := p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
+	err = e.count(func(see func(Digest, int64)) error {
+		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
+			see(d, size)
 			w.sizes[d] = size
 			w.total += size
 			return true
 		})
-		return w.total, err
 	})
 	if err == nil {
 		err = p.readNodes(w)
@@ -140,6 +147,7 @@ func (w *warehouse) link() {
 		for _, c := range n.rec.Children {
 			if child := w.nodes[recordKey(n.repo, c.Digest.String())]; child != nil && child != n {
 				child.parents++
+				child.platform = true
 				n.children = append(n.children, child)
 			}
 		}
@@ -223,8 +231,8 @@ func (w *warehouse) ownUse(n *keptNode) int64 {
 	return use
 }
 
-// cut is what goes with an image: manifests, and the content that nothing else
-// needs, themselves included.
+// cut is what goes with an image: manifests, from the root on, and the content
+// that nothing else needs, themselves included, and before their blobs.
 type cut struct {
 	manifests []*keptNode
 	content   []Digest
@@ -255,16 +263,28 @@ func (w *warehouse) cut(root *keptNode) cut {
 			}
 		}
 	}
-	free := map[Digest]bool{}
-	for _, n := range c.manifests {
-		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
-			if _, here := w.sizes[d]; here && w.refs[d] == 0 && !free[d] {
-				free[d] = true
-				c.content = append(c.content, d)
-			}
+	c.content = w.freed(c.manifests)
+	return c
+}
+
+// freed is what nothing else needs of manifests that are cut out: themselves
+// in their order, then their blobs.
+func (w *warehouse) freed(manifests []*keptNode) (content []Digest) {
+	var all []Digest
+	for _, n := range manifests {
+		all = append(all, n.digest)
+	}
+	for _, n := range manifests {
+		all = append(all, digestsOf(n.rec.Blobs)...)
+	}
+	seen := map[Digest]bool{}
+	for _, d := range all {
+		if _, here := w.sizes[d]; here && w.refs[d] == 0 && !seen[d] {
+			seen[d] = true
+			content = append(content, d)
 		}
 	}
-	return c
+	return content
 }
 
 func digestsOf(all []Descriptor) []Digest {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -38,7 +39,12 @@ func Precious() []cache.Bucket {
 // ledger is what a mirror knows beside the content itself, in words of its own
 // over cache.Records. Small answers are kept decoded in memory.
 type ledger struct {
-	records   cache.Records
+	records cache.Records
+
+	// mu is held while a record and what is remembered of it change, and while
+	// it is read to be remembered: or else what was dropped meanwhile would be
+	// remembered, and served. A hit in memory does without it.
+	mu        sync.Mutex
 	tags      *lru.Cache[string, tagRecord]
 	manifests *lru.Cache[string, manifestRecord]
 	members   *lru.Cache[string, memberRecord]
@@ -97,6 +103,13 @@ func (l *ledger) tag(repo Repository, tag string) (tagRecord, bool) {
 	if t, ok := l.tags.Get(key); ok {
 		return t, true
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.readTag(key)
+}
+
+// readTag remembers what is on record. l.mu is held.
+func (l *ledger) readTag(key string) (tagRecord, bool) {
 	var t tagRecord
 	if !l.read(bucketTag, key, &t) || t.Descriptor.Digest.Validate() != nil {
 		return tagRecord{}, false
@@ -117,15 +130,24 @@ func (l *ledger) checkedAt(key string) time.Time {
 
 func (l *ledger) putTag(repo Repository, tag string, t tagRecord) {
 	key := recordKey(repo, tag)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.write(bucketTag, key, t)
 	l.touch(key, t)
 }
 
-// touchTag notes that the upstream said just now that the tag still stands.
+// touchTag notes that the upstream said just now that the tag still stands. A
+// tag that was dropped or has moved meanwhile stays so.
 func (l *ledger) touchTag(repo Repository, tag string, t tagRecord) {
-	l.touch(recordKey(repo, tag), t)
+	key := recordKey(repo, tag)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now, ok := l.readTag(key); ok && now.Descriptor.Digest == t.Descriptor.Digest {
+		l.touch(key, t)
+	}
 }
 
+// touch remembers a tag as checked now. l.mu is held.
 func (l *ledger) touch(key string, t tagRecord) {
 	t.CheckedAt = time.Now()
 	l.records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(t.CheckedAt.UnixNano())))
@@ -133,7 +155,23 @@ func (l *ledger) touch(key string, t tagRecord) {
 }
 
 func (l *ledger) dropTag(repo Repository, tag string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removeTag(recordKey(repo, tag))
+}
+
+// dropTagAt drops a tag unless it has moved on from d.
+func (l *ledger) dropTagAt(repo Repository, tag string, d Digest) {
 	key := recordKey(repo, tag)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t, ok := l.readTag(key); !ok || t.Descriptor.Digest == d {
+		l.removeTag(key)
+	}
+}
+
+// removeTag is dropTag. l.mu is held.
+func (l *ledger) removeTag(key string) {
 	l.records.Delete(bucketTag, key)
 	l.records.Delete(bucketChecked, key)
 	l.tags.Remove(key)
@@ -144,11 +182,18 @@ func (l *ledger) manifest(repo Repository, d Digest) (manifestRecord, bool) {
 	if m, ok := l.manifests.Get(key); ok {
 		return m, true
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.readManifest(key)
+}
+
+// readManifest remembers what is on record. l.mu is held.
+func (l *ledger) readManifest(key string) (manifestRecord, bool) {
 	var m manifestRecord
 	if !l.read(bucketManifest, key, &m) || m.MediaType == "" {
 		return manifestRecord{}, false
 	}
-	l.manifests.Add(key, m)
+	l.remember(key, m)
 	return m, true
 }
 
@@ -157,20 +202,40 @@ func (l *ledger) manifest(repo Repository, d Digest) (manifestRecord, bool) {
 func (l *ledger) putManifest(repo Repository, d Digest, m manifestRecord) {
 	l.putNamed(repo, m)
 	key := recordKey(repo, d.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.write(bucketManifest, key, m)
+	l.remember(key, m)
+}
+
+// remember keeps a manifest's record decoded in memory, unless it names more
+// than any honest one does. l.mu is held.
+func (l *ledger) remember(key string, m manifestRecord) {
+	if len(m.Children)+len(m.Blobs) > maxListInMemory {
+		l.manifests.Remove(key)
+		return
+	}
 	l.manifests.Add(key, m)
 }
 
 func (l *ledger) dropManifest(repo Repository, d Digest) {
 	key := recordKey(repo, d.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.records.Delete(bucketManifest, key)
 	l.manifests.Remove(key)
-	l.dropMember(repo, d)
-	l.dropSubject(repo, d)
+	l.removeMember(key)
+	l.removeSubject(repo, d)
 }
 
 func (l *ledger) dropMember(repo Repository, d Digest) {
-	key := recordKey(repo, d.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removeMember(recordKey(repo, d.String()))
+}
+
+// removeMember is dropMember. l.mu is held.
+func (l *ledger) removeMember(key string) {
 	l.records.Delete(bucketMember, key)
 	l.members.Remove(key)
 }
@@ -194,9 +259,11 @@ func (l *ledger) member(repo Repository, d Digest) (memberRecord, bool) {
 	if m, ok := l.members.Get(key); ok {
 		return m, true
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var m memberRecord
 	if !l.read(bucketMember, key, &m) {
-		kept, ok := l.manifest(repo, d)
+		kept, ok := l.readManifest(key)
 		if !ok {
 			return memberRecord{}, false
 		}
@@ -208,11 +275,58 @@ func (l *ledger) member(repo Repository, d Digest) (memberRecord, bool) {
 
 func (l *ledger) putMember(repo Repository, d Digest, m memberRecord) {
 	key := recordKey(repo, d.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if old, ok := l.members.Get(key); ok && (old == m || m.Size < 0) {
 		return
 	}
 	l.write(bucketMember, key, m)
 	l.members.Add(key, m)
+}
+
+// dropRepository forgets everything about a repository but pins.
+func (l *ledger) dropRepository(repo Repository) {
+	prefix := recordKey(repo, "")
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range []cache.Bucket{
+		bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList, bucketReferrers, bucketPassed, bucketAttached, bucketUsed,
+	} {
+		for _, key := range l.keys(b, prefix) {
+			l.records.Delete(b, key)
+		}
+	}
+	forget(l.tags, prefix)
+	forget(l.manifests, prefix)
+	forget(l.members, prefix)
+	forget(l.answers, prefix)
+}
+
+// membersOf are the blobs that are known to belong to a repository.
+func (l *ledger) membersOf(repo Repository) []Digest {
+	prefix := recordKey(repo, "")
+	var all []Digest
+	for _, key := range l.keys(bucketMember, prefix) {
+		all = append(all, Digest(strings.TrimPrefix(key, prefix)))
+	}
+	return all
+}
+
+func (l *ledger) keys(b cache.Bucket, prefix string) (all []string) {
+	// What can't be scanned is lost already.
+	_ = l.records.Scan(b, prefix, func(key string, _ []byte) bool {
+		all = append(all, key)
+		return true
+	})
+	return all
+}
+
+func forget[V any](c *lru.Cache[string, V], prefix string) {
+	for _, key := range c.Keys() {
+		if strings.HasPrefix(key, prefix) {
+			c.Remove(key)
+		}
+	}
 }
 
 // reindex notes anew what the manifests on record name, after the records of

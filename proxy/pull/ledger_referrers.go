@@ -24,6 +24,8 @@ func (l *ledger) referrers(repo Repository, subject Digest) (referrersRecord, bo
 	if r, ok := l.answers.Get(key); ok {
 		return r, true
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var r referrersRecord
 	if !l.read(bucketReferrers, key, &r) {
 		return referrersRecord{}, false
@@ -37,6 +39,8 @@ func (l *ledger) referrers(repo Repository, subject Digest) (referrersRecord, bo
 
 func (l *ledger) putReferrers(repo Repository, subject Digest, r referrersRecord) {
 	key := recordKey(repo, subject.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.write(bucketReferrers, key, r)
 	l.answers.Remove(key)
 }
@@ -47,11 +51,20 @@ func (l *ledger) passed(repo Repository, subject Digest) []Descriptor {
 }
 
 func (l *ledger) putPassed(repo Repository, subject Digest, d Descriptor) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.putUnder(bucketPassed, repo, subject, d)
 	l.answers.Remove(recordKey(repo, subject.String()))
 }
 
 func (l *ledger) dropPassed(repo Repository, subject, d Digest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.removePassed(repo, subject, d)
+}
+
+// removePassed is dropPassed. l.mu is held.
+func (l *ledger) removePassed(repo Repository, subject, d Digest) {
 	key := recordKey(repo, subject.String())
 	l.records.Delete(bucketPassed, key+"\x00"+d.String())
 	l.answers.Remove(key)
@@ -84,10 +97,11 @@ func (l *ledger) putUnder(b cache.Bucket, repo Repository, subject Digest, d Des
 	l.write(b, recordKey(repo, subject.String())+"\x00"+d.Digest.String(), d)
 }
 
-// dropSubject forgets everything about what refers to a manifest.
-func (l *ledger) dropSubject(repo Repository, subject Digest) {
+// removeSubject forgets everything about what refers to a manifest. l.mu is
+// held.
+func (l *ledger) removeSubject(repo Repository, subject Digest) {
 	for _, d := range l.passed(repo, subject) {
-		l.dropPassed(repo, subject, d.Digest)
+		l.removePassed(repo, subject, d.Digest)
 	}
 	key := recordKey(repo, subject.String())
 	for _, d := range l.attached(repo, subject) {

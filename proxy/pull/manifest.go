@@ -29,7 +29,7 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 	} else {
 		m, err = p.manifestByTag(ctx, u, repo, ref)
 	}
-	if err == nil {
+	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // those are noted where they are found
 		p.uses.note(recordKey(repo, m.Descriptor.Digest.String()))
 	}
 	return m, err
@@ -57,7 +57,12 @@ func manifestKey(repo Repository, ref string) string {
 
 // keptManifest returns a manifest that is kept for repo.
 func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
-	rec, ok := p.ledger.manifest(repo, d)
+	var rec manifestRecord
+	var ok bool
+	p.uses.noteIf(recordKey(repo, d.String()), func() bool {
+		rec, ok = p.ledger.manifest(repo, d)
+		return ok
+	})
 	if !ok {
 		return Manifest{}, false
 	}
@@ -65,11 +70,19 @@ func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (M
 	if !ok {
 		return Manifest{}, false
 	}
-	return Manifest{
+	m := Manifest{
 		Descriptor: Descriptor{MediaType: rec.MediaType, Digest: d, Size: int64(len(content))},
 		Bytes:      content,
 		Outcome:    Hit,
-	}, true
+	}
+	if p.unkept.has(d) {
+		if err := p.store(ctx, m.Descriptor, content); err != nil {
+			tell(p.opts.Events.Bypassed, repo.Upstream)
+		} else {
+			p.unkept.remove(d) // room has returned
+		}
+	}
+	return m, true
 }
 
 // content reads a manifest's bytes from memory, else from the blobs.
@@ -88,10 +101,9 @@ func (p *Puller) content(ctx context.Context, d Digest) ([]byte, bool) {
 	if file.Size() > maxManifest {
 		return nil, false
 	}
-	// A manifest is small enough to be proven each time it comes from disk.
-	content, err := io.ReadAll(file)
-	if err != nil || d.Algorithm().FromBytes(content) != d {
-		p.log.Error("kept manifest is damaged", "digest", d.String(), "error", err)
+	content, err := p.readProven(ctx, d, file)
+	if err != nil {
+		p.log.Error("kept manifest cannot be read", "digest", d.String(), "error", err)
 		return nil, false
 	}
 	p.opts.Memory.Put(d, content)
@@ -166,23 +178,38 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
 	p.opts.Memory.Put(d, content)
-	p.evictor.named(rec, d) // before it is looked whether the bytes are there
+	defer p.evictor.keep(rec, d)() // from before it is looked whether the bytes are there
 	if err := p.store(ctx, m.Descriptor, content); err != nil {
 		tell(p.opts.Events.Bypassed, repo.Upstream)
 		p.evictor.rouse()
+		p.unkept.add(d)
 		p.log.Warn("manifest is not kept", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	p.absent.forget(manifestKey(repo, d.String()))
+	for _, b := range blobs {
+		p.absent.forget(blobKey(repo, b.Digest)) // newer word than an absence that is remembered
+	}
+	for _, c := range children {
+		p.absent.forget(manifestKey(repo, c.Digest.String()))
+	}
 	p.ledger.putManifest(repo, d, rec)
 	p.indexReferrers(repo, m, subject)
 	return m, nil
 }
 
-// store publishes content in the blobs, where it is not there yet.
+// store publishes content in the blobs, where it is not there yet: once at a
+// time for one digest, so that it is counted once.
 func (p *Puller) store(ctx context.Context, desc Descriptor, content []byte) error {
-	if _, err := p.opts.Blobs.Stat(ctx, desc.Digest); err == nil {
-		return nil
-	}
+	_, err, _ := p.stores.Do(desc.Digest.String(), func() (any, error) {
+		if _, err := p.opts.Blobs.Stat(ctx, desc.Digest); err == nil {
+			return nil, nil
+		}
+		return nil, p.write(ctx, desc, content)
+	})
+	return err
+}
+
+func (p *Puller) write(ctx context.Context, desc Descriptor, content []byte) error {
 	draft, err := p.opts.Blobs.Create(ctx, desc)
 	if err != nil {
 		return err
@@ -191,11 +218,10 @@ func (p *Puller) store(ctx context.Context, desc Descriptor, content []byte) err
 	if _, err := draft.Write(content); err != nil {
 		return err
 	}
-	if err := draft.Commit(); err != nil {
-		return err
-	}
-	p.evictor.grew(desc.Size)
-	return nil
+	p.evictor.squeeze(desc.Digest, desc.Size)
+	err = draft.Commit()
+	p.evictor.settle(desc.Digest, err == nil)
+	return err
 }
 
 // looksLikeManifest tells a manifest of any kind from a login page.

@@ -18,6 +18,9 @@ import (
 const (
 	// tendPins is how often pinned images are looked at that are not whole.
 	tendPins = time.Minute
+	// longestRest is how long at most a pinned image is left alone for which
+	// there was no room.
+	longestRest = 6 * time.Hour
 	// maxPinned is how many manifests one pin can bring here, with everything
 	// that hangs on them.
 	maxPinned = 10_000
@@ -115,14 +118,27 @@ func (p *Puller) tendPinned(ctx context.Context) {
 	}
 	tick := time.NewTicker(tendPins)
 	defer tick.Stop()
+	// An image that does not fit would be downloaded again and again.
+	tooLarge := map[Reference]*rest{}
 	for {
 		for _, r := range p.unfinished(ctx) {
 			if ctx.Err() != nil {
 				return
 			}
+			if w := tooLarge[r]; w != nil && time.Now().Before(w.until) {
+				continue
+			}
 			done, err := p.complete(ctx, r)
+			if !errors.Is(err, cache.ErrFull) {
+				delete(tooLarge, r)
+			}
 			switch {
 			case ctx.Err() != nil:
+			case errors.Is(err, cache.ErrFull):
+				if tooLarge[r] == nil {
+					tooLarge[r] = &rest{}
+				}
+				p.log.Error("pinned image does not fit", "image", r.String(), "again_in", tooLarge[r].longer().String(), "error", err)
 			case err != nil:
 				p.log.Warn("pinned image is not whole yet", "image", r.String(), "error", err)
 			case done.Fetched > 0:
@@ -136,6 +152,19 @@ func (p *Puller) tendPinned(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// rest is how long something is left alone that has failed again and again.
+type rest struct {
+	wait  time.Duration
+	until time.Time
+}
+
+// longer doubles the rest, up to longestRest.
+func (r *rest) longer() time.Duration {
+	r.wait = min(max(2*r.wait, 2*tendPins), longestRest)
+	r.until = time.Now().Add(r.wait)
+	return r.wait
 }
 
 // unfinished are the pinned images that are not known to be whole.
@@ -217,6 +246,9 @@ func (p *Puller) bringImage(ctx context.Context, u Upstream, r Reference) (Compl
 			wrong = append(wrong, err)
 		}
 	}
+	if len(wrong) == 0 && !p.whole(ctx, r) {
+		wrong = append(wrong, errors.New("a part could not be kept, or went again"))
+	}
 	if err := errors.Join(wrong...); err != nil {
 		return done, fmt.Errorf("%s is %w: %w", r, ErrNotWhole, err)
 	}
@@ -246,7 +278,7 @@ func (p *Puller) bring(ctx context.Context, u Upstream, repo Repository, want De
 	if p.opts.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, _, err := p.fly(u, repo, want)
+	f, _, err := p.fly(u, repo, want, false)
 	if err != nil {
 		return err
 	}

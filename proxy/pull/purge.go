@@ -43,6 +43,8 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 	defer done()
 	_, wantsDigest := digest.Parse(target.Ref)
 	byDigest := target.Ref != "" && wantsDigest == nil
+	byTag := target.Ref != "" && !byDigest
+	needed := w.neededByPins()
 
 	result := Purged{Tags: []string{}, Manifests: []string{}}
 	var roots []*keptNode
@@ -50,10 +52,10 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		switch {
 		case target.Repository != (Repository{}) && n.repo != target.Repository:
 		case byDigest && n.digest != Digest(target.Ref):
-		case target.Ref != "" && !byDigest && !slices.Contains(n.tags, target.Ref):
-		case p.pinnedFor(n, target.Ref, byDigest):
+		case byTag && !slices.Contains(n.tags, target.Ref):
+		case byTag && n.onlyItsTagGoes() && p.pinnedRef(n.repo, target.Ref), !(byTag && n.onlyItsTagGoes()) && needed[n]:
 			return Purged{}, fmt.Errorf("%s: %w: unpin it first", Reference{n.repo, n.digest.String()}, ErrPinned)
-		case target.Ref != "" && !byDigest && len(n.tags) > 1:
+		case byTag && n.onlyItsTagGoes():
 			result.Tags = append(result.Tags, Reference{n.repo, target.Ref}.String())
 			if !dryRun {
 				p.ledger.dropTag(n.repo, target.Ref)
@@ -63,15 +65,24 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		}
 	}
 	var all cut
+	var members, strays []Digest
+	if target.Ref == "" {
+		// Blobs that were asked for by themselves belong to the repository too.
+		members = p.ledger.membersOf(target.Repository)
+		for _, d := range members {
+			if _, here := w.sizes[d]; here && w.refs[d] == 0 {
+				strays = append(strays, d)
+			}
+		}
+	}
 	for _, n := range roots {
 		if n.gone {
 			continue
 		}
 		n.parents = 0
-		c := w.cut(n)
-		all.manifests = append(all.manifests, c.manifests...)
-		all.content = append(all.content, c.content...)
+		all.manifests = append(all.manifests, w.cut(n).manifests...)
 	}
+	all.content = append(w.freed(parentsFirst(all.manifests)), strays...)
 	for _, n := range all.manifests {
 		result.Manifests = append(result.Manifests, Reference{n.repo, n.digest.String()}.String())
 		for _, tag := range n.tags {
@@ -82,10 +93,15 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		// A blob, or a manifest that another repository needs as well: who
 		// names a digest wants its bytes fetched again.
 		if target.Repository == (Repository{}) {
+			for _, n := range w.sorted() {
+				if needed[n] && n.names(Digest(target.Ref)) {
+					return Purged{}, fmt.Errorf("%s of %s: %w: unpin it first", target.Ref, Reference{n.repo, n.digest.String()}, ErrPinned)
+				}
+			}
 			all.content = append(all.content, Digest(target.Ref))
 		}
 	}
-	if len(result.Tags)+len(result.Manifests)+len(all.content) == 0 {
+	if len(result.Tags)+len(result.Manifests)+len(all.content)+len(members) == 0 {
 		return Purged{}, fmt.Errorf("%s: %w", strings.Trim(Reference(target).String(), "/:@"), ErrNotKept)
 	}
 	slices.Sort(result.Tags)
@@ -94,20 +110,56 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 	if dryRun {
 		return result, nil
 	}
-	result.Bytes, err = p.remove(ctx, w, all)
-	for _, d := range all.content {
-		p.opts.Memory.Delete(d)
+	if target.Ref == "" {
+		p.ledger.dropRepository(target.Repository)
 	}
+	result.Bytes, err = p.remove(ctx, w, all)
 	return result, err
 }
 
-// pinnedFor says whether a pin speaks against purging n. One of two tags may go
-// while a pin is on the other.
-func (p *Puller) pinnedFor(n *keptNode, ref string, byDigest bool) bool {
-	if ref != "" && !byDigest && len(n.tags) > 1 {
-		return p.pinnedRef(n.repo, ref)
+// onlyItsTagGoes says that a manifest stays when one of its tags is purged:
+// under another tag, or in an index.
+func (n *keptNode) onlyItsTagGoes() bool { return len(n.tags) > 1 || n.platform }
+
+// names says whether d is a blob of the manifest.
+func (n *keptNode) names(d Digest) bool {
+	return slices.ContainsFunc(n.rec.Blobs, func(b Descriptor) bool { return b.Digest == d })
+}
+
+// neededByPins are the pinned manifests with everything that makes them whole.
+func (w *warehouse) neededByPins() map[*keptNode]bool {
+	needed := make(map[*keptNode]bool)
+	for _, n := range w.nodes {
+		if n.pinned {
+			n.reach(needed)
+		}
 	}
-	return n.pinned
+	return needed
+}
+
+// parentsFirst orders manifests so that none comes before what keeps it.
+func parentsFirst(manifests []*keptNode) []*keptNode {
+	wanted, seen := make(map[*keptNode]bool), make(map[*keptNode]bool)
+	for _, n := range manifests {
+		wanted[n] = true
+	}
+	var order []*keptNode
+	var visit func(n *keptNode)
+	visit = func(n *keptNode) {
+		if seen[n] || !wanted[n] {
+			return
+		}
+		seen[n] = true
+		for _, next := range slices.Concat(n.children, n.referrers) {
+			visit(next)
+		}
+		order = append(order, n)
+	}
+	for _, n := range manifests {
+		visit(n)
+	}
+	slices.Reverse(order)
+	return order
 }
 
 // sorted are the manifests in the order of their names.

@@ -44,22 +44,36 @@ type evictor struct {
 	sweeping sync.Mutex
 
 	mu      sync.Mutex
-	counted bool  // kept is known
-	kept    int64 // bytes published, or admitted and about to be
-	pending int64 // of these, bytes not published yet
-	coming  int64 // bytes of downloads under way
-	waiting int64 // bytes of those who wait in admit
-	begun   int   // passes of eviction
+	counted bool             // kept is known
+	kept    int64            // bytes published, or taken and about to be
+	pending map[Digest]int64 // of these, what is not published yet
+	walk    *walk            // the count under way; nil while there is none
+	coming  int64            // bytes of downloads under way
+	waiting int64            // bytes of those who wait in admit
+	begun   int              // passes of eviction
 	ended   int
 	freed   int64         // by the last pass
 	passed  chan struct{} // closed when the next pass ends
-	// since are the digests that manifests have named since a picture was
-	// taken; nil while nobody removes.
+	// keeping are the digests of manifests that are on their way to the disk
+	// and the records, and what they name; how many of them each.
+	keeping map[Digest]int
+	// since are the digests that have been among keeping, or that a tag was
+	// made to point at, since a picture was taken; nil while nobody removes.
 	since map[Digest]bool
 }
 
+// walk is a count of what lies on disk. What came since it began counts by
+// itself, whether the walk passes it or not.
+type walk struct {
+	came  map[Digest]bool
+	bytes int64 // of these
+}
+
 func newEvictor(room Room, told func(int64)) *evictor {
-	return &evictor{room: room, told: told, wake: make(chan struct{}, 1), passed: make(chan struct{})}
+	return &evictor{
+		room: room, told: told, wake: make(chan struct{}, 1), passed: make(chan struct{}),
+		pending: make(map[Digest]int64), keeping: make(map[Digest]int),
+	}
 }
 
 // rouse asks for a look at the bounds.
@@ -81,9 +95,10 @@ func (e *evictor) expect(n int64) {
 	}
 }
 
-// admit waits until n more bytes fit. It returns cache.ErrFull where nothing
-// can go for them. The caller says with settle how it went on.
-func (e *evictor) admit(ctx context.Context, n int64) error {
+// admit waits until the n bytes of d fit, and takes them. It returns
+// cache.ErrFull where nothing can go for them. The caller says with settle how
+// it went on.
+func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
 	most := e.room.MaxBytes
 	if most > 0 && n > most {
 		return fmt.Errorf("%w: %d bytes are more than all that may be kept", cache.ErrFull, n)
@@ -109,30 +124,53 @@ func (e *evictor) admit(ctx context.Context, n int64) error {
 			return context.Cause(ctx)
 		}
 	}
-	e.change(n)
-	e.pending += n
+	e.take(d, n)
 	return nil
 }
 
-// settle ends what admit began: n bytes were published, or were not.
-func (e *evictor) settle(n int64, published bool) {
+// squeeze takes the n bytes of d whether they fit or not, which is for
+// manifests: they are small, and their clients wait.
+func (e *evictor) squeeze(d Digest, n int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.pending -= n
-	if !published {
-		e.change(-n)
+	e.take(d, n)
+	if e.tight() {
+		e.rouse()
 	}
 }
 
-// grew notes that n bytes were published without having been admitted, which
-// is for manifests: they are small, and their clients wait.
-func (e *evictor) grew(n int64) {
+// take counts the n bytes of d, which are about to be published: before they
+// can be seen on disk. e.mu is held.
+func (e *evictor) take(d Digest, n int64) {
+	e.change(n)
+	e.pending[d] = n
+	if e.walk != nil {
+		e.walk.came[d] = true
+		e.walk.bytes += n
+	}
+}
+
+// settle ends what admit or squeeze began: d was published, or was not.
+func (e *evictor) settle(d Digest, published bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.change(n)
-	if n > 0 && e.tight() {
-		e.rouse()
+	n := e.pending[d]
+	delete(e.pending, d)
+	if published {
+		return
 	}
+	e.change(-n)
+	if e.walk != nil {
+		delete(e.walk.came, d)
+		e.walk.bytes -= n
+	}
+}
+
+// shrank notes that n bytes were deleted.
+func (e *evictor) shrank(n int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.change(-n)
 }
 
 // change counts n more bytes as kept. e.mu is held.
@@ -149,16 +187,37 @@ func (e *evictor) tight() bool {
 	return most > 0 && e.kept+e.waiting+min(e.coming, most/100*(100-lowMark)) > most
 }
 
-// named notes what a manifest names, so that a removal under way spares it.
-func (e *evictor) named(m manifestRecord, d Digest) {
+// keep spares a manifest and what it names, until the function it returns is
+// called: the bytes lie on disk a while before the records tell of them, and
+// a picture that is taken between would show bytes that nobody needs.
+func (e *evictor) keep(m manifestRecord, d Digest) (done func()) {
+	all := append(digestsOf(m.Blobs), d)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.since == nil {
-		return
+	for _, d := range all {
+		e.keeping[d]++
+		if e.since != nil {
+			e.since[d] = true
+		}
 	}
-	e.since[d] = true
-	for _, b := range m.Blobs {
-		e.since[b.Digest] = true
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, d := range all {
+			if e.keeping[d]--; e.keeping[d] == 0 {
+				delete(e.keeping, d)
+			}
+		}
+	}
+}
+
+// pointed spares a manifest that a tag is about to point at: a picture that
+// was taken before does not show the tag.
+func (e *evictor) pointed(d Digest) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.since != nil {
+		e.since[d] = true
 	}
 }
 
@@ -192,25 +251,33 @@ func (e *evictor) end(freed int64) {
 	e.passed = make(chan struct{})
 }
 
-// count takes what a walk over the blobs found for what is kept. Only a walk
-// that nothing moved under is believed: the sums are exact but for what others
-// take out of the folder.
-func (e *evictor) count(walk func() (int64, error)) error {
+// count lets pass go over everything that lies on disk, and takes the sum for
+// what is kept: it is exact but for what others take out of the folder
+// meanwhile. The caller holds sweeping.
+func (e *evictor) count(pass func(see func(d Digest, size int64)) error) error {
+	w := &walk{came: make(map[Digest]bool)}
 	e.mu.Lock()
-	before, pending := e.kept, e.pending
+	for d, n := range e.pending {
+		w.came[d] = true
+		w.bytes += n
+	}
+	e.walk = w
 	e.mu.Unlock()
-	total, err := walk()
+	var total int64
+	err := pass(func(d Digest, size int64) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !w.came[d] {
+			total += size
+		}
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.walk = nil
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch {
-	case !e.counted:
-		e.change(total) // what came meanwhile is manifests
-	case e.kept == before && e.pending == 0 && pending == 0:
-		e.change(total - e.kept)
-	}
+	e.change(total + w.bytes - e.kept)
 	e.counted = true
 	return nil
 }
@@ -232,12 +299,13 @@ func (p *Puller) runEvictor(ctx context.Context) {
 	}
 }
 
-// countKept counts once what the blobs hold. Nothing waits for it but the
-// publishing of downloads.
+// countKept counts what the blobs hold. At the start nothing waits for it but
+// the publishing of downloads.
 func (p *Puller) countKept(ctx context.Context) {
-	err := p.evictor.count(func() (total int64, err error) {
-		err = p.opts.Blobs.Walk(ctx, func(_ Digest, size int64) bool { total += size; return true })
-		return total, err
+	p.evictor.sweeping.Lock()
+	defer p.evictor.sweeping.Unlock()
+	err := p.evictor.count(func(see func(Digest, int64)) error {
+		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool { see(d, size); return true })
 	})
 	if err != nil && ctx.Err() == nil {
 		p.log.Error("the cache cannot be counted", "error", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -363,15 +364,16 @@ func TestWhatIsTooLargeForTheBoundIsPassedOn(t *testing.T) {
 func TestAFileSystemThatFillsUpIsRelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
-		free := int64(10 << 20)
+		var free atomic.Int64
+		free.Store(10 << 20)
 		m := newMirror(t, o, func(opts *Options) {
 			opts.Room.MinFree = 1 << 20
-			opts.Room.Free = func() (int64, error) { return free, nil }
+			opts.Room.Free = func() (int64, error) { return free.Load(), nil }
 		})
 		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
 		m.pullWhole(t, hubApp, "1")
 		settleDown()
-		free = 1<<20 - 1 // others fill it
+		free.Store(1<<20 - 1) // others fill it
 		time.Sleep(lookAround + time.Second)
 		settleDown()
 		if m.has(t.Context(), layer.Digest) {

@@ -42,12 +42,12 @@ func (p *Puller) Scrub(ctx context.Context, rate int64, tell func(Scrubbed)) (Sc
 		switch {
 		case ctx.Err() != nil:
 			return s, context.Cause(ctx)
-		case errors.Is(err, cache.ErrNotFound) && !p.has(ctx, d):
-			// Evicted meanwhile, or set aside for its size, which is logged.
-		case errors.Is(err, cache.ErrMismatch):
+		case errors.Is(err, cache.ErrMismatch): // of the size, which is an ErrNotFound too, or of the digest
 			s.Damaged = append(s.Damaged, d)
-			p.evictor.grew(-size)
+			p.evictor.shrank(size)
 			p.opts.Memory.Delete(d)
+		case errors.Is(err, cache.ErrNotFound) && !p.has(ctx, d):
+			// Evicted meanwhile.
 		case err != nil:
 			s.Unreadable++
 			p.log.Error("content can't be scrubbed", "digest", d.String(), "error", err)
@@ -57,6 +57,9 @@ func (p *Puller) Scrub(ctx context.Context, rate int64, tell func(Scrubbed)) (Sc
 		if tell != nil {
 			tell(s)
 		}
+	}
+	if len(s.Damaged) > 0 {
+		p.countKept(ctx) // files of a wrong size had been counted with another
 	}
 	return s, nil
 }

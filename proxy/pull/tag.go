@@ -127,8 +127,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			if err != nil {
 				return Manifest{}, err
 			}
-			p.pointTag(repo, tag, m.Descriptor)
-			return m, nil
+			return m, p.pointTag(ctx, repo, tag, m)
 		}
 	}
 	m, err := p.fetchManifest(ctx, u, repo, tag, "")
@@ -139,20 +138,26 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		return Manifest{}, err
 	}
 	// The record moves only now, with the manifest kept.
-	p.pointTag(repo, tag, m.Descriptor)
 	p.absent.forget(manifestKey(repo, tag))
-	return m, nil
+	return m, p.pointTag(ctx, repo, tag, m)
 }
 
 // pointTag notes where a tag points now.
-func (p *Puller) pointTag(repo Repository, tag string, to Descriptor) {
-	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to})
+func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to Manifest) error {
+	p.evictor.pointed(to.Descriptor.Digest)
+	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to.Descriptor})
 	if p.pinnedRef(repo, tag) {
 		select {
 		case p.moved <- struct{}{}:
 		default:
 		}
 	}
+	if _, ok := p.ledger.manifest(repo, to.Descriptor.Digest); ok {
+		return nil
+	}
+	// It went in the moment before the tag kept it.
+	_, err := p.keepManifest(ctx, repo, to.Descriptor.MediaType, to.Bytes, to.Descriptor.Digest)
+	return err
 }
 
 func (p *Puller) tagGone(repo Repository, tag string, err error) error {

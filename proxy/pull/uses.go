@@ -19,13 +19,39 @@ type uses struct {
 
 	mu    sync.Mutex
 	fresh map[string]int64 // Unix nanoseconds, not yet in the records
+	// since are the keys that were used since watch; nil while nobody watches.
+	since map[string]bool
 }
 
 func (u *uses) note(key string) {
+	u.noteIf(key, func() bool { return true })
+}
+
+// noteIf notes a use if there is something to use: found is called while
+// nothing can be evicted (see letGo).
+func (u *uses) noteIf(key string, found func() bool) {
 	now := time.Now().UnixNano()
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if !found() {
+		return
+	}
 	u.fresh[key] = now
+	if u.since != nil {
+		u.since[key] = true
+	}
+}
+
+// watch takes down what is used until the function that it returns is called.
+func (u *uses) watch() (end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.since = make(map[string]bool)
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.since = nil
+	}
 }
 
 // last is the time of the last use in Unix nanoseconds, 0 where none is known.
@@ -45,8 +71,13 @@ func (u *uses) last(key string) int64 {
 
 func (u *uses) forget(key string) {
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.drop(key)
+}
+
+// drop is forget. u.mu is held.
+func (u *uses) drop(key string) {
 	delete(u.fresh, key)
-	u.mu.Unlock()
 	u.records.Delete(bucketUsed, key)
 }
 

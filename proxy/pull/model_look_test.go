@@ -1,0 +1,417 @@
+package pull
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
+)
+
+// picture is what a look found, to be compared with what the next one finds.
+type picture struct {
+	taken   bool
+	evicted int64
+	roots   map[string]root // by the key of their manifests
+	kept    map[string]manifestRecord
+	files   map[Digest]int64
+}
+
+type root struct {
+	own    int64 // its last use by itself
+	use    int64 // the same, with what nothing else has of it
+	kept   bool  // by an index or a subject
+	pinned bool
+}
+
+// look holds what lies in the folder and stands in the records against what
+// must be so whenever nothing is under way.
+func (m *model) look() {
+	m.t.Helper()
+	m.lookAgain(false)
+}
+
+func (m *model) lookAgain(patient bool) {
+	m.t.Helper()
+	m.settle()
+	m.evictor.mu.Lock()
+	counted := m.evictor.kept
+	m.evictor.mu.Unlock()
+	m.evictor.sweeping.Lock()
+	w, done, err := m.Puller.picture(context.Background())
+	m.evictor.sweeping.Unlock()
+	if err != nil {
+		m.wrong("%v", err)
+		return
+	}
+	done()
+	if counted != w.total {
+		m.wrong("%d bytes lie on the disk, and %d are counted, after %s", w.total, counted, strings.Join(m.power.trace, ", "))
+	}
+	if left := m.drafts(m.power.dir); len(left) > 0 {
+		m.wrong("nothing is under way, and there are drafts: %v", left)
+	}
+	now := picture{taken: true, evicted: m.evicted.Load(), files: w.sizes, roots: map[string]root{}, kept: map[string]manifestRecord{}}
+	evictable := len(w.strays()) > 0
+	for _, image := range w.images() {
+		r := root{own: image.root.use, use: image.use, kept: image.root.kept(), pinned: image.root.pinned}
+		now.roots[image.root.key()] = r
+		evictable = evictable || !r.kept && !r.pinned
+	}
+	for key, n := range w.nodes {
+		now.kept[key] = n.rec
+	}
+	if w.total > m.settings.maxBytes && evictable {
+		if !patient {
+			// What was in use when there was need may go at the next look around.
+			time.Sleep(lookAround)
+			m.lookAgain(true)
+			return
+		}
+		m.wrong("%d bytes are kept, and %d may be", w.total, m.settings.maxBytes)
+	}
+	m.lookAtManifests(now)
+	m.lookAtPins()
+	m.lookAtMemory()
+	if m.before.taken {
+		m.lookAtWhatWent(w, now)
+	}
+	m.before = now
+	m.power.learn(m.known)
+}
+
+func (m *model) drafts(dir string) []string {
+	entries, err := os.ReadDir(filepath.Join(dir, "drafts"))
+	if err != nil {
+		m.wrong("%v", err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// lookAtManifests sees to it that of each manifest that would be served
+// everything is here that ever was.
+func (m *model) lookAtManifests(now picture) {
+	m.power.mu.Lock()
+	next := m.power.returned(m.known).clone()
+	m.power.mu.Unlock()
+	for key := range next.had {
+		_, digest, _ := splitKey(key)
+		if _, ok := now.kept[key]; !ok || now.files[Digest(digest)] == 0 {
+			delete(next.had, key)
+		}
+	}
+	for key, rec := range now.kept {
+		repo, digest, _ := splitKey(key)
+		if now.files[Digest(digest)] == 0 {
+			continue // its bytes could not be kept: it is not served
+		}
+		if next.had[key] == nil {
+			next.had[key] = map[Digest]bool{}
+		}
+		here := map[Digest]bool{}
+		for _, b := range rec.Blobs {
+			if len(b.URLs) > 0 {
+				continue
+			}
+			here[b.Digest] = now.files[b.Digest] > 0
+			if _, known := m.ledger.member(repo, b.Digest); !known {
+				m.wrong("%s names %s, which is not known to belong to %s", digest, b.Digest, repo)
+			}
+		}
+		for _, c := range rec.Children {
+			_, kept := now.kept[recordKey(repo, c.Digest.String())]
+			here[c.Digest] = kept && now.files[c.Digest] > 0
+		}
+		for d := range next.had[key] {
+			if !here[d] {
+				_, onRecord := now.kept[recordKey(repo, d.String())]
+				m.wrong("%s of %s is kept, and its part %s has gone (it has %d bytes, on record %v), after %s",
+					digest, repo, d, now.files[d], onRecord, strings.Join(m.power.trace, ", "))
+			}
+		}
+		for d, is := range here {
+			if is {
+				next.had[key][d] = true
+			}
+		}
+	}
+	m.known = next
+}
+
+func (m *model) lookAtPins() {
+	pins, err := m.Pins()
+	if err != nil {
+		m.wrong("pins: %v", err)
+	}
+	for _, r := range pins {
+		if m.known.pins[r] == nil && m.whole(context.Background(), r) {
+			next := m.known.clone()
+			next.pins[r] = m.everythingOf(r)
+			m.known = next
+		}
+	}
+	for r, parts := range m.known.pins {
+		if !m.ledger.hasPin(r.Repository, r.Ref) {
+			m.wrong("the pin on %s is gone", r)
+		}
+		if rec, ok := m.ledger.tag(r.Repository, r.Ref); Digest(r.Ref).Validate() != nil && (!ok || !parts[rec.Descriptor.Digest]) {
+			// The tag has moved: another image is pinned now.
+			next := m.known.clone()
+			delete(next.pins, r)
+			m.known = next
+			continue
+		}
+		for d := range parts {
+			if !m.has(context.Background(), d) {
+				m.wrong("%s is pinned and was whole, and %s has gone", r, d)
+			}
+		}
+	}
+}
+
+// lookAtMemory holds what is remembered of the records against them.
+func (m *model) lookAtMemory() {
+	check := func(bucket cache.Bucket, keys []string) {
+		for _, key := range keys {
+			if _, err := m.opts.Records.Get(bucket, key); err != nil && !(bucket == bucketMember && m.isManifest(key)) {
+				m.wrong("%q of %s is remembered, and not on record", strings.ReplaceAll(key, "\x00", " "), bucket)
+			}
+		}
+	}
+	check(bucketTag, m.ledger.tags.Keys())
+	check(bucketManifest, m.ledger.manifests.Keys())
+	check(bucketMember, m.ledger.members.Keys())
+}
+
+func (m *model) isManifest(key string) bool {
+	_, err := m.opts.Records.Get(bucketManifest, key)
+	return err == nil
+}
+
+// lookAtWhatWent sees to it that only eviction takes anything away, and takes
+// what was pulled least recently.
+func (m *model) lookAtWhatWent(w *warehouse, now picture) {
+	if m.before.evicted == now.evicted {
+		for key := range m.before.kept {
+			if _, ok := now.kept[key]; !ok {
+				m.wrong("%q went, and nothing was evicted", key)
+			}
+		}
+		for d := range m.before.files {
+			if _, ok := now.files[d]; !ok {
+				m.wrong("%s went, and nothing was evicted", d)
+			}
+		}
+		return
+	}
+	for gone, e := range m.before.roots {
+		if _, still := now.kept[gone]; still || e.kept {
+			continue
+		}
+		for stays, s := range m.before.roots {
+			after, still := now.roots[stays]
+			if still && !s.kept && !s.pinned && !after.kept && !after.pinned && s.use < e.own && !m.wanted(w.nodes[stays]) {
+				m.wrong("%q went, which was used %d ns after %q, which stays, after %s", gone, e.own-s.use, stays, strings.Join(m.power.trace, ", "))
+			}
+		}
+	}
+	for key, rec := range now.kept {
+		// A referrer goes with its subject, unless somebody wanted it by itself.
+		repo, _, _ := splitKey(key)
+		before, was := m.before.kept[key]
+		subject := recordKey(repo, rec.Subject.String())
+		_, had := m.before.kept[subject]
+		_, has := now.kept[subject]
+		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.nodes[key] != nil && !w.nodes[key].named && !w.nodes[key].kept() {
+			m.wrong("%q stays, and what it refers to went", key)
+		}
+	}
+}
+
+// wanted says whether anything of an image was used or named in this step, or
+// something was here for a moment that kept it.
+func (m *model) wanted(root *keptNode) bool {
+	for _, d := range m.power.wentNow() {
+		children, _, _, err := referrers.Names(m.up.bodies[d].mediaType, m.up.bodies[d].body)
+		if err != nil || d == root.rec.Subject || slices.ContainsFunc(children, func(c Descriptor) bool { return c.Digest == root.digest }) {
+			return true
+		}
+	}
+	since := m.began.UnixNano()
+	all := map[*keptNode]bool{}
+	root.reach(all)
+	for n := range all {
+		if m.power.cameNow(n.digest) || m.uses.last(n.key()) >= since {
+			return true
+		}
+		for _, b := range n.rec.Blobs {
+			if m.uses.last(b.Digest.String()) >= since {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// sweep unplugs the upstream and pulls everything that is kept.
+func (m *model) sweep() {
+	m.t.Helper()
+	was := m.up.mood
+	m.up.mood = down
+	m.earlier = m.known
+	m.say("sweep")
+	for key, had := range maps.Clone(m.known.had) {
+		repo, digest, _ := splitKey(key)
+		root, err := m.Manifest(context.Background(), repo, digest)
+		if err != nil {
+			m.wrong("%s of %s is kept, and not served without an upstream: %v", digest, repo, err)
+			continue
+		}
+		m.proveManifest(repo, root)
+		for part := range had {
+			if m.isManifest(recordKey(repo, part.String())) {
+				if _, err = m.Manifest(context.Background(), repo, part.String()); err == nil {
+					continue
+				}
+			}
+			if err = m.prove(repo, part, 0, -1, 0); err != nil {
+				m.wrong("%s of %s is kept, and its part %s not served without an upstream: %v", digest, repo, part, err)
+			}
+		}
+	}
+	for _, ref := range m.tagsThereWere() {
+		must := m.mustServe(ref)
+		root, err := m.Manifest(context.Background(), ref.Repository, ref.Ref)
+		m.judgeManifest(ref, root, err, time.Now())
+		if err != nil && must {
+			m.wrong("%s is kept, and not served without an upstream: %v", ref, err)
+		}
+	}
+	m.settle()
+	m.up.mood = was
+}
+
+// restart ends the process in good order, and begins another.
+func (m *model) restart() {
+	m.say("restart")
+	m.told.restarts++
+	m.stop()
+	m.start(m.power.dir, m.power.put)
+	m.look()
+	if m.random.IntN(3) == 0 {
+		m.sweep()
+	}
+}
+
+// crash goes on with what a power cut leaves.
+func (m *model) crash() {
+	m.told.crashes++
+	m.power.mu.Lock()
+	when := "in the middle"
+	if m.power.cut == "" {
+		when = "at rest"
+		m.power.cutNow()
+	}
+	old, dir, records := m.power.dir, m.power.cut, m.power.flushedAtCut
+	m.known = m.power.atCut
+	m.power.mu.Unlock()
+	m.stop()
+	if err := os.RemoveAll(old); err != nil {
+		m.wrong("%v", err)
+	}
+	lost := m.random.IntN(6) == 0
+	m.say("the power is cut %s, records lost %v", when, lost)
+	if lost {
+		m.loseRecords(dir)
+		kept := map[cache.Bucket]map[string]string{}
+		for _, b := range Precious() {
+			kept[b] = records[b]
+		}
+		records = kept
+	}
+	trace := m.power.trace
+	m.start(dir, records)
+	m.power.trace = trace
+	if m.broken != "" {
+		// The copy may have been made before the damage was noticed.
+		m.has(context.Background(), m.broken)
+		m.settle()
+		if _, err := m.Inventory(context.Background()); err != nil {
+			m.wrong("inventory: %v", err)
+		}
+	}
+	m.look()
+	m.power.still(m.known)
+	if m.random.IntN(2) == 0 {
+		m.sweep()
+	}
+}
+
+// loseRecords takes the database away, or breaks it.
+func (m *model) loseRecords(dir string) {
+	path := filepath.Join(dir, "records.db")
+	var err error
+	if m.random.IntN(2) == 0 {
+		err = os.Remove(path)
+	} else {
+		err = os.WriteFile(path, []byte(strings.Repeat("broken ", 10_000)), 0o600)
+	}
+	if err != nil {
+		m.wrong("%v", err)
+	}
+}
+
+func (m *model) readRecords() map[cache.Bucket]map[string]string {
+	all := map[cache.Bucket]map[string]string{}
+	for _, b := range []cache.Bucket{
+		bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList,
+		bucketReferrers, bucketPassed, bucketAttached, bucketUsed, bucketPin,
+	} {
+		all[b] = map[string]string{}
+		err := m.store.Records().Scan(b, "", func(key string, value []byte) bool {
+			all[b][key] = string(value)
+			return true
+		})
+		if err != nil {
+			m.wrong("%v", err)
+		}
+	}
+	return all
+}
+
+// holdRecords sees to it that the records are those that lasted, no more and
+// no less.
+func (m *model) holdRecords(want map[cache.Bucket]map[string]string) {
+	m.t.Helper()
+	for b, got := range m.readRecords() {
+		if len(got) == 0 && len(want[b]) == 0 || maps.Equal(got, want[b]) {
+			continue
+		}
+		m.wrong("at the start the records of %s are wrong: %s", b, differences(got, want[b]))
+	}
+}
+
+func differences(got, want map[string]string) string {
+	var all []string
+	for key := range got {
+		if got[key] != want[key] {
+			all = append(all, fmt.Sprintf("%q is %q, not %q", key, got[key], want[key]))
+		}
+	}
+	for key := range want {
+		if _, ok := got[key]; !ok {
+			all = append(all, fmt.Sprintf("%q is missing", key))
+		}
+	}
+	return strings.Join(all, ", ")
+}
