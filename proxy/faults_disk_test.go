@@ -276,7 +276,11 @@ func damageRows() []damageRow {
 			t.Fatal(err)
 		}
 	}
-	shorten := func(t *testing.T, path string) { must(t, os.Truncate(path, 100)) }
+	shorten := func(t *testing.T, path string) {
+		info, err := os.Stat(path)
+		must(t, err)
+		must(t, os.Truncate(path, info.Size()/2))
+	}
 	flip := func(t *testing.T, path string) {
 		file, err := os.OpenFile(path, os.O_RDWR, 0)
 		must(t, err)

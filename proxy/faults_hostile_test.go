@@ -88,11 +88,12 @@ func hostileRows() []hostileRow {
 		}
 	})
 	headers := func(n, size int) upstreamtest.Fault {
-		many := http.Header{}
-		for i := range n {
-			many.Set("X-Header-"+strconv.Itoa(i), strings.Repeat("x", size))
+		return func(r *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, q upstreamtest.Request) {
+			for i := range n {
+				w.Header().Set("X-Header-"+strconv.Itoa(i), strings.Repeat("x", size))
+			}
+			upstreamtest.NoRange(nil)(r, w, req, q) // with the right bytes behind them
 		}
-		return answering(many, func(func([]byte) bool) {})
 	}
 	var hops atomic.Int64
 	redirects := func(r *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, q upstreamtest.Request) {

@@ -42,8 +42,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		}
 		return n
 	}
-	first := taken()
-	for range crowd - 1 {
+	for range crowd {
 		if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
 			defer conn.Close()
 		}
@@ -53,7 +52,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		}
 		defer conn.Close()
 	}
-	if last := taken(); last > 512<<10 || last >= first {
-		t.Errorf("the kernel takes %d bytes for the first of many, and %d for the last", first, last)
+	if n := taken(); n > 512<<10 {
+		t.Errorf("the kernel takes %d bytes for one of many", n)
 	}
 }

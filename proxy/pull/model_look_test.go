@@ -339,9 +339,9 @@ func (m *model) crash() {
 		}
 		records = kept
 	}
-	trace := m.power.trace
+	before := m.power
 	m.start(dir, records)
-	m.power.trace = trace
+	m.power.goOn(before)
 	if m.broken != "" {
 		// The copy may have been made before the damage was noticed.
 		m.has(context.Background(), m.broken)

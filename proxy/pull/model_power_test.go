@@ -144,6 +144,14 @@ func (w *power) note(format string, args ...any) {
 	}
 }
 
+// goOn puts the notes of an earlier life before its own. Nothing happens to the
+// earlier one any more.
+func (w *power) goOn(earlier *power) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trace = append(earlier.trace, w.trace...)
+}
+
 func (w *power) tick() {
 	if w.after == 0 {
 		return
