@@ -84,7 +84,7 @@ func (h *hangar) remove(f *flight) {
 func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f *flight, started bool, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
-	if f := p.flights.byDigest[want.Digest]; f != nil {
+	if f := p.flights.byDigest[want.Digest]; f != nil && !f.isLost() {
 		f.store.hold()
 		return f, false, nil
 	}
@@ -332,6 +332,13 @@ func (f *flight) lose(err error) {
 	f.signal()
 }
 
+// isLost says that a flight is over, though it may still be in the hangar.
+func (f *flight) isLost() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == lost
+}
+
 // signal wakes everyone who waits for a change. f.mu is held.
 func (f *flight) signal() {
 	if f.changed != nil {
@@ -412,16 +419,4 @@ func (f *flight) flowingSize() (size int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.size, f.size >= 0 && (f.state == flowing || f.state == landed)
-}
-
-// depart is fly for a client whose first flight failed before its first byte.
-func (p *Puller) depart(u Upstream, repo Repository, want Descriptor) (*flight, bool, error) {
-	if f, started, err := p.fly(u, repo, want, false); f != nil || err != nil {
-		return f, started, err
-	}
-	// It landed in the moment between: rare enough to fetch it once more.
-	f := p.newFlight(repo, want, true)
-	f.store.hold()
-	p.launch(u, f)
-	return f, true, nil
 }

@@ -57,15 +57,28 @@ func (b *inFlight) WriteRange(ctx context.Context, w io.Writer, off, n int64) (i
 		return b.alone(ctx, w, off, n)
 	case !b.started && b.f.repo != b.repo:
 		// The flight failed on another repository's credentials or contents.
-		f, started, err := b.p.depart(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size})
+		f, started, err := b.p.fly(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size}, false)
 		if err != nil {
 			return 0, err
+		}
+		if f == nil {
+			return b.landed(ctx, w, off, n)
 		}
 		b.f.store.release()
 		b.f, b.started = f, started
 		return b.follow(ctx, w, off, n)
 	}
 	return 0, err
+}
+
+// landed writes what another's flight has brought to the disk meanwhile.
+func (b *inFlight) landed(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	kept, err := b.p.openKept(ctx, b.f.digest)
+	if err != nil {
+		return 0, fmt.Errorf("blob %s: %w: %w", b.f.digest, upstream.ErrUnavailable, err)
+	}
+	defer kept.Close()
+	return kept.WriteRange(ctx, w, off, n)
 }
 
 // shouldPass says whether a range is better fetched by itself than waited for.
