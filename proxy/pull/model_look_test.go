@@ -220,7 +220,8 @@ func (m *model) lookAtWhatWent(w *warehouse, now picture) {
 		}
 		for stays, s := range m.before.roots {
 			after, still := now.roots[stays]
-			if still && !s.kept && !s.pinned && !after.kept && !after.pinned && s.use < e.own && !m.wanted(w.nodes[stays]) {
+			// A blob of what stays may have become its own, and with it its use.
+			if still && !s.kept && !s.pinned && !after.kept && !after.pinned && s.use == after.use && s.use < e.own && !m.wanted(w.nodes[stays]) {
 				m.wrong("%q went, which was used %d ns after %q, which stays, after %s", gone, e.own-s.use, stays, strings.Join(m.power.trace, ", "))
 			}
 		}
@@ -266,8 +267,8 @@ func (m *model) wanted(root *keptNode) bool {
 // sweep unplugs the upstream and pulls everything that is kept.
 func (m *model) sweep() {
 	m.t.Helper()
-	was := m.up.mood
-	m.up.mood = down
+	was := m.up.mood()
+	m.up.be(down)
 	m.earlier = m.known
 	m.say("sweep")
 	for key, had := range maps.Clone(m.known.had) {
@@ -298,7 +299,7 @@ func (m *model) sweep() {
 		}
 	}
 	m.settle()
-	m.up.mood = was
+	m.up.be(was)
 }
 
 // restart ends the process in good order, and begins another.
@@ -344,7 +345,9 @@ func (m *model) crash() {
 	m.power.goOn(before)
 	if m.broken != "" {
 		// The copy may have been made before the damage was noticed.
-		m.has(context.Background(), m.broken)
+		if !m.has(context.Background(), m.broken) {
+			m.power.lost(m.broken)
+		}
 		m.settle()
 		if _, err := m.Inventory(context.Background()); err != nil {
 			m.wrong("inventory: %v", err)

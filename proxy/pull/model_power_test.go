@@ -45,13 +45,25 @@ type power struct {
 	over    int64 // the most that was kept above the bound
 }
 
-func newPower(t *testing.T, dir string, bound int64, knows *known, records map[cache.Bucket]map[string]string, blobs cache.Blobs) *power {
-	w := &power{t: t, dir: dir, bound: bound, now: knows, lasting: knows, put: clone(records), flushed: clone(records), sizes: map[Digest]int64{}, went: map[string]bool{}, came: map[Digest]bool{}}
+func newPower(t *testing.T, dir string, bound int64, records map[cache.Bucket]map[string]string, blobs cache.Blobs) *power {
+	w := &power{t: t, dir: dir, bound: bound, put: clone(records), flushed: clone(records), sizes: map[Digest]int64{}, went: map[string]bool{}, came: map[Digest]bool{}}
 	err := blobs.Walk(t.Context(), func(d Digest, size int64) bool { w.sizes[d] = size; return true })
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// begin is what the model knows at the start: a manifest whose file has gone is
+// not kept, and if it comes back it comes anew.
+func (w *power) begin(k *known) *known {
+	k = k.clone()
+	maps.DeleteFunc(k.had, func(key string, _ map[Digest]bool) bool {
+		_, digest, _ := splitKey(key)
+		return w.sizes[Digest(digest)] == 0
+	})
+	w.now, w.lasting = k, k
+	return k
 }
 
 func clone(records map[cache.Bucket]map[string]string) map[cache.Bucket]map[string]string {
@@ -117,6 +129,13 @@ func (w *power) still(found *known) {
 	for key, had := range w.lasting.had {
 		maps.DeleteFunc(had, func(d Digest, _ bool) bool { return !found.had[key][d] })
 	}
+}
+
+// lost notes that content was set aside.
+func (w *power) lost(d Digest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.sizes, d)
 }
 
 // step is one thing that happens to the disk. Before and after it the power

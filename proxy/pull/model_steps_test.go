@@ -34,7 +34,7 @@ func (m *model) step() {
 		m.up.change()
 	}
 	if m.random.IntN(8) == 0 {
-		m.up.mood = choose(m.random, []mood{up, up, up, down, slow, flaky})
+		m.up.be(choose(m.random, []mood{up, up, up, down, slow, flaky}))
 	}
 	if m.random.IntN(5) == 0 {
 		m.memory.forget()
@@ -134,7 +134,7 @@ func (m *model) sideshow() errand {
 		}, func() {}}
 	}
 	ref := m.anyTag()
-	if m.up.mood == down {
+	if m.up.mood() == down {
 		return m.errand() // what is purged could not be had again
 	}
 	m.say("a purge of %s beside the next", ref)
@@ -207,7 +207,7 @@ func (m *model) pull(ref Reference, pick int) errand {
 	return errand{do, func() {
 		m.judgeManifest(ref, root, err, at)
 		if err != nil && must {
-			m.wrong("%s was whole, and is not served with the upstream %s: %v", ref, m.up.mood, err)
+			m.wrong("%s was whole, and is not served with the upstream %s: %v", ref, m.up.mood(), err)
 		}
 		if err == nil && root.Stale {
 			m.told.stale++
@@ -228,13 +228,13 @@ func (m *model) pull(ref Reference, pick int) errand {
 func (m *model) stillness() func() bool {
 	bypassed, evicted, purges := m.bypassed.Load(), m.evicted.Load(), m.told.purges
 	return func() bool {
-		return (m.up.mood == up || m.up.mood == slow) && m.bypassed.Load() == bypassed && m.evicted.Load() == evicted && m.told.purges == purges
+		return (m.up.mood() == up || m.up.mood() == slow) && m.bypassed.Load() == bypassed && m.evicted.Load() == evicted && m.told.purges == purges
 	}
 }
 
 // mustServe says whether a reference has to be served without an upstream.
 func (m *model) mustServe(ref Reference) bool {
-	if m.up.mood != down {
+	if m.up.mood() != down {
 		return false
 	}
 	d := Digest(ref.Ref)
@@ -292,9 +292,9 @@ func (m *model) failed(repo Repository, of, part Digest, err error) bool {
 		return false
 	}
 	switch {
-	case m.up.mood == up, m.up.mood == slow:
+	case m.up.mood() == up, m.up.mood() == slow:
 		m.wrong("%s of %s in %s: %v", part, of, repo, err)
-	case m.up.mood == down && m.known.had[recordKey(repo, of.String())][part]:
+	case m.up.mood() == down && m.known.had[recordKey(repo, of.String())][part]:
 		m.wrong("%s was here, and without an upstream its part %s is not served: %v", of, part, err)
 	}
 	return true
@@ -399,7 +399,7 @@ func (m *model) judgeBlob(repo Repository, d Digest, err error, _ time.Time) {
 	switch {
 	case err == nil && !held:
 		m.wrong("%s was served for %s, which never had it", d, repo)
-	case err == nil, m.up.mood == down, m.up.mood == flaky, !held:
+	case err == nil, m.up.mood() == down, m.up.mood() == flaky, !held:
 	case errors.Is(err, upstream.ErrNotFound) && time.Since(since) < modelNegativeTTL+time.Minute:
 		// Its absence may be remembered from before.
 	default:
@@ -438,7 +438,7 @@ func (m *model) judgeManifest(ref Reference, got Manifest, err error, at time.Ti
 			m.wrong("%s points backwards, at %s of era %d after %d", ref, got.Descriptor.Digest, era, m.earlier.seen[ref])
 		case !got.Stale && !is(era, got.Descriptor.Digest, m.settings.tagTTL):
 			m.wrong("%s is out of date and not called stale", ref)
-		case got.Stale && m.up.mood == up:
+		case got.Stale && m.up.mood() == up:
 			m.wrong("%s is called stale, and the upstream answers", ref)
 		}
 		m.saw(ref, era)
@@ -450,10 +450,10 @@ func (m *model) judgeManifest(ref Reference, got Manifest, err error, at time.Ti
 		if !gone {
 			m.wrong("%s is said to be gone: %v", ref, err)
 		}
-		if len(eras) > 0 && eras[len(eras)-1].digest == "" && m.up.mood == up {
+		if len(eras) > 0 && eras[len(eras)-1].digest == "" && m.up.mood() == up {
 			m.saw(ref, len(eras)-1)
 		}
-	case m.up.mood == up, m.up.mood == slow:
+	case m.up.mood() == up, m.up.mood() == slow:
 		m.wrong("%s: %v", ref, err)
 	}
 }
@@ -493,7 +493,7 @@ func (m *model) askReferrers() errand {
 		switch {
 		case err == nil && !got.Stale && settled && !slices.Equal(listed, truth):
 			m.wrong("the referrers of %s are %v, and %v are served as all of them", subject, truth, listed)
-		case err != nil && m.up.mood == up:
+		case err != nil && m.up.mood() == up:
 			m.wrong("referrers of %s: %v", subject, err)
 		}
 	}}
@@ -515,13 +515,13 @@ func (m *model) listTags() errand {
 		switch {
 		case err == nil && !got.Stale && !slices.Equal(got.Tags, truth):
 			m.wrong("the tags of %s are %v, and %v are served", repo, truth, got.Tags)
-		case err == nil && got.Stale && !slices.ContainsFunc(m.lists[repo][m.known.lists[repo]:], func(told []string) bool { return slices.Equal(told, got.Tags) }):
+		case err == nil && got.Stale && !slices.ContainsFunc(m.lists[repo][m.earlier.lists[repo]:], func(told []string) bool { return slices.Equal(told, got.Tags) }):
 			m.wrong("the tags of %s were %v when they were told last, and %v are served", repo, m.lists[repo], got.Tags)
 		case err == nil && !got.Stale:
 			m.known = m.known.clone()
 			m.lists[repo] = append(m.lists[repo], truth)
 			m.known.lists[repo] = len(m.lists[repo]) - 1
-		case err != nil && m.up.mood == up:
+		case err != nil && m.up.mood() == up:
 			m.wrong("tags of %s: %v", repo, err)
 		}
 	}}
@@ -591,8 +591,8 @@ func (m *model) purge() {
 		m.wrong("purge %s: %v", Reference(target), err)
 		return
 	}
-	was := m.up.mood
-	m.up.mood = down
+	was := m.up.mood()
+	m.up.be(down)
 	for _, repo := range m.up.repositories() {
 		if target.Repository != (Repository{}) && target.Repository != repo {
 			continue
@@ -614,7 +614,7 @@ func (m *model) purge() {
 		}
 	}
 	m.settle()
-	m.up.mood = was
+	m.up.be(was)
 }
 
 // isMade says whether a manifest is the mirror's own list of referrers, which
@@ -653,11 +653,11 @@ func (m *model) pin() {
 	_, err = m.Pin(context.Background(), r)
 	m.settle()
 	switch {
-	case err == nil && m.up.mood == up && !m.whole(context.Background(), r):
+	case err == nil && m.up.mood() == up && !m.whole(context.Background(), r):
 		m.wrong("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.power.trace, ", "))
 	case err == nil:
 	case errors.Is(err, ErrNotWhole) && m.evicted.Load() > evicted: // it went again as it came
-	case m.up.mood == up && !m.power.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
+	case m.up.mood() == up && !m.power.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
 		m.wrong("pin %s: %v", r, err)
 	}
 }
@@ -742,9 +742,9 @@ func (m *model) damage() {
 		}
 	}
 	m.memory.Delete(d)
-	m.power.mu.Lock()
-	delete(m.power.sizes, d)
-	m.power.mu.Unlock()
+	if !m.has(context.Background(), d) {
+		m.power.lost(d)
+	}
 	if now, err := os.ReadFile(path); err == nil && digest.FromBytes(now) != d { // it may have been fetched again
 		m.wrong("%s is damaged and still served", d)
 	}

@@ -129,7 +129,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	random := rand.New(rand.NewPCG(seed, 0))
 	m := &model{
 		t: t, random: random, folder: modelFolder(t),
-		up: &moody{world: newWorld(random), mood: up, luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}},
+		up: &moody{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}},
 		known: (&known{
 			seen: map[Reference]int{}, pins: map[Reference]map[Digest]bool{}, lists: map[Repository]int{},
 		}).clone(),
@@ -139,6 +139,7 @@ func newModel(t *testing.T, seed uint64) *model {
 			tagTTL:   choose(random, []time.Duration{0, time.Minute}),
 		},
 	}
+	m.up.be(up)
 	for range 12 {
 		m.up.change()
 	}
@@ -174,7 +175,8 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	if left := m.drafts(dir); len(left) > 0 {
 		m.wrong("drafts are left at the start: %v", left)
 	}
-	m.power = newPower(m.t, dir, m.settings.maxBytes, m.known, records, store.Blobs())
+	m.power = newPower(m.t, dir, m.settings.maxBytes, records, store.Blobs())
+	m.known = m.power.begin(m.known)
 	power := m.power
 	m.memory = &recollection{kept: map[Digest][]byte{}}
 	m.evicted.Store(0)
@@ -234,7 +236,7 @@ func (m *model) live(steps int) {
 
 // say notes what happens, for whoever reads of a failure.
 func (m *model) say(format string, args ...any) {
-	line := fmt.Sprintf("%4d %s %-5s %s", m.told.steps, time.Now().Format(time.TimeOnly), m.up.mood, fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%4d %s %-5s %s", m.told.steps, time.Now().Format(time.TimeOnly), m.up.mood(), fmt.Sprintf(format, args...))
 	if m.story = append(m.story, line); len(m.story) > 60 {
 		m.story = m.story[1:]
 	}

@@ -272,10 +272,14 @@ const (
 // moody is the world as an upstream.Registry of changing moods.
 type moody struct {
 	*world
-	mood   mood
+	feels  atomic.Value // of mood
 	luck   *luck
 	asking atomic.Int64
 }
+
+func (m *moody) mood() mood { return m.feels.Load().(mood) }
+
+func (m *moody) be(now mood) { m.feels.Store(now) }
 
 // luck is a source of chance for several goroutines.
 type luck struct {
@@ -293,7 +297,7 @@ func (l *luck) below(n int) int {
 func (m *moody) begin(ctx context.Context) (end func(), err error) {
 	m.asking.Add(1)
 	end = func() { m.asking.Add(-1) }
-	switch m.mood {
+	switch m.mood() {
 	case down:
 		return end, fmt.Errorf("unplugged: %w", upstream.ErrRefused)
 	case slow:
@@ -345,7 +349,7 @@ func (m *moody) Tags(ctx context.Context, repo string, page url.Values) (upstrea
 
 // body lets a flaky upstream cut bodies and turn bits over.
 func (m *moody) body(c upstream.Content, err error) (upstream.Content, error) {
-	if err != nil || m.mood != flaky {
+	if err != nil || m.mood() != flaky {
 		return c, err
 	}
 	whole, err := io.ReadAll(c.Body)
