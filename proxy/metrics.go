@@ -93,6 +93,21 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// RecordsBehind shows what behind returns: the age of the oldest record that a
+// power cut would take.
+func (m *Metrics) RecordsBehind(behind func() time.Duration) error {
+	_, err := m.provider.Meter("entrepot").Float64ObservableGauge("entrepot.records.behind", metric.WithUnit("s"),
+		metric.WithDescription("Age of the oldest record that is not durable, at most; 0 where none waits."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			o.Observe(behind().Seconds())
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("metric entrepot.records.behind: %w", err)
+	}
+	return nil
+}
+
 // Flights notes downloads that begin (+1) and end (-1).
 func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
 

@@ -113,6 +113,10 @@ func (c *Cache) Records() cache.Records { return c.records }
 // before.
 func (c *Cache) Rebuilt() bool { return c.records.rebuilt.Load() }
 
+// Behind is the age of the oldest record that is not durable, at most: what
+// was put earlier outlives a power cut. 0 means that none waits.
+func (c *Cache) Behind() time.Duration { return c.records.age() }
+
 // Close makes the records durable and gives the folder up. Drafts are to be
 // closed before; open blobs stay readable.
 func (c *Cache) Close() error {

@@ -83,7 +83,7 @@ func (r *records) flushAll() error {
 	r.mu.Lock()
 	r.scheduled = false
 	db, mend := r.db, r.replaying && r.mendable
-	group := r.all()
+	group, taken := r.all(), time.Now()
 	r.mu.Unlock()
 	if db == nil {
 		return errDamaged // since a moment; the next flush finds another
@@ -94,6 +94,9 @@ func (r *records) flushAll() error {
 			return r.lose(db, err)
 		}
 	}
+	r.mu.Lock()
+	r.oldest = taken
+	r.mu.Unlock()
 	if mend {
 		if err := db.update(markComplete); err != nil {
 			return r.lose(db, err)

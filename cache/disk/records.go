@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -52,7 +53,8 @@ type records struct {
 	count     int // of what waits
 	loose     int // of what waits and is not in the journal
 	order     uint64
-	scheduled bool // the next flush is
+	scheduled bool      // the next flush is
+	oldest    time.Time // what was put before is durable; of no meaning while nothing waits
 	closed    bool
 
 	wake    chan struct{} // something waits
@@ -152,6 +154,9 @@ func (r *records) set(b cache.Bucket, key string, w *waiting) {
 
 // put makes w wait. r.mu is held.
 func (r *records) put(b cache.Bucket, key string, w *waiting) {
+	if r.count == 0 {
+		r.oldest = time.Now()
+	}
 	r.remove(b, key)
 	r.order++
 	w.order = r.order
@@ -201,6 +206,16 @@ func (r *records) Close() error {
 		<-r.stopped
 	})
 	return r.last
+}
+
+// age is how long ago what waits may have been put.
+func (r *records) age() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.count == 0 {
+		return 0
+	}
+	return time.Since(r.oldest)
 }
 
 // signal leaves word on a channel of length one.

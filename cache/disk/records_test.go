@@ -64,6 +64,43 @@ func TestRecordsAreGrouped(t *testing.T) {
 	})
 }
 
+func TestRecordsTellHowFarTheyAreBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		c := open(t, t.TempDir(), Options{FlushEvery: time.Second, faults: faults{records: func() error {
+			if full.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}}})
+		want := func(when string, want time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if got := c.Behind(); got != want {
+				t.Errorf("%s: %s behind, want %s", when, got, want)
+			}
+		}
+		time.Sleep(time.Hour)
+		want("nothing waits", 0)
+		c.records.Put("a", "1", []byte("value"))
+		time.Sleep(600 * time.Millisecond)
+		want("one waits", 600*time.Millisecond)
+		c.records.Put("a", "1", []byte("other")) // what it said before is as little durable
+		time.Sleep(300 * time.Millisecond)
+		want("one was put again", 900*time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
+		want("flushed", 0)
+
+		full.Store(true)
+		c.records.Put("a", "2", nil)
+		time.Sleep(20 * time.Second)
+		want("the disk takes none", 20*time.Second)
+		full.Store(false)
+		time.Sleep(retryTimes * time.Second)
+		want("the disk takes records again", 0)
+	})
+}
+
 func TestRecordsAreDurable(t *testing.T) {
 	t.Run("what was flushed is there without a close", func(t *testing.T) {
 		dir := t.TempDir()

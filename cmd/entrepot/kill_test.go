@@ -39,9 +39,9 @@ const (
 	killSeed  = "ENTREPOT_KILL_SEED"
 	// killBound is the most that the killed server may keep, in bytes.
 	killBound = 2 << 20
-	// flushes is how long records may wait for their turn, with the reserve
-	// that a busy machine needs.
-	flushes = time.Second
+	// killGroups is how long most records wait for their turn, on a disk that
+	// keeps up.
+	killGroups = time.Second
 )
 
 // TestKill kills the program under load at any instant, again and again, and
@@ -67,7 +67,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills under load, %d of them before the server answered, and %d while it was examined; %d pulls, %d images seen whole; "+
-		"lost of these %d bytes; forgotten %d, the oldest after %s; the most kept was %d bytes above the bound",
+		"lost of these %d bytes; %d moves of tags forgotten, the oldest after %s; the most kept was %d bytes above the bound",
 		k.kills, k.early, k.examined, k.pulls.Load(), k.everWhole, k.lost, k.forgotten, k.oldest.Round(time.Millisecond), k.over)
 }
 
@@ -86,16 +86,17 @@ type killing struct {
 	dir    string
 	config string
 	round  int
-	died   time.Time     // when the last one was killed
-	lasts  time.Duration // what was whole for longer has to survive a kill
+	died   time.Time // when the last one was killed
 
 	mu     sync.Mutex
 	made   int
 	recent []made               // what there is to pull, the newest last
 	steady map[string][]*made   // of pinned tags, everything they ever pointed at
 	served map[string]int       // of pinned tags, the version that was there after the last kill
-	whole  map[string]*seen     // by digest
+	whole  map[string]time.Time // when the server said so last, by digest
 	pulled map[string]time.Time // when a pull ended last, by digest
+	told   map[string]time.Time // when a tag was seen to point at it
+	stays  time.Time            // what was told before has to survive a kill
 
 	pulls                  atomic.Int64
 	kills, early, examined int
@@ -112,17 +113,11 @@ type made struct {
 	parts     []ocispec.Descriptor
 }
 
-// seen is an image that the server said was whole.
-type seen struct {
-	since, last time.Time // when it was asked first, and last
-	lasted      bool      // it was whole after a kill, too
-}
-
 func newKilling(t *testing.T, seed uint64) *killing {
 	clean(t)
 	k := &killing{
 		T: t, random: rand.New(rand.NewPCG(seed, 0)), fake: upstreamtest.New(t), dir: filepath.Join(t.TempDir(), "cache"),
-		steady: map[string][]*made{}, served: map[string]int{}, lasts: time.Hour, whole: map[string]*seen{}, pulled: map[string]time.Time{},
+		steady: map[string][]*made{}, served: map[string]int{}, whole: map[string]time.Time{}, pulled: map[string]time.Time{}, told: map[string]time.Time{},
 	}
 	k.config = filepath.Join(t.TempDir(), "entrepot.yaml")
 	text := fmt.Sprintf("listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\nlog: {level: error}\n"+
@@ -215,7 +210,7 @@ func (k *killing) loadAndKill() {
 	switch {
 	case k.round%8 == 1:
 		// Long enough for some of it to have to last.
-		after, before = k.grace()+400*time.Millisecond, false
+		after, before = 2*killGroups, false
 	case before:
 		after = time.Duration(k.random.IntN(80)) * time.Millisecond
 	}
@@ -234,31 +229,6 @@ func (k *killing) loadAndKill() {
 	<-killed
 	deadline.Stop()
 	k.kills++
-}
-
-// grace is for how long at most a kill makes forget what was whole: until the
-// records have had their turn, and this disk, as slow as it is now, has taken
-// them.
-func (k *killing) grace() time.Duration {
-	k.Helper()
-	file, err := os.CreateTemp(filepath.Dir(k.config), "disk-*")
-	if err != nil {
-		k.Fatal(err)
-	}
-	defer file.Close()
-	var slowest time.Duration
-	for range 4 {
-		began := time.Now()
-		if _, err := file.Write(make([]byte, 4096)); err != nil {
-			k.Fatal(err)
-		}
-		if err := file.Sync(); err != nil {
-			k.Fatal(err)
-		}
-		slowest = max(slowest, time.Since(began))
-	}
-	k.lasts = flushes + 20*slowest
-	return k.lasts
 }
 
 // load pulls until the server is killed.
@@ -347,6 +317,11 @@ func (l *life) tryPull(one made, ref string) error {
 	if err := l.prove("/v2/"+one.repo+"/manifests/"+ref, one.digest); err != nil {
 		return err
 	}
+	if ref == one.tag {
+		l.k.mu.Lock()
+		l.k.told[one.digest.String()] = time.Now()
+		l.k.mu.Unlock()
+	}
 	errs := make(chan error, len(one.parts))
 	for _, part := range one.parts {
 		go func() { errs <- l.prove("/v2/"+one.repo+"/blobs/"+part.Digest.String(), part.Digest) }()
@@ -375,13 +350,16 @@ func (l *life) prove(path string, want digest.Digest) error {
 	return nil
 }
 
-// watch asks the server what is whole, until it is killed.
+// watch asks the server what is whole and what is durable, until it is killed.
 func (l *life) watch(killed <-chan struct{}) {
 	for {
 		asked := time.Now()
-		if list, err := l.inventory(); err == nil {
+		list, err := l.inventory()
+		if err == nil {
 			l.k.note(list, asked)
-		} else if !l.dying.Load() {
+			err = l.noteDurable()
+		}
+		if err != nil && !l.dying.Load() {
 			l.k.Errorf("round %d: %v", l.k.round, err)
 		}
 		select {
@@ -418,16 +396,42 @@ func (k *killing) note(list pull.Inventory, asked time.Time) {
 	defer k.mu.Unlock()
 	k.over = max(k.over, list.Bytes-killBound)
 	for _, image := range list.Images {
-		switch key := image.Digest.String(); {
-		case !image.Whole:
+		key := image.Digest.String()
+		if !image.Whole {
 			delete(k.whole, key)
-		case k.whole[key] == nil:
-			k.whole[key] = &seen{since: asked, last: asked}
-			k.everWhole++
-		default:
-			k.whole[key].last = asked
+			continue
 		}
+		if k.whole[key].IsZero() {
+			k.everWhole++
+		}
+		k.whole[key] = asked
 	}
+}
+
+var recordsBehind = regexp.MustCompile(`(?m)^entrepot_records_behind_seconds (\S+)$`)
+
+// noteDurable remembers what the server says of its records: what was told
+// before is written, however slow the disk is.
+func (l *life) noteDurable() error {
+	asked := time.Now()
+	_, body, _, err := l.get(l.admin + "/metrics")
+	if err != nil {
+		return err
+	}
+	found := recordsBehind.FindSubmatch(body)
+	if found == nil {
+		return fmt.Errorf("the metrics do not tell how far the records are behind: %s", body)
+	}
+	seconds, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		return err
+	}
+	l.k.mu.Lock()
+	defer l.k.mu.Unlock()
+	if safe := asked.Add(-time.Duration(seconds * float64(time.Second))); safe.After(l.k.stays) {
+		l.k.stays = safe
+	}
+	return nil
 }
 
 // examine starts a server whose upstream refuses, over what the killed one
@@ -459,17 +463,16 @@ func (k *killing) examine() {
 		k.examineImage(l, key, image)
 	}
 	for tag, versions := range k.steady {
-		k.examineTag(l, tag, versions, kept, died)
+		k.examineTag(l, tag, versions, died)
 	}
 	k.examineFolder(list)
+	clear(k.told) // what counts from here on is what was served now
 	k.examined++
 	l.kill()
 	for key := range k.whole {
 		if !kept[key].Whole {
 			delete(k.whole, key) // evicted, or pulled too shortly before
-			continue
 		}
-		k.whole[key].lasted = true
 	}
 }
 
@@ -484,7 +487,7 @@ func (k *killing) examineImage(l *life, key string, image pull.Kept) {
 		return
 	}
 	before := k.whole[key]
-	if !image.Whole && (before == nil || !k.pulled[key].Before(before.last)) {
+	if !image.Whole && (before.IsZero() || !k.pulled[key].Before(before)) {
 		return // it never was, or it may have been evicted and be on its way back
 	}
 	var m ocispec.Manifest
@@ -503,22 +506,14 @@ func (k *killing) examineImage(l *life, key string, image pull.Kept) {
 }
 
 // examineTag looks at a pinned tag: nothing evicts its images.
-func (k *killing) examineTag(l *life, tag string, versions []*made, kept map[string]pull.Kept, died time.Time) {
+func (k *killing) examineTag(l *life, tag string, versions []*made, died time.Time) {
 	least, known := k.served[tag] // the latest version that must have lasted
 	if !known {
 		least = -1
 	}
 	for i, one := range versions {
-		if s := k.whole[one.digest.String()]; s != nil && !s.lasted && died.Sub(s.since) > k.lasts {
+		if at, told := k.told[one.digest.String()]; told && at.Before(k.stays) {
 			least = max(least, i)
-		}
-	}
-	latest := versions[len(versions)-1]
-	if s := k.whole[latest.digest.String()]; s != nil && !s.lasted {
-		if _, still := kept[latest.digest.String()]; !still {
-			k.forgotten++
-			k.oldest = max(k.oldest, died.Sub(s.since))
-			k.Logf("round %d: version %d of steady:%s was whole for %s, and is forgotten", k.round, len(versions)-1, tag, died.Sub(s.since))
 		}
 	}
 	status, body, _, err := l.get(l.clients + "/v2/steady/manifests/" + tag)
@@ -526,16 +521,19 @@ func (k *killing) examineTag(l *life, tag string, versions []*made, kept map[str
 		k.Errorf("round %d: %v", k.round, err)
 		return
 	}
-	if status != http.StatusOK {
-		if least >= 0 {
-			k.Errorf("round %d: steady:%s was whole and pinned, and is gone: %d", k.round, tag, status)
-		}
-		return
+	at := -1
+	if status == http.StatusOK {
+		d := digest.FromBytes(body)
+		at = slices.IndexFunc(versions, func(one *made) bool { return one.digest == d })
 	}
-	d := digest.FromBytes(body)
-	at := slices.IndexFunc(versions, func(one *made) bool { return one.digest == d })
+	for _, one := range versions[at+1:] {
+		if told, ok := k.told[one.digest.String()]; ok {
+			k.forgotten++
+			k.oldest = max(k.oldest, died.Sub(told))
+		}
+	}
 	if at < least {
-		k.Errorf("round %d: steady:%s points backwards, at version %d after %d", k.round, tag, at, least)
+		k.Errorf("round %d: the pinned steady:%s has lost its image or points backwards, at version %d after %d: %d", k.round, tag, at, least, status)
 	}
 	k.served[tag] = at
 }

@@ -111,6 +111,9 @@ func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := metrics.RecordsBehind(store.Behind); err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
 	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
