@@ -506,3 +506,44 @@ func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
 		}
 	})
 }
+
+func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		// Someone asks for the layer in a repository that does not have it.
+		release := o.hold("GET blob other " + short(layer.Digest.String()))
+		var stranger sync.WaitGroup
+		stranger.Go(func() {
+			if err := m.read(t.Context(), Repository{"hub", "other"}, layer.Digest); !errors.Is(err, upstream.ErrNotFound) {
+				t.Errorf("the stranger got %v", err)
+			}
+		})
+		synctest.Wait()
+		var joined []Blob
+		for range 2 {
+			b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			joined = append(joined, b)
+		}
+		release()
+		stranger.Wait()
+		o.transcript()
+		for i, b := range joined {
+			var got bytes.Buffer
+			if _, err := b.WriteRange(t.Context(), &got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), bytesOf(1, 100<<10)) {
+				t.Errorf("client %d got %d bytes, %v", i, got.Len(), err)
+			}
+			settleDown()
+		}
+		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
+		m.wantCounted(t)
+	})
+}

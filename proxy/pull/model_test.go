@@ -44,7 +44,7 @@ func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
 // a red one is about what was changed; other seeds tell others.
 func TestModel(t *testing.T) {
 	steps := int(fromEnvironment(t, modelSteps, 500))
-	seeds := int(fromEnvironment(t, modelSeeds, 2))
+	seeds := int(fromEnvironment(t, modelSeeds, 4))
 	first := fromEnvironment(t, modelSeed, 7000)
 	if os.Getenv(modelSeed) != "" {
 		seeds = int(fromEnvironment(t, modelSeeds, 1))
