@@ -146,6 +146,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 	}
 	f.do(http.MethodGet, "/v2/someplace.example/someone/manifests/sometime?ns=somewhere.example")
 	f.do(http.MethodGet, "/something")
+	m.Expect("ghcr.io", "quay.io")
 	m.Flights(1)
 	m.Received("ghcr.io", 1000)
 	m.Bypassed("ghcr.io")
@@ -173,6 +174,9 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 		`entrepot_upstream_requests_total{kind="manifest",method="HEAD",status="200",upstream="ghcr.io"} 1`,
 		`entrepot_upstream_requests_total{kind="blob",method="GET",status="0",upstream="ghcr.io"} 1`,
 		`entrepot_cache_bypass_total{upstream="ghcr.io"} 1`,
+		`entrepot_cache_bypass_total{upstream="quay.io"} 0`,
+		`entrepot_upstream_bytes_total{upstream="quay.io"} 0`,
+		`entrepot_cache_evicted_bytes_total 0`,
 		`# TYPE go_goroutines gauge`,
 		`# TYPE process_open_fds gauge`,
 	} {

@@ -93,6 +93,16 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// Expect shows what may never happen at 0 from the start, for each upstream, so
+// that the first time it does is a change.
+func (m *Metrics) Expect(upstreams ...string) {
+	m.Evicted(0)
+	for _, upstream := range upstreams {
+		m.bypassed.Add(context.Background(), 0, m.set(labels{upstream: upstream}))
+		m.Received(upstream, 0)
+	}
+}
+
 // RecordsBehind shows what behind returns: the age of the oldest record that a
 // power cut would take.
 func (m *Metrics) RecordsBehind(behind func() time.Duration) error {

@@ -196,6 +196,7 @@ func names(cfg config.Config) []proxy.Upstream {
 func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
+		metrics.Expect(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
