@@ -51,7 +51,7 @@ type warehouse struct {
 // picture reads everything that is kept, and lets manifests that come
 // meanwhile save what they name, until done is called. The caller holds
 // sweeping.
-func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err error) {
+func (p *Puller) picture(ctx context.Context) (_ *warehouse, done func(), err error) {
 	e := p.evictor
 	e.mu.Lock()
 	e.since = make(map[Digest]bool)
@@ -60,7 +60,7 @@ func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err er
 	}
 	e.mu.Unlock()
 	unwatch := p.uses.watch()
-	done = func() {
+	end := func() {
 		unwatch()
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -68,11 +68,11 @@ func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err er
 	}
 	defer func() {
 		if err != nil {
-			done()
+			end()
 		}
 	}()
 	p.uses.flush()
-	w = &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, uses: &p.uses}
+	w := &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, uses: &p.uses}
 	err = e.count(func(see func(Digest, int64)) error {
 		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
 			see(d, size)
@@ -92,7 +92,7 @@ func (p *Puller) picture(ctx context.Context) (w *warehouse, done func(), err er
 		n.pinned = p.pinned(n)
 	}
 	w.link()
-	return w, done, nil
+	return w, end, nil
 }
 
 func (p *Puller) readNodes(w *warehouse) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -514,4 +515,57 @@ func (d committed) Commit() error {
 	err := d.Draft.Commit()
 	d.do()
 	return err
+}
+
+func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		var broken atomic.Bool
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Blobs = brokenWalk{opts.Blobs, &broken}
+			opts.Room.MaxBytes = 150 << 10
+		})
+		o.image("app", "1", bytesOf(1, 100<<10))
+		o.image("app", "2", bytesOf(2, 100<<10))
+		m.pullWhole(t, hubApp, "1")
+		settleDown()
+
+		broken.Store(true)
+		if _, err := m.Inventory(t.Context()); !errors.Is(err, errWalk) {
+			t.Errorf("an inventory says %v, want %v", err, errWalk)
+		}
+		if _, err := m.Purge(t.Context(), Target{Repository: hubApp}, false); !errors.Is(err, errWalk) {
+			t.Errorf("a purge says %v, want %v", err, errWalk)
+		}
+		m.pullWhole(t, hubApp, "2") // there is no room, and none can be made
+		time.Sleep(2 * lookAround)
+		if m.evictor.since != nil || m.uses.since != nil {
+			t.Error("what comes is still watched")
+		}
+
+		broken.Store(false)
+		time.Sleep(2 * lookAround)
+		m.pullWhole(t, hubApp, "2")
+		settleDown()
+		list, err := m.Inventory(t.Context())
+		if err != nil || len(list.Images) != 1 || !list.Images[0].Whole || !slices.Contains(list.Images[0].Tags, "2") {
+			t.Errorf("%+v is kept, %v, want app:2 alone and whole", list.Images, err)
+		}
+		m.wantCounted(t)
+	})
+}
+
+var errWalk = errors.New("input/output error")
+
+// brokenWalk has a disk that cannot list its folders.
+type brokenWalk struct {
+	cache.Blobs
+	broken *atomic.Bool
+}
+
+func (b brokenWalk) Walk(ctx context.Context, fn func(d Digest, size int64) bool) error {
+	if b.broken.Load() {
+		return errWalk
+	}
+	return b.Blobs.Walk(ctx, fn)
 }
