@@ -5,9 +5,11 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,7 +36,17 @@ type hostileRow struct {
 // hostileContent is what the client asks for.
 type hostileContent struct {
 	manifest, layer ocispec.Descriptor
-	bytes           []byte // of the layer
+	bytes           []byte        // of the layer
+	reading         chan struct{} // closed once the client has bytes of an answer
+}
+
+// awaitReader lets a client have what was written, so that what follows breaks
+// its connection. One that gets nothing is not waited for forever.
+func (c hostileContent) awaitReader() {
+	select {
+	case <-c.reading:
+	case <-time.After(10 * time.Second):
+	}
 }
 
 // answering answers GETs with a header and a body that is written piece by
@@ -81,12 +93,14 @@ func hostileRows() []hostileRow {
 		h.Set("Content-Encoding", "gzip")
 		return h
 	}
-	junk := answering(octets, func(write func([]byte) bool) {
-		write(make([]byte, 10<<10))
-		<-time.After(100 * time.Millisecond) // so that clients have begun to read
-		for write(make([]byte, 64<<10)) {
-		}
-	})
+	junk := func(c hostileContent) upstreamtest.Fault {
+		return answering(octets, func(write func([]byte) bool) {
+			write(make([]byte, 10<<10))
+			c.awaitReader()
+			for write(make([]byte, 64<<10)) {
+			}
+		})
+	}
 	headers := func(n, size int) upstreamtest.Fault {
 		return func(r *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, q upstreamtest.Request) {
 			for i := range n {
@@ -102,7 +116,7 @@ func hostileRows() []hostileRow {
 	bomb := newBomb()
 	const limit = 8 << 20
 	return []hostileRow{
-		{name: "junk without an end", target: "blob", harm: always(blobs, constant(junk)), sees: broken, most: 1 << 20},
+		{name: "junk without an end", target: "blob", harm: always(blobs, junk), sees: broken, most: 1 << 20},
 		{name: "the right bytes, and then more without an end", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
 			return endless(octets, c.bytes, "more")
 		}), sees: sound, most: 1 << 20},
@@ -129,8 +143,14 @@ func hostileRows() []hostileRow {
 		{name: "10 MiB of headers", target: "manifest", harm: always(manifests, constant(headers(10, 1<<20))), sees: "502 UNAVAILABLE"},
 		{name: "10 MiB of headers", target: "blob", harm: always(blobs, constant(headers(10, 1<<20))), sees: "502 UNAVAILABLE"},
 		{name: "a hundred thousand headers", target: "manifest", harm: always(manifests, constant(headers(100_000, 10))), sees: "502 UNAVAILABLE"},
-		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "manifest", harm: always(manifests, constant(answering(zipped(image), bomb))), sees: "502 UNAVAILABLE", most: limit},
-		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "blob", harm: always(blobs, constant(answering(zipped(octets), bomb))), sees: broken, most: limit},
+		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "manifest", harm: always(manifests, constant(answering(zipped(image), func(write func([]byte) bool) { write(bomb) }))), sees: "502 UNAVAILABLE", most: limit},
+		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
+			return answering(zipped(octets), func(write func([]byte) bool) {
+				write(bomb[:20<<10])
+				c.awaitReader()
+				write(bomb[20<<10:])
+			})
+		}), sees: broken, most: limit},
 		{name: "`Content-Encoding: gzip` over the right bytes", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
 			return answering(zipped(octets), func(write func([]byte) bool) { write(c.bytes) })
 		}), sees: sound, most: 1 << 20},
@@ -144,8 +164,8 @@ func hostileRows() []hostileRow {
 	}
 }
 
-// newBomb returns what writes little, which is 256 MiB once it is inflated.
-func newBomb() func(write func([]byte) bool) {
+// newBomb is little, which is 256 MiB once it is inflated.
+func newBomb() []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
 	zeros := make([]byte, 1<<20)
@@ -153,11 +173,35 @@ func newBomb() func(write func([]byte) bool) {
 		_, _ = z.Write(zeros)
 	}
 	_ = z.Close()
-	return func(write func([]byte) bool) {
-		write(b.Bytes()[:20<<10])
-		<-time.After(100 * time.Millisecond)
-		write(b.Bytes()[20<<10:])
+	return b.Bytes()
+}
+
+// told closes reading at the first bytes of a body.
+type told struct {
+	http.RoundTripper
+	reading chan struct{}
+	once    sync.Once
+}
+
+func (r *told) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := r.RoundTripper.RoundTrip(req)
+	if err == nil {
+		resp.Body = toldBody{resp.Body, r}
 	}
+	return resp, err
+}
+
+type toldBody struct {
+	io.ReadCloser
+	told *told
+}
+
+func (b toldBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.told.once.Do(func() { close(b.told.reading) })
+	}
+	return n, err
 }
 
 func hostileFaults(t *testing.T) string {
@@ -185,7 +229,7 @@ func hostileFaults(t *testing.T) string {
 func runHostile(t *testing.T, row hostileRow) (sees string, kept bool, taken int64, mended bool) {
 	const size = 64 << 10
 	fake := upstreamtest.New(t, upstreamtest.WithAuth(row.auth))
-	content := hostileContent{bytes: upstreamtest.Bytes(1, size)}
+	content := hostileContent{bytes: upstreamtest.Bytes(1, size), reading: make(chan struct{})}
 	manifest, m := fake.AddImage("app", "1", content.bytes)
 	content.manifest, content.layer = manifest, m.Layers[0]
 	var received atomic.Int64
@@ -212,6 +256,7 @@ func runHostile(t *testing.T, row hostileRow) (sees string, kept bool, taken int
 	}
 	received.Store(0)
 	mir := newMirror(t, fake, s)
+	mir.client.Transport = &told{RoundTripper: mir.client.Transport, reading: content.reading}
 	a := mir.get(path)
 	if a.header.Get("Content-Encoding") != "" {
 		t.Errorf("the client is told of the encoding %s", a.header.Get("Content-Encoding"))
