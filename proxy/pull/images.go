@@ -209,13 +209,22 @@ func (n *keptNode) reach(seen map[*keptNode]bool) {
 	}
 }
 
-// lastUse of an image is its own, or that of a child or blob that is nobody
-// else's: a runtime that loads lazily asks for blobs long after the manifest.
-func (w *warehouse) lastUse(root *keptNode) int64 {
-	use := w.ownUse(root)
-	for _, c := range root.children {
-		if c.parents == 1 {
-			use = max(use, w.ownUse(c))
+// lastUse of an image is its own, or that of a child or blob, however deep,
+// that is nobody else's: a runtime that loads lazily asks for blobs long after
+// the manifest.
+func (w *warehouse) lastUse(root *keptNode) (use int64) {
+	seen := make(map[*keptNode]bool)
+	for queue := []*keptNode{root}; len(queue) > 0; queue = queue[1:] {
+		n := queue[0]
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		use = max(use, w.ownUse(n))
+		for _, c := range n.children {
+			if c.parents == 1 {
+				queue = append(queue, c)
+			}
 		}
 	}
 	return use
