@@ -136,7 +136,7 @@ func testRecordBuckets(t *testing.T, r cache.Records, settle func()) {
 func testRecordCopied(t *testing.T, r cache.Records, settle func()) {
 	value := []byte("value")
 	r.Put("a", "key", value)
-	copy(value, "XXXXX")
+	copy(value, "other")
 	settle()
 	wantRecord(t, r, "a", "key", "value")
 }

@@ -41,7 +41,7 @@ const (
 // TestKill kills the program under load at any instant, again and again, and
 // looks each time at what it does without its upstream, over the same folder.
 func TestKill(t *testing.T) {
-	times, seed := 8, uint64(time.Now().UnixNano())
+	times, seed := 10, uint64(time.Now().UnixNano())
 	for name, into := range map[string]func(uint64){killTimes: func(n uint64) { times = int(n) }, killSeed: func(n uint64) { seed = n }} {
 		if text := os.Getenv(name); text != "" {
 			n, err := strconv.ParseUint(text, 10, 64)

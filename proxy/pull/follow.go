@@ -171,3 +171,77 @@ func (b *inFlight) alone(ctx context.Context, w io.Writer, off, n int64) (int64,
 	defer own.Close()
 	return own.follow(ctx, w, off, n)
 }
+
+// await returns once ready does, which is called with f.mu held.
+func (f *flight) await(ctx context.Context, ready func() bool) error {
+	for {
+		f.mu.Lock()
+		if ready() {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.changed == nil {
+			f.changed = make(chan struct{})
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// reach waits until bytes past off may be read, and returns how far reading
+// may go. At the end of the blob it returns off itself.
+func (f *flight) reach(ctx context.Context, off int64) (int64, error) {
+	var tip int64
+	var err error
+	waitErr := f.await(ctx, func() bool {
+		switch f.state {
+		case landed:
+			tip = f.written
+			return true
+		case lost:
+			err = f.err
+			return true
+		}
+		tip = f.written - heldBack
+		if f.size >= 0 {
+			tip = min(f.written, f.size-heldBack)
+		}
+		return tip > off
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return max(tip, off), err
+}
+
+// known waits until the upstream has answered and returns the blob's size.
+func (f *flight) known(ctx context.Context) (int64, error) {
+	var size int64
+	var err error
+	waitErr := f.await(ctx, func() bool {
+		size, err = f.size, nil
+		if f.state == lost {
+			err = f.err
+		}
+		return f.state != waiting
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return size, err
+}
+
+// flowingSize is the blob's size where an upstream is sending it, or has.
+func (f *flight) flowingSize() (size int64, ok bool) {
+	if f == nil {
+		return 0, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size, f.size >= 0 && (f.state == flowing || f.state == landed)
+}
