@@ -547,3 +547,25 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		m.wantCounted(t)
 	})
 }
+
+func TestAFlightThatIsLostIsNotJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		// One has just been lost, and its goroutine is not gone yet.
+		f := m.newFlight(hubApp, layer, true)
+		defer f.store.release()
+		f.lose(upstream.ErrNotFound)
+		m.flights.mu.Lock()
+		m.flights.byDigest[layer.Digest] = f
+		m.flights.mu.Unlock()
+		if err := m.read(t.Context(), hubApp, layer.Digest); err != nil {
+			t.Errorf("the client got %v", err)
+		}
+		settleDown()
+	})
+}
