@@ -61,6 +61,8 @@ type Manifest struct {
 	// Warnings are the upstream's Warning headers with code 299.
 	Warnings []string
 	Outcome  Outcome
+
+	passed bool // it can't be kept, and is fetched each time
 }
 
 // Blob is a blob that is kept, or on its way. It is used by one goroutine.

@@ -66,8 +66,8 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 }
 
 // Blob opens a blob of a repository: from what is kept, from the flight that is
-// under way, or with a flight of its own. It may return before the upstream
-// has answered; WriteRange tells then.
+// under way, or with a flight of its own, once its upstream has answered: only
+// the answer tells its size.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
 	if err == nil {
@@ -168,10 +168,7 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if f == nil { // landed since we looked
 		return p.openBlob(ctx, repo, want.Digest)
 	}
-	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, size: want.Size}
-	if b.size >= 0 {
-		return b, nil
-	}
+	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started}
 	another := !started && f.repo != repo
 	size, err := f.known(ctx)
 	switch {

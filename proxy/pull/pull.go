@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -103,7 +104,7 @@ type Puller struct {
 	upstreams map[string]Upstream
 	ledger    *ledger
 	absent    *absences
-	noAPI     routes
+	noAPI     *memory.Answers[Repository, struct{}]
 
 	checks  singleflight.Group // tags, by repository and tag
 	fetches singleflight.Group // manifests, by repository and digest
@@ -137,7 +138,7 @@ func New(opts Options) *Puller {
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		ledger:    newLedger(opts.Records),
 		absent:    newAbsences(opts.NegativeTTL),
-		noAPI:     routes{missing: make(map[string]time.Time)},
+		noAPI:     newNoAPI(),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
 	}
 	for _, u := range opts.Upstreams {
