@@ -325,7 +325,6 @@ func (p *Puller) relieve(ctx context.Context) (freed int64) {
 	if err != nil {
 		p.log.Error("eviction failed", "error", err)
 	}
-	tell(p.opts.Events.Evicted, freed)
 	p.log.Info("evicted", "wanted_bytes", over, "freed_bytes", freed)
 	return freed
 }
