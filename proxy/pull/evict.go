@@ -129,7 +129,7 @@ func (p *Puller) discard(ctx context.Context, digests []Digest, w *warehouse) (f
 		p.opts.Memory.Delete(d) // or it would be served, and not be fetched and kept again
 		p.uses.forget(d.String())
 		p.evictor.shrank(size)
-		freed += size
+		freed += p.opts.Blobs.Weight(size)
 	}
 	return freed
 }
