@@ -30,7 +30,7 @@ type rotting struct {
 	counted func() int64
 }
 
-const rottingLayer = 2<<20 + 12_345
+const rottingLayer = 6<<20 + 12_345
 
 func newRotting(t *testing.T, change func(*Options)) rotting {
 	t.Helper()
@@ -140,10 +140,11 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 	}{
 		{"at its start", []int64{7}, 0, -1, 0, Healed},
 		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, Healed},
-		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 8 * pieces, Healed},
+		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, Healed},
 		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, Healed},
 		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, Healed},
 		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, Healed},
+		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, Healed},
 		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, Hit},
 		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, Hit},
 	} {
@@ -154,12 +155,17 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 					r.rot(t, off)
 				}
 				b := r.open(t)
-				defer b.Close()
 				r.reads(t, b, c.off, c.n)
 				if b.Outcome() != c.outcome {
 					t.Errorf("the outcome is %s", b.Outcome())
 				}
 				settleDown()
+				defer func() {
+					b.Close()
+					if users := b.(*onDisk).users.Load(); users != 0 {
+						t.Errorf("%d still use the file that was damaged", users)
+					}
+				}()
 				if c.begins < 0 {
 					wantTranscript(t, r.origin)
 					return
@@ -218,6 +224,9 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 					t.Errorf("%d bytes came: %v", written, err)
 				}
 				settleDown()
+				if asked := r.origin.transcript(); offline && len(asked) > 0 {
+					t.Errorf("it was asked: %q", asked)
+				}
 				r.opts.Offline = false
 				r.origin.failures = map[string][]error{}
 				r.origin.transcript()
