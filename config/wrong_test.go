@@ -67,6 +67,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
 
+		{"checks before they are due", "c.yaml", "cache: {verify_every: -1h}\n", "c.yaml:1: cache.verify_every: \"-1h\" is negative; did you mean 1h?"},
 		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
 		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
 		{"a pin of nobody's", "c.yaml", "pins: [docker.oi/library/alpine]\n", "c.yaml:1: pins[0]: no upstream is called \"docker.oi\"; did you mean docker.io?"},

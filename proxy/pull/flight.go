@@ -47,6 +47,7 @@ type flight struct {
 	written int64 // bytes taken from the upstream
 	store   *spool
 	over    chan struct{} // closed when nothing more will happen
+	seed    *seed         // what it begins with; nil for nothing
 }
 
 type flightState int
@@ -85,7 +86,8 @@ func (h *hangar) remove(f *flight) {
 // fly joins the flight for want or starts one through repo; started says
 // which. The caller holds the flight's store and releases it. A nil flight
 // means that the blob has landed on disk meanwhile, unless it is wanted anew.
-func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f *flight, started bool, err error) {
+// A flight that is started begins with the seed, if there is one.
+func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool, from *seed) (f *flight, started bool, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
 	if f := p.flights.byDigest[want.Digest]; f != nil && !f.isLost() {
@@ -101,6 +103,7 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f
 		return nil, false, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrBusy)
 	}
 	f = p.newFlight(repo, want, true)
+	f.seed = from.hold()
 	f.store.hold()
 	p.flights.byDigest[want.Digest] = f
 	p.launch(u, f)
@@ -192,6 +195,10 @@ func (p *Puller) bypass(f *flight, err error) {
 // where it broke off.
 func (p *Puller) fill(u Upstream, f *flight) error {
 	buf := make([]byte, copyBuffer)
+	if err := p.sow(f, buf); err != nil {
+		return err
+	}
+	sown := f.written
 	for resumes, mark := 0, f.written; ; {
 		err := p.attempt(p.ctx, u, f, buf)
 		switch {
@@ -204,7 +211,7 @@ func (p *Puller) fill(u Upstream, f *flight) error {
 		case f.written >= mark+worthwhile:
 			resumes, mark = 0, f.written
 		}
-		if f.written == 0 || resumes == maxResumes {
+		if f.written == sown || resumes == maxResumes {
 			return err // before the first byte the registry's own tries were all there is to do
 		}
 		resumes++

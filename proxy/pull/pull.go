@@ -145,7 +145,7 @@ func New(opts Options) *Puller {
 		p.upstreams[u.Name] = u
 	}
 	p.uses = uses{records: opts.Records, fresh: make(map[string]int64)}
-	p.evictor = newEvictor(opts.Room, opts.Events.Kept)
+	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)
 	p.moved = make(chan struct{}, 1)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.work.Go(func() { p.uses.run(p.ctx) })
