@@ -26,7 +26,7 @@ func (r *report) checkUpstreams(cfg *Config) {
 			r.unique(names, at(path+".aliases", j), alias)
 		}
 		for j, host := range u.Hosts {
-			r.checkVirtualHost(at(path+".hosts", j), host)
+			r.checkNameAlone(at(path+".hosts", j), host, "ghcr.mirror.example.com")
 			r.unique(hosts, at(path+".hosts", j), host)
 		}
 		for j, realm := range u.TrustedRealms {
@@ -88,12 +88,13 @@ func (r *report) checkHost(key, text, example string) {
 	r.add(key, quoted(text)+" is not a host in lower case", mend)
 }
 
-func (r *report) checkVirtualHost(key, host string) {
+// checkNameAlone is checkHost for a host that counts on every port.
+func (r *report) checkNameAlone(key, host, example string) {
 	if name, _, err := net.SplitHostPort(host); err == nil && isHostPort(host) {
 		r.add(key, quoted(host)+" has a port", "did you mean "+name+"? It counts on every port")
 		return
 	}
-	r.checkHost(key, host, "ghcr.mirror.example.com")
+	r.checkHost(key, host, example)
 }
 
 func isHostPort(text string) bool {

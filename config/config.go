@@ -12,12 +12,15 @@ type Config struct {
 	// address of the machine, port 0 any free port.
 	Listen string `key:"listen"`
 	// Admin is the address for health, metrics and status, host:port.
-	Admin     string    `key:"admin"`
-	TLS       TLS       `key:"tls"`
-	Cache     Cache     `key:"cache"`
-	Freshness Freshness `key:"freshness"`
-	Offline   bool      `key:"offline"` // true: no upstream is ever asked
-	Log       Log       `key:"log"`
+	Admin string `key:"admin"`
+	// AdminHosts are names and addresses, without a port, under which the admin
+	// address answers beside loopback and the address it listens on.
+	AdminHosts []string  `key:"admin_hosts"`
+	TLS        TLS       `key:"tls"`
+	Cache      Cache     `key:"cache"`
+	Freshness  Freshness `key:"freshness"`
+	Offline    bool      `key:"offline"` // true: no upstream is ever asked
+	Log        Log       `key:"log"`
 	// Pins are patterns of images that stay, whole; see [ParsePin].
 	Pins      []string   `key:"pins"`
 	Upstreams []Upstream `key:"upstreams"`

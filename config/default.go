@@ -30,8 +30,9 @@ func Default() Config {
 			NegativeTTL:  30 * time.Second,
 			MaxWait:      2 * time.Second,
 		},
-		Log:  Log{Level: "info", Format: "text"},
-		Pins: []string{},
+		Log:        Log{Level: "info", Format: "text"},
+		AdminHosts: []string{},
+		Pins:       []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")

@@ -48,6 +48,7 @@ freshness:
   referrers_ttl: 5m
   negative_ttl: 30s
   max_wait: 2s
+admin_hosts: []                # names, beside loopback and the listen address, under which the admin address answers
 offline: false                 # true: no upstream is ever asked
 upstreams:
   - name: docker.io            # what clients call it
@@ -79,8 +80,9 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Freshness: Freshness{
 			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second,
 		},
-		Log:  Log{Level: "info", Format: "text"},
-		Pins: []string{},
+		Log:        Log{Level: "info", Format: "text"},
+		AdminHosts: []string{},
+		Pins:       []string{},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
@@ -94,11 +96,11 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"listen":                        "entrepot.yaml:1",
 		"cache.memory":                  "entrepot.yaml:7",
 		"log.level":                     "default",
-		"upstreams[0].endpoints":        "entrepot.yaml:16",
-		"upstreams[0].tls.ca_file":      "entrepot.yaml:21",
+		"upstreams[0].endpoints":        "entrepot.yaml:17",
+		"upstreams[0].tls.ca_file":      "entrepot.yaml:22",
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
-		"upstreams[0].max_requests":     "entrepot.yaml:24",
+		"upstreams[0].max_requests":     "entrepot.yaml:25",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -110,6 +112,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 // everyKey gives every key of the schema a value that is not its default.
 const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
+admin_hosts: [entrepot.example.com, "fd00::1", "[fd00::2]", 192.0.2.1]
 tls: {cert_file: CERT, key_file: KEY}
 cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB}
 freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms}
@@ -210,7 +213,7 @@ func configOf(t *testing.T, cfg Config, origins Origins) string {
 	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:21" {
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:22" {
 		t.Errorf("origin of max_requests: got %q", got)
 	}
 	return string(shown.Config)
@@ -300,6 +303,7 @@ func TestLoadTakesTheStrongestOfFileVariableAndFlag(t *testing.T) {
 	t.Setenv("ENTREPOT_CACHE_DIR", "/srv/entrepot")
 	t.Setenv("ENTREPOT_FRESHNESS_TAG_TTL", "7s")
 	t.Setenv("ENTREPOT_LOG_FORMAT", "json")
+	t.Setenv("ENTREPOT_ADMIN_HOSTS", "entrepot.example.com, 192.0.2.1,")
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	AddFlags(flags)
 	if err := flags.Parse([]string{"--config", file, "--max-size", "3GiB", "--offline=false"}); err != nil {
@@ -318,6 +322,7 @@ func TestLoadTakesTheStrongestOfFileVariableAndFlag(t *testing.T) {
 		"cache.min_free":         {"1GiB", "default"},
 		"freshness.tag_ttl":      {"7s", "env ENTREPOT_FRESHNESS_TAG_TTL"},
 		"freshness.max_wait":     {"2s", "default"},
+		"admin_hosts":            {"entrepot.example.com 192.0.2.1", "env ENTREPOT_ADMIN_HOSTS"},
 		"log.level":              {"warn", "entrepot.toml:7"},
 		"log.format":             {"json", "env ENTREPOT_LOG_FORMAT"},
 		"upstreams[0].endpoints": {"https://registry-1.docker.io", "default"},

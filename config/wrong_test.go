@@ -28,7 +28,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a value where a list belongs", "c.yaml", "upstreams:\n- name: a.b\n  aliases: c.d\n", "c.yaml:3: upstreams[0].aliases: is a single value, must be a list; write [c.d]"},
 		{"a table where the list of upstreams belongs", "c.yaml", "upstreams:\n  ghcr.io: {}\n", "c.yaml:2: upstreams: is a table of keys, must be a list; write a list of tables, each with its name"},
 		{"names where upstreams belong", "c.json", "{\"upstreams\":\n [{\"name\":\"a.b\"},\n \"ghcr.io\"]}", "c.json:3: upstreams[1]: is a single value, must be a table of keys; known here: name, endpoints, aliases, hosts, default, credentials, tls, trusted_realms, allow_private_redirects, allow, deny, max_requests, immutable_tags, referrers"},
-		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, tls, cache, freshness, offline, log, pins, upstreams"},
+		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, admin_hosts, tls, cache, freshness, offline, log, pins, upstreams"},
 		{"a file that is not YAML", "c.yaml", "a: 1\nb: [\n", "c.yaml:2: not YAML: did not find expected node content"},
 		{"two documents", "c.yaml", "offline: true\n---\noffline: true\n", "c.yaml:2: a second document; keep one document in a file"},
 		{"aliases without end", "c.yaml", "a: &a [*a]\n", "c.yaml: holds too many values; write out its aliases"},
@@ -66,6 +66,14 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a word that is neither true nor false", "c.yaml", "offline: yes\n", "c.yaml:1: offline: \"yes\" is neither true nor false; write true or false"},
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
+
+		{"a host of the admin address with a port", "c.yaml", "admin_hosts: [\"a.lan:5001\"]\n", "c.yaml:1: admin_hosts[0]: \"a.lan:5001\" has a port; did you mean a.lan? It counts on every port"},
+		{"a host of the admin address that is a URL", "c.yaml", "admin_hosts: [\"http://a.lan/\"]\n", "c.yaml:1: admin_hosts[0]: \"http://a.lan/\" is not a host in lower case; did you mean a.lan?"},
+		{"a host of the admin address in capitals", "c.yaml", "admin_hosts: [a.lan, A.lan]\n", "c.yaml:1: admin_hosts[1]: \"A.lan\" is not a host in lower case; did you mean a.lan?"},
+		{"a host of the admin address that is none", "c.yaml", "admin_hosts: [\"\"]\n", "c.yaml:1: admin_hosts[0]: is empty; write a name such as entrepot.example.com"},
+		{"every name as a host of the admin address", "c.yaml", "admin_hosts: [\"*.lan\"]\n", "c.yaml:1: admin_hosts[0]: \"*.lan\" is a pattern; write each name: whoever gives out one of all names could ask here"},
+		{"every address as a host of the admin address", "c.yaml", "admin_hosts: [0.0.0.0]\n", "c.yaml:1: admin_hosts[0]: \"0.0.0.0\" is every address, and no host that is asked for; leave it out: the address that is connected to always answers"},
+		{"hosts of the admin address that are no list", "c.yaml", "admin_hosts: a.lan\n", "c.yaml:1: admin_hosts: is a single value, must be a list; write [a.lan]"},
 
 		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
 		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
@@ -188,5 +196,18 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 		if err == nil || err.Error() != "the configuration has a mistake:\n  "+want {
 			t.Errorf("%s: got %v, want %s", file, err, want)
 		}
+	}
+}
+
+func TestAnItemOfAVariableIsReportedAtTheVariable(t *testing.T) {
+	clean(t)
+	t.Setenv("ENTREPOT_ADMIN_HOSTS", "a.lan,B.lan")
+	t.Setenv("ENTREPOT_PINS", "docker.io/library/alpine:3, alpine")
+	_, _, err := Load(Options{Environment: true})
+	const want = `the configuration has 2 mistakes:
+  ENTREPOT_ADMIN_HOSTS: admin_hosts[1]: "B.lan" is not a host in lower case; did you mean b.lan?
+  ENTREPOT_PINS: pins[1]: "alpine" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }

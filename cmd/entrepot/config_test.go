@@ -26,6 +26,7 @@ func TestConfigShowTellsEachValueWithItsOrigin(t *testing.T) {
 	}
 	const want = `listen: 127.0.0.1:7 # flag --listen
 admin: 127.0.0.1:5001 # default
+admin_hosts: [] # default
 tls:
   cert_file: "" # default
   key_file: "" # default
