@@ -30,6 +30,7 @@ func (r *report) check(cfg *Config) {
 	if cfg.Freshness.MaxWait == 0 {
 		r.add("freshness.max_wait", "is 0: no upstream answers in no time", "write how long a client may wait, such as 2s")
 	}
+	r.checkChoice("freshness.deleted", cfg.Freshness.Deleted, DeletedForget, DeletedServe)
 	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	r.checkChoice("log.format", cfg.Log.Format, "text", "json")
 	r.checkUpstreams(cfg)

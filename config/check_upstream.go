@@ -41,6 +41,9 @@ func (r *report) checkUpstreams(cfg *Config) {
 		r.checkCredentials(path+".credentials", u.Credentials)
 		r.checkCA(path+".tls.ca_file", u.TLS.CAFile)
 		r.checkPatterns(path, u)
+		if u.Deleted != cfg.Freshness.Deleted { // else it has been checked there
+			r.checkChoice(path+".deleted", u.Deleted, DeletedForget, DeletedServe)
+		}
 		if u.MaxRequests < 1 {
 			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing could be pulled", "write at least 1")
 		}

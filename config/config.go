@@ -50,6 +50,9 @@ type Freshness struct {
 	ReferrersTTL time.Duration `key:"referrers_ttl"` // 0: checked every time
 	NegativeTTL  time.Duration `key:"negative_ttl"`  // how long "not found" is remembered
 	MaxWait      time.Duration `key:"max_wait"`      // how long a check may hold up a kept answer
+	// Deleted says what becomes of a kept tag that the upstream deletes: forget
+	// it, or serve it with a warning.
+	Deleted string `key:"deleted"`
 }
 
 // Log says what is logged to standard error.
@@ -81,9 +84,17 @@ type Upstream struct {
 	Deny        []string `key:"deny"`
 	MaxRequests int      `key:"max_requests"` // at once
 	// ImmutableTags are patterns of tags that are never checked again.
-	ImmutableTags []string  `key:"immutable_tags"`
-	Referrers     Referrers `key:"referrers"`
+	ImmutableTags []string `key:"immutable_tags"`
+	// Deleted is freshness.deleted for this upstream.
+	Deleted   string    `key:"deleted"`
+	Referrers Referrers `key:"referrers"`
 }
+
+// What becomes of a kept tag that the upstream deletes.
+const (
+	DeletedForget = "forget"
+	DeletedServe  = "serve"
+)
 
 // Credentials say who entrepot is to an upstream: a user name with a file that
 // holds the password, or whatever Docker's config.json says, or nobody.

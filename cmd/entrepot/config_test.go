@@ -41,6 +41,7 @@ freshness:
   referrers_ttl: 5m # default
   negative_ttl: 30s # default
   max_wait: 2s # default
+  deleted: forget # default
 offline: false # default
 log:
   level: info # default
@@ -65,6 +66,7 @@ upstreams:
     deny: [] # default
     max_requests: 32 # default
     immutable_tags: [] # default
+    deleted: forget # default
     referrers:
       cosign_tags: false # default
       buildkit_attestations: false # default

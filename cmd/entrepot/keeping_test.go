@@ -342,3 +342,31 @@ func TestTheAdminAddressAnswersByTheNameItListensOn(t *testing.T) {
 		}
 	}
 }
+
+func TestATagThatIsDeletedUpstreamIsServedUntilAPersonPurgesIt(t *testing.T) {
+	fake := upstreamtest.New(t)
+	fake.AddImage("team/app", "1", upstreamtest.Bytes(1, 1000))
+	p := newPlace(t, fake, "freshness: {tag_ttl: 0s, deleted: serve}\n")
+	admin := []string{"--admin", p.serve()}
+	if status, body := p.get("/v2/team/app/manifests/1"); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	fake.Always("", upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"))
+	resp, err := http.Get(p.clients + "/v2/team/app/manifests/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if warning := resp.Header.Get("Warning"); resp.StatusCode != http.StatusOK || !strings.HasPrefix(warning, `299 - "the upstream has deleted this tag: gone since `) {
+		t.Errorf("%s, Warning: %s", resp.Status, warning)
+	}
+	if code, stdout, stderr := p.run(admin, "ls"); code != 0 || !strings.Contains(stdout, "deleted upstream") {
+		t.Errorf("ls: exit %d, %s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := p.run(admin, "purge", "hub.test/team/app:1"); code != 0 {
+		t.Errorf("purge: exit %d, %s%s", code, stdout, stderr)
+	}
+	if status, body := p.get("/v2/team/app/manifests/1"); status != http.StatusNotFound {
+		t.Errorf("after the purge: %d %s", status, body)
+	}
+}

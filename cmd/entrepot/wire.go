@@ -211,6 +211,7 @@ func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, err
 			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
+			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,
 			CosignTags:           u.Referrers.CosignTags,
 			BuildKitAttestations: u.Referrers.BuildKitAttestations,
