@@ -153,12 +153,15 @@ func (r *report) checkEndpoint(key string, endpoint *string, cfg *Config) {
 		r.add(key, quoted(*endpoint)+" names no host", example)
 	case parsed.RawQuery != "" || parsed.Fragment != "":
 		r.add(key, "has a query or a fragment", example)
-	case strings.Trim(parsed.Path, "/") == "v2":
-		r.add(key, quoted(*endpoint)+" ends with the API's own path", "did you mean "+parsed.Scheme+"://"+parsed.Host+"?")
 	case parsed.Scheme == "http" && sameAddress(cfg.Listen, parsed.Host) && cfg.TLS.CertFile == "":
 		r.add(key, "is entrepot's own address", "write the registry's address")
 	default:
-		*endpoint = strings.TrimRight(*endpoint, "/")
+		place, err := PlaceOf(*endpoint)
+		if err != nil {
+			r.add(key, quoted(*endpoint)+" is not a URL", example)
+		} else if r.checkPlace(key, *endpoint, place) {
+			*endpoint = place.String()
+		}
 	}
 }
 

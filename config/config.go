@@ -65,7 +65,8 @@ type Log struct {
 type Upstream struct {
 	// Name is what clients call it: a host, with a port if it has one.
 	Name string `key:"name"`
-	// Endpoints are the base URLs to ask, in order, without a trailing slash.
+	// Endpoints are the URLs to ask, in order, without a trailing slash; see
+	// [Place].
 	Endpoints []string `key:"endpoints"`
 	Aliases   []string `key:"aliases"` // other names that mean this upstream
 	Hosts     []string `key:"hosts"`   // virtual hosts that mean this upstream
