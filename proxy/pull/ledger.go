@@ -28,12 +28,25 @@ const (
 	bucketAttached  cache.Bucket = "attached"
 	bucketUsed      cache.Bucket = "used"
 	bucketPin       cache.Bucket = "pin"
+	// Under bucketAPI stand the endpoints that were seen to have the Referrers
+	// API.
+	bucketAPI cache.Bucket = "api"
 )
 
 // Precious are the buckets that cannot be had back from an upstream that is
 // gone: a store of records keeps them twice.
 func Precious() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin, bucketAPI}
+}
+
+// RememberReferrersAPI says whether an endpoint of an upstream was seen to have
+// the Referrers API, in this process or an earlier one, and returns how to
+// remember that it was. After a restart, a page of such an endpoint must not
+// pass for an API that was never there.
+func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
+	key := upstream + "\x00" + endpoint
+	_, err := records.Get(bucketAPI, key)
+	return err == nil, func() { records.Put(bucketAPI, key, []byte{1}) }
 }
 
 // ledger is what a mirror knows beside the content itself, in words of its own
