@@ -30,9 +30,11 @@ func Default() Config {
 			ReferrersTTL: 5 * time.Minute,
 			NegativeTTL:  30 * time.Second,
 			MaxWait:      2 * time.Second,
+			Deleted:      DeletedForget,
 		},
-		Log:  Log{Level: "info", Format: "text"},
-		Pins: []string{},
+		Log:        Log{Level: "info", Format: "text"},
+		AdminHosts: []string{},
+		Pins:       []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")
@@ -52,7 +54,7 @@ func Default() Config {
 
 // defaultUpstream is what an entry in upstreams has before its keys are read.
 func defaultUpstream() Upstream {
-	return Upstream{Allow: []string{"**"}, MaxRequests: 32}
+	return Upstream{Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget}
 }
 
 // dockerHubAliases are the hosts behind which docker.io has always stood.

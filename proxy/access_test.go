@@ -203,7 +203,7 @@ func TestAdminTellsHealthAndReadiness(t *testing.T) {
 	admin := Admin(m, nil, func() error { return stopping })
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		admin.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		admin.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+path, nil))
 		return w
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404, "/": 404} {

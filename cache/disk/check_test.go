@@ -246,7 +246,9 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 	}{
 		{"of an entrepot that made none", os.Remove},
 		{"half of them", func(path string) error { return os.Truncate(path, 30) }},
-		{"damaged", func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte{7}, int(sumsLength(large))), 0o600) }},
+		{"damaged", func(path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte{7}, int(sumsLength(large))), 0o600)
+		}},
 		{"a folder in their place", func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }},
 	} {
 		prepare := func(t *testing.T, opts Options) (b *blobs, d cache.Digest, path string, before []byte) {

@@ -68,7 +68,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			return errors.New("stopping")
 		}
 		return nil
-	}), log)
+	}, adminHosts(cfg)...), log)
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
@@ -215,6 +215,7 @@ func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records
 			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
+			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,
 			CosignTags:           u.Referrers.CosignTags,
 			BuildKitAttestations: u.Referrers.BuildKitAttestations,

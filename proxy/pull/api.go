@@ -49,6 +49,7 @@ const (
 	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched anew
 	Passed      Outcome = "passed"      // a range passed through
 	Negative    Outcome = "negative"    // a remembered "not found"
+	Deleted     Outcome = "deleted"     // kept, and the upstream says that its tag is gone
 )
 
 // Manifest is a manifest with its exact bytes.
@@ -59,7 +60,8 @@ type Manifest struct {
 	Bytes []byte
 	// Stale is set where the upstream could not be asked whether it stands.
 	Stale bool
-	// Warnings are the upstream's Warning headers with code 299.
+	// Warnings are Warning headers with code 299: the upstream's, and what this
+	// mirror has to say of a tag that the upstream deleted.
 	Warnings []string
 	Outcome  Outcome
 

@@ -43,7 +43,8 @@ type flight struct {
 	state   flightState
 	err     error // why it is lost
 	size    int64 // of the whole blob as its upstream tells it, -1 while unknown
-	most    int64 // bytes that are taken
+	told    int64 // what a manifest says of the size where the upstream says nothing, -1 otherwise
+	most    int64 // bytes that are taken; 0 before the first answer
 	written int64 // bytes taken from the upstream
 	store   *spool
 	over    chan struct{} // closed when nothing more will happen
@@ -112,7 +113,7 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool, fr
 
 // newFlight prepares a flight. One that is not kept goes without the disk.
 func (p *Puller) newFlight(repo Repository, want Descriptor, keep bool) *flight {
-	f := &flight{digest: want.Digest, repo: repo, size: want.Size, over: make(chan struct{})}
+	f := &flight{digest: want.Digest, repo: repo, size: want.Size, told: -1, over: make(chan struct{})}
 	var draft cache.Draft
 	if keep {
 		draft = p.draft(f, want.Size)
@@ -269,7 +270,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 		}
 	}
 	for {
-		n, err := content.Body.Read(buf)
+		n, err := content.Body.Read(f.upTo(buf))
 		if n > 0 {
 			tell2(p.opts.Events.Received, u.Name, int64(n))
 			if err := p.append(f, buf[:n]); err != nil {
@@ -277,12 +278,27 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 			}
 		}
 		switch {
-		case f.written == f.size, errors.Is(err, io.EOF) && f.size < 0:
+		case f.written == f.size, errors.Is(err, io.EOF) && f.size < 0, f.isTold():
 			return nil
 		case err != nil:
 			return endOf(err)
 		}
 	}
+}
+
+// upTo is as much of buf as reaches to where a manifest says that the blob ends,
+// where nobody else says so.
+func (f *flight) upTo(buf []byte) []byte {
+	if left := f.told - f.written; f.size < 0 && left > 0 {
+		return buf[:min(left, int64(len(buf)))]
+	}
+	return buf
+}
+
+// isTold says that a blob whose size its upstream does not tell is whole where
+// its manifest says so: what comes after that is not waited for.
+func (f *flight) isTold() bool {
+	return f.size < 0 && f.written == f.told && f.store.verify() == nil
 }
 
 // endOf is the meaning of a body's error: an end before the end is a cut.
@@ -309,7 +325,6 @@ func (p *Puller) expect(f *flight, c upstream.Content) error {
 	}
 	switch {
 	case c.Size >= 0:
-		f.most = c.Size
 	case told >= 0:
 		f.most = max(told, smallUnsized)
 	default:
@@ -319,10 +334,18 @@ func (p *Puller) expect(f *flight, c upstream.Content) error {
 		// No byte is there yet, and the draft is held to a size.
 		f.store.exchange(p.draft(f, c.Size))
 	}
+	f.told = told
+	f.begin(c.Size)
+	return nil
+}
+
+// begin says that bytes come, of a blob of that size.
+func (f *flight) begin(size int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.size = c.Size
-	return nil
+	f.size, f.state = size, flowing
+	f.most = max(f.most, size)
+	f.signal()
 }
 
 // announce holds an answer's headers against what is known of the blob.

@@ -208,9 +208,11 @@ func (f *flight) reach(ctx context.Context, off int64) (int64, error) {
 			err = f.err
 			return true
 		}
-		tip = f.written - heldBack
-		if f.size >= 0 {
+		switch tip = f.written - heldBack; {
+		case f.size >= 0:
 			tip = min(f.written, f.size-heldBack)
+		case f.told >= 0:
+			tip = min(tip, f.told-heldBack) // it may be more than that, or junk
 		}
 		return tip > off
 	})

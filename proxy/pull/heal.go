@@ -88,6 +88,7 @@ func (p *Puller) sow(f *flight, buf []byte) error {
 		return nil
 	}
 	defer f.seed.Close()
+	f.begin(f.size) // proven once: it is what the upstream would say
 	for f.written < f.size {
 		sound, err := f.seed.file.Check(p.ctx, f.written, int64(len(buf)))
 		p.noteAside(err, f.size)

@@ -42,6 +42,9 @@ type Upstream struct {
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means none.
 	Immutable func(tag string) bool
+	// ServeDeleted says that a kept tag goes on being served when the upstream
+	// says that it is gone.
+	ServeDeleted bool
 	// Quota is the share of the upstream's rate limit that is left, from 0 to
 	// 1; nil means that there is no limit.
 	Quota func() float64
