@@ -23,6 +23,7 @@ func (r *report) check(cfg *Config) {
 	}
 	r.checkCertificate(cfg.TLS)
 	r.checkCache(cfg.Cache)
+	r.checkDuration("cache.verify_every", cfg.Cache.VerifyEvery)
 	r.checkDuration("freshness.tag_ttl", cfg.Freshness.TagTTL)
 	r.checkDuration("freshness.referrers_ttl", cfg.Freshness.ReferrersTTL)
 	r.checkDuration("freshness.negative_ttl", cfg.Freshness.NegativeTTL)

@@ -42,6 +42,9 @@ type Cache struct {
 	// ScrubRate is how much a second the background scrub reads of what is
 	// kept; 0: there is none. Never a share.
 	ScrubRate Size `key:"scrub_rate"`
+	// VerifyEvery is how long a piece of a large blob that was checked before
+	// it was sent counts as checked; 0: each is checked each time.
+	VerifyEvery time.Duration `key:"verify_every"`
 }
 
 // Freshness says how long answers that can change are believed.

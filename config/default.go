@@ -20,9 +20,10 @@ func Default() Config {
 		Listen: "127.0.0.1:5000",
 		Admin:  "127.0.0.1:5001",
 		Cache: Cache{
-			MaxSize: Size{Bytes: 50 << 30},
-			MinFree: Size{Bytes: 1 << 30},
-			Memory:  Size{Bytes: 256 << 20},
+			MaxSize:     Size{Bytes: 50 << 30},
+			MinFree:     Size{Bytes: 1 << 30},
+			Memory:      Size{Bytes: 256 << 20},
+			VerifyEvery: time.Hour,
 		},
 		Freshness: Freshness{
 			TagTTL:       time.Minute,

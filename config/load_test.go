@@ -43,6 +43,7 @@ cache:
   max_size: 50GiB              # or 80% of the file system
   min_free: 1GiB
   memory: 256MiB
+  verify_every: 1h             # a large blob's pieces are checked again before they are sent when the last check is older, or the file has changed
 freshness:
   tag_ttl: 1m
   referrers_ttl: 5m
@@ -77,6 +78,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Admin:  "127.0.0.1:5001",
 		Cache: Cache{
 			Dir: "/var/lib/entrepot", MaxSize: Size{Bytes: 50 << 30}, MinFree: Size{Bytes: 1 << 30}, Memory: Size{Bytes: 256 << 20},
+			VerifyEvery: time.Hour,
 		},
 		Freshness: Freshness{
 			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second, Deleted: "forget",
@@ -97,11 +99,11 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"listen":                        "entrepot.yaml:1",
 		"cache.memory":                  "entrepot.yaml:7",
 		"log.level":                     "default",
-		"upstreams[0].endpoints":        "entrepot.yaml:18",
-		"upstreams[0].tls.ca_file":      "entrepot.yaml:23",
+		"upstreams[0].endpoints":        "entrepot.yaml:19",
+		"upstreams[0].tls.ca_file":      "entrepot.yaml:24",
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
-		"upstreams[0].max_requests":     "entrepot.yaml:26",
+		"upstreams[0].max_requests":     "entrepot.yaml:27",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -115,7 +117,7 @@ const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
 admin_hosts: [entrepot.example.com, "fd00::1", "[fd00::2]", 192.0.2.1]
 tls: {cert_file: CERT, key_file: KEY}
-cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB}
+cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB, verify_every: 0s}
 freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms, deleted: serve}
 offline: true
 log: {level: debug, format: json}
@@ -357,7 +359,7 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 	certificate, key := selfSigned(t)
 	values := map[string]string{
 		"listen": "[::1]:0", "admin": "localhost:9", "tls.cert_file": certificate, "tls.key_file": key,
-		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB",
+		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB", "cache.verify_every": "5h",
 		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
 		"freshness.deleted": "serve", "admin_hosts": "a.lan,192.0.2.1", "pins": "ghcr.io/org/**,quay.io/org/app:1",
 		"offline": "true", "log.level": "error", "log.format": "json",

@@ -77,7 +77,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"every name as a host of the admin address", "c.yaml", "admin_hosts: [\"*.lan\"]\n", "c.yaml:1: admin_hosts[0]: \"*.lan\" is a pattern; write each name: whoever gives out one of all names could ask here"},
 		{"every address as a host of the admin address", "c.yaml", "admin_hosts: [0.0.0.0]\n", "c.yaml:1: admin_hosts[0]: \"0.0.0.0\" is every address, and no host that is asked for; leave it out: the address that is connected to always answers"},
 		{"hosts of the admin address that are no list", "c.yaml", "admin_hosts: a.lan\n", "c.yaml:1: admin_hosts: is a single value, must be a list; write [a.lan]"},
-
+		{"checks before they are due", "c.yaml", "cache: {verify_every: -1h}\n", "c.yaml:1: cache.verify_every: \"-1h\" is negative; did you mean 1h?"},
 		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
 		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
 		{"a pin of nobody's", "c.yaml", "pins: [docker.oi/library/alpine]\n", "c.yaml:1: pins[0]: no upstream is called \"docker.oi\"; did you mean docker.io?"},

@@ -36,6 +36,7 @@ cache:
   min_free: 1GiB # default
   memory: 256MiB # default
   scrub_rate: 0 # default
+  verify_every: 1h # default
 freshness:
   tag_ttl: 1m30s # env ENTREPOT_FRESHNESS_TAG_TTL
   referrers_ttl: 5m # default

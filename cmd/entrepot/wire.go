@@ -104,7 +104,10 @@ func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := disk.Open(cfg.Cache.Dir, disk.Options{Log: log, MinFree: bounds.MinFree, Journal: pull.Precious()})
+	store, err := disk.Open(cfg.Cache.Dir, disk.Options{
+		Log: log, MinFree: bounds.MinFree, Journal: pull.Precious(),
+		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
+	})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -46,6 +46,7 @@ const (
 	Joined      Outcome = "joined"      // shared a download that was under way
 	Revalidated Outcome = "revalidated" // kept, and the upstream said it still stands
 	Stale       Outcome = "stale"       // kept, and the upstream could not be asked
+	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched anew
 	Passed      Outcome = "passed"      // a range passed through
 	Negative    Outcome = "negative"    // a remembered "not found"
 	Deleted     Outcome = "deleted"     // kept, and the upstream says that its tag is gone
@@ -63,6 +64,8 @@ type Manifest struct {
 	// mirror has to say of a tag that the upstream deleted.
 	Warnings []string
 	Outcome  Outcome
+
+	passed bool // it can't be kept, and is fetched each time
 }
 
 // Blob is a blob that is kept, or on its way. It is used by one goroutine.

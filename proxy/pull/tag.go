@@ -149,6 +149,9 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 
 // pointTag notes where a tag points now.
 func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to Manifest) error {
+	if to.passed {
+		return nil // nothing that a record could point at
+	}
 	p.evictor.pointed(to.Descriptor.Digest)
 	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to.Descriptor})
 	if p.pinnedRef(repo, tag) {
