@@ -3,9 +3,9 @@ package e2e
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -29,11 +29,17 @@ type behaviour struct {
 	login bool
 	// below is a path of the registry that is part of the upstream's endpoint.
 	below string
+	// pause is how long clients wait before the second pull, where the
+	// registry asked them to.
+	pause time.Duration
 	// settings are more lines of each upstream's configuration.
 	settings string
 	// kept means that what is kept is served, though the registry does not
 	// let anybody have it any more after later.
 	kept bool
+	// differs means that the mirror lists referrers better than the registry:
+	// only the digests are compared, and of those what is there.
+	differs bool
 	// only are the libraries that it concerns; none means all of them.
 	only []string
 	// passed says why nothing of it is kept, where that is so.
@@ -113,17 +119,20 @@ func (w *world) referrers(n int) []ocispec.Descriptor {
 	var all []ocispec.Descriptor
 	for i := range n {
 		kind := []string{"application/vnd.example.signature", "application/spdx+json"}[i%2]
-		all = append(all, w.AddReferrer(w.repo, w.subject, kind, w.layer(byte(8+i%8), 100+i)))
+		d := w.AddReferrer(w.repo, w.subject, kind, w.layer(byte(8+i%8), 100+i))
+		d.ArtifactType = kind
+		all = append(all, d)
 	}
 	return all
 }
 
 // ask is one thing that clients do.
 type ask struct {
-	what         string // pull, head, tags, referrers
+	what         string // pull, head, blobs, tags, referrers, referrers of the image
+	repo         string // empty: the world's
 	tag          string // empty: the world's
 	artifactType string // of referrers; empty: all
-	digest       digest.Digest
+	n            int    // tags on a page, where the library can say it
 }
 
 var (

@@ -146,13 +146,14 @@ func (s *suite) pullBoth(ctx context.Context, m *mirror, b behaviour, lib librar
 	var want, got [3][]step
 	var both sync.WaitGroup
 	run := func(at place, w *world, into *[3][]step) {
-		into[0] = walk(ctx, lib, at, w, b.asks)
-		into[1] = walk(ctx, lib, at, w, b.asks)
+		into[0] = walk(ctx, lib, at, w, b)
+		time.Sleep(b.pause)
+		into[1] = walk(ctx, lib, at, w, b)
 		if b.later != nil {
 			b.later(w)
 		}
 		time.Sleep(expired) // The program has a clock of its own.
-		into[2] = walk(ctx, lib, at, w, b.asks)
+		into[2] = walk(ctx, lib, at, w, b)
 	}
 	both.Go(func() { run(direct, straight, &want) })
 	both.Go(func() { run(mirrored, through, &got) })
@@ -189,7 +190,7 @@ func (s *suite) stopped(ctx context.Context, b behaviour, lib library, at place,
 	if b.passed != "" || before == nil {
 		return judgement{mark: barred}
 	}
-	return still(before, walk(ctx, lib, at, w, b.asks))
+	return still(before, walk(ctx, lib, at, w, b))
 }
 
 func upstreamName(lib library) string {

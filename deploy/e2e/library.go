@@ -58,7 +58,7 @@ type puller interface {
 	// HeadBlob says whether a blob is there.
 	HeadBlob(ctx context.Context, d ocispec.Descriptor) error
 	Blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
-	Tags(ctx context.Context) ([]string, error)
+	Tags(ctx context.Context, n int) ([]string, error) // n on a page; 0 says nothing
 	Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error)
 	Close()
 }

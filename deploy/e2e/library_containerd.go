@@ -71,7 +71,7 @@ func (p *containerdPuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]by
 	return io.ReadAll(body)
 }
 
-func (p *containerdPuller) Tags(context.Context) ([]string, error) { return nil, errNoCall }
+func (p *containerdPuller) Tags(context.Context, int) ([]string, error) { return nil, errNoCall }
 
 func (p *containerdPuller) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {
 	fetcher, err := p.resolver.Fetcher(ctx, p.name+"@"+subject.Digest.String())

@@ -66,6 +66,9 @@ func (p *containersImagePuller) Tagged(ctx context.Context, tag string) (manifes
 }
 
 func (p *containersImagePuller) Manifest(ctx context.Context, d ocispec.Descriptor) (manifestContent, error) {
+	if p.source == nil {
+		return manifestContent{}, errNoCall // Without a tag it has no source.
+	}
 	body, mediaType, err := p.source.GetManifest(ctx, &d.Digest)
 	return manifestContent{mediaType, body}, err
 }
@@ -73,6 +76,9 @@ func (p *containersImagePuller) Manifest(ctx context.Context, d ocispec.Descript
 func (p *containersImagePuller) HeadBlob(context.Context, ocispec.Descriptor) error { return errNoCall }
 
 func (p *containersImagePuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+	if p.source == nil {
+		return nil, errNoCall
+	}
 	body, _, err := p.source.GetBlob(ctx, types.BlobInfo{Digest: d.Digest, Size: d.Size, URLs: d.URLs, MediaType: d.MediaType}, none.NoCache)
 	if err != nil {
 		return nil, err
@@ -81,7 +87,7 @@ func (p *containersImagePuller) Blob(ctx context.Context, d ocispec.Descriptor) 
 	return io.ReadAll(body)
 }
 
-func (p *containersImagePuller) Tags(ctx context.Context) ([]string, error) {
+func (p *containersImagePuller) Tags(ctx context.Context, _ int) ([]string, error) {
 	ref, err := p.reference("any")
 	if err != nil {
 		return nil, err

@@ -85,8 +85,12 @@ func (p *ggcrPuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 	return io.ReadAll(body)
 }
 
-func (p *ggcrPuller) Tags(ctx context.Context) ([]string, error) {
-	return remote.List(p.repo, p.options(ctx)...)
+func (p *ggcrPuller) Tags(ctx context.Context, n int) ([]string, error) {
+	options := p.options(ctx)
+	if n > 0 {
+		options = append(options, remote.WithPageSize(n))
+	}
+	return remote.List(p.repo, options...)
 }
 
 func (p *ggcrPuller) Referrers(ctx context.Context, subject ocispec.Descriptor, artifactType string) ([]ocispec.Descriptor, error) {

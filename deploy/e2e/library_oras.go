@@ -72,7 +72,8 @@ func (p *orasPuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 	return io.ReadAll(body)
 }
 
-func (p *orasPuller) Tags(ctx context.Context) ([]string, error) {
+func (p *orasPuller) Tags(ctx context.Context, n int) ([]string, error) {
+	p.repo.TagListPageSize = n
 	var all []string
 	err := p.repo.Tags(ctx, "", func(tags []string) error {
 		all = append(all, tags...)

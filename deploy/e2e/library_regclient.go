@@ -81,8 +81,12 @@ func (p *regclientPuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]byt
 	return io.ReadAll(b)
 }
 
-func (p *regclientPuller) Tags(ctx context.Context) ([]string, error) {
-	list, err := p.client.TagList(ctx, p.repo)
+func (p *regclientPuller) Tags(ctx context.Context, n int) ([]string, error) {
+	var opts []scheme.TagOpts
+	if n > 0 {
+		opts = append(opts, scheme.WithTagLimit(n))
+	}
+	list, err := p.client.TagList(ctx, p.repo, opts...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,56 +23,71 @@ type step struct {
 }
 
 // walk is one run of a client: all that it asks, in order.
-func walk(ctx context.Context, lib library, at place, w *world, asks []ask) []step {
+func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []step {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
-	p, err := lib.open(at)
-	if err != nil {
-		return []step{{what: "open", err: err}}
-	}
-	defer p.Close()
-	k := &walker{ctx: ctx, p: p, w: w, seen: map[digest.Digest]bool{}}
+	k := &walker{ctx: ctx, w: w, differs: b.differs}
+	asks := b.asks
 	if len(asks) == 0 {
 		asks = []ask{askPull}
 	}
+	pullers := map[string]puller{}
 	for _, a := range asks {
+		there := at
+		if a.repo != "" {
+			there.repository = a.repo
+		}
+		p, open := pullers[there.repository]
+		if !open {
+			var err error
+			if p, err = lib.open(there); err != nil {
+				return []step{{what: "open", err: err}}
+			}
+			defer p.Close()
+			pullers[there.repository] = p
+		}
+		k.p, k.of, k.seen = p, a.repo, map[digest.Digest]bool{}
 		tag := a.tag
-		if tag == "" {
+		switch tag {
+		case "":
 			tag = w.tag
+		case "signature":
+			tag = "sha256-" + w.root.Digest.Encoded() + ".sig"
+		case "attestation":
+			tag = "sha256-" + w.root.Digest.Encoded() + ".att"
 		}
 		switch a.what {
 		case "pull":
 			k.pull(tag)
 		case "head":
 			k.head(tag)
-		case "digest":
-			k.manifest(ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: a.digest}, "")
 		case "tags":
-			list, err := p.Tags(ctx)
+			list, err := p.Tags(ctx, a.n)
 			k.list("tags", list, err)
+		case "blobs":
+			k.children(w.BodyOf(w.repo, w.child().Digest.String()), "the image")
 		case "referrers":
-			found, err := p.Referrers(ctx, w.subject, a.artifactType)
-			var list []string
-			for _, d := range found {
-				list = append(list, d.Digest.String()+" "+d.ArtifactType)
-			}
-			k.list(strings.TrimSpace("referrers "+a.artifactType), list, err)
+			k.referrers(a, w.subject)
+		case "referrers of the image":
+			k.referrers(a, w.child())
 		}
 	}
 	return k.steps
 }
 
 type walker struct {
-	ctx   context.Context
-	p     puller
-	w     *world
-	steps []step
-	seen  map[digest.Digest]bool
+	ctx     context.Context
+	p       puller
+	w       *world
+	of      string // the repository, where it is not the usual one
+	steps   []step
+	differs bool // lists of referrers may say other things of what they list
+	seen    map[digest.Digest]bool
 }
 
 func (k *walker) note(what, value string, err error) {
 	if !errors.Is(err, errNoCall) {
-		k.steps = append(k.steps, step{what: what, value: value, err: err})
+		k.steps = append(k.steps, step{what: strings.TrimSpace(k.of + " " + what), value: value, err: err})
 	}
 }
 
@@ -80,18 +96,39 @@ func (k *walker) list(what string, list []string, err error) {
 		return
 	}
 	slices.Sort(list)
-	k.steps = append(k.steps, step{what: what, list: true, value: strings.Join(slices.Compact(list), "\n"), err: err})
+	k.steps = append(k.steps, step{what: strings.TrimSpace(k.of + " " + what), list: true, value: strings.Join(slices.Compact(list), "\n"), err: err})
+}
+
+func (k *walker) referrers(a ask, subject ocispec.Descriptor) {
+	found, err := k.p.Referrers(k.ctx, subject, a.artifactType)
+	var list []string
+	for _, d := range found {
+		if !k.differs {
+			list = append(list, d.Digest.String()+" "+d.ArtifactType)
+		} else if k.w.SizeOf(k.w.repo, d.Digest.String()) > 0 {
+			list = append(list, d.Digest.String())
+		}
+	}
+	k.list(strings.TrimSpace(a.what+" "+a.artifactType), list, err)
 }
 
 func (k *walker) head(tag string) {
 	d, err := k.p.Head(k.ctx, tag)
-	k.note("HEAD of "+tag, d.String(), err)
+	value := d.String()
+	if d == k.w.root.Digest {
+		value = "what the registry has"
+	}
+	k.note("HEAD of "+tag, value, err)
 }
 
 // pull has a tag and all that hangs on it.
 func (k *walker) pull(tag string) {
 	got, err := k.p.Tagged(k.ctx, tag)
-	k.note("tag "+tag, digest.FromBytes(got.body).String(), err)
+	value := digest.FromBytes(got.body).String()
+	if bytes.Equal(got.body, k.w.BodyOf(k.w.repo, tag)) {
+		value = "what the registry has" // Worlds have ports of their own, and their content may name them.
+	}
+	k.note("tag "+tag, value, err)
 	k.head(tag)
 	if err == nil {
 		k.children(got.body, tag)
@@ -108,7 +145,7 @@ func (k *walker) manifest(d ocispec.Descriptor, under string) {
 		err = matches(d, got.body)
 	}
 	name := strings.TrimSpace("manifest " + under)
-	k.note(name, d.Digest.String(), err)
+	k.note(name, "", err)
 	if err == nil {
 		k.children(got.body, name)
 	}
@@ -150,13 +187,13 @@ func (k *walker) blob(d ocispec.Descriptor, name string, head bool) {
 	}
 	k.seen[d.Digest] = true
 	if head {
-		k.note("HEAD of "+name, "", k.p.HeadBlob(k.ctx, d))
+		k.note("HEAD of "+name, "", k.p.HeadBlob(k.ctx, d)) // Before the GET: it must not be needed for it.
 	}
 	body, err := k.p.Blob(k.ctx, d)
 	if err == nil {
 		err = matches(d, body)
 	}
-	k.note(name, d.Digest.String(), err)
+	k.note(name, "", err)
 }
 
 // errOther means bytes that are not those of the digest.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Typed sends another Content-Type; "" sends none.
@@ -124,4 +125,24 @@ func contains(list, word string) bool {
 		}
 	}
 	return false
+}
+
+// Trickle sends the body in pieces of n bytes, with pauses between them.
+func Trickle(n, millis int) Fault {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
+		a := r.taken(req, q)
+		for name, values := range a.Header {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(a.Status)
+		for body := a.Body; len(body) > 0 && req.Method != http.MethodHead; {
+			piece := body[:min(n, len(body))]
+			body = body[len(piece):]
+			if _, err := w.Write(piece); err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			<-time.After(time.Duration(millis) * time.Millisecond)
+		}
+	}
 }

@@ -36,3 +36,23 @@ func WithoutQuery() Fault {
 		r.answer(w, req, q)
 	}
 }
+
+// Asked changes the query that the registry answers.
+func Asked(change func(url.Values)) Fault {
+	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
+		req = req.Clone(req.Context())
+		query := req.URL.Query()
+		change(query)
+		req.URL.RawQuery = query.Encode()
+		r.answer(w, req, q)
+	}
+}
+
+// Capped answers as if no more than n had been asked for.
+func Capped(name string, n int) Fault {
+	return Asked(func(q url.Values) {
+		if asked, err := strconv.Atoi(q.Get(name)); err == nil && asked > n {
+			q.Set(name, strconv.Itoa(n))
+		}
+	})
+}

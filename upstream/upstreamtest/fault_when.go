@@ -3,6 +3,7 @@ package upstreamtest
 import (
 	"net/http"
 	"sync"
+	"time"
 )
 
 // Where lets only the requests meet a fault that it is meant for.
@@ -42,5 +43,15 @@ func UnlessAccepted(header, value string, f Fault) Fault {
 			}
 		}
 		return true
+	}, f)
+}
+
+// Until lets requests meet a fault for a time that begins with the first.
+func Until(d time.Duration, f Fault) Fault {
+	var once sync.Once
+	var end time.Time
+	return Where(func(*http.Request, Request) bool {
+		once.Do(func() { end = time.Now().Add(d) })
+		return time.Now().Before(end)
 	}, f)
 }

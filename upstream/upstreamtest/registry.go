@@ -31,11 +31,13 @@ type Registry struct {
 	mu         sync.Mutex
 	content    map[string]map[string]item // by repository and reference
 	faults     []*rule
+	public     []string // kinds of questions
 	everywhere []Fault
 	asked      []string
-	storage    *httptest.Server // nil until a fault sends somebody there
-	tokens     *httptest.Server // nil while the registry is its own token server
-	handed     map[string]int   // how often each URL of the storage was used
+	storage    *httptest.Server  // nil until a fault sends somebody there
+	tokens     *httptest.Server  // nil while the registry is its own token server
+	handed     map[string]int    // how often each URL of the storage was used
+	urls       map[string]string // their queries, by signature
 	blobBytes  int64
 	closed     chan struct{} // ends requests that wait
 	pageSize   int
@@ -45,6 +47,7 @@ type item struct {
 	mediaType string
 	body      []byte
 	blob      bool
+	digest    digest.Digest
 }
 
 // Auth says what a registry wants of its clients.
@@ -97,7 +100,7 @@ func WithPages(n int) Option { return func(r *Registry) { r.pageSize = n } }
 func New(t testing.TB, opts ...Option) *Registry {
 	t.Helper()
 	r := &Registry{
-		t: t, address: "127.0.0.1", content: map[string]map[string]item{}, handed: map[string]int{}, closed: make(chan struct{}),
+		t: t, address: "127.0.0.1", content: map[string]map[string]item{}, handed: map[string]int{}, urls: map[string]string{}, closed: make(chan struct{}),
 	}
 	for _, o := range opts {
 		o(r)
@@ -207,14 +210,28 @@ func (r *Registry) AddManifest(repo, mediaType string, body []byte, tags ...stri
 }
 
 func (r *Registry) add(repo, mediaType string, body []byte, blob bool, tags ...string) ocispec.Descriptor {
+	return r.addAs(repo, mediaType, body, digest.FromBytes(body), blob, tags...)
+}
+
+// AddBlobAs makes content pullable as a blob under a digest that is not of
+// SHA-256, or not the content's own.
+func (r *Registry) AddBlobAs(repo string, d digest.Digest, body []byte) ocispec.Descriptor {
+	return r.addAs(repo, "application/octet-stream", body, d, true)
+}
+
+// AddManifestAs does so with a manifest.
+func (r *Registry) AddManifestAs(repo string, d digest.Digest, mediaType string, body []byte, tags ...string) ocispec.Descriptor {
+	return r.addAs(repo, mediaType, body, d, false, tags...)
+}
+
+func (r *Registry) addAs(repo, mediaType string, body []byte, d digest.Digest, blob bool, tags ...string) ocispec.Descriptor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.content[repo] == nil {
 		r.content[repo] = map[string]item{}
 	}
-	d := digest.FromBytes(body)
 	for _, ref := range append(tags, d.String()) {
-		r.content[repo][ref] = item{mediaType, body, blob}
+		r.content[repo][ref] = item{mediaType, body, blob, d}
 	}
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(body))}
 }
@@ -257,4 +274,18 @@ func line(method, kind, repo, ref, byteRange string) string {
 		s += " " + byteRange
 	}
 	return s
+}
+
+// SizeOf is how many bytes it has under a reference; 0 where it has none.
+func (r *Registry) SizeOf(repo, ref string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.content[repo][ref].body)
+}
+
+// BodyOf is what it has under a reference.
+func (r *Registry) BodyOf(repo, ref string) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.content[repo][ref].body
 }

@@ -111,19 +111,12 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q Request) {
 		return
 	}
 	w.Header().Set("Content-Type", found.mediaType)
-	w.Header().Set("Docker-Content-Digest", digestOf(q.Ref, found.body))
+	w.Header().Set("Docker-Content-Digest", found.digest.String())
 	out := w
 	if q.Kind == "blobs" {
 		out = &blobCounter{w, r}
 	}
 	http.ServeContent(out, req, "", time.Time{}, bytes.NewReader(found.body))
-}
-
-func digestOf(ref string, body []byte) string {
-	if _, err := digest.Parse(ref); err == nil {
-		return ref
-	}
-	return digest.FromBytes(body).String()
 }
 
 func (r *Registry) find(q Request) (item, string) {

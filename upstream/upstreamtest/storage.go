@@ -63,6 +63,9 @@ func ToStorage(s Storage) Fault {
 		if s.Fragment != "" {
 			to += "#" + s.Fragment
 		}
+		r.mu.Lock()
+		r.urls[fmt.Sprint(signature)], _, _ = strings.Cut(to[strings.Index(to, "?")+1:], "#")
+		r.mu.Unlock()
 		w.Header().Set("Location", to)
 		w.WriteHeader(s.Status)
 	}
@@ -89,13 +92,13 @@ func (r *Registry) answerStorage(w http.ResponseWriter, req *http.Request, q Req
 	r.mu.Lock()
 	signature := query.Get("signature")
 	r.handed[signature]++
-	used := r.handed[signature]
+	used, signed := r.handed[signature], r.urls[signature]
 	r.mu.Unlock()
 	switch method := query.Get("method"); {
 	case req.Header.Get("Authorization") != "":
 		refuse(w, http.StatusBadRequest, "InvalidArgument")
 		return
-	case method != "" && method != q.Method, query.Get("uses") != "0" && query.Get("uses") < fmt.Sprint(used):
+	case req.URL.RawQuery != signed, method != "" && method != q.Method, query.Get("uses") != "0" && query.Get("uses") < fmt.Sprint(used):
 		refuse(w, http.StatusForbidden, "SignatureDoesNotMatch")
 		return
 	}
