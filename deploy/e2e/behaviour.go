@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -30,8 +31,15 @@ type behaviour struct {
 	// below is a path of the registry that is part of the upstream's endpoint.
 	below string
 	// pause is how long clients wait before the second pull, where the
-	// registry asked them to.
+	// registry asks for patience. How often they try in the first is their own
+	// affair: it may only not end in anything false.
 	pause time.Duration
+	// forgets is how long the mirror believes that something is absent, where
+	// it is not the default.
+	forgets time.Duration
+	// absence says why the mirror may say that something is absent where the
+	// registry did not.
+	absence string
 	// settings are more lines of each upstream's configuration.
 	settings string
 	// kept means that what is kept is served, though the registry does not
@@ -99,6 +107,16 @@ func (w *world) layer(n byte, size int) []byte {
 	return upstreamtest.Bytes(w.seed*16+n, size)
 }
 
+// holds says whether any registry of this world has content of that digest.
+func (w *world) holds(repo string, d digest.Digest) bool {
+	for _, r := range append(w.others, w.Registry) {
+		if r.Holds(repo, d) {
+			return true
+		}
+	}
+	return false
+}
+
 // another is one more registry of this world.
 func (w *world) another(opts ...upstreamtest.Option) *upstreamtest.Registry {
 	w.t.Helper()
@@ -133,10 +151,12 @@ type ask struct {
 	tag          string // empty: the world's
 	artifactType string // of referrers; empty: all
 	n            int    // tags on a page, where the library can say it
+	cut          bool   // a list that comes in pages: with the upstream gone there is none
 }
 
 var (
 	askPull      = ask{what: "pull"}
 	askTags      = ask{what: "tags"}
 	askReferrers = ask{what: "referrers"}
+	askPages     = ask{what: "tags", cut: true}
 )

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -89,11 +90,11 @@ var behavesOnTheWire = []behaviour{
 	},
 	{
 		name:     "two seconds to the first byte",
-		sentence: "Manifests and one of the layers take two seconds and a half until they begin.",
+		sentence: "A tag and one of the layers take more than two seconds until they begin.",
 		source:   "containerd#10660",
 		like: func(w *world) {
-			w.Always("manifests", fake.LateMillis(2500))
-			w.Always("GET blobs", fake.FirstTime(fake.LateMillis(2500)))
+			w.Always("manifests "+w.repo+" "+w.tag, fake.FirstTime(fake.LateMillis(2100)))
+			w.Always("GET blobs", fake.Where(func(_ *http.Request, q fake.Request) bool { return w.SizeOf(q.Repo, q.Ref) > 100_000 }, fake.FirstTime(fake.LateMillis(2100))))
 		},
 		before: "the first header may take ten seconds",
 	},
@@ -171,8 +172,9 @@ var behavesOnTheWire = []behaviour{
 		like: func(w *world) {
 			w.Always("GET manifests", fake.Where(byDigest, fake.FirstTime(fake.Status(404, "MANIFEST_UNKNOWN"))))
 		},
-		pause:  0,
-		before: "what a registry says is believed for negative_ttl",
+		pause:   2 * time.Second,
+		forgets: time.Second,
+		before:  "what a registry says is believed for negative_ttl, and no longer",
 	},
 	{
 		name:     "500 once",

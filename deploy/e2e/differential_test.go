@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -160,14 +161,15 @@ func (s *suite) pullBoth(ctx context.Context, m *mirror, b behaviour, lib librar
 	both.Wait()
 	var judgements []judgement
 	for i := range got {
-		judgements = append(judgements, judge(want[i], got[i]))
+		judgements = append(judgements, b.judge(i, want[i], got[i]))
 	}
 	if b.kept && judgements[2].mark != wrong {
 		judgements[2] = still(got[1], got[2])
 	}
+	before := lastGood(judgements, got)
 	through.unplug()
 	time.Sleep(expired)
-	judgements = append(judgements, s.stopped(ctx, b, lib, mirrored, through, got))
+	judgements = append(judgements, s.stopped(ctx, b, lib, mirrored, through, before))
 	var marks strings.Builder
 	var complaints []string
 	for i, v := range judgements {
@@ -179,15 +181,35 @@ func (s *suite) pullBoth(ctx context.Context, m *mirror, b behaviour, lib librar
 	return marks.String(), complaints
 }
 
-// stopped pulls once more with the upstream gone, where a pull was whole.
-func (s *suite) stopped(ctx context.Context, b behaviour, lib library, at place, w *world, got [3][]step) judgement {
-	var before []step
-	for _, steps := range got {
-		if whole(steps) {
-			before = steps
+func (b behaviour) judge(phase int, straight, through []step) judgement {
+	v := judge(straight, through)
+	if phase == 0 && b.pause > 0 {
+		v = impatient(straight, through)
+	}
+	if b.absence != "" {
+		v.complaints = slices.DeleteFunc(v.complaints, func(c string) bool { return strings.HasSuffix(c, claimed) || strings.Contains(c, claimed+":") })
+		if v.mark == wrong && len(v.complaints) == 0 {
+			v.mark = barred
 		}
 	}
-	if b.passed != "" || before == nil {
+	return v
+}
+
+// lastGood is what the last pull brought that was as good as straight: it is
+// what there has to be with the upstream gone.
+func lastGood(judgements []judgement, got [3][]step) []step {
+	var before []step
+	for i, steps := range got {
+		if judgements[i].mark != wrong && slices.ContainsFunc(steps, func(s step) bool { return s.err == nil }) {
+			before = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return s.err != nil || s.cut })
+		}
+	}
+	return before
+}
+
+// stopped pulls once more with the upstream gone.
+func (s *suite) stopped(ctx context.Context, b behaviour, lib library, at place, w *world, before []step) judgement {
+	if b.passed != "" || len(before) == 0 {
 		return judgement{mark: barred}
 	}
 	return still(before, walk(ctx, lib, at, w, b))
@@ -209,8 +231,8 @@ func (s *suite) startDifferentialMirror(t *testing.T, dir string, b behaviour, n
 	if err := os.WriteFile(secret, []byte(somebodysWord), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %s}\nfreshness: {tag_ttl: %s, referrers_ttl: %s}\nupstreams:\n",
-		m.address, m.admin, filepath.Join(dir, "cache"), believed, believed)
+	config := fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %s}\nfreshness: {tag_ttl: %s, referrers_ttl: %s, negative_ttl: %s}\nupstreams:\n",
+		m.address, m.admin, filepath.Join(dir, "cache"), believed, believed, cmp.Or(b.forgets, 30*time.Second))
 	for i, w := range worlds {
 		endpoint := w.URL()
 		if b.below != "" {

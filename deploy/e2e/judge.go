@@ -15,6 +15,9 @@ type judgement struct {
 	complaints []string
 }
 
+// claimed ends complaints about an absence that only the mirror speaks of.
+const claimed = "an absence is claimed"
+
 const (
 	fine   = "✓" // it came through
 	better = "+" // it came through, though straight it did not come
@@ -29,36 +32,24 @@ func judge(straight, through []step) judgement {
 	for _, s := range through {
 		got[s.what] = s
 	}
-	failed := false
+	failed, mended := false, true
 	for _, want := range straight {
 		have, asked := got[want.what]
-		switch {
-		case want.err != nil:
+		if want.err != nil {
 			failed = true
+			mended = mended && asked && have.err == nil
 			v.claims(want, have, asked)
-		case !asked:
-			v.complain("%s: straight it came; through it was not reached", want.what)
-		case have.err != nil:
-			v.complain("%s: straight it came; through: %v", want.what, have.err)
-		case have.list:
-			for line := range strings.SplitSeq(want.value, "\n") {
-				if line != "" && !strings.Contains("\n"+have.value+"\n", "\n"+line+"\n") {
-					v.complain("%s: straight it lists %s; through it does not", want.what, line)
-				}
-			}
-		case have.value != want.value:
-			v.complain("%s: straight it is %s; through %s", want.what, want.value, have.value)
+			continue
 		}
+		v.compare(want, have, asked)
 	}
-	for _, have := range through {
-		if errors.Is(have.err, errOther) {
-			v.complain("%s: through: %v", have.what, have.err)
-		}
-	}
+	v.others(through)
 	switch {
+	case len(straight) == 0:
+		v.mark = ""
 	case len(v.complaints) > 0:
 		v.mark = wrong
-	case failed && whole(through):
+	case failed && mended:
 		v.mark = better
 	case failed:
 		v.mark = barred
@@ -66,14 +57,60 @@ func judge(straight, through []step) judgement {
 	return v
 }
 
+func (v *judgement) compare(want, have step, asked bool) {
+	switch {
+	case !asked:
+		v.complain("%s: straight it came; through it was not reached", want.what)
+	case have.err != nil:
+		v.complain("%s: straight it came; through: %v", want.what, have.err)
+	case have.list:
+		for line := range strings.SplitSeq(want.value, "\n") {
+			if line != "" && !strings.Contains("\n"+have.value+"\n", "\n"+line+"\n") {
+				v.complain("%s: straight it lists %s; through it does not", want.what, line)
+			}
+		}
+	case have.value != want.value && have.value != right:
+		v.complain("%s: straight it is %s; through %s", want.what, want.value, have.value)
+	}
+}
+
+// impatient judges a moment in which the registry asks for patience.
+func impatient(straight, through []step) judgement {
+	v := judgement{mark: barred}
+	for _, want := range straight {
+		for _, have := range through {
+			if have.what == want.what {
+				v.claims(want, have, true)
+			}
+		}
+	}
+	v.others(through)
+	if whole(through) {
+		v.mark = fine
+	}
+	if len(v.complaints) > 0 {
+		v.mark = wrong
+	}
+	return v
+}
+
+// others looks for bytes that are not what they should be.
+func (v *judgement) others(through []step) {
+	for _, have := range through {
+		if errors.Is(have.err, errOther) {
+			v.complain("%s: through: %v", have.what, have.err)
+		}
+	}
+}
+
 // claims looks for an absence that only the mirror speaks of.
 func (v *judgement) claims(want, have step, asked bool) {
 	switch {
-	case !asked || absent(want.err):
-	case have.err != nil && absent(have.err):
-		v.complain("%s: straight: %v; through an absence is claimed: %v", want.what, want.err, have.err)
-	case have.err == nil && have.list && have.value == "":
-		v.complain("%s: straight: %v; through an empty list is claimed", want.what, want.err)
+	case !asked || want.err != nil && absent(want.err):
+	case want.err != nil && have.err != nil && absent(have.err):
+		v.complain("%s: straight: %v; through "+claimed+": %v", want.what, want.err, have.err)
+	case want.err != nil && have.err == nil && have.list && have.value == "":
+		v.complain("%s: straight: %v; through an empty list: "+claimed, want.what, want.err)
 	}
 }
 

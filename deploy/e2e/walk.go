@@ -19,14 +19,13 @@ type step struct {
 	what  string
 	value string // a digest, or a sorted list with an entry a line
 	list  bool
+	cut   bool // a page of a list of which nobody saw all in one answer
 	err   error
 }
 
 // walk is one run of a client: all that it asks, in order.
 func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []step {
-	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
-	defer cancel()
-	k := &walker{ctx: ctx, w: w, differs: b.differs}
+	k := &walker{w: w, differs: b.differs}
 	asks := b.asks
 	if len(asks) == 0 {
 		asks = []ask{askPull}
@@ -47,32 +46,55 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 			pullers[there.repository] = p
 		}
 		k.p, k.of, k.seen = p, a.repo, map[digest.Digest]bool{}
-		tag := a.tag
-		switch tag {
-		case "":
-			tag = w.tag
-		case "signature":
-			tag = "sha256-" + w.root.Digest.Encoded() + ".sig"
-		case "attestation":
-			tag = "sha256-" + w.root.Digest.Encoded() + ".att"
-		}
-		switch a.what {
-		case "pull":
-			k.pull(tag)
-		case "head":
-			k.head(tag)
-		case "tags":
-			list, err := p.Tags(ctx, a.n)
-			k.list("tags", list, err)
-		case "blobs":
-			k.children(w.BodyOf(w.repo, w.child().Digest.String()), "the image")
-		case "referrers":
-			k.referrers(a, w.subject)
-		case "referrers of the image":
-			k.referrers(a, w.child())
-		}
+		k.ask(ctx, a)
 	}
 	return k.steps
+}
+
+// patience is how long one question may take a client: those that are told to
+// come back in an hour come back until then.
+const patience = 8 * time.Second
+
+func (k *walker) ask(ctx context.Context, a ask) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	k.ctx = ctx
+	switch a.what {
+	case "pull":
+		k.pull(k.tag(a))
+	case "head":
+		k.head(k.tag(a))
+	case "blobs":
+		k.children(k.w.BodyOf(k.w.repo, k.w.child().Digest.String()), "the image")
+	case "tags":
+		list, err := k.p.Tags(ctx, a.n)
+		what := "tags"
+		if a.n > 0 {
+			what += fmt.Sprint(" by ", a.n)
+		}
+		k.list(what, list, err)
+		if len(k.steps) > 0 && a.cut {
+			k.steps[len(k.steps)-1].cut = true
+		}
+	case "referrers":
+		k.referrers(a, k.w.subject)
+	case "referrers of the image":
+		k.referrers(a, k.w.child())
+	}
+}
+
+// tag is the one that is asked for: names that are made of digests are not
+// known beforehand.
+func (k *walker) tag(a ask) string {
+	switch a.tag {
+	case "":
+		return k.w.tag
+	case "signature":
+		return "sha256-" + k.w.root.Digest.Encoded() + ".sig"
+	case "attestation":
+		return "sha256-" + k.w.root.Digest.Encoded() + ".att"
+	}
+	return a.tag
 }
 
 type walker struct {
@@ -115,18 +137,31 @@ func (k *walker) referrers(a ask, subject ocispec.Descriptor) {
 func (k *walker) head(tag string) {
 	d, err := k.p.Head(k.ctx, tag)
 	value := d.String()
-	if d == k.w.root.Digest {
-		value = "what the registry has"
+	switch {
+	case err == nil && !k.w.holds(k.repo(), d):
+		err = fmt.Errorf("%w: %s", errOther, d)
+	case d == k.w.root.Digest:
+		value = right
 	}
 	k.note("HEAD of "+tag, value, err)
+}
+
+func (k *walker) repo() string {
+	if k.of != "" {
+		return k.of
+	}
+	return k.w.repo
 }
 
 // pull has a tag and all that hangs on it.
 func (k *walker) pull(tag string) {
 	got, err := k.p.Tagged(k.ctx, tag)
 	value := digest.FromBytes(got.body).String()
-	if bytes.Equal(got.body, k.w.BodyOf(k.w.repo, tag)) {
-		value = "what the registry has" // Worlds have ports of their own, and their content may name them.
+	switch {
+	case err == nil && bytes.Equal(got.body, k.w.BodyOf(k.repo(), tag)):
+		value = right // Worlds have ports of their own, and their content may name them.
+	case err == nil && !k.w.holds(k.repo(), digest.FromBytes(got.body)):
+		err = fmt.Errorf("%w: %d of them, %.60q", errOther, len(got.body), got.body)
 	}
 	k.note("tag "+tag, value, err)
 	k.head(tag)
@@ -196,7 +231,11 @@ func (k *walker) blob(d ocispec.Descriptor, name string, head bool) {
 	k.note(name, "", err)
 }
 
-// errOther means bytes that are not those of the digest.
+// right is a value that is what the registry has now.
+const right = "what the registry has"
+
+// errOther means bytes that are not those of the digest, or of nothing that the
+// registry has.
 var errOther = errors.New("other bytes")
 
 func matches(d ocispec.Descriptor, body []byte) error {

@@ -289,3 +289,15 @@ func (r *Registry) BodyOf(repo, ref string) []byte {
 	defer r.mu.Unlock()
 	return r.content[repo][ref].body
 }
+
+// Holds says whether anything that it has, under whatever name, has a digest.
+func (r *Registry) Holds(repo string, d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range r.content[repo] {
+		if it.digest == d || digest.FromBytes(it.body) == d {
+			return true
+		}
+	}
+	return false
+}
