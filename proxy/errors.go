@@ -128,8 +128,9 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}
-	if r.ContentLength != 0 {
-		// Nothing reads the body, so that nothing can follow it.
+	if w.unread && r.ProtoMajor == 1 {
+		// Nothing reads the body, so that nothing can follow it. Over HTTP/2 it
+		// is its stream's alone.
 		header.Set("Connection", "close")
 	}
 	body, encodeErr := json.Marshal(errorList{[]errorEntry{{Code: a.code, Message: a.message}}})

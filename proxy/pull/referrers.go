@@ -79,7 +79,7 @@ func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repositor
 		return Referrers{Manifests: found, Outcome: Miss}, nil
 	}
 	if cannotTell(err) {
-		p.noAPI.forget(u.Name) // it may come back as another
+		p.noAPI.Delete(repo) // it may come back as another
 		if rec, ok := p.ledger.referrers(repo, subject); ok {
 			p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", err)
 			answer := rec.stale()

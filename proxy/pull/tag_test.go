@@ -89,7 +89,32 @@ func TestFreshness(t *testing.T) {
 			kept: true, age: 2 * time.Minute,
 			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
 			err:      upstream.ErrNotFound,
-			asked:    []string{"HEAD manifest app 1"},
+			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is there": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.fail("HEAD manifest app 1", upstream.ErrNotFound) },
+			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is served stale while GETs fail": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
+			},
+			stale: true,
+			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
+			again: []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is denied where GETs are, and stays on record": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.fail("GET manifest app 1", upstream.ErrDenied, upstream.ErrDenied)
+			},
+			err:   upstream.ErrDenied,
+			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
+			again: []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"an old tag that is denied is denied": {
 			kept: true, age: 2 * time.Minute,
