@@ -20,7 +20,7 @@ const (
 	expired  = 1300 * time.Millisecond
 	// atOnce is how many behaviours are tried beside each other: they wait more
 	// than they work.
-	atOnce = 10
+	atOnce = 16
 )
 
 // TestDifferential pulls with each library from registries that behave in every

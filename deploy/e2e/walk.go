@@ -53,7 +53,7 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 
 // patience is how long one question may take a client: those that are told to
 // come back in an hour come back until then.
-const patience = 8 * time.Second
+const patience = 6 * time.Second
 
 func (k *walker) ask(ctx context.Context, a ask) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
