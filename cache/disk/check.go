@@ -214,7 +214,7 @@ func (k *kept) look(piece int64, is identity) error {
 		k.checks.mark(piece, is, began)
 		return nil
 	case err == nil, errors.Is(err, io.EOF), unreadable(err):
-		k.spoil(piece, "offset", piece*pieceSize, "error", err)
+		k.spoil(piece, err, "offset", piece*pieceSize)
 		return cache.ErrMismatch
 	}
 	return err
@@ -243,7 +243,10 @@ func (c *checks) mark(piece int64, is identity, began time.Time) {
 }
 
 // spoil sets the file aside for a piece that is bad.
-func (k *kept) spoil(piece int64, why ...any) {
+func (k *kept) spoil(piece int64, failed error, why ...any) {
+	if failed != nil {
+		why = append(why, "error", failed)
+	}
 	found, err := k.file.Stat()
 	aside := err == nil && k.blobs.setAside(k.digest, k.path, found, why...)
 	k.blobs.known.drop(k.digest, k.checks)

@@ -136,7 +136,7 @@ func (k *kept) proveWhole(ctx context.Context, told io.Writer) error {
 	case err != nil && !unreadable(err):
 		return err
 	case err != nil || got != k.digest:
-		k.spoil(0, "content", got.String(), "error", err)
+		k.spoil(0, err, "content", got.String())
 		return nil
 	}
 	now, err := identify(k.file)
