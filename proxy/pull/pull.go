@@ -120,6 +120,7 @@ type Puller struct {
 	completions singleflight.Group // pinned images, by repository and reference
 
 	flights hangar
+	sent    sent
 	uses    uses
 	evictor *evictor
 	moved   chan struct{} // a pinned tag points elsewhere now
@@ -143,6 +144,7 @@ func New(opts Options) *Puller {
 		absent:    newAbsences(opts.NegativeTTL),
 		noAPI:     newNoAPI(),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
+		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u
