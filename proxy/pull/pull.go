@@ -107,6 +107,7 @@ type Puller struct {
 	upstreams map[string]Upstream
 	ledger    *ledger
 	absent    *absences
+	lists     *lists
 	noAPI     *memory.Answers[Repository, struct{}]
 
 	checks  singleflight.Group // tags, by repository and tag
@@ -143,6 +144,7 @@ func New(opts Options) *Puller {
 		ledger:    newLedger(opts.Records),
 		absent:    newAbsences(opts.NegativeTTL),
 		noAPI:     newNoAPI(),
+		lists:     newLists(),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
 		sent:      sent{by: make(map[Digest]int)},
 	}
