@@ -81,6 +81,7 @@ var behavesWithOthers = []behaviour{
 		sentence: "A repository that was deleted is 410, with the registry's own words.",
 		source:   "RFC 9110, 15.5.11",
 		like:     func(w *world) { w.Always("team/odd1", fake.Status(410, "NAME_UNKNOWN")) },
+		absence:  "410 is the registry's own word that it is gone",
 		asks:     others("team/odd1"),
 		before:   "410 was always like 404",
 	},

@@ -25,7 +25,10 @@ type step struct {
 
 // walk is one run of a client: all that it asks, in order.
 func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []step {
-	k := &walker{w: w, differs: b.differs}
+	k := &walker{w: w, differs: b.differs, patience: patience}
+	if at.upstream != "" {
+		k.patience *= 3 // What the mirror does beyond what it is asked takes time, on a busy machine more.
+	}
 	asks := b.asks
 	if len(asks) == 0 {
 		asks = []ask{askPull}
@@ -56,7 +59,7 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 const patience = 6 * time.Second
 
 func (k *walker) ask(ctx context.Context, a ask) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, k.patience)
 	defer cancel()
 	k.ctx = ctx
 	switch a.what {
@@ -98,13 +101,14 @@ func (k *walker) tag(a ask) string {
 }
 
 type walker struct {
-	ctx     context.Context
-	p       puller
-	w       *world
-	of      string // the repository, where it is not the usual one
-	steps   []step
-	differs bool // lists of referrers may say other things of what they list
-	seen    map[digest.Digest]bool
+	ctx      context.Context
+	p        puller
+	w        *world
+	of       string // the repository, where it is not the usual one
+	steps    []step
+	differs  bool // lists of referrers may say other things of what they list
+	patience time.Duration
+	seen     map[digest.Digest]bool
 }
 
 func (k *walker) note(what, value string, err error) {
