@@ -31,6 +31,9 @@ var (
 	// content out of the store: of the calls that find the same content
 	// damaged it is told one, which may count on it.
 	ErrSetAside = errors.New("the content was set aside")
+	// ErrUnproven says, beside ErrMismatch, that bytes which were passed before
+	// may be damaged as well.
+	ErrUnproven = errors.New("what was passed before is not proven")
 	// ErrLocked says that another process owns the cache folder.
 	ErrLocked = errors.New("the cache is in use by another process")
 )
@@ -101,7 +104,10 @@ type Kept interface {
 	// Content that is damaged there, or can't be read back, MUST be reported as
 	// ErrMismatch, and MUST be set aside so that it is opened no more; one of
 	// the calls that say so MUST say ErrSetAside. Other parts of the content
-	// may pass all the same. Content that was deleted or set aside since it was opened MUST be
+	// may pass all the same. Where it takes long to tell, bytes may pass before,
+	// as those of a draft may be read; then some at the end MUST NOT pass until
+	// all are known to be right, and if they are not, whoever got any MUST be
+	// told ErrUnproven. Content that was deleted or set aside since it was opened MUST be
 	// checked all the same. The offset of Read stays where it is. Check is
 	// safe for concurrent use.
 	Check(ctx context.Context, off, n int64) (sound int64, err error)

@@ -70,7 +70,6 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
 
-		{"checks before they are due", "c.yaml", "cache: {verify_every: -1h}\n", "c.yaml:1: cache.verify_every: \"-1h\" is negative; did you mean 1h?"},
 		{"a host of the admin address with a port", "c.yaml", "admin_hosts: [\"a.lan:5001\"]\n", "c.yaml:1: admin_hosts[0]: \"a.lan:5001\" has a port; did you mean a.lan? It counts on every port"},
 		{"a host of the admin address that is a URL", "c.yaml", "admin_hosts: [\"http://a.lan/\"]\n", "c.yaml:1: admin_hosts[0]: \"http://a.lan/\" is not a host in lower case; did you mean a.lan?"},
 		{"a host of the admin address in capitals", "c.yaml", "admin_hosts: [a.lan, A.lan]\n", "c.yaml:1: admin_hosts[1]: \"A.lan\" is not a host in lower case; did you mean a.lan?"},
@@ -78,6 +77,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"every name as a host of the admin address", "c.yaml", "admin_hosts: [\"*.lan\"]\n", "c.yaml:1: admin_hosts[0]: \"*.lan\" is a pattern; write each name: whoever gives out one of all names could ask here"},
 		{"every address as a host of the admin address", "c.yaml", "admin_hosts: [0.0.0.0]\n", "c.yaml:1: admin_hosts[0]: \"0.0.0.0\" is every address, and no host that is asked for; leave it out: the address that is connected to always answers"},
 		{"hosts of the admin address that are no list", "c.yaml", "admin_hosts: a.lan\n", "c.yaml:1: admin_hosts: is a single value, must be a list; write [a.lan]"},
+		{"checks before they are due", "c.yaml", "cache: {verify_every: -1h}\n", "c.yaml:1: cache.verify_every: \"-1h\" is negative; did you mean 1h?"},
 		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
 		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
 		{"a pin of nobody's", "c.yaml", "pins: [docker.oi/library/alpine]\n", "c.yaml:1: pins[0]: no upstream is called \"docker.oi\"; did you mean docker.io?"},

@@ -52,11 +52,24 @@ func tagRows() []tagRow {
 			r.Always("HEAD", upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"))
 			r.Always("GET", upstreamtest.Status(http.StatusForbidden, "DENIED"))
 		}, forget: denied, serve: denied, stays: true},
+		{name: "451", fault: all(upstreamtest.Status(http.StatusUnavailableForLegalReasons, "DENIED")), forget: denied, serve: denied, stays: true},
+		{name: "404 with a web page", fault: all(page(http.StatusNotFound, "text/html", "<html><body>not here</body></html>")), forget: staleAnswer, serve: staleAnswer, stays: true},
+		{name: "404 with a line of an ingress", fault: all(page(http.StatusNotFound, "text/plain", "default backend - 404")), forget: staleAnswer, serve: staleAnswer, stays: true},
+		{name: "403 with a web page", fault: all(page(http.StatusForbidden, "text/html", "<html><body>blocked</body></html>")), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "429", fault: all(upstreamtest.RateLimited(7)), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "500", fault: all(upstreamtest.Status(http.StatusInternalServerError, "UNKNOWN")), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "200 with HTML", fault: all(upstreamtest.HTML()), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "nothing", fault: all(upstreamtest.Silent()), forget: staleAnswer, serve: staleAnswer, stays: true, silent: true},
 		{name: "nothing: the connection is refused", fault: func(r *upstreamtest.Registry) { r.Stop() }, forget: staleAnswer, serve: staleAnswer, stays: true},
+	}
+}
+
+// page answers a status as somebody does who is no registry.
+func page(status int, mediaType, text string) upstreamtest.Fault {
+	return func(_ *upstreamtest.Registry, w http.ResponseWriter, _ *http.Request, _ upstreamtest.Request) {
+		w.Header().Set("Content-Type", mediaType)
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(text))
 	}
 }
 

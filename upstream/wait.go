@@ -39,8 +39,8 @@ func waitOf(text string, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	const (
-		seconds = 1e9  // since 1970, in 2001: no wait is that long
-		millis  = 1e12 // the same in milliseconds
+		seconds = 5e8  // since 1970, in 1985: no wait is that long
+		millis  = 5e11 // the same in milliseconds
 	)
 	switch {
 	case n >= millis:

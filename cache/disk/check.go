@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -83,6 +84,7 @@ type kept struct {
 	blobs  *blobs
 	digest cache.Digest
 	path   string
+	ahead  atomic.Bool // bytes were passed ahead of the proof
 
 	once   sync.Once
 	checks *checks // shared by all who have the file open
@@ -106,8 +108,8 @@ func (k *kept) Check(ctx context.Context, off, n int64) (int64, error) {
 
 func (k *kept) check(ctx context.Context, off, n int64) (int64, error) {
 	c, piece := k.state(), off/pieceSize
-	if err := k.prove(ctx); err != nil {
-		return 0, err
+	if passes, err := k.prove(ctx, off, n); passes > 0 || err != nil {
+		return passes, err
 	}
 	for {
 		is, err := identify(k.file)
@@ -119,7 +121,11 @@ func (k *kept) check(ctx context.Context, off, n int64) (int64, error) {
 		case sound > 0:
 			return sound, nil
 		case t == nil:
-			return 0, c.mismatch()
+			err := c.mismatch()
+			if k.ahead.Load() && c.withoutSums() {
+				err = fmt.Errorf("%w: %w", cache.ErrUnproven, err)
+			}
+			return 0, err
 		case mine:
 			err = k.look(piece, is)
 			c.end(piece, t, err == nil)
@@ -208,7 +214,7 @@ func (k *kept) look(piece int64, is identity) error {
 		k.checks.mark(piece, is, began)
 		return nil
 	case err == nil, errors.Is(err, io.EOF), unreadable(err):
-		k.spoil(piece, "offset", piece*pieceSize, "error", err)
+		k.spoil(piece, err, "offset", piece*pieceSize)
 		return cache.ErrMismatch
 	}
 	return err
@@ -237,7 +243,10 @@ func (c *checks) mark(piece int64, is identity, began time.Time) {
 }
 
 // spoil sets the file aside for a piece that is bad.
-func (k *kept) spoil(piece int64, why ...any) {
+func (k *kept) spoil(piece int64, failed error, why ...any) {
+	if failed != nil {
+		why = append(why, "error", failed)
+	}
 	found, err := k.file.Stat()
 	aside := err == nil && k.blobs.setAside(k.digest, k.path, found, why...)
 	k.blobs.known.drop(k.digest, k.checks)
@@ -260,6 +269,13 @@ func (c *checks) mismatch() error {
 		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
 	}
 	return cache.ErrMismatch
+}
+
+// withoutSums says that nothing tells where a file is bad.
+func (c *checks) withoutSums() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sums == nil
 }
 
 // unreadable says whether a disk or a file system can't give back what it was

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -285,7 +286,7 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 					})
 				}
 				group.Wait()
-				r.want(t, "four at once", 1)
+				r.want(t, "four at once", largePieces)
 				wantSums(t, path, before)
 			})
 		})
@@ -325,6 +326,59 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 			if _, err := b.Stat(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
 				t.Errorf("afterwards Stat says %v", err)
 			}
+		})
+	}
+}
+
+func TestAProofThatTakesLongLetsAllButTheEndPass(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		t.Run(fmt.Sprint("damaged: ", damaged), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const each = 2 * time.Second
+				b := open(t, t.TempDir(), Options{VerifyEvery: time.Hour, faults: faults{read: func() error { time.Sleep(each); return nil }}}).blobs
+				d := publish(t, b, "content", large)
+				path, _ := b.place(d)
+				if err := os.Remove(path + sumsSuffix); err != nil {
+					t.Fatal(err)
+				}
+				if damaged {
+					flip(t, b, d, 100)
+				}
+				began := time.Now()
+				file := openKept(t, b, d)
+				if n, err := file.Check(t.Context(), 0, 10); n != 10 || err != nil || time.Since(began) != provePatience {
+					t.Errorf("a first check = %d, %v after %s", n, err, time.Since(began))
+				}
+				if n, err := file.Check(t.Context(), 10, large); n <= 0 || n > 3*pieceSize || err != nil || time.Since(began) > provePatience {
+					t.Errorf("a second = %d, %v after %s", n, err, time.Since(began))
+				}
+				if n, err := file.Check(t.Context(), 4*pieceSize, 1); n != 1 || err != nil || time.Since(began) != 5*each {
+					t.Errorf("one of what is not read yet = %d, %v after %s", n, err, time.Since(began))
+				}
+				time.Sleep(largePieces*each - time.Since(began) - provePatience/2)
+				var group sync.WaitGroup
+				defer group.Wait()
+				other := openKept(t, b, d)
+				group.Go(func() {
+					_, err := other.Check(context.Background(), 0, 1)
+					if errors.Is(err, cache.ErrMismatch) != damaged || errors.Is(err, cache.ErrUnproven) {
+						t.Errorf("a check by one who waited for less: %v", err)
+					}
+				})
+				at, err := checkAll(file)
+				if since := time.Since(began); since != largePieces*each {
+					t.Errorf("the end passed after %s", since)
+				}
+				if !damaged {
+					if at != large || err != nil {
+						t.Errorf("checks got to %d: %v", at, err)
+					}
+					return
+				}
+				if at != large-proveHolds || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrUnproven) {
+					t.Errorf("checks got to %d: %v", at, err)
+				}
+			})
 		})
 	}
 }

@@ -5,10 +5,20 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
+)
+
+const (
+	// provePatience is how long whoever wants a piece of a file without
+	// checksums waits for the whole to be proven. After that bytes pass as
+	// they are read, but for the last: a client's own time runs out, too.
+	provePatience = 5 * time.Second
+	// proveHolds is how many bytes at the end never pass before the proof.
+	proveHolds = 4 << 10
 )
 
 // proof is one reading of a whole file that has no checksums: of before there
@@ -16,42 +26,86 @@ import (
 type proof struct {
 	over chan struct{}
 	err  error // once it is over
+
+	mu    sync.Mutex
+	read  int64         // so far
+	moved chan struct{} // closed when more is read; nil while nobody waits
 }
 
-// prove waits until the file has checksums, or can have none. The proof is everyone's:
-// it goes on when the one who began it leaves.
-func (k *kept) prove(ctx context.Context) error {
+// Write notes what was read.
+func (p *proof) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.read += int64(len(b))
+	if p.moved != nil {
+		close(p.moved)
+		p.moved = nil
+	}
+	return len(b), nil
+}
+
+// progress is how much was read, and a channel that is closed when more is.
+func (p *proof) progress() (int64, chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.moved == nil {
+		p.moved = make(chan struct{})
+	}
+	return p.read, p.moved
+}
+
+// prove waits until the file has checksums, or can have none. Where that takes
+// too long it returns how many of the n bytes at off pass before.
+func (k *kept) prove(ctx context.Context, off, n int64) (passes int64, err error) {
+	p, err := k.proof()
+	if p == nil {
+		return 0, err
+	}
+	late := k.ahead.Load()
+	patience := time.NewTimer(provePatience)
+	defer patience.Stop()
+	for {
+		read, moved := p.progress()
+		if end := min(read, k.size-proveHolds, off+n); late && end > off {
+			k.ahead.Store(true)
+			return end - off, nil
+		}
+		select {
+		case <-p.over:
+			return 0, p.err
+		case <-moved:
+		case <-patience.C:
+			late = true
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	}
+}
+
+// proof is the one that is under way, or is begun, where the file needs one. It
+// is everyone's: it goes on when the one who began it leaves.
+func (k *kept) proof() (*proof, error) {
 	c := k.checks
 	c.mu.Lock()
-	if c.gone || c.sums != nil || sumsLength(c.size) == 0 {
+	defer c.mu.Unlock()
+	if c.gone || c.sums != nil || sumsLength(c.size) == 0 || c.proof != nil {
+		return c.proof, nil
+	}
+	own, err := k.again()
+	if err != nil {
+		return nil, err
+	}
+	p := &proof{over: make(chan struct{})}
+	c.proof = p
+	k.blobs.proofs.Go(func() {
+		defer own.Close()
+		p.err = own.proveWhole(k.blobs.open, p)
+		c.mu.Lock()
+		c.proof = nil
 		c.mu.Unlock()
-		return nil
-	}
-	p := c.proof
-	if p == nil {
-		own, err := k.again()
-		if err != nil {
-			c.mu.Unlock()
-			return err
-		}
-		p = &proof{over: make(chan struct{})}
-		c.proof = p
-		k.blobs.proofs.Go(func() {
-			defer own.Close()
-			p.err = own.proveWhole(k.blobs.open)
-			c.mu.Lock()
-			c.proof = nil
-			c.mu.Unlock()
-			close(p.over)
-		})
-	}
-	c.mu.Unlock()
-	select {
-	case <-p.over:
-		return p.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+		close(p.over)
+	})
+	return p, nil
 }
 
 // again opens the file once more, whatever has become of its name.
@@ -67,7 +121,7 @@ func (k *kept) again() (*kept, error) {
 
 // proveWhole reads the file, makes its checksums, and sets it aside where it
 // does not have its digest. Its error says only that this could not be done.
-func (k *kept) proveWhole(ctx context.Context) error {
+func (k *kept) proveWhole(ctx context.Context, told io.Writer) error {
 	began := time.Now()
 	is, err := identify(k.file)
 	if err != nil {
@@ -75,16 +129,14 @@ func (k *kept) proveWhole(ctx context.Context) error {
 	}
 	var made summing
 	hash := k.digest.Algorithm().Hash()
-	err = k.blobs.faults.refuse(k.blobs.faults.read)
-	if err == nil {
-		err = readPaced(ctx, io.NewSectionReader(k.file, 0, k.size), io.MultiWriter(hash, &made), k.size, func(int) error { return nil })
-	}
+	pace := func(int) error { return k.blobs.faults.refuse(k.blobs.faults.read) }
+	err = readPaced(ctx, io.NewSectionReader(k.file, 0, k.size), io.MultiWriter(hash, &made, told), k.size, pace)
 	got := digest.NewDigest(k.digest.Algorithm(), hash)
 	switch {
 	case err != nil && !unreadable(err):
 		return err
 	case err != nil || got != k.digest:
-		k.spoil(0, "content", got.String(), "error", err)
+		k.spoil(0, err, "content", got.String())
 		return nil
 	}
 	now, err := identify(k.file)

@@ -26,12 +26,11 @@ const sumsSuffix = ".sums"
 const sumsMagic = "entrsum1"
 
 // sums are the CRC-32C of each piece of content, the last one shorter. A CRC
-// finds every flip of up to three bits and every burst of up to 32 in a piece,
-// and four billion of four billion and one of whatever else a disk does, at
-// some ten times the speed of a digest, because processors have it as an
-// instruction. It is no proof against people: whoever can write to the folder
-// can write the checksums as well. The digest is the proof, when content comes
-// and when it is scrubbed.
+// finds every three bits that turn over in a piece and every burst of up to 32,
+// and misses one in four billion of whatever else a disk does. It costs a
+// tenth of a digest, because processors have it as an instruction. It is no
+// proof against people: whoever can write to the folder can write the checksums
+// as well. The digest is the proof, when content comes and when it is scrubbed.
 type sums []uint32
 
 // summing makes sums of what is written to it.

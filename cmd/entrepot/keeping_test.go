@@ -370,3 +370,28 @@ func TestATagThatIsDeletedUpstreamIsServedUntilAPersonPurgesIt(t *testing.T) {
 		t.Errorf("after the purge: %d %s", status, body)
 	}
 }
+
+func TestAnUpstreamBelowAPathIsAskedThereAndNotToldWhichRegistryIsMeant(t *testing.T) {
+	fake := upstreamtest.New(t)
+	_, content := fake.AddImage("hub-proxy/team/app", "1", upstreamtest.Bytes(1, 1000))
+	p := newPlace(t, fake, "")
+	text, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(fake.URL()), []byte(fake.URL()+"/v2/hub-proxy/"), 1)
+	if err := os.WriteFile(p.config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.serve()
+	for _, path := range []string{"manifests/1", "blobs/" + content.Layers[0].Digest.String(), "tags/list"} {
+		if status, body := p.get("/v2/hub.test/team/app/" + path); status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	for _, line := range fake.Transcript() {
+		if !strings.Contains(line, "hub-proxy/team/app") || strings.Contains(line, "ns=") {
+			t.Errorf("asked: %s", line)
+		}
+	}
+}

@@ -229,6 +229,10 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
 	}
+	place, err := config.PlaceOf(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
+	}
 	roots, err := rootCAs(u.TLS.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
@@ -238,8 +242,9 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		HasReferrers: hasReferrers, SawReferrers: sawReferrers,
 		Name: u.Name,
 		// A host that is not the registry's own is a mirror, perhaps of many:
-		// it is told which registry is meant, as containerd does.
-		SendNamespace:         !sameSite(base.Hostname(), u.Name),
+		// it is told which registry is meant, as containerd does. Below a path
+		// it is the path that says so.
+		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
 		Credentials:           credentials(u.Credentials, u.Name),
 		RootCAs:               roots,

@@ -12,6 +12,7 @@ type containerd struct {
 	tool          tool
 	dir, hostsDir string
 	env           []string
+	namespace     string
 	pullFlags     []string
 }
 
@@ -36,13 +37,26 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 // hosts.toml files are those that entrepot makes with hostsFlags.
 func (s *suite) startContainerd(t *testing.T, m *mirror, toolName string, hostsFlags, pullFlags []string) client {
 	t.Helper()
-	c := &containerd{tool: s.tool(t, toolName), dir: s.folder(t)}
-	c.hostsDir = filepath.Join(c.dir, "certs.d")
+	c := s.newContainerd(t, toolName)
 	c.pullFlags = append(pullFlags, "--hosts-dir", c.hostsDir)
-	c.env = environment(c.dir, c.tool.bin(), s.tool(t, "runc").bin())
 	m.hosts(t, "containerd", c.hostsDir, hostsFlags...)
+	c.start(t, containerdConfig(c.tool.version, c.dir))
+	return c
+}
+
+// newContainerd is a containerd that is yet to be started.
+func (s *suite) newContainerd(t *testing.T, toolName string) *containerd {
+	t.Helper()
+	c := &containerd{tool: s.tool(t, toolName), dir: s.folder(t), namespace: "e2e"}
+	c.hostsDir = filepath.Join(c.dir, "certs.d")
+	c.env = environment(c.dir, c.tool.bin(), s.tool(t, "runc").bin())
+	return c
+}
+
+func (c *containerd) start(t *testing.T, config string) {
+	t.Helper()
 	file := filepath.Join(c.dir, "config.toml")
-	if err := os.WriteFile(file, []byte(containerdConfig(c.tool.version, c.dir)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	daemon := startProcess(t, c.dir, c.env, c.tool.program("containerd"), "--config", file,
@@ -51,7 +65,6 @@ func (s *suite) startContainerd(t *testing.T, m *mirror, toolName string, hostsF
 		_, _, err := try(t.Context(), "", c.env, c.tool.program("ctr"), "--address", c.socket(), "version")
 		return err
 	})
-	return c
 }
 
 func (c *containerd) socket() string { return filepath.Join(c.dir, "sock") }
@@ -62,7 +75,7 @@ func (c *containerd) blobs() string {
 
 func (c *containerd) ctr(t *testing.T, args ...string) string {
 	t.Helper()
-	args = append([]string{"--address", c.socket(), "--namespace", "e2e"}, args...)
+	args = append([]string{"--address", c.socket(), "--namespace", c.namespace}, args...)
 	return command(t, c.env, c.tool.program("ctr"), args...)
 }
 
@@ -91,6 +104,12 @@ func (c *containerd) forget(t *testing.T) {
 	t.Helper()
 	names := strings.Fields(c.ctr(t, "images", "ls", "-q"))
 	c.ctr(t, append([]string{"images", "rm", "--sync"}, names...)...)
+	c.checkEmpty(t)
+}
+
+// checkEmpty checks that nothing is left of what was pulled.
+func (c *containerd) checkEmpty(t *testing.T) {
+	t.Helper()
 	left, err := os.ReadDir(c.blobs())
 	if err != nil {
 		t.Fatal(err)

@@ -51,7 +51,7 @@ func (p *podman) pull(t *testing.T, img image) {
 
 func (p *podman) check(t *testing.T, img image) {
 	t.Helper()
-	checkInspected(t, p.podman(t, "image", "inspect", img.reference()), img)
+	checkInspected(t, p.podman(t, "image", "inspect", img.reference()), img, img.platforms["amd64"].config)
 }
 
 func (p *podman) forget(t *testing.T) {

@@ -46,7 +46,7 @@ func (d *docker) pull(t *testing.T, img image) {
 
 func (d *docker) check(t *testing.T, img image) {
 	t.Helper()
-	checkInspected(t, d.docker(t, "image", "inspect", img.reference()), img)
+	checkInspected(t, d.docker(t, "image", "inspect", img.reference()), img, img.platforms["amd64"].config)
 }
 
 func (d *docker) run(t *testing.T, img image) string {

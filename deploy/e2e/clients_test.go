@@ -12,8 +12,9 @@ import (
 type row struct {
 	name, tool string
 	how        string
-	registries []string // whose images it pulls; empty: of every one
-	movesOn    bool     // asks the registry itself where the mirror is down
+	registries []string       // whose images it pulls; empty: of every one
+	movesOn    bool           // asks the registry itself where the mirror is down
+	upstreams  []registryKind // empty: the one that knows nothing of 1.1
 	start      func(*testing.T, *suite, *mirror) client
 }
 
@@ -24,11 +25,17 @@ var rows = []row{
 	{name: "containerd 2, pulled by its transfer service", tool: "containerd", how: "hosts.toml with referrers", movesOn: true, start: func(t *testing.T, s *suite, m *mirror) client {
 		return s.startContainerd(t, m, "containerd", []string{"--containerd-version", s.tool(t, "containerd").version}, nil)
 	}},
+	{name: "containerd 2, pulled by crictl as a kubelet does", tool: "crictl", how: "hosts.toml with referrers", movesOn: true, upstreams: both, start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startKubelet(t, m)
+	}},
 	{name: "containerd 1.6", tool: "containerd16", how: "hosts.toml", movesOn: true, start: func(t *testing.T, s *suite, m *mirror) client {
 		return s.startContainerd(t, m, "containerd16", nil, nil)
 	}},
 	{name: "Docker", tool: "docker", how: "registry-mirrors", registries: []string{"docker.io"}, start: func(t *testing.T, s *suite, m *mirror) client {
 		return s.startDocker(t, m)
+	}},
+	{name: "Docker, the newest", tool: "moby", how: "hosts.toml with referrers", movesOn: true, upstreams: both, start: func(t *testing.T, s *suite, m *mirror) client {
+		return s.startMoby(t, m)
 	}},
 	{name: "Podman", tool: "podman", how: "registries.conf", movesOn: true, start: func(t *testing.T, s *suite, m *mirror) client { return s.startPodman(t, m) }},
 	{name: "skopeo", tool: "skopeo", how: "registries.conf", movesOn: true, start: func(t *testing.T, s *suite, m *mirror) client { return s.startSkopeo(t, m) }},
@@ -46,10 +53,16 @@ func TestClientsPullThroughTheMirror(t *testing.T) {
 	results := &table{}
 	t.Run("clients", func(t *testing.T) {
 		for _, r := range rows {
-			t.Run(r.name, func(t *testing.T) {
-				t.Parallel()
-				results.add(s.pullThrough(t, r)...)
-			})
+			upstreams := r.upstreams
+			if len(upstreams) == 0 {
+				upstreams = both[:1]
+			}
+			for _, u := range upstreams {
+				t.Run(r.name+"/"+u.name, func(t *testing.T) {
+					t.Parallel()
+					results.add(s.pullThrough(t, r, u)...)
+				})
+			}
 		}
 	})
 	put(t, "runtimes", `## Images
@@ -60,14 +73,30 @@ to; what arrives is compared with what was pushed, digest by digest. The columns
 `+results.sorted("client", "version", "led by", "upstream", "first pull", "second pull", "when stale", "upstream stopped", "after `kill -9`, upstream stopped", "image run"))
 }
 
+// stocked is an upstream of a kind that holds the suite's images.
+func (s *suite) stocked(t *testing.T, kind registryKind) *upstream {
+	t.Helper()
+	if kind.name == withoutAPI.name {
+		return s.startUpstream(t, s.store)
+	}
+	up := kind.start(t, s)
+	for _, img := range s.images {
+		if pushed := s.push(t, up.host, img.registry, img.repository); pushed.digest != img.digest {
+			t.Fatalf("%s was pushed as %s, and before as %s", img.reference(), pushed.digest, img.digest)
+		}
+	}
+	up.take()
+	return up
+}
+
 // pullThrough takes a client through a mirror's life: never seen, seen, stale,
 // without its upstream, and crashed without its upstream.
-func (s *suite) pullThrough(t *testing.T, r row) (columns []string) {
+func (s *suite) pullThrough(t *testing.T, r row, kind registryKind) (columns []string) {
 	images := s.images
 	if len(r.registries) > 0 {
 		images = slices.DeleteFunc(slices.Clone(images), func(i image) bool { return !slices.Contains(r.registries, i.registry) })
 	}
-	up := s.startUpstream(t, s.store)
+	up := s.stocked(t, kind)
 	m := s.startMirror(t, up, time.Hour)
 	c := r.start(t, s, m)
 	pull := func(when string) requests {
@@ -85,7 +114,7 @@ func (s *suite) pullThrough(t *testing.T, r row) (columns []string) {
 		c.forget(t)
 		return pull(when)
 	}
-	columns = []string{r.name, s.tool(t, r.tool).version, r.how, withoutAPI.name}
+	columns = []string{r.name, s.tool(t, r.tool).version, r.how, kind.name}
 
 	first := pull("of something never seen")
 	ran := false

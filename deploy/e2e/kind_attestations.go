@@ -36,6 +36,7 @@ var (
 var attestationKinds = []kind{
 	{name: "provenance and SBOMs, as BuildKit writes them", client: "BuildKit, read by regctl and crane", tool: "buildkit", push: subjects.push, take: subjects.take, hangs: true},
 	{name: "provenance and SBOMs, as BuildKit before 0.32 wrote them", client: "BuildKit, read by regctl and crane", tool: "buildkit", push: noSubjects.push, take: noSubjects.take},
+	{name: "images with provenance and SBOMs, pulled with what refers to that", client: "Docker, the newest", tool: "moby", push: subjects.push, take: pullAttested},
 }
 
 const attestationType = "application/vnd.docker.attestation.manifest.v1+json"
@@ -131,6 +132,21 @@ func (a attestations) take(e *errand) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// pullAttested has Docker pull the image. It then asks what refers to the
+// attestation of this platform: its pull fails where it is not told (F21).
+func pullAttested(e *errand) error {
+	passed := e.t.Run("moby", func(t *testing.T) {
+		d := e.suite.startMoby(t, e.mirror).(*moby)
+		img := image{registry: "registry.example", repository: "attested/app", tag: "1", digest: e.digest("attested/app")}
+		d.pull(t, img)
+		checkBlobs(t, d.blobs(), []string{img.digest})
+	})
+	if !passed {
+		return errors.New("Docker does not pull what is attested")
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func TestKindsOfArtifactsComeThroughTheMirror(t *testing.T) {
 	results := &table{}
 	t.Run("kinds", func(t *testing.T) {
 		for _, k := range kinds {
-			for _, r := range []registryKind{withoutAPI, withAPI} {
+			for _, r := range both {
 				t.Run(k.name+"/"+r.name, func(t *testing.T) {
 					t.Parallel()
 					results.add(s.bring(t, k, r)...)
@@ -43,6 +43,9 @@ func TestKindsOfArtifactsComeThroughTheMirror(t *testing.T) {
 Each is made and pushed straight to the upstream by its own client, then taken through the mirror and compared, byte for byte
 or by the client's own verification. The upstream speaks distribution-spec 1.0 or 1.1. What hangs on an image is also asked
 for while the upstream answers 503 to every question about it, and must not be taken for absent.
+
+Where the client is a library, the program above it is not run. It is the program's own where that can be had by itself (Helm 3,
+gator, Syft, Flux, Notation); else go-containerregistry or oras-go, asked in the order in which the program asks.
 
 `+results.sorted("kind", "client", "version", "upstream", "first time", "second time", "upstream stopped", "after `kill -9`, upstream stopped"))
 }

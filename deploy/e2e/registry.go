@@ -75,6 +75,8 @@ var (
 	}}
 )
 
+var both = []registryKind{withoutAPI, withAPI}
+
 // startUpstream serves what distribution's registry keeps in the folder store.
 func (s *suite) startUpstream(t *testing.T, store string) *upstream {
 	t.Helper()

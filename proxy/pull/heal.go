@@ -28,7 +28,7 @@ func (b *onDisk) heal(ctx context.Context, w io.Writer, off, n int64, why error)
 	if err != nil {
 		return 0, err
 	}
-	b.p.log.Info("blob is healed", "upstream", b.repo.Upstream, "repository", b.repo.Name, "digest", b.digest.String(), "offset", off)
+	b.p.log.Info("the rest of a damaged blob is fetched anew", "upstream", b.repo.Upstream, "repository", b.repo.Name, "digest", b.digest.String(), "offset", off)
 	b.healed = true
 	if f == nil { // healed by another meanwhile, or it could not be set aside
 		return b.fromAnother(ctx, w, off, n)

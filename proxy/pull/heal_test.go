@@ -334,6 +334,46 @@ func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
 	})
 }
 
+// hastyBlobs let bytes of the layer pass before they know that it is damaged.
+type hastyBlobs struct {
+	cache.Blobs
+	layer Digest
+}
+
+type hasty struct{ cache.Kept }
+
+func (h hasty) Check(_ context.Context, off, n int64) (int64, error) {
+	if off+n < h.Size() {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
+}
+
+func (b hastyBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+	kept, err := b.Blobs.Open(ctx, d)
+	if err == nil && d == b.layer {
+		return hasty{kept}, nil
+	}
+	return kept, err
+}
+
+func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blobs := hastyBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer))}
+		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		b := r.open(t)
+		defer b.Close()
+		before := r.counted()
+		if written, err := b.WriteRange(t.Context(), new(bytes.Buffer), 0, -1); written == rottingLayer || !errors.Is(err, cache.ErrUnproven) {
+			t.Errorf("%d bytes came, %v", written, err)
+		}
+		wantTranscript(t, r.origin)
+		if gone := before - r.counted(); gone != r.store.Blobs().Weight(rottingLayer) {
+			t.Errorf("%d bytes are counted less", gone)
+		}
+	})
+}
+
 // stuckBlobs are those of a disk on which nothing can be set aside: whatever is
 // published, the layer that is found is the damaged one until it is replaced.
 type stuckBlobs struct {

@@ -55,10 +55,11 @@ func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (wri
 		}
 		at := off + written
 		sound, err := b.file.Check(ctx, at, min(piece, n-written))
-		if errors.Is(err, cache.ErrMismatch) {
+		if errors.Is(err, cache.ErrMismatch) && !errors.Is(err, cache.ErrUnproven) {
 			wrote, err := b.heal(ctx, w, at, n-written, err)
 			return written + wrote, err
 		}
+		b.p.noteAside(err, b.Size())
 		var wrote int64
 		if err == nil {
 			wrote, err = copyFrom(w, b.file, &b.pos, at, sound)

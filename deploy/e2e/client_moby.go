@@ -1,0 +1,162 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// moby is the newest dockerd, which keeps its images in containerd's store and
+// reads containerd's hosts.toml. Debian's command line is too old for it, so it
+// is told by its API.
+type moby struct {
+	dir string
+	api *http.Client
+}
+
+// mobyContainerd is the version of the library that dockerd asks registries with.
+const mobyContainerd = "2.3.5"
+
+func (s *suite) startMoby(t *testing.T, m *mirror) client {
+	t.Helper()
+	d := &moby{dir: s.folder(t)}
+	// dockerd starts the containerd that is first in its path.
+	env := environment(d.dir, s.tool(t, "containerd").bin(), s.tool(t, "runc").bin())
+	etc := filepath.Join(d.dir, "etc")
+	m.hosts(t, "containerd", filepath.Join(etc, "certs.d"), "--containerd-version", mobyContainerd)
+	// Debian's runc knows no namespaces of time.
+	if err := os.WriteFile(filepath.Join(etc, "daemon.json"), []byte(`{"features": {"time-namespaces": false}}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(d.dir, "sock")
+	d.api = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	t.Cleanup(d.api.CloseIdleConnections)
+	// It looks for hosts.toml in /etc/docker and nowhere else, so it sees another
+	// folder there.
+	daemon := startProcess(t, d.dir, env, "/usr/bin/unshare", "--mount", "--", "/bin/sh", "-c", `mount --bind "$1" /etc/docker && shift && exec "$@"`, "sh", etc,
+		s.tool(t, "moby").program("dockerd"), "--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
+		"--pidfile", filepath.Join(d.dir, "pid"), "--host", "unix://"+socket,
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--userland-proxy=false")
+	daemon.waitReady(t, func() error {
+		_, err := d.try(t.Context(), http.MethodGet, "/_ping", nil)
+		return err
+	})
+	return d
+}
+
+// try asks the API once, and returns the whole answer.
+func (d *moby) try(ctx context.Context, method, path string, body any) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	sent, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://docker"+path, bytes.NewReader(sent))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := d.api.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= http.StatusBadRequest {
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", method, path, err, answer)
+	}
+	return answer, err
+}
+
+func (d *moby) ask(t *testing.T, method, path string, body any) []byte {
+	t.Helper()
+	answer, err := d.try(t.Context(), method, path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// pull reads the whole progress: that it failed is told at its end.
+func (d *moby) pull(t *testing.T, img image) {
+	t.Helper()
+	query := url.Values{"fromImage": {img.registry + "/" + img.repository}, "tag": {img.tag}}
+	progress := d.ask(t, http.MethodPost, "/images/create?"+query.Encode(), nil)
+	lines := json.NewDecoder(bytes.NewReader(progress))
+	for {
+		var line struct{ Error string }
+		err := lines.Decode(&line)
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil || line.Error != "" {
+			t.Fatalf("pull %s: %v\n%s", img.reference(), err, progress)
+		}
+	}
+}
+
+func (d *moby) check(t *testing.T, img image) {
+	t.Helper()
+	answer := d.ask(t, http.MethodGet, "/images/"+img.reference()+"/json", nil)
+	checkInspected(t, "["+string(answer)+"]", img, img.digest)
+	checkBlobs(t, d.blobs(), img.content("amd64"))
+}
+
+func (d *moby) blobs() string {
+	return filepath.Join(d.dir, "root", "containerd", "daemon", "io.containerd.content.v1.content", "blobs", "sha256")
+}
+
+func (d *moby) run(t *testing.T, img image) string {
+	t.Helper()
+	var made struct{ ID string }
+	answer := d.ask(t, http.MethodPost, "/containers/create", map[string]any{
+		"Image": img.reference(),
+		"Tty":   true, // so that its output comes as it is
+		"HostConfig": map[string]any{
+			"NetworkMode": "none",
+		},
+	})
+	if err := json.Unmarshal(answer, &made); err != nil {
+		t.Fatalf("%s: %v", answer, err)
+	}
+	path := "/containers/" + made.ID
+	d.ask(t, http.MethodPost, path+"/start", nil)
+	d.ask(t, http.MethodPost, path+"/wait", nil)
+	output := d.ask(t, http.MethodGet, path+"/logs?stdout=true&stderr=true", nil)
+	d.ask(t, http.MethodDelete, path+"?force=true", nil)
+	return string(output)
+}
+
+func (d *moby) forget(t *testing.T) {
+	t.Helper()
+	var held []struct{ ID string }
+	if err := json.Unmarshal(d.ask(t, http.MethodGet, "/images/json", nil), &held); err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range held {
+		d.ask(t, http.MethodDelete, "/images/"+img.ID+"?force=true", nil)
+	}
+	left, err := os.ReadDir(d.blobs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) > 0 {
+		t.Fatalf("Docker still holds %d blobs", len(left))
+	}
+}
