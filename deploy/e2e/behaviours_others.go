@@ -74,7 +74,8 @@ var behavesWithOthers = []behaviour{
 		like: func(w *world) {
 			w.Always("GET token repository:team/odd1:pull", fake.Status(401, "UNAUTHORIZED"))
 		},
-		asks: append(others("team/odd1"), others("team/odd1")...),
+		asks:   append(others("team/odd1"), others("team/odd1")...),
+		before: "a refusal was always of its repository",
 	},
 	{
 		name:     "gone beside whole",
