@@ -47,6 +47,7 @@ var behavesOnHead = []behaviour{
 		like: func(w *world) {
 			w.Always("HEAD", fake.Combine(fake.WithHeader("Allow", "GET"), fake.Page(405)))
 		},
+		before: "405 was always asked again by GET, and the libraries' own HEAD fails straight",
 	},
 	{
 		name:     "HEAD is 501 from an old gateway",
@@ -56,6 +57,7 @@ var behavesOnHead = []behaviour{
 			w.Throughout(fake.Written(fake.Wire{Version: "HTTP/1.0"}))
 			w.Always("HEAD", fake.Said(501, "text/plain", "Unsupported method"))
 		},
+		before: "501 was always asked again by GET",
 	},
 	{
 		name:     "HEAD is 400 while GET has no length",
@@ -74,6 +76,7 @@ var behavesOnHead = []behaviour{
 		like: func(w *world) {
 			w.Always("HEAD blobs", fake.Combine(fake.WithHeader("WWW-Authenticate", `Bearer realm="`+w.TokenURL()+`",service="test",error="invalid_token"`), fake.Status(401, "UNAUTHORIZED")))
 		},
+		before: "none of the libraries has HEAD of a blob straight, and GET always came",
 	},
 	{
 		name:     "HEAD of a blob is 404 until it was fetched",
@@ -98,6 +101,7 @@ var behavesOnHead = []behaviour{
 		sentence: "HEAD of manifests and blobs comes without Content-Length.",
 		source:   "distribution#4895",
 		like:     func(w *world) { w.Always("HEAD", fake.WithoutHeader("Content-Length")) },
+		before:   "HEAD was never held to a length",
 	},
 	{
 		name:     "HEAD tells neither type nor digest",
@@ -106,6 +110,7 @@ var behavesOnHead = []behaviour{
 		like: func(w *world) {
 			w.Always("HEAD manifests", fake.Combine(fake.Typed("application/octet-stream"), fake.WithoutHeader("Docker-Content-Digest")))
 		},
+		before: "HEAD was answered from what is kept",
 	},
 	{
 		name:     "HEAD is a page",
@@ -114,6 +119,7 @@ var behavesOnHead = []behaviour{
 		like: func(w *world) {
 			w.Always("HEAD manifests", fake.Combine(fake.WithoutHeader("Docker-Content-Digest"), fake.Typed("text/html")))
 		},
+		before: "a page was never believed to be a manifest",
 	},
 	{
 		name:     "HEAD breaks the connection",
@@ -132,7 +138,8 @@ var behavesOnHead = []behaviour{
 				w.Always("HEAD "+kind, fake.Empty(405))
 			}
 		},
-		asks: []ask{askPull, askReferrers},
+		asks:   []ask{askPull, askReferrers},
+		before: "405 was always asked again by GET",
 	},
 	{
 		name:     "no manifest by its digest",
@@ -140,5 +147,6 @@ var behavesOnHead = []behaviour{
 		source:   "moby#41687",
 		content:  func(w *world) { w.single() },
 		like:     func(w *world) { w.Always("manifests", fake.Where(byDigest, fake.Status(404, "MANIFEST_UNKNOWN"))) },
+		before:   "what came by its tag is kept by its digest",
 	},
 }

@@ -74,13 +74,15 @@ var behavesWithOthers = []behaviour{
 		like: func(w *world) {
 			w.Always("GET token repository:team/odd1:pull", fake.Status(401, "UNAUTHORIZED"))
 		},
-		asks: append(others("team/odd1"), others("team/odd1")...),
+		asks:   append(others("team/odd1"), others("team/odd1")...),
+		before: "a refusal was always of its repository",
 	},
 	{
 		name:     "gone beside whole",
 		sentence: "A repository that was deleted is 410, with the registry's own words.",
 		source:   "RFC 9110, 15.5.11",
 		like:     func(w *world) { w.Always("team/odd1", fake.Status(410, "NAME_UNKNOWN")) },
+		absence:  "410 is the registry's own word that it is gone",
 		asks:     others("team/odd1"),
 		before:   "410 was always like 404",
 	},

@@ -44,7 +44,8 @@ var behavesWithPages = []behaviour{
 		later: func(w *world) {
 			w.Throughout(fake.Combine(fake.WithHeader("Proxy-Authenticate", `Basic realm="proxy"`), fake.Page(407)))
 		},
-		kept: true,
+		kept:   true,
+		before: "407 was always an answer of nobody's",
 	},
 	{
 		name:     "a gateway says 502 with a page",
@@ -69,7 +70,8 @@ var behavesWithPages = []behaviour{
 		later: func(w *world) {
 			w.Throughout(fake.Said(200, "", "<html>\n<head>\n<title>Forbidden</title></head></html>"))
 		},
-		kept: true,
+		kept:   true,
+		before: "what is no JSON was never a manifest",
 	},
 	{
 		name:     "a redirect to a login page",
@@ -78,6 +80,7 @@ var behavesWithPages = []behaviour{
 		like:     func(w *world) { w.another().Throughout(fake.Page(200)) },
 		later:    func(w *world) { w.Throughout(fake.Moved(w.others[0], 302)) },
 		kept:     true,
+		before:   "a page with 200 was always known by its type",
 	},
 	{
 		name:     "200 with an error in JSON",
@@ -103,6 +106,7 @@ var behavesWithPages = []behaviour{
 		source:   "podman#4254",
 		later:    func(w *world) { w.Throughout(fake.Said(200, "application/json", `[]`)) },
 		kept:     true,
+		before:   "what is no object was never a manifest",
 	},
 	{
 		name:     "200 with nothing",
@@ -110,6 +114,7 @@ var behavesWithPages = []behaviour{
 		source:   "containerd#9552",
 		later:    func(w *world) { w.Throughout(fake.Said(200, "application/vnd.oci.image.index.v1+json", "")) },
 		kept:     true,
+		before:   "nothing was never a manifest",
 	},
 	{
 		name:     "a page at first",
@@ -125,6 +130,7 @@ var behavesWithPages = []behaviour{
 		sentence: "The first GET of each manifest is 200 without a body; from then on the registry answers.",
 		source:   "containerd#9552",
 		like:     func(w *world) { w.Always("GET manifests", fake.FirstTime(fake.Said(200, "", ""))) },
+		before:   "nothing was never a manifest",
 	},
 	{
 		name:     "an error in JSON at first",

@@ -12,6 +12,7 @@ var behavesWithStorage = []behaviour{
 		sentence: "Blobs are redirected to another host by a URL that is good for GET only: HEAD there is 403.",
 		source:   "moby#50065",
 		like:     func(w *world) { w.Always("blobs", fake.ToStorage(fake.Storage{})) },
+		before:   "none of the libraries has that HEAD straight, and GET always came",
 	},
 	{
 		name:     "manifests redirect to storage signed for GET",
@@ -43,6 +44,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("blobs", fake.ToStorage(fake.Storage{Any: true}))
 			w.Always("HEAD storage", fake.Empty(400))
 		},
+		before: "none of the libraries has that HEAD straight, and GET always came",
 	},
 	{
 		name:     "storage says 403 once",
@@ -52,6 +54,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("blobs", fake.ToStorage(fake.Storage{}))
 			w.Always("storage", fake.FirstTime(fake.StorageError(403, "AccessDenied")))
 		},
+		before: "a 403 was never remembered, and no library goes back for a fresh URL",
 	},
 	{
 		name:     "storage says 404 once",
@@ -71,6 +74,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("blobs", fake.ToStorage(fake.Storage{Any: true}))
 			w.Always("storage", fake.Times(2, fake.StorageError(503, "SlowDown")))
 		},
+		before: "503 was always tried again, by a fresh URL",
 	},
 	{
 		name:     "storage says 429 about one object",
@@ -93,7 +97,8 @@ var behavesWithStorage = []behaviour{
 			w.Always("blobs", fake.ToStorage(fake.Storage{}))
 			w.Always("GET storage team/broken", fake.StorageError(500, "InternalError"))
 		},
-		asks: []ask{{what: "pull", repo: "team/broken", tag: "1"}, askPull},
+		asks: []ask{{what: "pull", repo: "team/broken", tag: "1"}, {what: "pull", repo: "team/broken", tag: "1"}, askPull},
+		before: "what the registry answered between the failures kept its breaker closed",
 	},
 	{
 		name:     "a URL is good for one request",
@@ -103,6 +108,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("GET blobs", fake.ToStorage(fake.Storage{Uses: 1}))
 			w.Always("GET storage", fake.FirstTime(fake.CutAfter(20_000)))
 		},
+		before: "each try was always by a fresh URL",
 	},
 	{
 		name:     "storage ignores ranges",
@@ -112,6 +118,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("GET blobs", fake.ToStorage(fake.Storage{}))
 			w.Always("GET storage", fake.Combine(fake.NoRange(nil), fake.FirstTime(fake.CutAfter(30_000))))
 		},
+		before: "a 200 to a range was always cut to the offset",
 	},
 	{
 		name:     "storage has a key of its own",
@@ -119,6 +126,7 @@ var behavesWithStorage = []behaviour{
 		source:   "Azure/acr#217",
 		options:  []fake.Option{fake.WithAuth(fake.Auth{Scheme: "token"})},
 		like:     func(w *world) { w.Always("blobs", fake.ToStorage(fake.Storage{Any: true, Status: 302})) },
+		before:   "Authorization never went to another host (W41)",
 	},
 	{
 		name:     "signatures with special characters",
@@ -129,6 +137,7 @@ var behavesWithStorage = []behaviour{
 				Query: "sig=a%2Bb%2fc%3D%3D&se=2026-11-27T11%3A17%3A13Z&x=~!*'()&rscd=attachment%3B%20filename%3D%22l.tgz%22&empty=&flag",
 			}))
 		},
+		before: "URLs were always used as they came",
 	},
 	{
 		name:     "a redirect with a fragment",

@@ -48,7 +48,6 @@ var behavesWithTokens = []behaviour{
 		options:  tokens(nil),
 		content:  func(w *world) { w.usual(); w.AddImage("team/other", "1", w.layer(5, 3000)) },
 		asks:     []ask{askPull, {what: "pull", repo: "team/other", tag: "1"}, askTags},
-		before:   "the token dance",
 	},
 	{
 		name:     "a token server elsewhere",
@@ -171,6 +170,7 @@ var behavesWithTokens = []behaviour{
 		sentence: "The token server's JSON begins with a byte-order mark.",
 		source:   "issue 10.14, Microsoft's servers",
 		options:  answering("\ufeff" + `{"token":"TOKEN","expires_in":300}`),
+		before:   "no library takes such a token straight",
 	},
 	{
 		name:     "a compressed token",
@@ -196,7 +196,8 @@ var behavesWithTokens = []behaviour{
 		options: []fake.Option{fake.WithAuth(fake.Auth{
 			Scheme: "basic", Username: somebody, Password: somebodysWord, Challenge: writing(`BASIC realm=/`),
 		})},
-		login: true,
+		login:  true,
+		before: "schemes were always compared without case",
 	},
 	{
 		name:     "names hidden behind 404",

@@ -16,18 +16,21 @@ var behavesWithTypes = []behaviour{
 		sentence: "Every manifest is application/octet-stream.",
 		source:   "harbor#7853",
 		like:     func(w *world) { w.Always("manifests", fake.Typed("application/octet-stream")) },
+		before: "a type that says nothing gave way to the manifest's own",
 	},
 	{
 		name:     "manifests as text",
 		sentence: "Every manifest is text/plain, as of registry.access.redhat.com once.",
 		source:   "go-containerregistry#617",
 		like:     func(w *world) { w.Always("manifests", fake.Typed("text/plain; charset=utf-8")) },
+		before: "a type that says nothing gave way to the manifest's own",
 	},
 	{
 		name:     "manifests without a type",
 		sentence: "Manifests come without Content-Type, and without a length.",
 		source:   "docker/cli#5304",
 		like:     func(w *world) { w.Always("manifests", fake.Combine(fake.Typed(""), fake.Chunked())) },
+		before: "a type that says nothing gave way to the manifest's own",
 	},
 	{
 		name:     "manifests as JSON",
@@ -39,6 +42,7 @@ var behavesWithTypes = []behaviour{
 				a.Header.Del("Docker-Content-Digest")
 			})))
 		},
+		before: "a type that says nothing gave way to the manifest's own",
 	},
 	{
 		name:     "types with parameters",
@@ -61,6 +65,7 @@ var behavesWithTypes = []behaviour{
 		source:   "image-spec 1.0, buildah#575",
 		content:  func(w *world) { w.usual(); w.unnamed() },
 		like:     func(w *world) { w.Always("manifests", fake.Typed("binary/octet-stream")) },
+		before:   "its bytes were always passed on, and nothing in it names another type",
 	},
 	{
 		name:     "an index with an image's type",
@@ -99,6 +104,7 @@ var behavesWithTypes = []behaviour{
 		sentence: "Blobs have neither a type nor a length.",
 		source:   "containerd#5124",
 		like:     func(w *world) { w.Always("GET blobs", fake.Combine(fake.Typed(""), fake.Chunked())) },
+		before:   "neither was ever required of a blob",
 	},
 	{
 		name:     "manifests are blobs too",
@@ -150,6 +156,7 @@ var behavesWithTypes = []behaviour{
 		sentence: "A proxy strips Docker-Content-Digest from all answers.",
 		source:   "distribution#3848",
 		like:     func(w *world) { w.Throughout(fake.WithoutHeader("Docker-Content-Digest")) },
+		before:   "a digest was always taken from the bytes",
 	},
 	{
 		name:     "the digest of something else",

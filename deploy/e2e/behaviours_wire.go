@@ -128,6 +128,7 @@ var behavesOnTheWire = []behaviour{
 		like: func(w *world) {
 			w.Always("GET blobs", fake.Combine(fake.RangesAsked(closed), fake.FirstTime(fake.CutAfter(30_000))))
 		},
+		before: "what could not be resumed was begun again",
 	},
 	{
 		name:     "a body that breaks off where ranges are refused",
@@ -138,6 +139,7 @@ var behavesOnTheWire = []behaviour{
 				fake.Where(func(_ *http.Request, q fake.Request) bool { return q.Range != "" }, fake.Status(400, "UNSUPPORTED")),
 				fake.FirstTime(fake.CutAfter(30_000)), fake.Chunked()))
 		},
+		before: "what could not be resumed was begun again",
 	},
 	{
 		name:     "ranges without a total",

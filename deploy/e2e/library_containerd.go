@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -53,6 +54,9 @@ func (p *containerdPuller) Tagged(ctx context.Context, tag string) (manifestCont
 
 func (p *containerdPuller) Manifest(ctx context.Context, d ocispec.Descriptor) (manifestContent, error) {
 	body, err := p.Blob(ctx, d)
+	if err == nil && d.Digest.Algorithm().FromBytes(body) != d.Digest {
+		err = fmt.Errorf("unexpected commit digest, expected %s", d.Digest) // its content store
+	}
 	return manifestContent{d.MediaType, body}, err
 }
 
@@ -68,7 +72,11 @@ func (p *containerdPuller) Blob(ctx context.Context, d ocispec.Descriptor) ([]by
 		return nil, err
 	}
 	defer body.Close()
-	return io.ReadAll(body)
+	all, err := io.ReadAll(body)
+	if err == nil && d.Size > 0 && d.Size != int64(len(all)) {
+		err = fmt.Errorf("failed size validation: %d != %d", len(all), d.Size) // its content store
+	}
+	return all, err
 }
 
 func (p *containerdPuller) Tags(context.Context, int) ([]string, error) { return nil, errNoCall }

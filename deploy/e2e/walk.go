@@ -25,7 +25,11 @@ type step struct {
 
 // walk is one run of a client: all that it asks, in order.
 func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []step {
-	k := &walker{w: w, differs: b.differs}
+	k := &walker{w: w, differs: b.differs, patience: patience}
+	if at.upstream != "" {
+		k.mirrored = true
+		k.patience *= 3 // What the mirror does beyond what it is asked takes time, on a busy machine more.
+	}
 	asks := b.asks
 	if len(asks) == 0 {
 		asks = []ask{askPull}
@@ -56,7 +60,7 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 const patience = 6 * time.Second
 
 func (k *walker) ask(ctx context.Context, a ask) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, k.patience)
 	defer cancel()
 	k.ctx = ctx
 	switch a.what {
@@ -98,13 +102,15 @@ func (k *walker) tag(a ask) string {
 }
 
 type walker struct {
-	ctx     context.Context
-	p       puller
-	w       *world
-	of      string // the repository, where it is not the usual one
-	steps   []step
-	differs bool // lists of referrers may say other things of what they list
-	seen    map[digest.Digest]bool
+	ctx      context.Context
+	p        puller
+	w        *world
+	of       string // the repository, where it is not the usual one
+	steps    []step
+	mirrored bool
+	differs  bool // lists of referrers may say other things of what they list
+	patience time.Duration
+	seen     map[digest.Digest]bool
 }
 
 func (k *walker) note(what, value string, err error) {
@@ -158,6 +164,8 @@ func (k *walker) pull(tag string) {
 	got, err := k.p.Tagged(k.ctx, tag)
 	value := digest.FromBytes(got.body).String()
 	switch {
+	case err == nil && k.mirrored && misnamed(got):
+		err = fmt.Errorf("the type is %q, and the manifest says another", got.mediaType)
 	case err == nil && bytes.Equal(got.body, k.w.BodyOf(k.repo(), tag)):
 		value = right // Worlds have ports of their own, and their content may name them.
 	case err == nil && !k.w.holds(k.repo(), digest.FromBytes(got.body)):
@@ -229,6 +237,15 @@ func (k *walker) blob(d ocispec.Descriptor, name string, head bool) {
 		err = matches(d, body)
 	}
 	k.note(name, "", err)
+}
+
+// misnamed says whether a manifest names another type than it came with. A
+// registry may do that; a mirror, which has read it, may not (W46).
+func misnamed(got manifestContent) bool {
+	var m struct {
+		MediaType string `json:"mediaType"`
+	}
+	return json.Unmarshal(got.body, &m) == nil && m.MediaType != "" && m.MediaType != got.mediaType
 }
 
 // right is a value that is what the registry has now.

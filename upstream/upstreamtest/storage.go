@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -55,7 +56,7 @@ func ToStorage(s Storage) Fault {
 		r.handed[""]++
 		signature := r.handed[""]
 		r.mu.Unlock()
-		query := url.Values{"signature": {fmt.Sprint(signature)}, "method": {s.Signed}, "uses": {fmt.Sprint(s.Uses)}, "typed": {s.Typed}}
+		query := url.Values{"signature": {strconv.Itoa(signature)}, "method": {s.Signed}, "uses": {strconv.Itoa(s.Uses)}, "typed": {s.Typed}}
 		to := fmt.Sprintf("%s/%s/%s?%s", at, q.Kind, q.Repo+"/"+q.Ref, query.Encode())
 		if s.Query != "" {
 			to += "&" + s.Query
@@ -64,7 +65,7 @@ func ToStorage(s Storage) Fault {
 			to += "#" + s.Fragment
 		}
 		r.mu.Lock()
-		r.urls[fmt.Sprint(signature)], _, _ = strings.Cut(to[strings.Index(to, "?")+1:], "#")
+		r.urls[strconv.Itoa(signature)], _, _ = strings.Cut(to[strings.Index(to, "?")+1:], "#")
 		r.mu.Unlock()
 		w.Header().Set("Location", to)
 		w.WriteHeader(s.Status)
@@ -98,7 +99,7 @@ func (r *Registry) answerStorage(w http.ResponseWriter, req *http.Request, q Req
 	case req.Header.Get("Authorization") != "":
 		refuse(w, http.StatusBadRequest, "InvalidArgument")
 		return
-	case req.URL.RawQuery != signed, method != "" && method != q.Method, query.Get("uses") != "0" && query.Get("uses") < fmt.Sprint(used):
+	case req.URL.RawQuery != signed, method != "" && method != q.Method, query.Get("uses") != "0" && query.Get("uses") < strconv.Itoa(used):
 		refuse(w, http.StatusForbidden, "SignatureDoesNotMatch")
 		return
 	}
