@@ -89,6 +89,9 @@ func answerTo(err error, q route) answer {
 			code = codeBlobUnknown
 		}
 		return answer{http.StatusNotFound, code, fmt.Sprintf("%s: %v", from, err)}
+	case errors.Is(err, upstream.ErrUnsupported) && q.kind == kindTags:
+		// Not 404: that there is no list says nothing of the repository.
+		return answer{http.StatusMethodNotAllowed, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, upstream.ErrUnsupported):
 		return answer{http.StatusNotFound, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, context.Canceled):

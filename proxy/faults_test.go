@@ -102,6 +102,7 @@ func TestFaultTable(t *testing.T) {
 		text func(t *testing.T) string
 	}{
 		{"content", contentFaults},
+		{"real", realFaults},
 		{"tags", tagFaults},
 		{"referrers", referrersFaults},
 		{"disk", diskFaults},

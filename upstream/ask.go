@@ -36,9 +36,6 @@ func (r *Remote) do(ctx context.Context, a ask) (*http.Response, error) {
 	}
 	trail := map[string]bool{}
 	for hop := 0; ; hop++ {
-		if left, limited := h.isLimited(a.kind); limited && !h.home {
-			return nil, fmt.Errorf("%w: %s limits its rate for %s yet", ErrElsewhere, h.url.Host, left.Round(time.Second))
-		}
 		resp, err := h.ask(ctx, a, at)
 		if err != nil {
 			return nil, h.blame(ctx, err)

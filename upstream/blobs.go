@@ -50,8 +50,8 @@ func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 	}
 	c, err := r.blob(ctx, repo, d, byteRange, from)
 	var s *statusError
-	if n < 0 && from > 0 && errors.As(err, &s) && s.status == http.StatusRequestedRangeNotSatisfiable {
-		// Some take only ranges with both ends (F34): as good as no ranges.
+	if n < 0 && from > 0 && errors.As(err, &s) && (s.status == http.StatusRequestedRangeNotSatisfiable || s.status == http.StatusBadRequest) {
+		// Some take only ranges with both ends (F34), or none: it begins anew.
 		c, err = r.blob(ctx, repo, d, "", 0)
 	}
 	if err != nil {

@@ -24,13 +24,13 @@ type host struct {
 
 	pings singleflight.Group
 
-	mu      sync.Mutex
-	pinged  bool
-	settled bool // by an answer in a registry's form, or that to the ping
-	last    want // what it asked for last, whatever for
-	varies  bool // one repository's token server refused another's scope
-	wants   *lru.Cache[string, want]
-	limits  map[string]time.Time // by kind of question
+	mu       sync.Mutex
+	pinged   bool
+	settled  bool // by an answer in a registry's form, or that to the ping
+	last     want // what it asked for last, whatever for
+	varies   bool // one repository's token server refused another's scope
+	wants    *lru.Cache[string, want]
+	noTokens time.Time // it limits those that it gives, until then
 }
 
 const (
@@ -41,7 +41,7 @@ const (
 func newHost(r *Remote, at *url.URL, home bool) *host {
 	return &host{
 		r: r, url: &url.URL{Scheme: at.Scheme, Host: at.Host}, home: home,
-		wants: newLRU[want](maxWants), limits: make(map[string]time.Time),
+		wants: newLRU[want](maxWants),
 	}
 }
 
@@ -94,6 +94,10 @@ func (h *host) learn(repo string, challenges []string, page bool) (want, error) 
 		return want{}, errNoChallenge
 	}
 	w := want{scheme: c.scheme}
+	if c.scheme == "basic" && (!h.home || h.r.opts.Credentials == nil) {
+		// Not learnt: with nothing to show, the next question goes out as this did.
+		return want{}, fmt.Errorf("%w: %s wants a user name and password, and none are configured", ErrDenied, h.url.Host)
+	}
 	if c.scheme == "bearer" {
 		realm, err := h.trusted(c.params["realm"])
 		if err != nil {
@@ -247,6 +251,7 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 		case !bare && with.by.scheme == "bearer":
 			drop(resp)
 			with = shown{}
+			clear(failed) // a token that a moment ago was refused by mistake may be taken now
 		case errors.Is(err, errNoChallenge), errors.Is(err, errNotTaken):
 			return resp, nil
 		default:
@@ -263,17 +268,17 @@ func (h *host) tellApart() {
 	h.varies = true
 }
 
-// limited remembers that the host limits a kind of question.
-func (h *host) limited(kind string, wait time.Duration) {
+// limited remembers for how long the host gives no more tokens.
+func (h *host) limited(wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.limits[kind] = time.Now().Add(wait)
+	h.noTokens = time.Now().Add(wait)
 }
 
 // isLimited says for how long yet.
-func (h *host) isLimited(kind string) (left time.Duration, limited bool) {
+func (h *host) isLimited() (left time.Duration, limited bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	left = time.Until(h.limits[kind])
+	left = time.Until(h.noTokens)
 	return left, left > 0
 }

@@ -68,9 +68,6 @@ func (h *host) judge(ctx context.Context, a ask, at *url.URL, resp *http.Respons
 	s := listen(resp)
 	e := &statusError{s, h.meaning(ctx, a, s), fmt.Sprintf("%s answered %s", h.r.opts.Name, s)}
 	if !h.home && (s.form != formRegistry || !strings.Contains(at.Path, "/v2/") || !definite(e)) {
-		if s.status == http.StatusTooManyRequests {
-			h.limited(a.kind, retryAfter(resp))
-		}
 		e.meaning, e.text = ErrElsewhere, fmt.Sprintf("%s answered %s", h.url.Host, s)
 		return nil, e
 	}

@@ -113,7 +113,7 @@ func (h *host) exchange(ctx context.Context, w want) (token, error) {
 		return token{}, fmt.Errorf("%w: %w", ErrBadAnswer, err)
 	}
 	server := h.r.host(realm)
-	if left, limited := server.isLimited("token"); limited {
+	if left, limited := server.isLimited(); limited {
 		return token{}, fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: left, elsewhere: true})
 	}
 	creds, err := h.credentials(ctx)
@@ -150,7 +150,7 @@ func (h *host) refusedToken(server *host, realm *url.URL, resp *http.Response) e
 	switch {
 	case said.status == http.StatusTooManyRequests:
 		wait := retryAfter(resp)
-		server.limited("token", wait)
+		server.limited(wait)
 		return fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: wait, elsewhere: true})
 	case said.status >= 500 || said.status == http.StatusRequestTimeout || said.form == formPage || said.status < 400:
 		return fmt.Errorf("%w: the token server %s answered %s", ErrElsewhere, realm.Host, said)

@@ -166,7 +166,7 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if f == nil { // landed since we looked
 		return p.openBlob(ctx, repo, want.Digest)
 	}
-	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started}
+	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, mends: p.sent.to(want.Digest)}
 	another := !started && f.repo != repo
 	size, err := f.known(ctx)
 	switch {

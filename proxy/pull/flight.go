@@ -320,7 +320,7 @@ func tell2[A, B any](fn func(A, B), a A, b B) {
 // decides. A page in a blob's place is told by both, its type and its size.
 func (p *Puller) expect(f *flight, c upstream.Content) error {
 	told := f.size
-	if told >= 0 && c.Size != told && c.MediaType == "text/html" {
+	if told >= 0 && c.Size >= 0 && c.Size != told && c.MediaType == "text/html" {
 		return fmt.Errorf("%w: the blob has %d bytes, and what came is a web page", upstream.ErrBadAnswer, told)
 	}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -30,12 +31,39 @@ type onDisk struct {
 func newOnDisk(p *Puller, u Upstream, repo Repository, d Digest, file cache.Kept) *onDisk {
 	b := &onDisk{p: p, u: u, repo: repo, digest: d, file: file, users: new(atomic.Int32)}
 	b.users.Store(1)
+	p.sent.add(d, 1)
 	return b
+}
+
+// sent counts the clients that kept files are sent to, by digest. Who finds no
+// file while others still read one comes between the moment in which it was set
+// aside and that in which it is healed.
+type sent struct {
+	mu sync.Mutex
+	by map[Digest]int
+}
+
+func (s *sent) add(d Digest, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by[d] += n; s.by[d] == 0 {
+		delete(s.by, d)
+	}
+}
+
+func (s *sent) to(d Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.by[d] > 0
 }
 
 func (b *onDisk) Digest() Digest { return b.digest }
 func (b *onDisk) Size() int64    { return b.file.Size() }
-func (b *onDisk) Close() error   { return (&seed{b.file, b.users}).Close() }
+
+func (b *onDisk) Close() error {
+	b.p.sent.add(b.digest, -1)
+	return (&seed{b.file, b.users}).Close()
+}
 
 func (b *onDisk) Outcome() Outcome {
 	if b.healed {

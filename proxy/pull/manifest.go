@@ -164,9 +164,24 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 			Descriptor: Descriptor{MediaType: manifestType(c.MediaType, content), Digest: want, Size: int64(len(content))},
 			Bytes:      content, passed: true,
 		}
+	case ref != want.String() && len(payload) == len(content):
+		return p.fetchDoubted(ctx, u, repo, c, content)
 	default:
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
 	}
+	m.Outcome, m.Warnings = Miss, c.Warnings
+	return m, err
+}
+
+// fetchDoubted decides about a tag whose manifest is not what its header says:
+// either of them is wrong. Where the upstream has what the header names, the
+// body was; where it has not, the header names nothing.
+func (p *Puller) fetchDoubted(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
+	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest)
+	if !errors.Is(err, upstream.ErrNotFound) {
+		return m, err
+	}
+	m, err = p.keepManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
 }

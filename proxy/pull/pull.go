@@ -107,6 +107,7 @@ type Puller struct {
 	upstreams map[string]Upstream
 	ledger    *ledger
 	absent    *absences
+	lists     *lists
 	noAPI     *memory.Answers[Repository, struct{}]
 
 	checks  singleflight.Group // tags, by repository and tag
@@ -120,6 +121,7 @@ type Puller struct {
 	completions singleflight.Group // pinned images, by repository and reference
 
 	flights hangar
+	sent    sent
 	uses    uses
 	evictor *evictor
 	moved   chan struct{} // a pinned tag points elsewhere now
@@ -142,7 +144,9 @@ func New(opts Options) *Puller {
 		ledger:    newLedger(opts.Records),
 		absent:    newAbsences(opts.NegativeTTL),
 		noAPI:     newNoAPI(),
+		lists:     newLists(),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
+		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u

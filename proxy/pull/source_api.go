@@ -15,7 +15,7 @@ const (
 	// Referrers API is not asked for it again: an upgraded registry shows what
 	// it has within a minute. What it says of one repository says nothing of
 	// another.
-	remembersNoAPI = 45 * time.Second
+	remembersNoAPI = 30 * time.Second
 	// maxNoAPI bounds how many repositories are remembered so.
 	maxNoAPI = 16 << 10
 )

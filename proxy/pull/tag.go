@@ -106,6 +106,7 @@ func isFallbackTag(tag string) bool {
 // checkTag asks the upstream what a tag points at now.
 func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
 	rec, onRecord := p.ledger.tag(repo, tag)
+	var there Digest // what a HEAD says that the tag points at
 	if onRecord {
 		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
 		if ok && p.fresh(u, repo, tag, rec) {
@@ -124,22 +125,25 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			return kept, nil
 		case desc.Digest != "":
 			m, err := p.manifestByDigest(ctx, u, repo, desc.Digest)
-			if errors.Is(err, upstream.ErrNotFound) {
-				// The tag is there and its manifest is not: that is no word
-				// about the tag, so the cause is told but not wrapped.
-				return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, desc.Digest, err) //nolint:errorlint // see above
+			if err == nil {
+				return m, p.pointTag(ctx, repo, tag, m)
 			}
-			if err != nil {
+			if !errors.Is(err, upstream.ErrNotFound) {
 				return Manifest{}, err
 			}
-			return m, p.pointTag(ctx, repo, tag, m)
+			// The tag is there, and what the header says that it points at is
+			// not: the header may be wrong.
+			there = desc.Digest
 		}
 	}
 	m, err := p.fetchManifest(ctx, u, repo, tag, "")
-	if errors.Is(err, upstream.ErrNotFound) {
+	switch {
+	case errors.Is(err, upstream.ErrNotFound) && there != "":
+		// That is no word about the tag, so the cause is told but not wrapped.
+		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, there, err) //nolint:errorlint // see above
+	case errors.Is(err, upstream.ErrNotFound):
 		return p.tagGone(ctx, u, repo, tag, err)
-	}
-	if err != nil {
+	case err != nil:
 		return Manifest{}, err
 	}
 	// The record moves only now, with the manifest kept.
