@@ -144,6 +144,14 @@ func (w *world) referrers(n int) []ocispec.Descriptor {
 	return all
 }
 
+// asked is what clients ask, in order.
+func (b behaviour) asked() []ask {
+	if len(b.asks) == 0 {
+		return []ask{askPull}
+	}
+	return b.asks
+}
+
 // ask is one thing that clients do.
 type ask struct {
 	what         string // pull, head, blobs, tags, referrers, referrers of the image

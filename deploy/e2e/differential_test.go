@@ -212,6 +212,14 @@ func (s *suite) stopped(ctx context.Context, b behaviour, lib library, at place,
 	if b.passed != "" || len(before) == 0 {
 		return judgement{mark: barred}
 	}
+	// What never came is not asked for: clients go on asking for long.
+	var came []ask
+	for i, a := range b.asked() {
+		if slices.ContainsFunc(before, func(s step) bool { return s.ask == i }) {
+			came = append(came, a)
+		}
+	}
+	b.asks = came
 	return still(before, walk(ctx, lib, at, w, b))
 }
 

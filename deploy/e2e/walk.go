@@ -19,6 +19,7 @@ type step struct {
 	what  string
 	value string // a digest, or a sorted list with an entry a line
 	list  bool
+	ask   int  // which of the behaviour's
 	cut   bool // a page of a list of which nobody saw all in one answer
 	err   error
 }
@@ -30,12 +31,8 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 		k.mirrored = true
 		k.patience *= 3 // What the mirror does beyond what it is asked takes time, on a busy machine more.
 	}
-	asks := b.asks
-	if len(asks) == 0 {
-		asks = []ask{askPull}
-	}
 	pullers := map[string]puller{}
-	for _, a := range asks {
+	for i, a := range b.asked() {
 		there := at
 		if a.repo != "" {
 			there.repository = a.repo
@@ -50,7 +47,11 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 			pullers[there.repository] = p
 		}
 		k.p, k.of, k.seen = p, a.repo, map[digest.Digest]bool{}
+		known := len(k.steps)
 		k.ask(ctx, a)
+		for n := range k.steps[known:] {
+			k.steps[known+n].ask = i
+		}
 	}
 	return k.steps
 }
