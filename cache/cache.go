@@ -27,6 +27,13 @@ var (
 	// ErrMismatch says that content does not have the digest or the size it
 	// was announced with.
 	ErrMismatch = errors.New("content does not match its descriptor")
+	// ErrSetAside says, beside ErrMismatch, that it was this call that took the
+	// content out of the store: of the calls that find the same content
+	// damaged it is told one, which may count on it.
+	ErrSetAside = errors.New("the content was set aside")
+	// ErrUnproven says, beside ErrMismatch, that bytes which were passed before
+	// may be damaged as well.
+	ErrUnproven = errors.New("what was passed before is not proven")
 	// ErrLocked says that another process owns the cache folder.
 	ErrLocked = errors.New("the cache is in use by another process")
 )
@@ -40,7 +47,7 @@ type Blobs interface {
 	// Open returns the content with digest d. It returns ErrNotFound where
 	// there is none. Content whose size is not the size it was published with
 	// MUST be set aside and reported as ErrNotFound.
-	Open(ctx context.Context, d Digest) (Blob, error)
+	Open(ctx context.Context, d Digest) (Kept, error)
 
 	// Stat returns the size in bytes of the content with digest d without
 	// opening it, or ErrNotFound.
@@ -62,8 +69,12 @@ type Blobs interface {
 	// bytes that it is about to read; pace may wait, and end it with an error.
 	// It returns the size in bytes, or ErrNotFound. Content that does not have
 	// the digest MUST be set aside, so that it is served no more, and reported
-	// as ErrMismatch.
+	// as ErrMismatch, with ErrSetAside.
 	Verify(ctx context.Context, d Digest, pace func(n int) error) (int64, error)
+
+	// Weight is how many bytes content of size bytes takes in the store, with
+	// what is kept beside it.
+	Weight(size int64) int64
 
 	// Walk calls fn for every published digest with its size in bytes, in no
 	// particular order, until fn returns false or ctx ends. Content published
@@ -79,6 +90,30 @@ type Blob interface {
 	io.ReaderAt
 	// Size is the size of the whole content in bytes.
 	Size() int64
+}
+
+// Kept is content that was published, open. What is kept may rot: whoever reads
+// it has it checked first, piece by piece, as it is read.
+type Kept interface {
+	Blob
+	// Check returns of how many of the n bytes at off it is known that they
+	// are what was published: of one at least, where there are any. It looks at
+	// the content for that, unless a look from a while ago still counts, and
+	// reads no more than it needs.
+	//
+	// Content that is damaged there, or can't be read back, MUST be reported as
+	// ErrMismatch, and MUST be set aside so that it is opened no more; one of
+	// the calls that say so MUST say ErrSetAside. Other parts of the content
+	// may pass all the same. Where it takes long to tell, bytes may pass before,
+	// as those of a draft may be read; then some at the end MUST NOT pass until
+	// all are known to be right, and if they are not, whoever got any MUST be
+	// told ErrUnproven. Content that was deleted or set aside since it was opened MUST be
+	// checked all the same. The offset of Read stays where it is. Check is
+	// safe for concurrent use.
+	Check(ctx context.Context, off, n int64) (sound int64, err error)
+	// Doubt makes every look from before count no more: a read of what was
+	// checked has failed.
+	Doubt()
 }
 
 // Draft is content not yet proven to match its digest. Write, Commit and

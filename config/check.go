@@ -18,8 +18,12 @@ func (r *report) check(cfg *Config) {
 	if sameAddress(cfg.Listen, cfg.Admin) {
 		r.add("admin", quoted(cfg.Admin)+" is the address for clients", "write another port: metrics and status are not for clients")
 	}
+	for i, host := range cfg.AdminHosts {
+		r.checkAdminHost(at("admin_hosts", i), host)
+	}
 	r.checkCertificate(cfg.TLS)
 	r.checkCache(cfg.Cache)
+	r.checkDuration("cache.verify_every", cfg.Cache.VerifyEvery)
 	r.checkDuration("freshness.tag_ttl", cfg.Freshness.TagTTL)
 	r.checkDuration("freshness.referrers_ttl", cfg.Freshness.ReferrersTTL)
 	r.checkDuration("freshness.negative_ttl", cfg.Freshness.NegativeTTL)
@@ -27,6 +31,7 @@ func (r *report) check(cfg *Config) {
 	if cfg.Freshness.MaxWait == 0 {
 		r.add("freshness.max_wait", "is 0: no upstream answers in no time", "write how long a client may wait, such as 2s")
 	}
+	r.checkChoice("freshness.deleted", cfg.Freshness.Deleted, DeletedForget, DeletedServe)
 	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	r.checkChoice("log.format", cfg.Log.Format, "text", "json")
 	r.checkUpstreams(cfg)
@@ -113,6 +118,22 @@ func (r *report) checkAddress(key, address, example string) {
 		r.add(key, quoted(port)+" is not a port", "write a number from 0 (any free port) to 65535")
 	case host != "" && !isHost(host):
 		r.add(key, quoted(host)+" is neither an address nor a host name", "write an address such as "+example)
+	}
+}
+
+// checkAdminHost wants a host as a URL has it, or an address as it stands.
+func (r *report) checkAdminHost(key, host string) {
+	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
+	switch {
+	case host == "":
+		r.add(key, "is empty", "write a name such as entrepot.example.com")
+	case err == nil && ip.IsUnspecified():
+		r.add(key, quoted(host)+" is every address, and no host that is asked for", "leave it out: the address that is connected to always answers")
+	case err == nil:
+	case strings.Contains(host, "*"):
+		r.add(key, quoted(host)+" is a pattern", "write each name: whoever gives out one of all names could ask here")
+	default:
+		r.checkNameAlone(key, host, "entrepot.example.com")
 	}
 }
 

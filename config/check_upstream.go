@@ -26,7 +26,7 @@ func (r *report) checkUpstreams(cfg *Config) {
 			r.unique(names, at(path+".aliases", j), alias)
 		}
 		for j, host := range u.Hosts {
-			r.checkVirtualHost(at(path+".hosts", j), host)
+			r.checkNameAlone(at(path+".hosts", j), host, "ghcr.mirror.example.com")
 			r.unique(hosts, at(path+".hosts", j), host)
 		}
 		for j, realm := range u.TrustedRealms {
@@ -41,6 +41,9 @@ func (r *report) checkUpstreams(cfg *Config) {
 		r.checkCredentials(path+".credentials", u.Credentials)
 		r.checkCA(path+".tls.ca_file", u.TLS.CAFile)
 		r.checkPatterns(path, u)
+		if u.Deleted != cfg.Freshness.Deleted { // else it has been checked there
+			r.checkChoice(path+".deleted", u.Deleted, DeletedForget, DeletedServe)
+		}
 		if u.MaxRequests < 1 {
 			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing could be pulled", "write at least 1")
 		}
@@ -88,12 +91,13 @@ func (r *report) checkHost(key, text, example string) {
 	r.add(key, quoted(text)+" is not a host in lower case", mend)
 }
 
-func (r *report) checkVirtualHost(key, host string) {
+// checkNameAlone is checkHost for a host that counts on every port.
+func (r *report) checkNameAlone(key, host, example string) {
 	if name, _, err := net.SplitHostPort(host); err == nil && isHostPort(host) {
 		r.add(key, quoted(host)+" has a port", "did you mean "+name+"? It counts on every port")
 		return
 	}
-	r.checkHost(key, host, "ghcr.mirror.example.com")
+	r.checkHost(key, host, example)
 }
 
 func isHostPort(text string) bool {
@@ -149,12 +153,15 @@ func (r *report) checkEndpoint(key string, endpoint *string, cfg *Config) {
 		r.add(key, quoted(*endpoint)+" names no host", example)
 	case parsed.RawQuery != "" || parsed.Fragment != "":
 		r.add(key, "has a query or a fragment", example)
-	case strings.Trim(parsed.Path, "/") == "v2":
-		r.add(key, quoted(*endpoint)+" ends with the API's own path", "did you mean "+parsed.Scheme+"://"+parsed.Host+"?")
 	case parsed.Scheme == "http" && sameAddress(cfg.Listen, parsed.Host) && cfg.TLS.CertFile == "":
 		r.add(key, "is entrepot's own address", "write the registry's address")
 	default:
-		*endpoint = strings.TrimRight(*endpoint, "/")
+		place, err := PlaceOf(*endpoint)
+		if err != nil {
+			r.add(key, quoted(*endpoint)+" is not a URL", example)
+		} else if r.checkPlace(key, *endpoint, place) {
+			*endpoint = place.String()
+		}
 	}
 }
 

@@ -12,12 +12,15 @@ type Config struct {
 	// address of the machine, port 0 any free port.
 	Listen string `key:"listen"`
 	// Admin is the address for health, metrics and status, host:port.
-	Admin     string    `key:"admin"`
-	TLS       TLS       `key:"tls"`
-	Cache     Cache     `key:"cache"`
-	Freshness Freshness `key:"freshness"`
-	Offline   bool      `key:"offline"` // true: no upstream is ever asked
-	Log       Log       `key:"log"`
+	Admin string `key:"admin"`
+	// AdminHosts are names and addresses, without a port, under which the admin
+	// address answers beside loopback and the address it listens on.
+	AdminHosts []string  `key:"admin_hosts"`
+	TLS        TLS       `key:"tls"`
+	Cache      Cache     `key:"cache"`
+	Freshness  Freshness `key:"freshness"`
+	Offline    bool      `key:"offline"` // true: no upstream is ever asked
+	Log        Log       `key:"log"`
 	// Pins are patterns of images that stay, whole; see [ParsePin].
 	Pins      []string   `key:"pins"`
 	Upstreams []Upstream `key:"upstreams"`
@@ -39,6 +42,9 @@ type Cache struct {
 	// ScrubRate is how much a second the background scrub reads of what is
 	// kept; 0: there is none. Never a share.
 	ScrubRate Size `key:"scrub_rate"`
+	// VerifyEvery is how long a piece of a large blob that was checked before
+	// it was sent counts as checked; 0: each is checked each time.
+	VerifyEvery time.Duration `key:"verify_every"`
 }
 
 // Freshness says how long answers that can change are believed.
@@ -47,6 +53,9 @@ type Freshness struct {
 	ReferrersTTL time.Duration `key:"referrers_ttl"` // 0: checked every time
 	NegativeTTL  time.Duration `key:"negative_ttl"`  // how long "not found" is remembered
 	MaxWait      time.Duration `key:"max_wait"`      // how long a check may hold up a kept answer
+	// Deleted says what becomes of a kept tag that the upstream deletes: forget
+	// it, or serve it with a warning.
+	Deleted string `key:"deleted"`
 }
 
 // Log says what is logged to standard error.
@@ -59,7 +68,8 @@ type Log struct {
 type Upstream struct {
 	// Name is what clients call it: a host, with a port if it has one.
 	Name string `key:"name"`
-	// Endpoints are the base URLs to ask, in order, without a trailing slash.
+	// Endpoints are the URLs to ask, in order, without a trailing slash; see
+	// [Place].
 	Endpoints []string `key:"endpoints"`
 	Aliases   []string `key:"aliases"` // other names that mean this upstream
 	Hosts     []string `key:"hosts"`   // virtual hosts that mean this upstream
@@ -78,9 +88,17 @@ type Upstream struct {
 	Deny        []string `key:"deny"`
 	MaxRequests int      `key:"max_requests"` // at once
 	// ImmutableTags are patterns of tags that are never checked again.
-	ImmutableTags []string  `key:"immutable_tags"`
-	Referrers     Referrers `key:"referrers"`
+	ImmutableTags []string `key:"immutable_tags"`
+	// Deleted is freshness.deleted for this upstream.
+	Deleted   string    `key:"deleted"`
+	Referrers Referrers `key:"referrers"`
 }
+
+// What becomes of a kept tag that the upstream deletes.
+const (
+	DeletedForget = "forget"
+	DeletedServe  = "serve"
+)
 
 // Credentials say who entrepot is to an upstream: a user name with a file that
 // holds the password, or whatever Docker's config.json says, or nobody.

@@ -98,7 +98,10 @@ func (r *report) decode(settings any, v reflect.Value, path string) {
 			}
 		}
 	case v.Kind() == reflect.Slice:
-		items, _ := settings.([]any)
+		items, ok := settings.([]any)
+		if text, isText := settings.(string); !ok && isText {
+			items = itemsOf(text)
+		}
 		all := reflect.MakeSlice(v.Type(), len(items), len(items))
 		for i, item := range items {
 			if isTableList(v.Type()) {
@@ -110,6 +113,17 @@ func (r *report) decode(settings any, v reflect.Value, path string) {
 	default:
 		r.decodeText(fmt.Sprint(settings), v, path)
 	}
+}
+
+// itemsOf reads a list as a variable has it: with commas between.
+func itemsOf(text string) []any {
+	var items []any
+	for item := range strings.SplitSeq(text, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			items = append(items, item)
+		}
+	}
+	return items
 }
 
 func (r *report) decodeText(text string, v reflect.Value, path string) {

@@ -20,18 +20,21 @@ func Default() Config {
 		Listen: "127.0.0.1:5000",
 		Admin:  "127.0.0.1:5001",
 		Cache: Cache{
-			MaxSize: Size{Bytes: 50 << 30},
-			MinFree: Size{Bytes: 1 << 30},
-			Memory:  Size{Bytes: 256 << 20},
+			MaxSize:     Size{Bytes: 50 << 30},
+			MinFree:     Size{Bytes: 1 << 30},
+			Memory:      Size{Bytes: 256 << 20},
+			VerifyEvery: time.Hour,
 		},
 		Freshness: Freshness{
 			TagTTL:       time.Minute,
 			ReferrersTTL: 5 * time.Minute,
 			NegativeTTL:  30 * time.Second,
 			MaxWait:      2 * time.Second,
+			Deleted:      DeletedForget,
 		},
-		Log:  Log{Level: "info", Format: "text"},
-		Pins: []string{},
+		Log:        Log{Level: "info", Format: "text"},
+		AdminHosts: []string{},
+		Pins:       []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")
@@ -51,7 +54,7 @@ func Default() Config {
 
 // defaultUpstream is what an entry in upstreams has before its keys are read.
 func defaultUpstream() Upstream {
-	return Upstream{Allow: []string{"**"}, MaxRequests: 32}
+	return Upstream{Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget}
 }
 
 // dockerHubAliases are the hosts behind which docker.io has always stood.

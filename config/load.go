@@ -54,6 +54,7 @@ func Load(opts Options) (Config, Origins, error) {
 	cfg := defaults
 	r.decode(merged.AllSettings(), reflect.ValueOf(&cfg).Elem(), "")
 	completeUpstreams(cfg.Upstreams)
+	r.inherit(&cfg)
 	r.check(&cfg)
 	if err := r.err(); err != nil {
 		return Config{}, nil, err
@@ -65,6 +66,15 @@ func Load(opts Options) (Config, Origins, error) {
 		}
 	})
 	return cfg, origins, nil
+}
+
+// inherit gives upstreams what is said of all, where nothing is said of one.
+func (r *report) inherit(cfg *Config) {
+	for i := range cfg.Upstreams {
+		if _, given := r.places[join(at("upstreams", i), "deleted")]; !given {
+			cfg.Upstreams[i].Deleted = cfg.Freshness.Deleted
+		}
+	}
 }
 
 func (o Options) file() string {

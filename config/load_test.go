@@ -43,11 +43,14 @@ cache:
   max_size: 50GiB              # or 80% of the file system
   min_free: 1GiB
   memory: 256MiB
+  verify_every: 1h             # a large blob's pieces are checked again before they are sent when the last check is older, or the file has changed
 freshness:
   tag_ttl: 1m
   referrers_ttl: 5m
   negative_ttl: 30s
   max_wait: 2s
+  deleted: forget              # or serve: a tag that the upstream deleted goes on, with a warning; per upstream too
+admin_hosts: []                # names, beside loopback and the listen address, under which the admin address answers
 offline: false                 # true: no upstream is ever asked
 upstreams:
   - name: docker.io            # what clients call it
@@ -75,16 +78,18 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Admin:  "127.0.0.1:5001",
 		Cache: Cache{
 			Dir: "/var/lib/entrepot", MaxSize: Size{Bytes: 50 << 30}, MinFree: Size{Bytes: 1 << 30}, Memory: Size{Bytes: 256 << 20},
+			VerifyEvery: time.Hour,
 		},
 		Freshness: Freshness{
-			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second,
+			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second, Deleted: "forget",
 		},
-		Log:  Log{Level: "info", Format: "text"},
-		Pins: []string{},
+		Log:        Log{Level: "info", Format: "text"},
+		AdminHosts: []string{},
+		Pins:       []string{},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
-			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{},
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{}, Deleted: "forget",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -94,11 +99,11 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"listen":                        "entrepot.yaml:1",
 		"cache.memory":                  "entrepot.yaml:7",
 		"log.level":                     "default",
-		"upstreams[0].endpoints":        "entrepot.yaml:16",
-		"upstreams[0].tls.ca_file":      "entrepot.yaml:21",
+		"upstreams[0].endpoints":        "entrepot.yaml:19",
+		"upstreams[0].tls.ca_file":      "entrepot.yaml:24",
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
-		"upstreams[0].max_requests":     "entrepot.yaml:24",
+		"upstreams[0].max_requests":     "entrepot.yaml:27",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -110,9 +115,10 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 // everyKey gives every key of the schema a value that is not its default.
 const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
+admin_hosts: [entrepot.example.com, "fd00::1", "[fd00::2]", 192.0.2.1]
 tls: {cert_file: CERT, key_file: KEY}
-cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB}
-freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms}
+cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB, verify_every: 0s}
+freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms, deleted: serve}
 offline: true
 log: {level: debug, format: json}
 pins: [ghcr.io/org/**]
@@ -130,6 +136,7 @@ upstreams:
     deny: [org/secret/*]
     max_requests: 7
     immutable_tags: [v*.*.*]
+    deleted: serve
     referrers: {cosign_tags: true, buildkit_attestations: true}
   - name: ghcr.io
     credentials: {docker_config: true}
@@ -210,7 +217,7 @@ func configOf(t *testing.T, cfg Config, origins Origins) string {
 	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:21" {
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:22" {
 		t.Errorf("origin of max_requests: got %q", got)
 	}
 	return string(shown.Config)
@@ -300,6 +307,7 @@ func TestLoadTakesTheStrongestOfFileVariableAndFlag(t *testing.T) {
 	t.Setenv("ENTREPOT_CACHE_DIR", "/srv/entrepot")
 	t.Setenv("ENTREPOT_FRESHNESS_TAG_TTL", "7s")
 	t.Setenv("ENTREPOT_LOG_FORMAT", "json")
+	t.Setenv("ENTREPOT_ADMIN_HOSTS", "entrepot.example.com, 192.0.2.1,")
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	AddFlags(flags)
 	if err := flags.Parse([]string{"--config", file, "--max-size", "3GiB", "--offline=false"}); err != nil {
@@ -318,6 +326,7 @@ func TestLoadTakesTheStrongestOfFileVariableAndFlag(t *testing.T) {
 		"cache.min_free":         {"1GiB", "default"},
 		"freshness.tag_ttl":      {"7s", "env ENTREPOT_FRESHNESS_TAG_TTL"},
 		"freshness.max_wait":     {"2s", "default"},
+		"admin_hosts":            {"entrepot.example.com 192.0.2.1", "env ENTREPOT_ADMIN_HOSTS"},
 		"log.level":              {"warn", "entrepot.toml:7"},
 		"log.format":             {"json", "env ENTREPOT_LOG_FORMAT"},
 		"upstreams[0].endpoints": {"https://registry-1.docker.io", "default"},
@@ -350,8 +359,9 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 	certificate, key := selfSigned(t)
 	values := map[string]string{
 		"listen": "[::1]:0", "admin": "localhost:9", "tls.cert_file": certificate, "tls.key_file": key,
-		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB",
+		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB", "cache.verify_every": "5h",
 		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
+		"freshness.deleted": "serve", "admin_hosts": "a.lan,192.0.2.1", "pins": "ghcr.io/org/**,quay.io/org/app:1",
 		"offline": "true", "log.level": "error", "log.format": "json",
 	}
 	for _, path := range singleKeys() {
@@ -362,8 +372,8 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaves(reflect.ValueOf(cfg), "", func(path string, v reflect.Value) {
-		if !strings.HasPrefix(path, "upstreams") && toText(v) != values[path] {
-			t.Errorf("%s: got %s, want %s", path, toText(v), values[path])
+		if !strings.HasPrefix(path, "upstreams") && textOf(v) != values[path] {
+			t.Errorf("%s: got %s, want %s", path, textOf(v), values[path])
 		}
 	})
 }
@@ -396,5 +406,28 @@ func TestLoadCreatesNothing(t *testing.T) {
 	left, err := os.ReadDir(home)
 	if err != nil || len(left) != 0 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+func TestWhatBecomesOfDeletedTagsIsSaidOfAllOrOfOneUpstream(t *testing.T) {
+	clean(t)
+	for content, want := range map[string]string{
+		"upstreams: [{name: a.b}, {name: c.d}]":                                                               "forget forget",
+		"freshness: {deleted: serve}\nupstreams: [{name: a.b}, {name: c.d, deleted: forget}]":                 "serve forget",
+		"freshness: {deleted: forget}\nupstreams: [{name: a.b, deleted: serve}, {name: c.d}]":                 "serve forget",
+		"freshness: {deleted: serve}\nupstreams: [{name: a.b, deleted: serve}, {name: c.d, deleted: forget}]": "serve forget",
+	} {
+		cfg, _, err := Load(Options{File: write(t, "c.yaml", content+"\n")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cfg.Upstreams[0].Deleted + " " + cfg.Upstreams[1].Deleted; got != want {
+			t.Errorf("%s: %s, want %s", content, got, want)
+		}
+	}
+	t.Setenv("ENTREPOT_FRESHNESS_DELETED", "serve")
+	cfg, origins, err := Load(Options{Environment: true})
+	if err != nil || cfg.Upstreams[9].Deleted != "serve" || origins["freshness.deleted"].String() != "env ENTREPOT_FRESHNESS_DELETED" {
+		t.Errorf("by a variable: %q from %s, %v", cfg.Upstreams[9].Deleted, origins["freshness.deleted"], err)
 	}
 }

@@ -66,7 +66,8 @@ func leaves(v reflect.Value, path string, visit func(path string, v reflect.Valu
 	}
 }
 
-// textOf writes a single value as a configuration file would.
+// textOf writes a single value as a configuration file would, and a list as a
+// variable.
 func textOf(v reflect.Value) string {
 	switch value := v.Interface().(type) {
 	case Size:
@@ -77,6 +78,8 @@ func textOf(v reflect.Value) string {
 		return strconv.FormatBool(value)
 	case int:
 		return strconv.Itoa(value)
+	case []string:
+		return strings.Join(value, ",")
 	default:
 		return v.String()
 	}

@@ -27,8 +27,8 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a list where a value belongs", "c.yaml", "listen: [a]\n", "c.yaml:1: listen: is a list, must be a single value"},
 		{"a value where a list belongs", "c.yaml", "upstreams:\n- name: a.b\n  aliases: c.d\n", "c.yaml:3: upstreams[0].aliases: is a single value, must be a list; write [c.d]"},
 		{"a table where the list of upstreams belongs", "c.yaml", "upstreams:\n  ghcr.io: {}\n", "c.yaml:2: upstreams: is a table of keys, must be a list; write a list of tables, each with its name"},
-		{"names where upstreams belong", "c.json", "{\"upstreams\":\n [{\"name\":\"a.b\"},\n \"ghcr.io\"]}", "c.json:3: upstreams[1]: is a single value, must be a table of keys; known here: name, endpoints, aliases, hosts, default, credentials, tls, trusted_realms, allow_private_redirects, allow, deny, max_requests, immutable_tags, referrers"},
-		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, tls, cache, freshness, offline, log, pins, upstreams"},
+		{"names where upstreams belong", "c.json", "{\"upstreams\":\n [{\"name\":\"a.b\"},\n \"ghcr.io\"]}", "c.json:3: upstreams[1]: is a single value, must be a table of keys; known here: name, endpoints, aliases, hosts, default, credentials, tls, trusted_realms, allow_private_redirects, allow, deny, max_requests, immutable_tags, deleted, referrers"},
+		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table of keys; known here: listen, admin, admin_hosts, tls, cache, freshness, offline, log, pins, upstreams"},
 		{"a file that is not YAML", "c.yaml", "a: 1\nb: [\n", "c.yaml:2: not YAML: did not find expected node content"},
 		{"two documents", "c.yaml", "offline: true\n---\noffline: true\n", "c.yaml:2: a second document; keep one document in a file"},
 		{"aliases without end", "c.yaml", "a: &a [*a]\n", "c.yaml: holds too many values; write out its aliases"},
@@ -63,10 +63,21 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a duration that is none", "c.yaml", "freshness: {tag_ttl: soon}\n", "c.yaml:1: freshness.tag_ttl: \"soon\" is not a duration; write a duration such as 500ms, 30s, 1m30s or 2h"},
 		{"a negative duration", "c.yaml", "freshness: {negative_ttl: -1m}\n", "c.yaml:1: freshness.negative_ttl: \"-1m\" is negative; did you mean 1m?"},
 		{"no time to wait", "c.yaml", "freshness: {max_wait: 0s}\n", "c.yaml:1: freshness.max_wait: is 0: no upstream answers in no time; write how long a client may wait, such as 2s"},
+		{"a fate of deleted tags that is none", "c.yaml", "freshness: {deleted: keep}\n", "c.yaml:1: freshness.deleted: unknown value \"keep\"; write forget or serve"},
+		{"the same of one upstream", "c.yaml", "upstreams: [{name: a.b, deleted: server}]\n", "c.yaml:1: upstreams[0].deleted: unknown value \"server\"; did you mean serve?"},
+		{"the same of all, once", "c.yaml", "freshness: {deleted: true}\nupstreams: [{name: a.b}, {name: c.d}]\n", "c.yaml:1: freshness.deleted: unknown value \"true\"; write forget or serve"},
 		{"a word that is neither true nor false", "c.yaml", "offline: yes\n", "c.yaml:1: offline: \"yes\" is neither true nor false; write true or false"},
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
 
+		{"a host of the admin address with a port", "c.yaml", "admin_hosts: [\"a.lan:5001\"]\n", "c.yaml:1: admin_hosts[0]: \"a.lan:5001\" has a port; did you mean a.lan? It counts on every port"},
+		{"a host of the admin address that is a URL", "c.yaml", "admin_hosts: [\"http://a.lan/\"]\n", "c.yaml:1: admin_hosts[0]: \"http://a.lan/\" is not a host in lower case; did you mean a.lan?"},
+		{"a host of the admin address in capitals", "c.yaml", "admin_hosts: [a.lan, A.lan]\n", "c.yaml:1: admin_hosts[1]: \"A.lan\" is not a host in lower case; did you mean a.lan?"},
+		{"a host of the admin address that is none", "c.yaml", "admin_hosts: [\"\"]\n", "c.yaml:1: admin_hosts[0]: is empty; write a name such as entrepot.example.com"},
+		{"every name as a host of the admin address", "c.yaml", "admin_hosts: [\"*.lan\"]\n", "c.yaml:1: admin_hosts[0]: \"*.lan\" is a pattern; write each name: whoever gives out one of all names could ask here"},
+		{"every address as a host of the admin address", "c.yaml", "admin_hosts: [0.0.0.0]\n", "c.yaml:1: admin_hosts[0]: \"0.0.0.0\" is every address, and no host that is asked for; leave it out: the address that is connected to always answers"},
+		{"hosts of the admin address that are no list", "c.yaml", "admin_hosts: a.lan\n", "c.yaml:1: admin_hosts: is a single value, must be a list; write [a.lan]"},
+		{"checks before they are due", "c.yaml", "cache: {verify_every: -1h}\n", "c.yaml:1: cache.verify_every: \"-1h\" is negative; did you mean 1h?"},
 		{"a scrub by shares", "c.yaml", "cache: {scrub_rate: 5%}\n", "c.yaml:1: cache.scrub_rate: is a share; write how much is read in a second, such as 10MiB"},
 		{"a pin of nothing", "c.yaml", "pins: [alpine]\n", "c.yaml:1: pins[0]: \"alpine\" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"},
 		{"a pin of nobody's", "c.yaml", "pins: [docker.oi/library/alpine]\n", "c.yaml:1: pins[0]: no upstream is called \"docker.oi\"; did you mean docker.io?"},
@@ -87,7 +98,15 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"an endpoint that is no URL", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://%zz\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://%zz\" is not a URL; write a URL such as https://registry.example.com"},
 		{"an endpoint without a host", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https:///x\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https:///x\" names no host; write a URL such as https://registry.example.com"},
 		{"an endpoint with a query", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b?x=y\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: has a query or a fragment; write a URL such as https://registry.example.com"},
-		{"an endpoint with the API's path", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2/\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/v2/\" ends with the API's own path; did you mean https://a.b?"},
+		{"an endpoint with a user", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://me@a.b/v2/hub\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: holds a user name or password; move them to credentials: username and password_file"},
+		{"an endpoint with a fragment behind its path", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2/hub#x\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: has a query or a fragment; write a URL such as https://registry.example.com"},
+		{"an endpoint with a hole in its path", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2//hub\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/v2//hub\" has an empty segment, or dots, in its path; write the path as it is asked for"},
+		{"an endpoint with dots before the API", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/x/../v2/hub\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/x/../v2/hub\" has an empty segment, or dots, in its path; write the path as it is asked for"},
+		{"an endpoint below a path in capitals", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/Base/v2/Docker-Hub/\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/Base/v2/Docker-Hub/\" has capitals behind /v2/; repositories are in lower case: did you mean https://a.b/Base/v2/docker-hub?"},
+		{"an endpoint below what no repository begins with", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2/_catalog\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/v2/_catalog\" can't hold repositories: none begins with \"_catalog\"; behind /v2/ stands what repositories begin with, as in https://harbor.example.com/v2/dockerhub-proxy"},
+		{"an endpoint below a path that is escaped", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2/a%2fb\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/v2/a%2fb\" can't hold repositories: none begins with \"a%2fb\"; behind /v2/ stands what repositories begin with, as in https://harbor.example.com/v2/dockerhub-proxy"},
+		{"an endpoint below a tag", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b/v2/hub/alpine:3\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"https://a.b/v2/hub/alpine:3\" can't hold repositories: none begins with \"hub/alpine:3\"; behind /v2/ stands what repositories begin with, as in https://harbor.example.com/v2/dockerhub-proxy"},
+		{"one endpoint twice, once with the API's own path", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b\", \"https://a.b/v2/\"]}]\n", "c.yaml:1: upstreams[0].endpoints[1]: is upstreams[0].endpoints[0] again; remove it"},
 		{"one endpoint twice", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"https://a.b\", \"https://a.b/\"]}]\n", "c.yaml:1: upstreams[0].endpoints[1]: is upstreams[0].endpoints[0] again; remove it"},
 		{"entrepot as its own upstream", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"http://localhost:5000\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: is entrepot's own address; write the registry's address"},
 		{"a realm that is a URL", "c.yaml", "upstreams: [{name: a.b, trusted_realms: [\"https://auth.a.b/token\"]}]\n", "c.yaml:1: upstreams[0].trusted_realms[0]: \"https://auth.a.b/token\" is not a host in lower case; did you mean auth.a.b?"},
@@ -188,5 +207,18 @@ func TestLoadNamesAFileThatCannotBeRead(t *testing.T) {
 		if err == nil || err.Error() != "the configuration has a mistake:\n  "+want {
 			t.Errorf("%s: got %v, want %s", file, err, want)
 		}
+	}
+}
+
+func TestAnItemOfAVariableIsReportedAtTheVariable(t *testing.T) {
+	clean(t)
+	t.Setenv("ENTREPOT_ADMIN_HOSTS", "a.lan,B.lan")
+	t.Setenv("ENTREPOT_PINS", "docker.io/library/alpine:3, alpine")
+	_, _, err := Load(Options{Environment: true})
+	const want = `the configuration has 2 mistakes:
+  ENTREPOT_ADMIN_HOSTS: admin_hosts[1]: "B.lan" is not a host in lower case; did you mean b.lan?
+  ENTREPOT_PINS: pins[1]: "alpine" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }

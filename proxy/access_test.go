@@ -150,6 +150,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 	m.Flights(1)
 	m.Received("ghcr.io", 1000)
 	m.Bypassed("ghcr.io")
+	m.Damaged()
 	m.Upstream("ghcr.io", "manifest", "HEAD", 200)
 	m.Upstream("ghcr.io", "blob", "GET", 0)
 	admin := httptest.NewServer(Admin(m, nil, func() error { return nil }))
@@ -175,6 +176,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 		`entrepot_upstream_requests_total{kind="blob",method="GET",status="0",upstream="ghcr.io"} 1`,
 		`entrepot_cache_bypass_total{upstream="ghcr.io"} 1`,
 		`entrepot_cache_bypass_total{upstream="quay.io"} 0`,
+		`entrepot_cache_damaged_total 1`,
 		`entrepot_upstream_bytes_total{upstream="quay.io"} 0`,
 		`entrepot_cache_evicted_bytes_total 0`,
 		`# TYPE go_goroutines gauge`,
@@ -201,7 +203,7 @@ func TestAdminTellsHealthAndReadiness(t *testing.T) {
 	admin := Admin(m, nil, func() error { return stopping })
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		admin.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		admin.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+path, nil))
 		return w
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404, "/": 404} {

@@ -47,7 +47,7 @@ type (
 		Error string `json:"error,omitempty"`
 	}
 	// AdminError is the answer to what could not be done. Kind is what a
-	// program may branch on: not_kept, pinned, not_whole or failed.
+	// program may branch on: not_kept, pinned, not_whole, wrong_host or failed.
 	AdminError struct {
 		Message string `json:"error"`
 		Kind    string `json:"kind"`

@@ -89,6 +89,9 @@ func answerTo(err error, q route) answer {
 			code = codeBlobUnknown
 		}
 		return answer{http.StatusNotFound, code, fmt.Sprintf("%s: %v", from, err)}
+	case errors.Is(err, upstream.ErrUnsupported) && q.kind == kindTags:
+		// Not 404: that there is no list says nothing of the repository.
+		return answer{http.StatusMethodNotAllowed, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, upstream.ErrUnsupported):
 		return answer{http.StatusNotFound, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, context.Canceled):
@@ -128,8 +131,9 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}
-	if r.ContentLength != 0 {
-		// Nothing reads the body, so that nothing can follow it.
+	if w.unread && r.ProtoMajor == 1 {
+		// Nothing reads the body, so that nothing can follow it. Over HTTP/2 it
+		// is its stream's alone.
 		header.Set("Connection", "close")
 	}
 	body, encodeErr := json.Marshal(errorList{[]errorEntry{{Code: a.code, Message: a.message}}})

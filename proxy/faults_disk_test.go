@@ -256,9 +256,10 @@ func outcome(a answer, d pull.Digest) string {
 type damageRow struct {
 	name   string
 	damage func(t *testing.T, dir string, manifest, layer pull.Digest)
-	// scrub says that everything is hashed before the client comes.
-	scrub bool
-	want  []string
+	// scrub says that everything is hashed before the client comes, large that
+	// the layer has several pieces.
+	scrub, large bool
+	want         []string
 }
 
 func damageRows() []damageRow {
@@ -281,17 +282,14 @@ func damageRows() []damageRow {
 		must(t, err)
 		must(t, os.Truncate(path, info.Size()/2))
 	}
-	flip := func(t *testing.T, path string) {
-		file, err := os.OpenFile(path, os.O_RDWR, 0)
-		must(t, err)
-		defer file.Close()
-		b := make([]byte, 1)
-		_, err = file.ReadAt(b, 50)
-		must(t, err)
-		b[0] ^= 1
-		_, err = file.WriteAt(b, 50)
-		must(t, err)
+	flipAt := func(off int64) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) { must(t, flipBit(path, off)) }
 	}
+	flip := flipAt(50)
+	both := func(one, two func(t *testing.T, path string)) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) { one(t, path); two(t, path) }
+	}
+	removeSums := func(t *testing.T, path string) { must(t, os.Remove(path+".sums")) }
 	remove := func(t *testing.T, path string) { must(t, os.Remove(path)) }
 	records := func(names ...string) func(*testing.T, string, pull.Digest, pull.Digest) {
 		return func(t *testing.T, dir string, _, _ pull.Digest) {
@@ -300,11 +298,18 @@ func damageRows() []damageRow {
 			}
 		}
 	}
-	const refetched = "502 UNAVAILABLE of the blob"
+	const refetched, cut = "502 UNAVAILABLE of the blob", broken + " of the blob"
 	return []damageRow{
 		{name: "a blob of the wrong size", damage: change("layer", shorten), want: []string{"all of it", "that one", "yes", refetched}},
 		{name: "a blob with a wrong bit, after a scrub", scrub: true, damage: change("layer", flip), want: []string{"all of it", "that one", "yes", refetched}},
-		{name: "a blob with a wrong bit, before any scrub", damage: change("layer", flip), want: []string{"200, wrong bytes of the blob", "none", "no", "200, wrong bytes of the blob"}},
+		{name: "a blob with a wrong bit, before any scrub", damage: change("layer", flip), want: []string{"all of it", "that one", "yes", refetched}},
+		{name: "a large blob with a wrong bit at its start", large: true, damage: change("layer", flip), want: []string{"all of it", "that one", "yes", refetched}},
+		{name: "a large blob with a wrong bit in its middle", large: true, damage: change("layer", flipAt(largeLayer/2)), want: []string{"all of it", "a part of that one", "yes", cut}},
+		{name: "a large blob with a wrong bit at its end", large: true, damage: change("layer", flipAt(largeLayer-1)), want: []string{"all of it", "a part of that one", "yes", cut}},
+		{name: "a large blob with two wrong bits", large: true, damage: change("layer", both(flipAt(largeLayer-1), flipAt(largeLayer/2))), want: []string{"all of it", "a part of that one", "yes", cut}},
+		{name: "a large blob without checksums", large: true, damage: change("layer", removeSums), want: []string{"all of it", "none", "yes", "all of it"}},
+		{name: "a large blob without checksums, with a wrong bit", large: true, damage: change("layer", both(removeSums, flipAt(largeLayer/2))), want: []string{"all of it", "that one", "yes", refetched}},
+		{name: "a large blob whose checksums are damaged", large: true, damage: change("layer", func(t *testing.T, path string) { must(t, flipBit(path+".sums", 30)) }), want: []string{"all of it", "none", "yes", "all of it"}},
 		{name: "a blob that is gone", damage: change("layer", remove), want: []string{"all of it", "that one", "yes", refetched}},
 		{name: "a manifest of the wrong size", damage: change("manifest", shorten), want: []string{"all of it", "none", "yes", "502 UNAVAILABLE of the manifest"}},
 		{name: "a manifest with a wrong bit", damage: change("manifest", flip), want: []string{"all of it", "none", "yes", "502 UNAVAILABLE of the manifest"}},
@@ -327,6 +332,25 @@ func damageRows() []damageRow {
 	}
 }
 
+// largeLayer is the size of a layer of several pieces, the last one short.
+const largeLayer = 1<<20 + 100_000
+
+// flipBit turns a bit over in a file.
+func flipBit(path string, off int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	b := make([]byte, 1)
+	if _, err := file.ReadAt(b, off); err != nil {
+		return err
+	}
+	b[0] ^= 1
+	_, err = file.WriteAt(b, off)
+	return err
+}
+
 func runDamage(t *testing.T, row damageRow) []string {
 	with, fetched, whole := runDamaged(t, row, true)
 	without, _, _ := runDamaged(t, row, false)
@@ -336,7 +360,11 @@ func runDamage(t *testing.T, row damageRow) []string {
 func runDamaged(t *testing.T, row damageRow, upstream bool) (sees, fetched string, whole bool) {
 	t.Helper()
 	fake := upstreamtest.New(t)
-	manifest, m := fake.AddImage("app", "1", upstreamtest.Bytes(1, 200<<10))
+	size := 200 << 10
+	if row.large {
+		size = largeLayer
+	}
+	manifest, m := fake.AddImage("app", "1", upstreamtest.Bytes(1, size))
 	s := setup{dir: t.TempDir()}
 	w := watch(&s)
 	first := newMirror(t, fake, s)
@@ -361,11 +389,13 @@ func runDamaged(t *testing.T, row damageRow, upstream bool) (sees, fetched strin
 	}
 	sees = pullAll(mir, manifest, m)
 	mir.stop()
-	switch again := fake.BlobBytes() - before; again {
-	case 0:
+	switch again := fake.BlobBytes() - before; {
+	case again == 0:
 		fetched = "none"
-	case m.Layers[0].Size:
+	case again == m.Layers[0].Size:
 		fetched = "that one"
+	case again < m.Layers[0].Size:
+		fetched = "a part of that one"
 	default:
 		fetched = fmt.Sprintf("%d bytes", again)
 	}

@@ -116,7 +116,7 @@ func hostileRows() []hostileRow {
 	bomb := newBomb()
 	const limit = 8 << 20
 	return []hostileRow{
-		{name: "junk without an end", target: "blob", harm: always(blobs, junk), sees: broken, most: 1 << 20},
+		{name: "junk without an end", target: "blob", harm: always(blobs, junk), sees: broken, most: 65 << 20},
 		{name: "the right bytes, and then more without an end", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
 			return endless(octets, c.bytes, "more")
 		}), sees: sound, most: 1 << 20},
@@ -222,7 +222,7 @@ func hostileFaults(t *testing.T) string {
 		}
 	})
 	return "## An upstream that means harm\n\nNobody has pulled the content before, but that of a blob its manifest has told the size. Of a manifest no more than " +
-		"8 MiB are taken, of a blob no more than its manifest says and what is in the pipe, of headers 64 KiB; nothing is inflated.\n\n" +
+		"8 MiB are taken, of a blob no more than the upstream says that it has, or 64 MiB where only a manifest does, of headers 64 KiB; of what is inflated as much as of what is not.\n\n" +
 		lines.table("the upstream sends", "for a", "the client sees", "kept", "the next pull works")
 }
 

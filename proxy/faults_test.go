@@ -58,7 +58,8 @@ func faultRows() []faultRow {
 		{name: "the body is longer than its manifest says", blob: upstreamtest.Longer(10), blobSees: "502 UNAVAILABLE", only: "blob"},
 		{name: "the body is shorter than its manifest says", blob: upstreamtest.Shorter(10), blobSees: "502 UNAVAILABLE", only: "blob"},
 		{name: "the length is not told", blob: upstreamtest.NoLength(), blobSees: sound, manifestSees: sound, kept: true},
-		{name: "the digest header is wrong", blob: upstreamtest.WrongDigest(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "the digest header is wrong", blob: upstreamtest.WrongDigest(), blobSees: sound, kept: true, only: "blob"},
+		{name: "the digest header is wrong", blob: upstreamtest.WrongDigest(), manifestSees: "502 UNAVAILABLE", only: "manifest"},
 		{name: "401, whatever is shown", blob: upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "403", blob: upstreamtest.Status(http.StatusForbidden, "DENIED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "404", blob: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), blobSees: "404 BLOB_UNKNOWN", manifestSees: "404 MANIFEST_UNKNOWN"},
@@ -101,6 +102,8 @@ func TestFaultTable(t *testing.T) {
 		text func(t *testing.T) string
 	}{
 		{"content", contentFaults},
+		{"real", realFaults},
+		{"tags", tagFaults},
 		{"referrers", referrersFaults},
 		{"disk", diskFaults},
 		{"hostile", hostileFaults},

@@ -33,6 +33,7 @@ type Metrics struct {
 	upstreams metric.Int64Counter
 	bypassed  metric.Int64Counter
 	evicted   metric.Int64Counter
+	damaged   metric.Int64Counter
 	kept      metric.Int64Gauge
 	// sets are the labels that have been seen, by their values: to put them
 	// together costs more than to count.
@@ -65,6 +66,7 @@ func NewMetrics() (*Metrics, error) {
 		{&m.received, "entrepot.upstream", "Bytes of bodies received from upstreams.", "By"},
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
 		{&m.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
+		{&m.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
 		{&m.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
@@ -97,6 +99,7 @@ func (m *Metrics) Handler() http.Handler {
 // that the first time it does is a change.
 func (m *Metrics) Expect(upstreams ...string) {
 	m.Evicted(0)
+	m.damaged.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
 		m.bypassed.Add(context.Background(), 0, m.set(labels{upstream: upstream}))
 		m.Received(upstream, 0)
@@ -128,6 +131,9 @@ func (m *Metrics) Received(upstream string, bytes int64) {
 
 // Evicted notes bytes that made room.
 func (m *Metrics) Evicted(bytes int64) { m.evicted.Add(context.Background(), bytes) }
+
+// Damaged notes that kept content was found damaged and set aside.
+func (m *Metrics) Damaged() { m.damaged.Add(context.Background(), 1) }
 
 // Kept notes how many bytes are kept now.
 func (m *Metrics) Kept(bytes int64) { m.kept.Record(context.Background(), bytes) }

@@ -82,7 +82,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if !s.once {
 		registry = upstream.Retry(registry)
 	}
-	store, err := disk.Open(s.dir, disk.Options{Journal: pull.Precious()})
+	store, err := disk.Open(s.dir, disk.Options{Journal: pull.Precious(), VerifyEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

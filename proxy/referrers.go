@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -26,7 +27,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	list := answer.Manifests
 	header := w.Header()
 	if len(types) > 0 {
-		list = referrers.Filter(list, types)
+		list = referrers.Filter(list, meant(types, list))
 		header["Oci-Filters-Applied"] = []string{"artifactType"}
 	}
 	if after != "" {
@@ -59,4 +60,24 @@ func cursor(query url.Values) (after referrers.Digest, types []string, err error
 	}
 	types = slices.DeleteFunc(query["artifactType"], func(t string) bool { return t == "" })
 	return after, types, nil
+}
+
+// meant are the asked types with those of the list that they may mean. A plus
+// that stands in a query as it is, as curl and scripts send it, reads as a
+// space there (WHATWG URL, "urlencoded parsing"), and no media type has a space
+// but behind the semicolon of a parameter.
+func meant(types []string, list []referrers.Descriptor) []string {
+	all := slices.Clone(types)
+	for _, t := range types {
+		if !strings.Contains(t, " ") {
+			continue
+		}
+		t = strings.ReplaceAll(t, " ", "+")
+		for _, d := range list {
+			if strings.ReplaceAll(d.ArtifactType, " ", "+") == t && !slices.Contains(all, d.ArtifactType) {
+				all = append(all, d.ArtifactType)
+			}
+		}
+	}
+	return all
 }

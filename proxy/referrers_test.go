@@ -135,3 +135,88 @@ func TestCursorThatIsNoDigestIs400(t *testing.T) {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 }
+
+func TestAPlusInAFilterIsAPlusHoweverItIsSent(t *testing.T) {
+	var list []ocispec.Descriptor
+	for _, artifactType := range []string{"application/spdx+json", "application/vnd.cyclonedx+json", "application/x+a; part=b c", "text/plain"} {
+		list = append(list, ocispec.Descriptor{
+			MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(artifactType), Size: 100, ArtifactType: artifactType,
+		})
+	}
+	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	f := newFace(t, script{referrers: func(pull.Repository, digest.Digest) (pull.Referrers, error) {
+		return pull.Referrers{Manifests: slices.Clone(list), Outcome: pull.Hit}, nil
+	}})
+	for _, c := range []struct{ name, query, types string }{
+		{"as it stands", "artifactType=application/spdx+json", "application/spdx+json"},
+		{"escaped", "artifactType=application%2Fspdx%2Bjson", "application/spdx+json"},
+		{"escaped in small letters", "artifactType=application/spdx%2bjson", "application/spdx+json"},
+		{"made a space by somebody between", "artifactType=application/spdx%20json", "application/spdx+json"},
+		{"twice, once of each", "artifactType=application/spdx+json&artifactType=application/vnd.cyclonedx%2Bjson", "application/spdx+json application/vnd.cyclonedx+json"},
+		{"beside a type without", "artifactType=text/plain&artifactType=application/spdx+json", "application/spdx+json text/plain"},
+		{"with a parameter, as a form sends it", "artifactType=application%2Fx%2Ba%3B+part%3Db+c", "application/x+a; part=b c"},
+		{"with a parameter, as it stands", "artifactType=application/x+a%3B%20part=b%20c", "application/x+a; part=b c"},
+		{"of no referrer", "artifactType=application/other+json", ""},
+		{"of a part of a type", "artifactType=application/spdx+", ""},
+		{"in another parameter", "predicateType=application/spdx+json&artifactType=text/plain", "text/plain"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := f.do(http.MethodGet, referrersPath+"?"+c.query)
+			types, _ := readIndex(t, got.body)
+			if got.status != http.StatusOK || strings.Join(types, " ") != c.types {
+				t.Errorf("%d with %q, want %q", got.status, types, c.types)
+			}
+			got.wantHeader(t, "OCI-Filters-Applied", "artifactType")
+		})
+	}
+}
+
+// FuzzFilter asks for a type in every way to write it in a query, beside types
+// that somebody may have put there to hide it.
+func FuzzFilter(f *testing.F) {
+	for _, t := range []string{"application/spdx+json", "a+b; c=d e", "+", " ", "a%2Bb", "a&b=c;d", "ä+ö"} {
+		f.Add(t)
+	}
+	f.Fuzz(func(t *testing.T, wanted string) {
+		if wanted == "" {
+			t.Skip()
+		}
+		list := []ocispec.Descriptor{{ArtifactType: strings.ReplaceAll(wanted, "+", " ")}, {ArtifactType: wanted}, {ArtifactType: wanted + "x"}}
+		for _, written := range []string{
+			url.QueryEscape(wanted),
+			strings.ReplaceAll(url.QueryEscape(wanted), "%2B", "+"),
+			strings.ReplaceAll(url.QueryEscape(wanted), "+", "%20"),
+		} {
+			query, err := url.ParseQuery("artifactType=" + written)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, types, err := cursor(query)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := meant(types, list); !slices.Contains(got, wanted) || slices.Contains(got, wanted+"x") {
+				t.Errorf("%s finds %q", written, got)
+			}
+		}
+	})
+}
+
+func TestAFilterWithAPlusComesBackInTheNextPagesLink(t *testing.T) {
+	const n = 90
+	f := newFace(t, attached(n, 100<<10, func(r *pull.Referrers) {
+		for i := range r.Manifests {
+			r.Manifests[i].ArtifactType += "+json"
+		}
+	}))
+	found, pages := 0, 0
+	for target := referrersPath + "?artifactType=a+json&artifactType=b%2Bjson"; target != ""; pages++ {
+		got := f.do(http.MethodGet, target)
+		types, _ := readIndex(t, got.body)
+		found += len(types)
+		target, _ = strings.CutSuffix(strings.TrimPrefix(got.header.Get("Link"), "<"), `>; rel="next"`)
+	}
+	if pages < 2 || found != n*2/3 {
+		t.Errorf("%d referrers in %d pages", found, pages)
+	}
+}

@@ -29,6 +29,7 @@ type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	buffers *sync.Pool // of *[]byte
+	unread  bool       // something of the request's body is left
 	pending int        // a status that goes out with the first byte
 	held    []byte     // what goes out before the next byte, if there is one
 	prompt  bool       // more may come late: what is written goes out at once

@@ -36,17 +36,14 @@ type route struct {
 	query     url.Values // without ns
 }
 
-// parse reads a request (distribution-spec, "Endpoints"). Of a request that it
-// refuses, the route has what was understood.
+// parse reads a request without its body (distribution-spec, "Endpoints"). Of a
+// request that it refuses, the route has what was understood.
 func (r *routes) parse(req *http.Request) (q route, err error) {
 	if req.URL.IsAbs() || req.URL.Host != "" {
 		return q, errNoForwarding
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		return q, errReadOnly
-	}
-	if req.ContentLength != 0 {
-		return q, errBody
 	}
 	path := req.URL.EscapedPath()
 	if strings.Contains(path, "%") {

@@ -87,10 +87,11 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w := newResponse(rw, s.buffers)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
-	if r.ContentLength != 0 {
-		_ = w.control.SetReadDeadline(began.Add(readBody)) // httptest's recorder has none
-	}
+	w.unread = w.hasBody(r, began)
 	q, err := s.routes.parse(r)
+	if err == nil && w.unread {
+		err = errBody
+	}
 	if err == nil {
 		if q.ns != "" {
 			w.Header()[namespaceHeader] = []string{q.ns} // W12

@@ -210,11 +210,13 @@ func TestNoReferrersAPI(t *testing.T) {
 		"404 of a route that is not there": {fault: plain(404, "404 page not found"), is: upstream.ErrUnsupported, forGood: true},
 		"404 of a manifest":                {fault: upstreamtest.Status(404, "MANIFEST_UNKNOWN"), is: upstream.ErrUnsupported},
 		"404 of a repository":              {fault: upstreamtest.Status(404, "NAME_UNKNOWN"), is: upstream.ErrUnsupported},
-		"400, as Quay says":                {fault: plain(400, ""), is: upstream.ErrUnsupported},
+		"400, as Quay says":                {fault: upstreamtest.Status(400, "MANIFEST_INVALID"), is: upstream.ErrUnsupported},
+		"400 of anybody":                   {fault: plain(400, ""), is: upstream.ErrBadAnswer},
 		"405":                              {fault: plain(405, ""), is: upstream.ErrUnsupported, forGood: true},
 		"406":                              {fault: plain(406, ""), is: upstream.ErrUnsupported, forGood: true},
 		"a redirect, as GHCR sends":        {fault: upstreamtest.Redirect("https://web.test/"), is: upstream.ErrUnsupported, forGood: true},
-		"a web page":                       {fault: upstreamtest.HTML(), is: upstream.ErrUnsupported, forGood: true},
+		"a web page":                       {fault: upstreamtest.HTML(), is: upstream.ErrBadAnswer},
+		"404 with a web page":              {fault: plain(404, "<html>not found</html>"), is: upstream.ErrBadAnswer},
 		"401":                              {fault: upstreamtest.Status(401, "UNAUTHORIZED"), is: upstream.ErrDenied},
 		"403":                              {fault: upstreamtest.Status(403, "DENIED"), is: upstream.ErrDenied},
 		"500":                              {fault: plain(500, ""), is: upstream.ErrUnavailable},
@@ -255,7 +257,7 @@ func TestWhatIsAskedAndHeard(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Body.Close()
-	if got := seen.Get("Accept-Encoding"); got != "" {
+	if got := seen.Get("Accept-Encoding"); got != "identity" {
 		t.Errorf("W2: the upstream was told that it may compress: %q", got)
 	}
 	for _, want := range []string{"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.v1+prettyjws", "*/*"} {

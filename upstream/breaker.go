@@ -11,104 +11,186 @@ import (
 )
 
 const (
-	// breaksAfter is how many failures in a row open a breaker.
+	// breaksAfter is how many signs of illness in a row open a breaker.
 	breaksAfter = 5
 	// firstRest and longestRest bound how long it stays open.
 	firstRest   = time.Second
 	longestRest = 30 * time.Second
+	// limitProbe is how often a limit is asked after that is to last longer.
+	limitProbe = time.Minute
 )
 
-// Breaker answers for an upstream that keeps failing, or that has said when to
-// come back: no request goes out before. When the time is up, one request
-// tries; the others still get the breaker's answer.
+// question is a kind of question, as far as registries limit or refuse them
+// apart: Docker Hub counts GETs of manifests alone (W42).
+type question int
+
+const (
+	headOfManifest question = iota
+	getOfManifest
+	ofBlob
+	ofReferrers
+	ofTags
+	questions
+)
+
+// Breaker answers for an endpoint that is unwell, and for a kind of question
+// that it limits: no request goes out before it is time, then one tries, and
+// the others still get the breaker's answer.
+//
+// Unwell is a host that can't be reached, that answers 502, 503 or 504, or 500
+// for one repository after another. What an endpoint says of one repository or
+// of one request, slowness, and what storage or a token server does, says
+// nothing of the host.
 func Breaker(next Registry) Registry { return &breaker{next: next} }
 
 type breaker struct {
 	next Registry
 
-	mu       sync.Mutex
-	failures int // in a row
-	last     error
-	until    time.Time // no request before
-	limited  bool      // by the upstream's own word
-	rest     time.Duration
-	probing  bool
+	mu      sync.Mutex
+	signs   int             // of illness, in a row
+	failing map[string]bool // the repositories among them that answered 500
+	last    error
+	ill     gate
+	rest    time.Duration
+	limits  [questions]gate
 }
 
-// enter says whether a request may go out; probe, that it is the one that tries.
-func (b *breaker) enter() (probe bool, err error) {
+// gate is closed until a time. Then, or at a probe before, one may pass.
+type gate struct {
+	until, probe time.Time
+	probing      bool
+}
+
+// enter says whether a request may pass, and whether it is the one that tries.
+func (g *gate) enter() (left time.Duration, pass, probe bool) {
+	if g.until.IsZero() {
+		return 0, true, false
+	}
+	left = time.Until(g.until)
+	if g.probing || left > 0 && time.Until(g.probe) > 0 {
+		return max(left, time.Second), false, false
+	}
+	g.probing = true
+	return left, true, true
+}
+
+// pass is a request under way, with the gates that it is the probe of.
+type pass struct{ ill, limit bool }
+
+func (b *breaker) enter(q question) (pass, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.until.IsZero() {
-		return false, nil
+	left, open, limit := b.limits[q].enter()
+	if !open {
+		return pass{}, &RateLimitedError{RetryAfter: left}
 	}
-	left := time.Until(b.until)
-	if left <= 0 && !b.probing {
-		b.probing = true
-		return true, nil
+	_, open, ill := b.ill.enter()
+	if !open {
+		b.limits[q].probing = b.limits[q].probing && !limit
+		return pass{}, fmt.Errorf("%w: its last %d answers failed: %w", ErrUnavailable, b.signs, b.last)
 	}
-	if b.limited {
-		return false, &RateLimitedError{RetryAfter: max(left, time.Second)}
-	}
-	return false, fmt.Errorf("%w: its last %d answers failed: %w", ErrUnavailable, b.failures, b.last)
+	return pass{ill, limit}, nil
 }
 
 // leave notes how a request ended.
-func (b *breaker) leave(ctx context.Context, probe bool, err error) {
+func (b *breaker) leave(ctx context.Context, q question, p pass, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if probe {
-		b.probing = false
+	if p.ill {
+		b.ill.probing = false
+	}
+	if p.limit {
+		b.limits[q].probing = false
 	}
 	var limited *RateLimitedError
+	var sick *unwellError
+	var failing *failingError
 	switch {
-	case errors.As(err, &limited):
-		b.limited, b.until = true, time.Now().Add(limited.RetryAfter)
-	case errors.Is(err, ErrUnavailable):
-		b.failures++
-		b.last = err
-		if b.failures >= breaksAfter {
-			b.rest = min(max(2*b.rest, firstRest), longestRest)
-			b.limited, b.until = false, time.Now().Add(b.rest/2+rand.N(b.rest))
-		}
 	case err != nil && ctx.Err() != nil:
 		// The caller left: that says nothing about the upstream.
+	case errors.As(err, &limited):
+		if !limited.elsewhere {
+			now := time.Now()
+			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbe)}
+		}
+		b.well()
+	case errors.Is(err, ErrElsewhere), errors.Is(err, ErrBadAnswer):
+		b.well()
+	case errors.As(err, &sick):
+		b.sign(err)
+	case errors.As(err, &failing):
+		if !b.failing[failing.repo] {
+			b.sign(err)
+			if b.failing == nil {
+				b.failing = make(map[string]bool)
+			}
+			b.failing[failing.repo] = true
+		}
+	case errors.Is(err, ErrUnavailable):
+		if p.ill {
+			b.close(err) // it is not known to be well
+		}
+		if p.limit {
+			b.limits[q].probe = time.Now().Add(limitProbe)
+		}
 	default:
-		b.failures, b.rest, b.limited, b.until, b.last = 0, 0, false, time.Time{}, nil
+		b.limits[q] = gate{}
+		b.well()
 	}
 }
 
-func guarded[T any](ctx context.Context, b *breaker, fn func() (T, error)) (T, error) {
-	probe, err := b.enter()
+// sign notes a sign of illness. b.mu is held.
+func (b *breaker) sign(err error) {
+	b.signs++
+	if b.last = err; b.signs >= breaksAfter {
+		b.close(err)
+	}
+}
+
+// close lets nobody pass for a while. b.mu is held.
+func (b *breaker) close(err error) {
+	b.last = err
+	b.rest = min(max(2*b.rest, firstRest), longestRest)
+	at := time.Now().Add(b.rest/2 + rand.N(b.rest))
+	b.ill = gate{until: at, probe: at}
+}
+
+// well forgets all signs: the host has answered. b.mu is held.
+func (b *breaker) well() {
+	b.signs, b.failing, b.rest, b.ill, b.last = 0, nil, 0, gate{}, nil
+}
+
+func guarded[T any](ctx context.Context, b *breaker, q question, fn func() (T, error)) (T, error) {
+	p, err := b.enter(q)
 	if err != nil {
 		var none T
 		return none, err
 	}
 	answer, err := fn()
-	b.leave(ctx, probe, err)
+	b.leave(ctx, q, p, err)
 	return answer, err
 }
 
 func (b *breaker) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return guarded(ctx, b, func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
+	return guarded(ctx, b, headOfManifest, func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
 }
 
 func (b *breaker) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return guarded(ctx, b, func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
+	return guarded(ctx, b, getOfManifest, func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
 }
 
 func (b *breaker) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	return guarded(ctx, b, func() (Descriptor, error) { return b.next.ResolveBlob(ctx, repo, d) })
+	return guarded(ctx, b, ofBlob, func() (Descriptor, error) { return b.next.ResolveBlob(ctx, repo, d) })
 }
 
 func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return guarded(ctx, b, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
+	return guarded(ctx, b, ofBlob, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
 }
 
 func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return guarded(ctx, b, func() ([]Descriptor, error) { return b.next.Referrers(ctx, repo, subject) })
+	return guarded(ctx, b, ofReferrers, func() ([]Descriptor, error) { return b.next.Referrers(ctx, repo, subject) })
 }
 
 func (b *breaker) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	return guarded(ctx, b, func() (TagList, error) { return b.next.Tags(ctx, repo, page) })
+	return guarded(ctx, b, ofTags, func() (TagList, error) { return b.next.Tags(ctx, repo, page) })
 }

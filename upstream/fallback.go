@@ -7,8 +7,9 @@ import (
 )
 
 // Fallback asks several endpoints of one registry in order until one answers.
-// What one does not have the next may: "not found" is only the answer where no
-// endpoint behind was unable to tell.
+// What one does not have the next may. Where none answers, one that refused
+// outweighs one that could not tell, and that one that knows of nothing: "not
+// found" is the answer only where every endpoint says so.
 func Fallback(endpoints ...Registry) Registry {
 	if len(endpoints) == 1 {
 		return endpoints[0]
@@ -19,24 +20,31 @@ func Fallback(endpoints ...Registry) Registry {
 type fallback []Registry
 
 func inOrder[T any](ctx context.Context, all fallback, fn func(Registry) (T, error)) (answer T, err error) {
-	var unknown error
+	var worst error
 	for _, r := range all {
 		answer, err = fn(r)
 		if err == nil || ctx.Err() != nil {
 			return answer, err
 		}
-		var limited *RateLimitedError
-		if errors.Is(err, ErrUnavailable) || errors.As(err, &limited) {
-			unknown = err
-			continue
+		if weight(err) >= weight(worst) {
+			worst = err
 		}
-		// A definite answer: it outweighs what an endpoint before could not tell.
-		unknown = nil
 	}
-	if unknown != nil {
-		return answer, unknown
+	return answer, worst
+}
+
+// weight orders what endpoints say instead of an answer.
+func weight(err error) int {
+	var limited *RateLimitedError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, ErrDenied):
+		return 3
+	case errors.Is(err, ErrUnavailable), errors.As(err, &limited):
+		return 2
 	}
-	return answer, err
+	return 1
 }
 
 func (f fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {

@@ -146,9 +146,10 @@ func TestRetry(t *testing.T) {
 		"silence counts as no answer":                           {ErrTimeout, 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
 		"what is no registry's answer is not asked for again":   {ErrBadAnswer, 1},
-		"a no is a no":                      {ErrNotFound, 1},
-		"a refusal is a refusal":            {ErrDenied, 1},
-		"who limits the rate is left alone": {&RateLimitedError{RetryAfter: time.Second}, 1},
+		"what it leads to is asked for anew":                    {ErrElsewhere, 3},
+		"a no is a no":                                          {ErrNotFound, 1},
+		"a refusal is a refusal":                                {ErrDenied, 1},
+		"who limits the rate is left alone":                     {&RateLimitedError{RetryAfter: time.Second}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -267,7 +268,7 @@ func TestBreaker(t *testing.T) {
 		failing := true
 		inner := &told{answer: func(context.Context, int) error {
 			if failing {
-				return ErrUnavailable
+				return unwell(ErrUnavailable)
 			}
 			return nil
 		}}
@@ -296,25 +297,130 @@ func TestBreaker(t *testing.T) {
 
 func TestABreakerAnswersForARateLimitUntilItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(_ context.Context, n int) error {
-			if n == 1 {
-				return &RateLimitedError{RetryAfter: 90 * time.Second}
+		limits := true
+		inner := &told{answer: func(context.Context, int) error {
+			if limits {
+				return &RateLimitedError{RetryAfter: 50 * time.Second}
 			}
 			return nil
 		}}
 		r := Breaker(inner)
 		_, _ = r.Resolve(t.Context(), "repo", "ref")
+		limits = false
 		time.Sleep(30 * time.Second)
-		_, err := r.Manifest(t.Context(), "repo", "ref")
+		_, err := r.Resolve(t.Context(), "other", "ref")
 		var limited *RateLimitedError
-		if !errors.As(err, &limited) || limited.RetryAfter != time.Minute || inner.count() != 1 {
+		if !errors.As(err, &limited) || limited.RetryAfter != 20*time.Second || inner.count() != 1 {
 			t.Errorf("%v, asked %d times", err, inner.count())
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(20 * time.Second)
 		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
 			t.Errorf("after its time: %v", err)
 		}
 	})
+}
+
+// A limit that is to last for an hour may be over in five seconds: one request
+// a minute looks.
+func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := true
+		inner := &told{answer: func(context.Context, int) error {
+			if limits {
+				return &RateLimitedError{RetryAfter: time.Hour}
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		ask := func() error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err }
+		for range 10 * 60 {
+			if ask() == nil {
+				t.Fatal("it is said to be over")
+			}
+			time.Sleep(time.Second)
+		}
+		if got := inner.count(); got != 10 {
+			t.Errorf("asked %d times in ten minutes, want 10", got)
+		}
+		limits = false
+		time.Sleep(limitProbe)
+		if err := ask(); err != nil {
+			t.Errorf("when it is over: %v", err)
+		}
+		if err := ask(); err != nil {
+			t.Errorf("and then: %v", err)
+		}
+	})
+}
+
+// What is limited is what was refused: Docker Hub counts GETs of manifests.
+func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := digest.FromString("x")
+		kinds := map[string]func(Registry) error{
+			"HEAD of a manifest": func(r Registry) error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err },
+			"GET of a manifest":  func(r Registry) error { _, err := r.Manifest(t.Context(), "repo", "ref"); return err },
+			"blob":               func(r Registry) error { _, err := r.Blob(t.Context(), "repo", d, 0, -1); return err },
+			"referrers":          func(r Registry) error { _, err := r.Referrers(t.Context(), "repo", d); return err },
+			"tags":               func(r Registry) error { _, err := r.Tags(t.Context(), "repo", nil); return err },
+		}
+		for limited := range kinds {
+			inner := &told{answer: func(_ context.Context, n int) error {
+				if n == 1 {
+					return &RateLimitedError{RetryAfter: time.Minute}
+				}
+				return nil
+			}}
+			r := Breaker(inner)
+			_ = kinds[limited](r)
+			for kind, ask := range kinds {
+				if err := ask(r); (err != nil) != (kind == limited) {
+					t.Errorf("with %s limited, %s: %v", limited, kind, err)
+				}
+			}
+		}
+		// A token server's limit is remembered where it was met.
+		inner := &told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute, elsewhere: true} }}
+		r := Breaker(inner)
+		for range 3 {
+			_, _ = r.Resolve(t.Context(), "repo", "ref")
+		}
+		if inner.count() != 3 {
+			t.Errorf("asked %d times, want 3", inner.count())
+		}
+	})
+}
+
+// Only what says that the host is unwell opens a breaker.
+func TestWhatOpensABreaker(t *testing.T) {
+	for name, c := range map[string]struct {
+		err   func(n int) error
+		opens bool
+	}{
+		"an unwell host":                    {func(int) error { return unwell(ErrRefused) }, true},
+		"500 of one repository":             {func(int) error { return &failingError{"repo", ErrUnavailable} }, false},
+		"500 of many repositories":          {func(n int) error { return &failingError{fmt.Sprint("repo", n), ErrUnavailable} }, true},
+		"slowness":                          {func(int) error { return ErrTimeout }, false},
+		"a broken line":                     {func(int) error { return ErrUnavailable }, false},
+		"pages and odd statuses":            {func(int) error { return ErrBadAnswer }, false},
+		"storage":                           {func(int) error { return ErrElsewhere }, false},
+		"a refusal":                         {func(int) error { return ErrDenied }, false},
+		"an absence":                        {func(int) error { return ErrNotFound }, false},
+		"an unwell host that answers again": {func(n int) error { return []error{unwell(ErrRefused), ErrNotFound}[n%2] }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inner := &told{answer: func(_ context.Context, n int) error { return c.err(n) }}
+				r := Breaker(inner)
+				for range 4 * breaksAfter {
+					_, _ = r.Resolve(t.Context(), "repo", "ref")
+				}
+				if opened := inner.count() < 4*breaksAfter; opened != c.opens {
+					t.Errorf("asked %d times of %d", inner.count(), 4*breaksAfter)
+				}
+			})
+		})
+	}
 }
 
 func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
@@ -322,7 +428,7 @@ func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
 		inner := &told{answer: func(ctx context.Context, n int) error {
 			switch {
 			case n <= breaksAfter:
-				return ErrUnavailable
+				return unwell(ErrUnavailable)
 			case n == breaksAfter+1:
 				<-ctx.Done()
 				return ctx.Err()
@@ -358,7 +464,8 @@ func TestFallback(t *testing.T) {
 		"the first that answers has the word":         {nil, ErrNotFound, nil},
 		"what the first does not have the second may": {ErrNotFound, nil, nil},
 		"an unavailable first is passed over":         {ErrUnavailable, nil, nil},
-		"the last one's no counts":                    {ErrUnavailable, ErrNotFound, ErrNotFound},
+		"the last one's no is not the first one's":    {ErrUnavailable, ErrNotFound, ErrUnavailable},
+		"a no of all is a no":                         {ErrNotFound, ErrNameUnknown, ErrNotFound},
 		"a no before one that can't tell is no no":    {ErrNotFound, ErrUnavailable, ErrUnavailable},
 		"a denial of the last one is a denial":        {ErrUnavailable, ErrDenied, ErrDenied},
 		"nobody can tell":                             {ErrRefused, ErrTimeout, ErrTimeout},

@@ -5,21 +5,18 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
 )
 
 // Waits bound how long a Remote waits, so that a "no" is fast (W33). Zero
@@ -39,13 +36,6 @@ func (w Waits) withDefaults() Waits {
 	return w
 }
 
-// maxList bounds the bytes of one list (tags, referrers) with all its pages,
-// maxPages how many pages that may be.
-const (
-	maxList  = 64 << 20
-	maxPages = 1000
-)
-
 // RemoteOptions say how to reach a registry.
 type RemoteOptions struct {
 	// Name is what the upstream is called, for messages and, where
@@ -53,7 +43,8 @@ type RemoteOptions struct {
 	// between which registry is meant.
 	Name          string
 	SendNamespace bool
-	// Endpoint is the base URL of the registry, http or https, without /v2.
+	// Endpoint is the URL of the registry, http or https. What follows /v2/ in
+	// it is where its repositories lie.
 	Endpoint string
 	// Credentials returns user name and password at the time of use; nil
 	// means anonymous.
@@ -71,6 +62,11 @@ type RemoteOptions struct {
 	Waits                 Waits
 	// Observe is told of every request when its headers are in; nil is fine.
 	Observe func(Observation)
+	// HasReferrers says that this endpoint was seen to have the Referrers API
+	// before; SawReferrers is called when it is seen for the first time. nil is
+	// fine.
+	HasReferrers bool
+	SawReferrers func()
 }
 
 // Credentials are what a registry or its token server is shown.
@@ -82,7 +78,7 @@ type Credentials struct {
 
 // Observation is one request to an upstream.
 type Observation struct {
-	Kind      string // manifest, blob, tags, referrers, token
+	Kind      string // manifest, blob, tags, referrers, token, ping
 	Method    string
 	Status    int // 0 where no answer came
 	Duration  time.Duration
@@ -93,22 +89,38 @@ type Observation struct {
 
 // Remote is a Registry over HTTP.
 type Remote struct {
-	opts   RemoteOptions
-	base   *url.URL
-	guard  *guard
-	client *http.Transport
-	auth   *authority
+	opts     RemoteOptions
+	endpoint endpoint
+	guard    *guard
+	client   *http.Transport
+
+	home   *host
+	mu     sync.Mutex
+	hosts  *lru.Cache[string, *host] // that it leads to
+	tokens *lru.Cache[string, token]
+	dances singleflight.Group
+
+	manifests, blobs heads
+	hasReferrers     atomic.Bool
+	vouched          *lru.Cache[string, time.Time] // by repository, when
+	mostTags         atomic.Int64                  // what it takes as n; 0 while it took all
 }
 
 // NewRemote returns a Remote. It dials nobody yet.
 func NewRemote(opts RemoteOptions) (*Remote, error) {
-	base, err := url.Parse(strings.TrimSuffix(opts.Endpoint, "/"))
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("endpoint %q of %s is no http or https URL", opts.Endpoint, opts.Name)
+	at, err := parseEndpoint(opts.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", opts.Name, err)
 	}
 	opts.Waits = opts.Waits.withDefaults()
-	r := &Remote{opts: opts, base: base}
-	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: base.Hostname(), allow: opts.AllowPrivateRedirects}
+	r := &Remote{
+		opts: opts, endpoint: at,
+		hosts: newLRU[*host](maxHosts), tokens: newLRU[token](maxTokens),
+		vouched: newLRU[time.Time](maxVouched),
+	}
+	r.hasReferrers.Store(opts.HasReferrers)
+	r.home = newHost(r, at.root, true)
+	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allow: opts.AllowPrivateRedirects}
 	r.client = &http.Transport{
 		Proxy:                  r.guard.throughProxy(),
 		DialContext:            r.guard.dial,
@@ -121,184 +133,26 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		DisableCompression:     true,                                                                            // W2: bytes are passed on as they are
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, //nolint:gosec // the configuration's wish
 	}
-	r.auth = newAuthority(r)
 	return r, nil
 }
 
 // Close releases idle connections.
 func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
-// acceptManifests names everything (W3): some registries answer 404 for types
-// that are not accepted.
-func acceptManifests() string {
-	return strings.Join([]string{
-		ocispec.MediaTypeImageManifest,
-		ocispec.MediaTypeImageIndex,
-		"application/vnd.docker.distribution.manifest.v2+json",
-		"application/vnd.docker.distribution.manifest.list.v2+json",
-		"application/vnd.oci.artifact.manifest.v1+json",
-		"application/vnd.cncf.oras.artifact.manifest.v1+json",
-		"application/vnd.docker.distribution.manifest.v1+prettyjws",
-		"application/vnd.docker.distribution.manifest.v1+json",
-		"*/*",
-	}, ", ")
-}
-
-// Resolve implements Registry.
-func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	resp, err := r.do(ctx, ask{kind: "manifest", method: http.MethodHead, repo: repo, path: "manifests/" + ref, accept: acceptManifests(), redirects: true})
-	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve %s: %w", named(repo, ref), err)
+// host is the state of the host of a URL.
+func (r *Remote) host(at *url.URL) *host {
+	if at.Host == r.home.url.Host && at.Scheme == r.home.url.Scheme {
+		return r.home
 	}
-	resp.Body.Close()
-	c, err := contentOf(resp, ref)
-	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve %s: %w", named(repo, ref), err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := at.Scheme + "://" + at.Host
+	h, ok := r.hosts.Get(key)
+	if !ok {
+		h = newHost(r, at, false)
+		r.hosts.Add(key, h)
 	}
-	return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, nil
-}
-
-// Manifest implements Registry.
-func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	resp, err := r.do(ctx, ask{kind: "manifest", method: http.MethodGet, repo: repo, path: "manifests/" + ref, accept: acceptManifests(), redirects: true})
-	if err != nil {
-		return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
-	}
-	c, err := contentOf(resp, ref)
-	if err != nil {
-		resp.Body.Close()
-		return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
-	}
-	return c, nil
-}
-
-// ResolveBlob implements Registry.
-func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	resp, err := r.do(ctx, ask{kind: "blob", method: http.MethodHead, repo: repo, path: "blobs/" + d.String(), redirects: true})
-	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve blob %s: %w", named(repo, d.String()), err)
-	}
-	resp.Body.Close()
-	c, err := contentOf(resp, d.String())
-	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve blob %s: %w", named(repo, d.String()), err)
-	}
-	return Descriptor{MediaType: c.MediaType, Digest: d, Size: c.Size}, nil
-}
-
-// Blob implements Registry.
-func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	a := ask{kind: "blob", method: http.MethodGet, repo: repo, path: "blobs/" + d.String(), redirects: true}
-	switch {
-	case n >= 0:
-		a.byteRange = fmt.Sprintf("bytes=%d-%d", from, from+n-1)
-	case from > 0:
-		a.byteRange = fmt.Sprintf("bytes=%d-", from)
-	}
-	resp, err := r.do(ctx, a)
-	if err != nil {
-		return Content{}, fmt.Errorf("blob %s: %w", named(repo, d.String()), err)
-	}
-	c, err := contentOf(resp, d.String())
-	if err == nil && resp.StatusCode == http.StatusPartialContent {
-		c.From, c.Size, err = parseContentRange(resp.Header.Get("Content-Range"))
-		if err == nil && (a.byteRange == "" || c.From != from) {
-			err = fmt.Errorf("%w: asked for bytes from %d, got %s", ErrBadAnswer, from, resp.Header.Get("Content-Range"))
-		}
-	}
-	if err != nil {
-		resp.Body.Close()
-		return Content{}, fmt.Errorf("blob %s: %w", named(repo, d.String()), err)
-	}
-	return c, nil
-}
-
-// Referrers implements Registry.
-func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	a := ask{kind: "referrers", method: http.MethodGet, repo: repo, path: "referrers/" + subject.String(), accept: ocispec.MediaTypeImageIndex}
-	all := []Descriptor{}
-	err := r.pages(ctx, a, func(resp *http.Response, body []byte) error {
-		if mediaTypeOf(resp) != ocispec.MediaTypeImageIndex {
-			return fmt.Errorf("%w: the answer is %q", ErrNoAPI, mediaTypeOf(resp))
-		}
-		var index ocispec.Index
-		if err := json.Unmarshal(body, &index); err != nil {
-			return fmt.Errorf("%w: %w", ErrBadAnswer, err)
-		}
-		all = append(all, index.Manifests...)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("referrers of %s: %w", named(repo, subject.String()), err)
-	}
-	return all, nil
-}
-
-// Tags implements Registry.
-func (r *Remote) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	resp, err := r.do(ctx, ask{kind: "tags", method: http.MethodGet, repo: repo, path: "tags/list", query: page, accept: "application/json", redirects: true})
-	if err != nil {
-		return TagList{}, fmt.Errorf("tags of %s: %w", repo, err)
-	}
-	body, err := readAll(resp, maxList)
-	var list struct {
-		Tags *[]string `json:"tags"`
-	}
-	if err == nil {
-		if err = json.Unmarshal(body, &list); err != nil || isHTML(resp) {
-			err = fmt.Errorf("%w: no list of tags", ErrBadAnswer)
-		}
-	}
-	var next *url.URL
-	if err == nil {
-		next, err = nextPage(resp)
-	}
-	if err != nil {
-		return TagList{}, fmt.Errorf("tags of %s: %w", repo, err)
-	}
-	answer := TagList{Tags: []string{}}
-	if list.Tags != nil {
-		answer.Tags = *list.Tags
-	}
-	if next != nil {
-		answer.Next = next.Query()
-		answer.Next.Del("ns")
-	}
-	return answer, nil
-}
-
-// pages reads a list to its end.
-func (r *Remote) pages(ctx context.Context, a ask, read func(*http.Response, []byte) error) error {
-	budget := int64(maxList)
-	for range maxPages {
-		resp, err := r.do(ctx, a)
-		if err != nil {
-			return err
-		}
-		body, err := readAll(resp, budget)
-		if err != nil {
-			return err
-		}
-		budget -= int64(len(body))
-		if err := read(resp, body); err != nil {
-			return err
-		}
-		next, err := nextPage(resp)
-		if next == nil || err != nil {
-			return err
-		}
-		a.url = next
-	}
-	return fmt.Errorf("%w: over %d pages", ErrBadAnswer, maxPages)
-}
-
-func readAll(resp *http.Response, most int64) ([]byte, error) {
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
-	if err == nil && int64(len(body)) > most {
-		err = fmt.Errorf("%w: over %d bytes", ErrBadAnswer, most)
-	}
-	return body, err
+	return h
 }
 
 func named(repo, ref string) string {
@@ -308,65 +162,10 @@ func named(repo, ref string) string {
 	return repo + ":" + ref
 }
 
-// contentOf reads the headers of an answer about content.
-func contentOf(resp *http.Response, ref string) (Content, error) {
-	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
-	if isHTML(resp) {
-		return c, fmt.Errorf("%w: a web page", ErrBadAnswer) // W34
-	}
-	if d, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
-		c.Digest = d
-	}
-	if want, err := digest.Parse(ref); err == nil && c.Digest != "" && c.Digest.Algorithm() == want.Algorithm() && c.Digest != want {
-		return c, fmt.Errorf("%w: asked for %s, the answer says %s", ErrBadAnswer, want, c.Digest)
-	}
-	return c, nil
-}
-
 func mediaTypeOf(resp *http.Response) string {
 	mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil {
 		return ""
 	}
 	return mediaType
-}
-
-func isHTML(resp *http.Response) bool {
-	return slices.Contains([]string{"text/html", "application/xhtml+xml"}, mediaTypeOf(resp))
-}
-
-func warningsOf(resp *http.Response) []string {
-	var all []string
-	for _, w := range resp.Header.Values("Warning") {
-		if strings.HasPrefix(w, "299 ") {
-			all = append(all, w)
-		}
-	}
-	return all
-}
-
-// parseContentRange reads "bytes 0-9/10" (RFC 9110, section 14.4). The size is
-// -1 for "*".
-func parseContentRange(header string) (from, size int64, err error) {
-	bad := fmt.Errorf("%w: Content-Range %q", ErrBadAnswer, header)
-	rest, ok := strings.CutPrefix(header, "bytes ")
-	if !ok {
-		return 0, 0, bad
-	}
-	span, total, ok := strings.Cut(rest, "/")
-	first, last, ok2 := strings.Cut(span, "-")
-	if !ok || !ok2 {
-		return 0, 0, bad
-	}
-	from, err1 := strconv.ParseInt(first, 10, 64)
-	to, err2 := strconv.ParseInt(last, 10, 64)
-	size = -1
-	var err3 error
-	if total != "*" {
-		size, err3 = strconv.ParseInt(total, 10, 64)
-	}
-	if errors.Join(err1, err2, err3) != nil || from < 0 || to < from || total != "*" && size <= to {
-		return 0, 0, bad
-	}
-	return from, size, nil
 }

@@ -18,13 +18,16 @@ const (
 
 // Retry asks up to three times, with jitter, where an upstream gave no answer.
 // A refused connection and an answer that is no registry's are not worth
-// another try.
+// another try; what a registry leads to is: it gives a fresh address each time.
 func Retry(next Registry) Registry { return retry{next} }
 
 type retry struct{ next Registry }
 
 func again(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrBadAnswer)
+	if errors.Is(err, ErrBadAnswer) {
+		return false
+	}
+	return errors.Is(err, ErrElsewhere) || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused)
 }
 
 // attempt calls fn until it has an answer. The time for all tries ends with

@@ -37,8 +37,7 @@ func TestContract(t *testing.T) {
 		"limit":      func(r upstream.Registry) upstream.Registry { return upstream.Limit(r, 4) },
 		"breaker":    upstream.Breaker,
 		"fallback to the second": func(r upstream.Registry) upstream.Registry {
-			refused := remote(t, upstreamtest.RefusedURL(t), nil)
-			return upstream.Fallback(refused, r)
+			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), nil), r)
 		},
 		"all of them": func(r upstream.Registry) upstream.Registry {
 			return upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4)

@@ -33,9 +33,13 @@ var (
 	// ErrRefused is the ErrUnavailable of an upstream that can't be reached at
 	// all: connection refused, no route, no such host. It is not retried.
 	ErrRefused = fmt.Errorf("%w: cannot connect", ErrUnavailable)
-	// ErrBadAnswer is the ErrUnavailable of an answer that is no registry's:
-	// HTML, a login page, a wrong digest header, a wrong length. Not retried.
+	// ErrBadAnswer is the ErrUnavailable of an answer that is no registry's word:
+	// a page, a line of an ingress, an odd status, a wrong length. Not retried.
 	ErrBadAnswer = fmt.Errorf("%w: not a registry's answer", ErrUnavailable)
+	// ErrElsewhere is the ErrUnavailable of somebody that the registry sends to:
+	// storage, another registry, a token server. It says nothing of the
+	// registry itself, which may give another address when it is asked again.
+	ErrElsewhere = fmt.Errorf("%w: what it leads to gives no answer", ErrUnavailable)
 	// ErrDenied: the upstream refused these credentials, or anonymous access.
 	ErrDenied = errors.New("upstream denied access")
 	// ErrNotFound: the upstream says that there is no such content.
@@ -44,9 +48,9 @@ var (
 	ErrNameUnknown = fmt.Errorf("%w: no such repository", ErrNotFound)
 	// ErrUnsupported: the upstream has no such API for this request.
 	ErrUnsupported = errors.New("not supported by the upstream")
-	// ErrNoAPI is the ErrUnsupported of an upstream that has no such route at
-	// all, whatever is asked: its 404 or 405 is no error of the specification
-	// about a repository or a manifest. It may be remembered for a while.
+	// ErrNoAPI is the ErrUnsupported of an upstream that seems to have no such
+	// route at all: what it answers is no error of the specification about a
+	// repository or a manifest. It may be remembered for a moment.
 	ErrNoAPI = fmt.Errorf("%w: no such route", ErrUnsupported)
 )
 
@@ -55,6 +59,8 @@ var (
 type RateLimitedError struct {
 	// RetryAfter is how long to wait before the next request, always positive.
 	RetryAfter time.Duration
+
+	elsewhere bool // it is a token server's, which is remembered there
 }
 
 func (e *RateLimitedError) Error() string {
@@ -90,14 +96,16 @@ type TagList struct {
 // Every wait is bounded. An error says what was asked and wraps one of the
 // package's errors. All methods are safe for concurrent use.
 type Registry interface {
-	// Resolve asks HEAD for a manifest by tag or digest (distribution-spec,
-	// "Checking if content exists"). Fields that the upstream does not tell
-	// are empty; Size is -1 then.
+	// Resolve asks for a manifest's descriptor by tag or digest, with HEAD, or
+	// with GET where an answer to HEAD can't be believed (distribution-spec,
+	// "Checking if content exists in the registry"). Fields that the upstream
+	// does not tell are empty; Size is -1 then.
 	Resolve(ctx context.Context, repo, ref string) (Descriptor, error)
 	// Manifest asks GET for a manifest by tag or digest. The body is not yet
 	// proven to match any digest.
 	Manifest(ctx context.Context, repo, ref string) (Content, error)
-	// ResolveBlob asks HEAD for a blob. Size is -1 where it is not told.
+	// ResolveBlob asks for a blob's descriptor, with HEAD, or with GET where an
+	// answer to HEAD can't be believed. Size is -1 where it is not told.
 	ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error)
 	// Blob asks GET for a blob, from the offset from on, n bytes of it, or all
 	// the rest where n is negative. An upstream that knows no Range answers
@@ -106,10 +114,12 @@ type Registry interface {
 	// with ErrUnavailable: neither ends in io.EOF.
 	Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error)
 	// Referrers asks the Referrers API and returns the descriptors of all its
-	// pages. ErrUnsupported where the upstream has no such API for this
-	// request.
+	// pages. ErrUnsupported where nothing speaks for such an API, and the
+	// upstream's first answer against it. An upstream that was seen to have it
+	// is ErrUnavailable then.
 	Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error)
 	// Tags asks for one page of a repository's tags. The query page is sent as
-	// it is: n and last, or the Next of an earlier TagList.
+	// it is: n and last, or the Next of an earlier TagList. Where the upstream
+	// takes no n that large, the page is put together from smaller ones.
 	Tags(ctx context.Context, repo string, page url.Values) (TagList, error)
 }

@@ -17,12 +17,13 @@ const (
 )
 
 // setAside takes the file that found describes out of its place, so that it is
-// served no more and the next pull fetches it again.
-func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...any) {
+// served no more and the next pull fetches it again. It says whether it was
+// this call that did.
+func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...any) bool {
 	b.naming.Lock()
 	defer b.naming.Unlock()
 	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, found) {
-		return // someone else was faster
+		return false // someone else was faster
 	}
 	attrs := append([]any{"digest", d.String()}, why...)
 	err := os.Mkdir(b.damaged, 0o700)
@@ -35,10 +36,13 @@ func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...
 	}
 	if err != nil {
 		b.log.Error("content is damaged and can't be set aside", append(attrs, "error", err)...)
-		return
+		return false
 	}
 	b.log.Warn("content is damaged; set aside, to be fetched again", attrs...)
+	b.onDamage()
+	b.dropSums(path)
 	b.boundAside()
+	return true
 }
 
 // boundAside removes the oldest of what was set aside, as far as it is too much.

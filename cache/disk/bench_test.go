@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -40,6 +41,41 @@ func BenchmarkOpenBlob(b *testing.B) {
 		if err := blob.Close(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkCheck is what a piece costs before it is sent: one that is checked
+// already, and one that has to be read and held against its checksum.
+func BenchmarkCheck(b *testing.B) {
+	c := openBench(b)
+	want := descriptor("content", large)
+	draft, err := c.Blobs().Create(b.Context(), want)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer draft.Close()
+	if _, err := draft.Write(pattern("content", large)); err != nil {
+		b.Fatal(err)
+	}
+	if err := draft.Commit(); err != nil {
+		b.Fatal(err)
+	}
+	for name, every := range map[string]time.Duration{"hot": time.Hour, "read": 0} {
+		b.Run(name, func(b *testing.B) {
+			c.blobs.verifyEvery = every
+			blob, err := c.Blobs().Open(b.Context(), want.Digest)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer blob.Close()
+			b.SetBytes(pieceSize)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := blob.Check(b.Context(), pieceSize, pieceSize); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

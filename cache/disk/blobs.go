@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,10 +35,20 @@ type blobs struct {
 	// written yet.
 	promised atomic.Int64
 
+	verifyEvery time.Duration
+	onDamage    func()
+	known       *known
+	open        context.Context // ends with the cache
+	close       context.CancelFunc
+	proofs      sync.WaitGroup
+
 	// naming is held while a file gets or loses its place by name, so that
 	// what is set aside is the file that was found damaged, and not one that
 	// has just taken its place.
 	naming sync.Mutex
+	// beside is held while a file of checksums gets or loses its place beside
+	// its content, so that none is left without.
+	beside sync.Mutex
 	// lasting are the folders below root known to survive a power cut.
 	lasting map[string]bool
 }
@@ -49,8 +61,13 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		faults:  opts.faults,
-		lasting: make(map[string]bool),
+
+		verifyEvery: opts.VerifyEvery,
+		onDamage:    opts.OnDamage,
+		known:       newKnown(),
+		lasting:     make(map[string]bool),
 	}
+	b.open, b.close = context.WithCancel(context.Background())
 	b.sizes = newSizes(b.drafts, records)
 	return b
 }
@@ -65,7 +82,7 @@ func (b *blobs) place(d cache.Digest) (string, bool) {
 	return filepath.Join(b.root, d.Algorithm().String(), hex[:2], hex), true
 }
 
-func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Blob, error) {
+func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 	path, ok := b.place(d)
 	if !ok {
 		return nil, fmt.Errorf("open %q: %w", d, cache.ErrNotFound)
@@ -82,7 +99,7 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Blob, error) {
 		file.Close()
 		return nil, fmt.Errorf("open %s: %w", d, notFound(err))
 	}
-	return &blob{file, info.Size()}, nil
+	return &kept{blob: &blob{file, info.Size()}, blobs: b, digest: d, path: path}, nil
 }
 
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
@@ -109,8 +126,8 @@ func (b *blobs) checkSize(d cache.Digest, path string, info fs.FileInfo) error {
 	if !known || want == info.Size() {
 		return nil
 	}
-	b.setAside(d, path, info, "size", info.Size(), "published", want)
-	return fmt.Errorf("%d bytes instead of %d, set aside: %w", info.Size(), want, cache.ErrNotFound)
+	why := b.mismatch(d, path, info, "size", info.Size(), "published", want)
+	return fmt.Errorf("%d bytes instead of %d: %w: %w", info.Size(), want, cache.ErrNotFound, why)
 }
 
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
@@ -118,6 +135,11 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 	if !ok {
 		return nil
 	}
+	b.beside.Lock()
+	defer b.beside.Unlock()
+	// The checksums first: a crash between leaves content without them, never
+	// the other way round.
+	_ = os.Remove(path + sumsSuffix) // what is left is found by Walk
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete %s: %w", d, err)
 	}
@@ -126,7 +148,7 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 }
 
 // Walk goes through the folders in the order of their names and passes over
-// whatever is not named as content is.
+// whatever is not named as content is. Checksums without content go.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
 	algorithms, err := os.ReadDir(b.root)
 	if err != nil {
@@ -146,6 +168,9 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 				if ctx.Err() != nil {
 					return fmt.Errorf("walk: %w", context.Cause(ctx))
 				}
+				if of, is := strings.CutSuffix(file.Name(), sumsSuffix); is && !listed(files, of) {
+					b.dropSums(filepath.Join(b.root, algorithm.Name(), folder.Name(), of))
+				}
 				d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm.Name()), file.Name())
 				if d.Validate() != nil || !strings.HasPrefix(file.Name(), folder.Name()) || len(folder.Name()) != 2 {
 					continue
@@ -161,6 +186,12 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 		}
 	}
 	return nil
+}
+
+// listed says whether a folder's entries, in their order, have one of that name.
+func listed(entries []fs.DirEntry, name string) bool {
+	_, found := slices.BinarySearchFunc(entries, name, func(e fs.DirEntry, name string) int { return strings.Compare(e.Name(), name) })
+	return found
 }
 
 // readFolder lists a folder; what is none, or is gone, is empty.

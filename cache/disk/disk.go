@@ -2,6 +2,7 @@
 // digests, records in a bbolt database.
 //
 //	blobs/<algorithm>/<2>/<hex>  published content
+//	blobs/…/<hex>.sums           checksums of its pieces, where it has several
 //	drafts/                      content not yet proven; emptied at start
 //	damaged/                     content set aside, the last few
 //	records.db                   records
@@ -48,6 +49,13 @@ type Options struct {
 	// write or read records. It is for counting, and MUST NOT call the cache:
 	// the failure is logged and mended elsewhere. nil is fine.
 	OnRecordsError func(error)
+	// VerifyEvery is how long a piece of content that was checked counts as
+	// checked, while its file does not change. 0 checks it each time.
+	VerifyEvery time.Duration
+	// OnDamage is called, from any goroutine, for every content that is set
+	// aside because it is damaged. It is for counting, and MUST NOT call the
+	// cache. nil is fine.
+	OnDamage func()
 
 	faults faults
 }
@@ -64,6 +72,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxPending <= 0 {
 		o.MaxPending = 100_000
+	}
+	if o.OnDamage == nil {
+		o.OnDamage = func() {}
 	}
 	if o.OnRecordsError == nil {
 		o.OnRecordsError = func(error) {}
@@ -121,6 +132,8 @@ func (c *Cache) Behind() time.Duration { return c.records.age() }
 // closed before; open blobs stay readable.
 func (c *Cache) Close() error {
 	c.close.Do(func() {
+		c.blobs.close()
+		c.blobs.proofs.Wait()
 		c.closed = errors.Join(c.records.Close(), c.lock.Close())
 	})
 	return c.closed

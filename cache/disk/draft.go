@@ -23,6 +23,7 @@ type draft struct {
 	blobs    *blobs
 	want     cache.Descriptor
 	hash     hash.Hash
+	sums     summing
 	file     *os.File
 	written  atomic.Int64
 	promised int64 // bytes still set apart for this draft
@@ -67,6 +68,7 @@ func (d *draft) Write(p []byte) (int, error) {
 	// What did reach the file counts, also of a write that failed: readers
 	// have it already.
 	d.hash.Write(p[:n])
+	_, _ = d.sums.Write(p[:n]) // never fails
 	d.written.Add(int64(n))
 	d.release(min(int64(n), d.promised))
 	if err != nil {

@@ -83,18 +83,20 @@ func lockFolder(dir string) (*os.File, error) {
 	return lock, nil
 }
 
-// checkFormat refuses a folder that this package would misread.
+// checkFormat refuses a folder that this package would misread: one of a newer
+// format, and one that is no cache. A format file that says nothing is as good
+// as none: then the folder's own shape tells what it is.
 func checkFormat(dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, formatFile)
-	version, err := os.ReadFile(path)
-	if err == nil {
-		if got := strings.TrimSpace(string(version)); got != format {
-			return fmt.Errorf("the cache folder %s has format %.20q, and this entrepot reads format %q; run the entrepot that made it, or choose another folder", dir, got, format)
-		}
-		return nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	version, err := readFormat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the cache folder %s can't be read: %w", dir, reason(err))
+	}
+	switch {
+	case version == format:
+		return nil
+	case newerFormat(version):
+		return fmt.Errorf("the cache folder %s has format %.20q, and this entrepot reads format %q; run the entrepot that made it, or choose another folder", dir, version, format)
 	}
 
 	entries, err := os.ReadDir(dir)
@@ -104,21 +106,44 @@ func checkFormat(dir string, log *slog.Logger) error {
 	used := false
 	for _, entry := range entries {
 		switch name := entry.Name(); {
-		case slices.Contains([]string{lockFile, formatFile + ".new", "lost+found"}, name):
+		case slices.Contains([]string{lockFile, formatFile, formatFile + ".new", "lost+found"}, name):
 		case slices.Contains([]string{"blobs", "drafts", "damaged"}, name), strings.HasPrefix(name, "records."):
 			used = true
 		default:
 			// Its drafts/ would be emptied, and whose they are nobody knows.
-			return fmt.Errorf("the folder %s is no cache: it holds %q and no format file; choose an empty folder", dir, name)
+			return fmt.Errorf("the folder %s is no cache: it holds %q and no format file that says so; choose an empty folder", dir, name)
 		}
 	}
 	if used {
-		log.Warn("the cache folder has lost its format file; taken for the current one", "folder", dir, "format", format)
+		log.Warn("the cache folder has lost its format file, or what it said; taken for the current one", "folder", dir, "said", version, "format", format)
 	}
 	if err := writeDurably(path, []byte(format+"\n")); err != nil {
 		return fmt.Errorf("the cache folder %s can't be written: %w", dir, reason(err))
 	}
 	return nil
+}
+
+// readFormat reads what a format file says, as far as it is worth reading.
+func readFormat(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	version, err := io.ReadAll(io.LimitReader(file, 64))
+	return strings.TrimSpace(string(version)), err
+}
+
+// newerFormat says whether version is a number above format. Anything else
+// was never written by an entrepot.
+func newerFormat(version string) bool {
+	for _, c := range version {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	version = strings.TrimLeft(version, "0")
+	return len(version) > len(format) || len(version) == len(format) && version > format
 }
 
 // dropDrafts removes what a process that ended early was writing.

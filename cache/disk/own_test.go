@@ -40,15 +40,40 @@ func TestOpenFolder(t *testing.T) {
 		}
 		open(t, dir, Options{})
 	})
-	t.Run("an unknown format is refused with a way out", func(t *testing.T) {
+	t.Run("a newer format is refused with a way out", func(t *testing.T) {
 		dir := t.TempDir()
 		open(t, dir, Options{}).Close()
-		for _, version := range []string{"2\n", "", "1.1"} {
-			if err := os.WriteFile(filepath.Join(dir, "format"), []byte(version), 0o600); err != nil {
-				t.Fatal(err)
-			}
+		for _, version := range []string{"2\n", "10", "002", "99999999999999999999999"} {
+			writeFormat(t, dir, version)
 			_, err := Open(dir, Options{})
-			wantMessage(t, err, dir, fmt.Sprintf("%q", strings.TrimSpace(version)), "choose another folder")
+			wantMessage(t, err, dir, fmt.Sprintf("%.20q", strings.TrimSpace(version)), "choose another folder")
+		}
+	})
+	t.Run("a format file that says nothing leaves the folder to speak for itself", func(t *testing.T) {
+		dir := t.TempDir()
+		c := open(t, dir, Options{})
+		d := publish(t, c.Blobs(), "content", 10)
+		for _, version := range []string{"", "\n", "0", "-2", "1.1", "2 or so", "\x00\x00\x00", strings.Repeat("9\x00", 1<<20)} {
+			c.Close()
+			writeFormat(t, dir, version)
+			c = open(t, dir, Options{})
+			if _, err := c.Blobs().Stat(t.Context(), d); err != nil {
+				t.Errorf("after a format file with %.20q: %v", version, err)
+			}
+			if now, err := os.ReadFile(filepath.Join(dir, "format")); string(now) != "1\n" || err != nil {
+				t.Errorf("after %.20q the format file says %q, %v", version, now, err)
+			}
+		}
+	})
+	t.Run("a folder of someone else is refused, whatever its format file says", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []string{"", "A4"} {
+			writeFormat(t, dir, version)
+			_, err := Open(dir, Options{})
+			wantMessage(t, err, dir, "letter.txt", "choose an empty folder")
 		}
 	})
 	t.Run("a folder with a format file that was lost is opened", func(t *testing.T) {
@@ -121,6 +146,13 @@ func TestOpenFolder(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func writeFormat(t *testing.T, dir, version string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "format"), []byte(version), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func wantMessage(t *testing.T, err error, words ...string) {

@@ -38,6 +38,7 @@ func (d *draft) publish() error {
 	if err := d.moveTo(path); err != nil {
 		return err
 	}
+	d.blobs.saveSums(d.want.Digest, path, d.file, d.sums.sums())
 	return syncFolder(filepath.Dir(path))
 }
 

@@ -16,6 +16,7 @@ type faults struct {
 	write   func(n int) (allowed int, _ error) // of n bytes to a draft
 	sync    func() error                       // of a draft
 	rename  func() error                       // of a draft into its place
+	read    func() error                       // of content, to check it
 	records func() error                       // of a group of records
 }
 

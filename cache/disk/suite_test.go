@@ -3,9 +3,11 @@ package disk
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -32,6 +34,44 @@ func TestCacheWithAJournal(t *testing.T) {
 	cachetest.Records(t, func(t *testing.T) cache.Records {
 		return open(t, t.TempDir(), Options{Journal: []cache.Bucket{"a", "b"}}).Records()
 	})
+}
+
+func TestCacheDamage(t *testing.T) {
+	for name, every := range map[string]time.Duration{"checked each time": 0, "checked each hour": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			cachetest.Damage(t, func(t *testing.T) (cache.Blobs, func(cache.Digest)) {
+				c := open(t, t.TempDir(), Options{VerifyEvery: every})
+				return c.Blobs(), func(d cache.Digest) { flip(t, c.blobs, d, -1) }
+			})
+		})
+	}
+}
+
+// flip turns a bit over in content that is kept, at an offset, or in the middle
+// where that is negative.
+func flip(t *testing.T, b *blobs, d cache.Digest, off int64) {
+	t.Helper()
+	path, _ := b.place(d)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off < 0 {
+		off = info.Size() / 2
+	}
+	turned := make([]byte, 1)
+	if _, err := file.ReadAt(turned, off); err != nil {
+		t.Fatal(err)
+	}
+	turned[0] ^= 1
+	if _, err := file.WriteAt(turned, off); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestCacheFull(t *testing.T) {

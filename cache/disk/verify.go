@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"io/fs"
 	"os"
 
 	"github.com/opencontainers/go-digest"
@@ -32,27 +32,36 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 		return 0, fmt.Errorf("verify %s: %w", d, err)
 	}
 	if err := b.checkSize(d, path, found); err != nil {
-		return found.Size(), fmt.Errorf("verify %s: %w: %w", d, cache.ErrMismatch, err)
+		return found.Size(), fmt.Errorf("verify %s: %w", d, err)
 	}
+	var made summing
 	hash := d.Algorithm().Hash()
-	err = readPaced(ctx, file, hash, found.Size(), pace)
+	err = readPaced(ctx, file, io.MultiWriter(hash, &made), found.Size(), pace)
 	forgetPages(file)
 	switch {
-	case errors.Is(err, unix.EIO):
-		// The disk can't read it back: that is damage too.
-		b.setAside(d, path, found, "error", err)
-		return 0, fmt.Errorf("verify %s, set aside: %w: %w", d, cache.ErrMismatch, err)
+	case unreadable(err):
+		return 0, fmt.Errorf("verify %s: %w: %w", d, b.mismatch(d, path, found, "error", err), err)
 	case err != nil:
 		return 0, fmt.Errorf("verify %s: %w", d, err)
 	}
 	if got := digest.NewDigest(d.Algorithm(), hash); got != d {
-		b.setAside(d, path, found, "content", got.String())
-		return found.Size(), fmt.Errorf("verify %s, set aside: the content is %s: %w", d, got, cache.ErrMismatch)
+		return found.Size(), fmt.Errorf("verify %s: the content is %s: %w", d, got, b.mismatch(d, path, found, "content", got.String()))
+	}
+	if sumsLength(found.Size()) > 0 && loadSums(d, path, found.Size()) == nil {
+		b.saveSums(d, path, file, made.sums())
 	}
 	return found.Size(), nil
 }
 
-func readPaced(ctx context.Context, file *os.File, into hash.Hash, size int64, pace func(n int) error) error {
+// mismatch sets a file aside, and is what is said of it.
+func (b *blobs) mismatch(d cache.Digest, path string, found fs.FileInfo, why ...any) error {
+	if b.setAside(d, path, found, why...) {
+		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
+	}
+	return cache.ErrMismatch
+}
+
+func readPaced(ctx context.Context, file io.Reader, into io.Writer, size int64, pace func(n int) error) error {
 	for left := size; left > 0; {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

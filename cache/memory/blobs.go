@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -16,14 +17,14 @@ type blobs struct {
 	kept map[cache.Digest][]byte
 }
 
-func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Blob, error) {
+func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	content, ok := b.kept[d]
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", d, cache.ErrNotFound)
 	}
-	return &blob{bytes.NewReader(content)}, nil
+	return &blob{Reader: bytes.NewReader(content), blobs: b, digest: d, content: content}, nil
 }
 
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
@@ -67,17 +68,30 @@ func (b *blobs) Verify(_ context.Context, d cache.Digest, pace func(n int) error
 	if err := pace(len(content)); err != nil {
 		return 0, fmt.Errorf("verify %s: %w", d, err)
 	}
+	if err := b.prove(d, content); err != nil {
+		return size, fmt.Errorf("verify %s: %w", d, err)
+	}
+	return size, nil
+}
+
+// prove holds content against its digest, and takes it out of the store where
+// it does not match.
+func (b *blobs) prove(d cache.Digest, content []byte) error {
 	if d.Algorithm().FromBytes(content) == d {
-		return size, nil
+		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now, ok := b.kept[d]; ok && bytes.Equal(now, content) { // not content that has come since
-		b.room += size
-		delete(b.kept, d)
+	now, ok := b.kept[d]
+	if !ok || !bytes.Equal(now, content) { // content that has come since
+		return cache.ErrMismatch
 	}
-	return size, fmt.Errorf("verify %s: %w", d, cache.ErrMismatch)
+	b.room += int64(len(content))
+	delete(b.kept, d)
+	return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
 }
+
+func (b *blobs) Weight(size int64) int64 { return size }
 
 // damage turns a bit over in kept content, as a disk may.
 func (b *blobs) damage(d cache.Digest) {
@@ -133,6 +147,28 @@ func (b *blobs) publish(d cache.Digest, content []byte) {
 	b.kept[d] = content
 }
 
-type blob struct{ *bytes.Reader }
+// blob is content that is open. Checks prove it whole, once.
+type blob struct {
+	*bytes.Reader
+	blobs   *blobs
+	digest  cache.Digest
+	content []byte
+	proven  atomic.Bool
+}
+
+func (b *blob) Check(_ context.Context, off, n int64) (int64, error) {
+	if n = min(n, b.Size()-off); n <= 0 {
+		return 0, nil
+	}
+	if !b.proven.Load() {
+		if err := b.blobs.prove(b.digest, b.content); err != nil {
+			return 0, fmt.Errorf("check %s: %w", b.digest, err)
+		}
+		b.proven.Store(true)
+	}
+	return n, nil
+}
+
+func (b *blob) Doubt() { b.proven.Store(false) }
 
 func (*blob) Close() error { return nil }

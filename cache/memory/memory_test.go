@@ -19,6 +19,13 @@ func TestCache(t *testing.T) {
 	})
 }
 
+func TestCacheDamage(t *testing.T) {
+	cachetest.Damage(t, func(*testing.T) (cache.Blobs, func(cache.Digest)) {
+		c := memory.New()
+		return c.Blobs(), c.Damage
+	})
+}
+
 func TestCacheFull(t *testing.T) {
 	cachetest.Full(t, func(_ *testing.T, room int64) cache.Blobs {
 		return memory.NewBounded(room).Blobs()

@@ -26,6 +26,7 @@ func TestConfigShowTellsEachValueWithItsOrigin(t *testing.T) {
 	}
 	const want = `listen: 127.0.0.1:7 # flag --listen
 admin: 127.0.0.1:5001 # default
+admin_hosts: [] # default
 tls:
   cert_file: "" # default
   key_file: "" # default
@@ -35,11 +36,13 @@ cache:
   min_free: 1GiB # default
   memory: 256MiB # default
   scrub_rate: 0 # default
+  verify_every: 1h # default
 freshness:
   tag_ttl: 1m30s # env ENTREPOT_FRESHNESS_TAG_TTL
   referrers_ttl: 5m # default
   negative_ttl: 30s # default
   max_wait: 2s # default
+  deleted: forget # default
 offline: false # default
 log:
   level: info # default
@@ -64,6 +67,7 @@ upstreams:
     deny: [] # default
     max_requests: 32 # default
     immutable_tags: [] # default
+    deleted: forget # default
     referrers:
       cosign_tags: false # default
       buildkit_attestations: false # default

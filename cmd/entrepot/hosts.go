@@ -117,8 +117,14 @@ type mirrored struct {
 	name     string
 	upstream config.Upstream
 	// server is the registry itself, for when entrepot can't be reached. It is
-	// empty where it is at https://name, or can't be told.
-	server string
+	// the zero Place where it is at https://name, or can't be told.
+	server config.Place
+}
+
+// elsewhere says that runtimes can't know by themselves where the registry is.
+// Where docker.io is they know, unless it lies below a path.
+func (r mirrored) elsewhere() bool {
+	return r.server != config.Place{} && (r.upstream.Name != "docker.io" || !r.server.Bare())
 }
 
 // registries are all names that images can begin with, in the order of the
@@ -169,15 +175,15 @@ func (m mirrors) virtualHost(u config.Upstream) string {
 }
 
 // serverOf is the last endpoint: before it, other mirrors may stand.
-func serverOf(u config.Upstream, name string) string {
+func serverOf(u config.Upstream, name string) config.Place {
 	if len(u.Endpoints) == 0 {
-		return ""
+		return config.Place{}
 	}
-	last, err := url.Parse(u.Endpoints[len(u.Endpoints)-1])
-	if err != nil || last.Path != "" || last.Scheme == "https" && last.Host == name {
-		return ""
+	last, err := config.PlaceOf(u.Endpoints[len(u.Endpoints)-1])
+	if err != nil || last == (config.Place{Scheme: "https", Host: name}) {
+		return config.Place{}
 	}
-	return last.String()
+	return last
 }
 
 // clientAddress is the URL that clients use, as told, or else from where

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/entrepot/entrepot/config"
 )
 
 // containerdFiles makes a hosts.toml for each registry. containerd itself adds
@@ -14,9 +16,13 @@ import (
 func containerdFiles(m mirrors) ([]configFile, error) {
 	var files []configFile
 	for _, r := range m.registries() {
-		server := r.server
-		if server == "" {
-			server = "https://" + r.name
+		server := "server = " + quote("https://"+r.name) + "\n"
+		switch {
+		case r.server == config.Place{}:
+		case r.server.Bare():
+			server = "server = " + quote(r.server.Origin()) + "\n"
+		default: // or else it adds a /v2 of its own
+			server = "server = " + quote(r.server.API()) + "\noverride_path = true\n"
 		}
 		capabilities := `["pull", "resolve"]`
 		if m.referrers {
@@ -26,7 +32,7 @@ func containerdFiles(m mirrors) ([]configFile, error) {
 			dir:  "/etc/containerd/certs.d",
 			path: r.name + "/hosts.toml",
 			content: madeBy("containerd") +
-				"server = " + quote(server) + "\n" +
+				server +
 				"\n" +
 				"[host." + quote(m.address.String()) + "]\n" +
 				"  capabilities = " + capabilities + "\n",

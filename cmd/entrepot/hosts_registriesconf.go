@@ -1,9 +1,6 @@
 package main
 
-import (
-	"net/url"
-	"strings"
-)
+import "strings"
 
 // registriesConf makes a drop-in for containers-registries.conf(5), version 2,
 // which CRI-O, podman and skopeo share. They send no ?ns=, so the mirror's
@@ -22,11 +19,17 @@ func registriesConf(runtime string) func(mirrors) ([]configFile, error) {
 				continue
 			}
 			location, insecure := r.name, false
-			// docker.io is translated behind the location, not in it.
-			if server, err := url.Parse(r.server); err == nil && r.server != "" && r.upstream.Name != "docker.io" {
-				location, insecure = server.Host, server.Scheme == "http"
+			b.WriteString("\n")
+			switch {
+			case !r.elsewhere(): // docker.io is translated behind the location, not in it
+			case r.server.Base != "" || strings.Contains(r.server.Prefix, ":"):
+				b.WriteString("# " + r.name + " itself is left out: no location can be at " + r.server.API() + ".\n")
+			case r.server.Prefix != "":
+				location, insecure = r.server.Host+"/"+r.server.Prefix, r.server.Scheme == "http"
+			default:
+				location, insecure = r.server.Host, r.server.Scheme == "http"
 			}
-			b.WriteString("\n[[registry]]\n")
+			b.WriteString("[[registry]]\n")
 			b.WriteString("prefix = " + quote(r.name) + "\n")
 			b.WriteString("location = " + quote(location) + "\n")
 			if insecure {

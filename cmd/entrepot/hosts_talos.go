@@ -16,7 +16,10 @@ func talosFiles(m mirrors) ([]configFile, error) {
 		b.WriteString("name: " + quote(r.name) + "\n")
 		b.WriteString("endpoints:\n")
 		for _, endpoint := range m.endpointsFor(r) {
-			b.WriteString("  - url: " + quote(endpoint) + "\n")
+			b.WriteString("  - url: " + quote(endpoint.url) + "\n")
+			if endpoint.whole {
+				b.WriteString("    overridePath: true\n")
+			}
 		}
 	}
 	return []configFile{{dir: "talos", path: "registry-mirrors.yaml", content: b.String()}}, nil

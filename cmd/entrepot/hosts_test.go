@@ -60,20 +60,47 @@ func TestHostsNamesReferrersOnlyToContainerdThatKnowsThemW59(t *testing.T) {
 	}
 }
 
-func TestServerOfAnUpstreamIsItsLastEndpointUnlessThatIsBelowAPath(t *testing.T) {
+func TestServerOfAnUpstreamIsItsLastEndpoint(t *testing.T) {
 	for _, c := range []struct {
 		endpoints []string
-		want      string
+		want      config.Place
 	}{
-		{nil, ""},
-		{[]string{"https://a.b"}, ""},
-		{[]string{"http://a.b"}, "http://a.b"},
-		{[]string{"http://parent:5000", "https://c.d"}, "https://c.d"},
-		{[]string{"http://parent:5000/v2/a.b"}, ""},
+		{nil, config.Place{}},
+		{[]string{"https://a.b"}, config.Place{}},
+		{[]string{"http://a.b"}, config.Place{Scheme: "http", Host: "a.b"}},
+		{[]string{"http://parent:5000", "https://c.d"}, config.Place{Scheme: "https", Host: "c.d"}},
+		{[]string{"http://parent:5000/v2/a.b"}, config.Place{Scheme: "http", Host: "parent:5000", Prefix: "a.b"}},
+		{[]string{"https://c.d", "https://a.b/base"}, config.Place{Scheme: "https", Host: "a.b", Base: "/base"}},
 	} {
 		if got := serverOf(config.Upstream{Name: "a.b", Endpoints: c.endpoints}, "a.b"); got != c.want {
-			t.Errorf("%q: got %q, want %q", c.endpoints, got, c.want)
+			t.Errorf("%q: got %+v, want %+v", c.endpoints, got, c.want)
 		}
+	}
+}
+
+// Where docker.io is every runtime knows by itself, but not which project of a
+// registry stands for it.
+func TestHostsNamesTheProjectThatStandsForDockerHub(t *testing.T) {
+	clean(t)
+	file(t, "c.yaml", "upstreams: [{name: docker.io, default: true, endpoints: [\"http://harbor.lan/v2/hub\"]}]\n")
+	for runtime, want := range map[string]string{
+		"containerd": "# /etc/containerd/certs.d/docker.io/hosts.toml\n# Made by \"entrepot hosts containerd\".\n" +
+			"server = \"http://harbor.lan/v2/hub\"\noverride_path = true\n\n[host.\"http://127.0.0.1:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n",
+		"podman": "# /etc/containers/registries.conf.d/entrepot.conf\n# Made by \"entrepot hosts podman\".\n\n[[registry]]\nprefix = \"docker.io\"\n" +
+			"location = \"harbor.lan/hub\"\ninsecure = true\n\n[[registry.mirror]]\nlocation = \"127.0.0.1:5000/docker.io\"\ninsecure = true\n",
+		"buildkit": "# /etc/buildkit/buildkitd.toml\n# Made by \"entrepot hosts buildkit\".\n\n[registry.\"docker.io\"]\n" +
+			"  mirrors = [\"127.0.0.1:5000/docker.io\", \"harbor.lan/hub\"]\n\n[registry.\"127.0.0.1:5000\"]\n  http = true\n\n[registry.\"harbor.lan\"]\n  http = true\n",
+		"k3s": "# /etc/rancher/k3s/registries.yaml\n# Made by \"entrepot hosts k3s\".\nmirrors:\n  \"docker.io\":\n    endpoint:\n" +
+			"      - \"http://127.0.0.1:5000\"\n      - \"http://harbor.lan/v2/hub\"\n",
+		"talos": "# talos/registry-mirrors.yaml\n# Made by \"entrepot hosts talos\".\napiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: \"docker.io\"\nendpoints:\n" +
+			"  - url: \"http://127.0.0.1:5000\"\n  - url: \"http://harbor.lan/v2/hub\"\n    overridePath: true\n",
+	} {
+		t.Run(runtime, func(t *testing.T) {
+			code, stdout, stderr := entrepot(t, "hosts", runtime, "--config", "c.yaml")
+			if code != 0 || stderr != "" || stdout != want {
+				t.Errorf("exit %d, stderr %q, stdout\n%s\nwant\n%s", code, stderr, stdout, want)
+			}
+		})
 	}
 }
 
@@ -85,8 +112,9 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 	}
 	for runtime, want := range map[string][]string{
 		"containerd": {
-			"127.0.0.1:5100/hosts.toml", "containers.example.com/hosts.toml", "docker.io/hosts.toml", "ghcr.io/hosts.toml",
-			"local.test/hosts.toml", "other.example.com:5000/hosts.toml", "virtual.example.com:5000/hosts.toml",
+			"127.0.0.1:5100/hosts.toml", "containers.example.com/hosts.toml", "docker.io/hosts.toml", "gcr.io/hosts.toml", "ghcr.io/hosts.toml",
+			"local.test/hosts.toml", "other.example.com:5000/hosts.toml", "parent.test/hosts.toml", "quay.io/hosts.toml",
+			"virtual.example.com:5000/hosts.toml",
 		},
 		"docker":   {"daemon.json"},
 		"crio":     {"entrepot.conf"},

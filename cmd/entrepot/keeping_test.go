@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -278,6 +280,118 @@ func TestCommandsAboutWhatIsKeptRefuseWhatNamesNothing(t *testing.T) {
 		code, _, stderr := p.run(nil, strings.Fields(c.args)...)
 		if code != 2 || stderr != "entrepot: "+c.want+"\n" {
 			t.Errorf("%s: exit %d, %s", c.args, code, stderr)
+		}
+	}
+}
+
+func TestCommandsReachTheAdminAddressWhereverItListens(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "", "[::]", "[::1]"} {
+		t.Run(host, func(t *testing.T) {
+			fake := upstreamtest.New(t)
+			p := newPlace(t, fake, "admin_hosts: [mirror.lan]\n")
+			text, err := os.ReadFile(p.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = bytes.Replace(text, []byte("admin: 127.0.0.1:0"), []byte("admin: \""+host+":0\""), 1)
+			if err := os.WriteFile(p.config, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			told := p.serve() // as the server announces it
+			_, port, err := net.SplitHostPort(told)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, admin := range []string{told, strings.TrimSuffix(host, ":") + ":" + port, "localhost:" + port} {
+				if host == "[::1]" && strings.HasPrefix(admin, "localhost") {
+					continue // need not be there
+				}
+				if code, stdout, stderr := p.run([]string{"--admin", admin}, "ls"); code != 0 {
+					t.Errorf("ls --admin %s: exit %d, %s%s", admin, code, stdout, stderr)
+				}
+				if code, _, stderr := p.run([]string{"--admin", admin}, "purge", "hub.test/team/app:1"); code != 1 || !strings.Contains(stderr, "nothing is kept") {
+					t.Errorf("purge --admin %s: exit %d, %s", admin, code, stderr)
+				}
+			}
+			for name, want := range map[string]int{"mirror.lan": http.StatusOK, "evil.example": http.StatusMisdirectedRequest} {
+				req, err := http.NewRequest(http.MethodGet, "http://"+dialable(told)+"/cache", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Host = name
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				if resp.StatusCode != want {
+					t.Errorf("%s: %s", name, resp.Status)
+				}
+			}
+		})
+	}
+}
+
+func TestTheAdminAddressAnswersByTheNameItListensOn(t *testing.T) {
+	for address, want := range map[string]string{
+		"mirror.lan:5001": "[mirror.lan other.lan]", "192.0.2.1:5001": "[192.0.2.1 other.lan]", "[fd00::1]:5001": "[fd00::1 other.lan]",
+		":5001": "[other.lan]", "0.0.0.0:5001": "[other.lan]", "[::]:5001": "[other.lan]",
+	} {
+		if got := fmt.Sprint(adminHosts(config.Config{Admin: address, AdminHosts: []string{"other.lan"}})); got != want {
+			t.Errorf("%s: %s, want %s", address, got, want)
+		}
+	}
+}
+
+func TestATagThatIsDeletedUpstreamIsServedUntilAPersonPurgesIt(t *testing.T) {
+	fake := upstreamtest.New(t)
+	fake.AddImage("team/app", "1", upstreamtest.Bytes(1, 1000))
+	p := newPlace(t, fake, "freshness: {tag_ttl: 0s, deleted: serve}\n")
+	admin := []string{"--admin", p.serve()}
+	if status, body := p.get("/v2/team/app/manifests/1"); status != http.StatusOK {
+		t.Fatalf("%d %s", status, body)
+	}
+	fake.Always("", upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"))
+	resp, err := http.Get(p.clients + "/v2/team/app/manifests/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if warning := resp.Header.Get("Warning"); resp.StatusCode != http.StatusOK || !strings.HasPrefix(warning, `299 - "the upstream has deleted this tag: gone since `) {
+		t.Errorf("%s, Warning: %s", resp.Status, warning)
+	}
+	if code, stdout, stderr := p.run(admin, "ls"); code != 0 || !strings.Contains(stdout, "deleted upstream") {
+		t.Errorf("ls: exit %d, %s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := p.run(admin, "purge", "hub.test/team/app:1"); code != 0 {
+		t.Errorf("purge: exit %d, %s%s", code, stdout, stderr)
+	}
+	if status, body := p.get("/v2/team/app/manifests/1"); status != http.StatusNotFound {
+		t.Errorf("after the purge: %d %s", status, body)
+	}
+}
+
+func TestAnUpstreamBelowAPathIsAskedThereAndNotToldWhichRegistryIsMeant(t *testing.T) {
+	fake := upstreamtest.New(t)
+	_, content := fake.AddImage("hub-proxy/team/app", "1", upstreamtest.Bytes(1, 1000))
+	p := newPlace(t, fake, "")
+	text, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.Replace(text, []byte(fake.URL()), []byte(fake.URL()+"/v2/hub-proxy/"), 1)
+	if err := os.WriteFile(p.config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.serve()
+	for _, path := range []string{"manifests/1", "blobs/" + content.Layers[0].Digest.String(), "tags/list"} {
+		if status, body := p.get("/v2/hub.test/team/app/" + path); status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	for _, line := range fake.Transcript() {
+		if !strings.Contains(line, "hub-proxy/team/app") || strings.Contains(line, "ns=") {
+			t.Errorf("asked: %s", line)
 		}
 	}
 }

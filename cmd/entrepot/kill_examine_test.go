@@ -148,6 +148,11 @@ func (k *killing) examineFolder(list pull.Inventory) {
 		case folders[0] == "drafts": // of the server that lives
 		case len(folders) == 4 && folders[0] == "blobs" && folders[1] == "sha256" && strings.HasPrefix(folders[3], folders[2]):
 			content, err := os.ReadFile(path)
+			if of, is := strings.CutSuffix(path, ".sums"); is {
+				k.examineSums(name, of)
+				total += int64(len(content))
+				return nil
+			}
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // evicted just now
 			}
@@ -170,6 +175,15 @@ func (k *killing) examineFolder(list pull.Inventory) {
 	if k.over > 64<<10 {
 		k.Errorf("round %d: %d bytes more are kept than may be", k.round, k.over)
 	}
+}
+
+// examineSums sees to it that checksums lie beside content.
+func (k *killing) examineSums(name, of string) {
+	_, err := os.Lstat(of)
+	if _, still := os.Lstat(of + ".sums"); err != nil && still == nil { // or else both were evicted just now
+		k.Errorf("round %d: the content of %s is not there: %v", k.round, name, err)
+	}
+	k.sums++
 }
 
 func (k *killing) names(folder string) []string {

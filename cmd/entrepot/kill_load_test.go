@@ -40,7 +40,7 @@ func (l *life) act(random *rand.Rand, i int) {
 	case n < 5 && i == 0: // its own tags, so that it knows where they point
 		l.pull(k.make(random, "steady", fmt.Sprint("s", random.IntN(60)), 600), true)
 	case n < 6: // another tag, which moves
-		l.pull(k.make(random, "moving", fmt.Sprint("m", i), 20<<10), true)
+		l.pull(k.make(random, "moving", fmt.Sprint("m", i), 400<<10), true) // of several pieces, some of them
 	default:
 		k.mu.Lock()
 		one := k.recent[random.IntN(len(k.recent))]

@@ -60,6 +60,7 @@ func TestKill(t *testing.T) {
 			break
 		}
 	}
+	t.Logf("%d files of checksums lay beside content", k.sums)
 	t.Logf("%d kills under load, %d of them before the server answered, and %d while it was examined; %d pulls, %d images seen whole; "+
 		"lost of these %d bytes; %d moves of tags forgotten, the oldest after %s; the most kept was %d bytes above the bound",
 		k.kills, k.early, k.examined, k.pulls.Load(), k.everWhole, k.lost, k.forgotten, k.oldest.Round(time.Millisecond), k.over)
@@ -94,7 +95,7 @@ type killing struct {
 
 	pulls                  atomic.Int64
 	kills, early, examined int
-	everWhole              int
+	everWhole, sums        int
 	forgotten              int
 	lost, over             int64
 	oldest                 time.Duration

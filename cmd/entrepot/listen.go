@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+
+	"github.com/entrepot/entrepot/config"
 )
 
 // listen opens the address that the flag sets. An error says what to do.
 func listen(ctx context.Context, address, flag string) (net.Listener, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
+	var settings net.ListenConfig
+	listener, err := settings.Listen(ctx, "tcp", address)
 	switch {
 	case err == nil:
 		return listener, nil
@@ -23,4 +25,15 @@ func listen(ctx context.Context, address, flag string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s is no address of this machine: choose another with --%s", address, flag)
 	}
 	return nil, fmt.Errorf("listen on %s: %w", address, err)
+}
+
+// adminHosts are the hosts under which the admin address is asked: those that
+// are configured, and the one that it listens on. Every address of the machine
+// is none.
+func adminHosts(cfg config.Config) []string {
+	host, _, err := net.SplitHostPort(cfg.Admin)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return cfg.AdminHosts
+	}
+	return append([]string{host}, cfg.AdminHosts...)
 }

@@ -81,6 +81,8 @@ func freshness(k pull.Kept, now time.Time) string {
 	switch {
 	case len(k.Tags) == 0:
 		return "by digest"
+	case !k.GoneSince.IsZero():
+		return "deleted upstream " + since(k.GoneSince, now)
 	case k.Fresh:
 		return "yes"
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/net/publicsuffix"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/config"
@@ -67,7 +68,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			return errors.New("stopping")
 		}
 		return nil
-	}), log)
+	}, adminHosts(cfg)...), log)
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
@@ -99,19 +100,22 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 // openCache opens the cache folder with the rules of pulling through over it.
 // It returns cache.ErrLocked where another process has the folder.
 func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *pull.Puller, closeCache func() error, err error) {
-	upstreams, err := registries(cfg, metrics)
-	if err != nil {
-		return nil, nil, err
-	}
 	bounds, err := room(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := disk.Open(cfg.Cache.Dir, disk.Options{Log: log, MinFree: bounds.MinFree, Journal: pull.Precious()})
+	store, err := disk.Open(cfg.Cache.Dir, disk.Options{
+		Log: log, MinFree: bounds.MinFree, Journal: pull.Precious(),
+		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := metrics.RecordsBehind(store.Behind); err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	upstreams, err := registries(cfg, metrics, store.Records())
+	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
 	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
@@ -193,14 +197,14 @@ func names(cfg config.Config) []proxy.Upstream {
 
 // registries makes each configured upstream what the rules of pulling work
 // with: its endpoints in order, each behind its breaker.
-func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, error) {
+func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
 		metrics.Expect(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, quota, metrics)
+			remote, err := newRemote(u, endpoint, quota, metrics, records)
 			if err != nil {
 				return nil, err
 			}
@@ -211,6 +215,7 @@ func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, err
 			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
+			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,
 			CosignTags:           u.Referrers.CosignTags,
 			BuildKitAttestations: u.Referrers.BuildKitAttestations,
@@ -219,8 +224,12 @@ func registries(cfg config.Config, metrics *proxy.Metrics) ([]pull.Upstream, err
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics, records cache.Records) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
+	}
+	place, err := config.PlaceOf(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
 	}
@@ -228,11 +237,14 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
+	hasReferrers, sawReferrers := pull.RememberReferrersAPI(records, u.Name, endpoint)
 	return upstream.NewRemote(upstream.RemoteOptions{
+		HasReferrers: hasReferrers, SawReferrers: sawReferrers,
 		Name: u.Name,
 		// A host that is not the registry's own is a mirror, perhaps of many:
-		// it is told which registry is meant, as containerd does.
-		SendNamespace:         !sameSite(base.Hostname(), u.Name),
+		// it is told which registry is meant, as containerd does. Below a path
+		// it is the path that says so.
+		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
 		Credentials:           credentials(u.Credentials, u.Name),
 		RootCAs:               roots,

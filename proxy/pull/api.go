@@ -46,8 +46,10 @@ const (
 	Joined      Outcome = "joined"      // shared a download that was under way
 	Revalidated Outcome = "revalidated" // kept, and the upstream said it still stands
 	Stale       Outcome = "stale"       // kept, and the upstream could not be asked
+	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched anew
 	Passed      Outcome = "passed"      // a range passed through
 	Negative    Outcome = "negative"    // a remembered "not found"
+	Deleted     Outcome = "deleted"     // kept, and the upstream says that its tag is gone
 )
 
 // Manifest is a manifest with its exact bytes.
@@ -58,9 +60,12 @@ type Manifest struct {
 	Bytes []byte
 	// Stale is set where the upstream could not be asked whether it stands.
 	Stale bool
-	// Warnings are the upstream's Warning headers with code 299.
+	// Warnings are Warning headers with code 299: the upstream's, and what this
+	// mirror has to say of a tag that the upstream deleted.
 	Warnings []string
 	Outcome  Outcome
+
+	passed bool // it can't be kept, and is fetched each time
 }
 
 // Blob is a blob that is kept, or on its way. It is used by one goroutine.

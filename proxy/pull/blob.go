@@ -66,8 +66,8 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 }
 
 // Blob opens a blob of a repository: from what is kept, from the flight that is
-// under way, or with a flight of its own. It may return before the upstream
-// has answered; WriteRange tells then.
+// under way, or with a flight of its own, once its upstream has answered: only
+// the answer tells its size.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
 	if err == nil {
@@ -93,7 +93,7 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 	}
 	anew := false
 	if known {
-		b, err := p.openKept(ctx, d)
+		b, err := p.openKept(ctx, u, repo, d)
 		if err == nil {
 			return b, nil
 		}
@@ -114,7 +114,7 @@ func (p *Puller) holdsForOthers(ctx context.Context, repo Repository, d Digest) 
 	return err == nil
 }
 
-func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
+func (p *Puller) openKept(ctx context.Context, u Upstream, repo Repository, d Digest) (Blob, error) {
 	if content, ok := p.opts.Memory.Get(d); ok {
 		return inMemory{d, content}, nil
 	}
@@ -126,7 +126,7 @@ func (p *Puller) openKept(ctx context.Context, d Digest) (Blob, error) {
 		return nil, err
 	}
 	if file.Size() > smallBlob {
-		return &onDisk{digest: d, file: file}, nil
+		return newOnDisk(p, u, repo, d, file), nil
 	}
 	defer file.Close()
 	content, err := p.readProven(ctx, d, file)
@@ -147,9 +147,7 @@ func (p *Puller) readProven(ctx context.Context, d Digest, file cache.Blob) ([]b
 		return content, nil
 	}
 	size, verifyErr := p.opts.Blobs.Verify(ctx, d, func(int) error { return nil })
-	if errors.Is(verifyErr, cache.ErrMismatch) {
-		p.evictor.shrank(size)
-	}
+	p.noteAside(verifyErr, size)
 	return nil, fmt.Errorf("read %s: %w", d, errors.Join(cache.ErrMismatch, err, verifyErr))
 }
 
@@ -161,17 +159,14 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if p.opts.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, started, err := p.fly(u, repo, want, anew)
+	f, started, err := p.fly(u, repo, want, anew, nil)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil { // landed since we looked
 		return p.openBlob(ctx, repo, want.Digest)
 	}
-	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, size: want.Size}
-	if b.size >= 0 {
-		return b, nil
-	}
+	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, mends: p.sent.to(want.Digest)}
 	another := !started && f.repo != repo
 	size, err := f.known(ctx)
 	switch {
@@ -212,33 +207,4 @@ func (b inMemory) WriteRange(_ context.Context, w io.Writer, off, n int64) (int6
 	}
 	written, err := w.Write(rest)
 	return int64(written), err
-}
-
-// onDisk is a blob that is kept.
-type onDisk struct {
-	digest Digest
-	file   cache.Blob
-	pos    int64
-}
-
-func (b *onDisk) Digest() Digest   { return b.digest }
-func (b *onDisk) Size() int64      { return b.file.Size() }
-func (b *onDisk) Outcome() Outcome { return Hit }
-func (b *onDisk) Close() error     { return b.file.Close() }
-
-func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
-	if rest := max(b.Size()-off, 0); n < 0 || n > rest {
-		n = rest
-	}
-	for written < n {
-		if ctx.Err() != nil {
-			return written, context.Cause(ctx)
-		}
-		wrote, err := copyFrom(w, b.file, &b.pos, off+written, min(piece, n-written))
-		written += wrote
-		if err != nil {
-			return written, fmt.Errorf("blob %s: %w", b.digest, err)
-		}
-	}
-	return written, nil
 }

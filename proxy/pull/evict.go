@@ -8,7 +8,8 @@ import (
 )
 
 // evict frees at least want bytes, if there is that much to take: images and
-// blobs of no image, least recently pulled first.
+// blobs of no image, least recently pulled first. What it frees is told as it
+// goes: a pass over a full disk takes a while.
 func (p *Puller) evict(ctx context.Context, want int64) (freed int64, err error) {
 	p.evictor.sweeping.Lock()
 	defer p.evictor.sweeping.Unlock()
@@ -20,7 +21,9 @@ func (p *Puller) evict(ctx context.Context, want int64) (freed int64, err error)
 	images, strays := w.images(), w.strays()
 	for freed < want && ctx.Err() == nil && len(images)+len(strays) > 0 {
 		if len(strays) > 0 && (len(images) == 0 || strays[0].use <= images[0].use) {
-			freed += p.discard(ctx, []Digest{strays[0].digest}, w)
+			n := p.discard(ctx, []Digest{strays[0].digest}, w)
+			tell(p.opts.Events.Evicted, n)
+			freed += n
 			strays = strays[1:]
 			continue
 		}
@@ -31,6 +34,7 @@ func (p *Puller) evict(ctx context.Context, want int64) (freed int64, err error)
 			continue
 		}
 		n, err := p.clear(ctx, w, c)
+		tell(p.opts.Events.Evicted, n)
 		freed += n
 		if err != nil {
 			return freed, err
@@ -125,7 +129,7 @@ func (p *Puller) discard(ctx context.Context, digests []Digest, w *warehouse) (f
 		p.opts.Memory.Delete(d) // or it would be served, and not be fetched and kept again
 		p.uses.forget(d.String())
 		p.evictor.shrank(size)
-		freed += size
+		freed += p.opts.Blobs.Weight(size)
 	}
 	return freed
 }

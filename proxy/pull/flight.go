@@ -23,8 +23,11 @@ const (
 	worthwhile = 128 << 10
 	// copyBuffer is the size of one read from an upstream, in bytes.
 	copyBuffer = 128 << 10
-	// maxUnsized is how many bytes a blob may have whose size nobody told.
-	maxUnsized = 16 << 30
+	// maxUnsized is how many bytes a blob may have whose size nobody told, and
+	// smallUnsized how many it may at least where a manifest, which may be
+	// wrong, told one, and the upstream tells none.
+	maxUnsized   = 16 << 30
+	smallUnsized = 64 << 20
 )
 
 // A flight is the one download of a blob that any number of readers follow.
@@ -39,10 +42,13 @@ type flight struct {
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	state   flightState
 	err     error // why it is lost
-	size    int64 // of the whole blob, -1 while unknown
+	size    int64 // of the whole blob as its upstream tells it, -1 while unknown
+	told    int64 // what a manifest says of the size where the upstream says nothing, -1 otherwise
+	most    int64 // bytes that are taken; 0 before the first answer
 	written int64 // bytes taken from the upstream
 	store   *spool
 	over    chan struct{} // closed when nothing more will happen
+	seed    *seed         // what it begins with; nil for nothing
 }
 
 type flightState int
@@ -81,7 +87,8 @@ func (h *hangar) remove(f *flight) {
 // fly joins the flight for want or starts one through repo; started says
 // which. The caller holds the flight's store and releases it. A nil flight
 // means that the blob has landed on disk meanwhile, unless it is wanted anew.
-func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f *flight, started bool, err error) {
+// A flight that is started begins with the seed, if there is one.
+func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool, from *seed) (f *flight, started bool, err error) {
 	p.flights.mu.Lock()
 	defer p.flights.mu.Unlock()
 	if f := p.flights.byDigest[want.Digest]; f != nil && !f.isLost() {
@@ -97,6 +104,7 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f
 		return nil, false, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrBusy)
 	}
 	f = p.newFlight(repo, want, true)
+	f.seed = from.hold()
 	f.store.hold()
 	p.flights.byDigest[want.Digest] = f
 	p.launch(u, f)
@@ -105,17 +113,23 @@ func (p *Puller) fly(u Upstream, repo Repository, want Descriptor, anew bool) (f
 
 // newFlight prepares a flight. One that is not kept goes without the disk.
 func (p *Puller) newFlight(repo Repository, want Descriptor, keep bool) *flight {
-	f := &flight{digest: want.Digest, repo: repo, size: want.Size, over: make(chan struct{})}
+	f := &flight{digest: want.Digest, repo: repo, size: want.Size, told: -1, over: make(chan struct{})}
 	var draft cache.Draft
 	if keep {
-		var err error
-		if draft, err = p.opts.Blobs.Create(p.ctx, want); err != nil {
-			p.bypass(f, err)
-			draft = nil
-		}
+		draft = p.draft(f, want.Size)
 	}
 	f.store = newSpool(want.Digest, draft)
 	return f
+}
+
+// draft is where a flight's bytes are kept, nil where there is no room.
+func (p *Puller) draft(f *flight, size int64) cache.Draft {
+	draft, err := p.opts.Blobs.Create(p.ctx, Descriptor{Digest: f.digest, Size: size})
+	if err != nil {
+		p.bypass(f, err)
+		return nil
+	}
+	return draft
 }
 
 func (p *Puller) launch(u Upstream, f *flight) {
@@ -152,6 +166,7 @@ func (p *Puller) download(u Upstream, f *flight) {
 		return
 	}
 	f.land()
+	p.ledger.putMember(f.repo, f.digest, memberRecord{Size: f.size})
 	if err := p.publish(f); err != nil {
 		p.bypass(f, err)
 	}
@@ -181,6 +196,10 @@ func (p *Puller) bypass(f *flight, err error) {
 // where it broke off.
 func (p *Puller) fill(u Upstream, f *flight) error {
 	buf := make([]byte, copyBuffer)
+	if err := p.sow(f, buf); err != nil {
+		return err
+	}
+	sown := f.written
 	for resumes, mark := 0, f.written; ; {
 		err := p.attempt(p.ctx, u, f, buf)
 		switch {
@@ -193,7 +212,7 @@ func (p *Puller) fill(u Upstream, f *flight) error {
 		case f.written >= mark+worthwhile:
 			resumes, mark = 0, f.written
 		}
-		if f.written == 0 || resumes == maxResumes {
+		if f.written == sown || resumes == maxResumes {
 			return err // before the first byte the registry's own tries were all there is to do
 		}
 		resumes++
@@ -229,6 +248,11 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 		return err
 	}
 	defer content.Body.Close()
+	if f.most == 0 {
+		if err := p.expect(f, content); err != nil {
+			return err
+		}
+	}
 	if err := f.announce(content); err != nil {
 		return err
 	}
@@ -246,7 +270,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 		}
 	}
 	for {
-		n, err := content.Body.Read(buf)
+		n, err := content.Body.Read(f.upTo(buf))
 		if n > 0 {
 			tell2(p.opts.Events.Received, u.Name, int64(n))
 			if err := p.append(f, buf[:n]); err != nil {
@@ -254,12 +278,27 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 			}
 		}
 		switch {
-		case f.written == f.size, errors.Is(err, io.EOF) && f.size < 0:
+		case f.written == f.size, errors.Is(err, io.EOF) && f.size < 0, f.isTold():
 			return nil
 		case err != nil:
 			return endOf(err)
 		}
 	}
+}
+
+// upTo is as much of buf as reaches to where a manifest says that the blob ends,
+// where nobody else says so.
+func (f *flight) upTo(buf []byte) []byte {
+	if left := f.told - f.written; f.size < 0 && left > 0 {
+		return buf[:min(left, int64(len(buf)))]
+	}
+	return buf
+}
+
+// isTold says that a blob whose size its upstream does not tell is whole where
+// its manifest says so: what comes after that is not waited for.
+func (f *flight) isTold() bool {
+	return f.size < 0 && f.written == f.told && f.store.verify() == nil
 }
 
 // endOf is the meaning of a body's error: an end before the end is a cut.
@@ -274,6 +313,39 @@ func tell2[A, B any](fn func(A, B), a A, b B) {
 	if fn != nil {
 		fn(a, b)
 	}
+}
+
+// expect takes the size of a blob from the first answer about it. What a
+// manifest says of it may be wrong, and many clients never look: the digest
+// decides. A page in a blob's place is told by both, its type and its size.
+func (p *Puller) expect(f *flight, c upstream.Content) error {
+	told := f.size
+	if told >= 0 && c.Size >= 0 && c.Size != told && c.MediaType == "text/html" {
+		return fmt.Errorf("%w: the blob has %d bytes, and what came is a web page", upstream.ErrBadAnswer, told)
+	}
+	switch {
+	case c.Size >= 0:
+	case told >= 0:
+		f.most = max(told, smallUnsized)
+	default:
+		f.most = maxUnsized
+	}
+	if c.Size != told && !f.store.left {
+		// No byte is there yet, and the draft is held to a size.
+		f.store.exchange(p.draft(f, c.Size))
+	}
+	f.told = told
+	f.begin(c.Size)
+	return nil
+}
+
+// begin says that bytes come, of a blob of that size.
+func (f *flight) begin(size int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.size, f.state = size, flowing
+	f.most = max(f.most, size)
+	f.signal()
 }
 
 // announce holds an answer's headers against what is known of the blob.
@@ -299,8 +371,8 @@ func (p *Puller) append(f *flight, b []byte) error {
 	if f.size >= 0 && f.written+int64(len(b)) > f.size {
 		return fmt.Errorf("%w: more than the %d bytes of the blob", upstream.ErrBadAnswer, f.size)
 	}
-	if f.size < 0 && f.written+int64(len(b)) > maxUnsized {
-		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, int64(maxUnsized))
+	if f.size < 0 && f.written+int64(len(b)) > f.most {
+		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, f.most)
 	}
 	if err := f.store.write(p.ctx, b); err != nil {
 		if !errors.Is(err, cache.ErrFull) {

@@ -18,6 +18,7 @@ type inFlight struct {
 	started bool // this client's request started the flight
 	size    int64
 	passed  bool
+	mends   bool // it takes the place of a kept file: nothing is fetched twice for that
 }
 
 func (b *inFlight) Digest() Digest { return b.f.digest }
@@ -57,7 +58,7 @@ func (b *inFlight) WriteRange(ctx context.Context, w io.Writer, off, n int64) (i
 		return b.alone(ctx, w, off, n)
 	case !b.started && b.f.repo != b.repo:
 		// The flight failed on another repository's credentials or contents.
-		f, started, err := b.p.fly(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size}, false)
+		f, started, err := b.p.fly(b.u, b.repo, Descriptor{Digest: b.f.digest, Size: b.size}, false, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -73,7 +74,7 @@ func (b *inFlight) WriteRange(ctx context.Context, w io.Writer, off, n int64) (i
 
 // landed writes what another's flight has brought to the disk meanwhile.
 func (b *inFlight) landed(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	kept, err := b.p.openKept(ctx, b.f.digest)
+	kept, err := b.p.openKept(ctx, b.u, b.repo, b.f.digest)
 	if err != nil {
 		return 0, fmt.Errorf("blob %s: %w: %w", b.f.digest, upstream.ErrUnavailable, err)
 	}
@@ -85,7 +86,7 @@ func (b *inFlight) landed(ctx context.Context, w io.Writer, off, n int64) (int64
 // A range without an end waits, so that many of them over one blob are one
 // download (wire fact W21), but for the client whose resumption started it.
 func (b *inFlight) shouldPass(off, n int64) bool {
-	if n < 0 && !b.started {
+	if b.mends || n < 0 && !b.started {
 		return false
 	}
 	b.f.mu.Lock()
@@ -207,9 +208,11 @@ func (f *flight) reach(ctx context.Context, off int64) (int64, error) {
 			err = f.err
 			return true
 		}
-		tip = f.written - heldBack
-		if f.size >= 0 {
+		switch tip = f.written - heldBack; {
+		case f.size >= 0:
 			tip = min(f.written, f.size-heldBack)
+		case f.told >= 0:
+			tip = min(tip, f.told-heldBack) // it may be more than that, or junk
 		}
 		return tip > off
 	})

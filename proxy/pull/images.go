@@ -77,7 +77,7 @@ func (p *Puller) picture(ctx context.Context) (_ *warehouse, done func(), err er
 		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
 			see(d, size)
 			w.sizes[d] = size
-			w.total += size
+			w.total += p.opts.Blobs.Weight(size)
 			return true
 		})
 	})

@@ -25,6 +25,8 @@ type Kept struct {
 	// CheckedAt is when it was asked last.
 	Fresh     bool      `json:"fresh"`
 	CheckedAt time.Time `json:"checkedAt,omitzero"`
+	// GoneSince is when the upstream first said that one of the tags is gone.
+	GoneSince time.Time `json:"goneSince,omitzero"`
 }
 
 // Inventory is everything that is kept.
@@ -79,7 +81,10 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	u := p.upstreams[root.repo.Upstream]
 	for _, tag := range root.tags {
 		rec, _ := p.ledger.tag(root.repo, tag)
-		k.Fresh = k.Fresh && p.fresh(u, tag, rec.CheckedAt)
+		k.Fresh = k.Fresh && p.fresh(u, root.repo, tag, rec)
+		if k.GoneSince.IsZero() {
+			k.GoneSince = rec.goneSince()
+		}
 		if rec.CheckedAt.After(k.CheckedAt) {
 			k.CheckedAt = rec.CheckedAt.UTC()
 		}

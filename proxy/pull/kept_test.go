@@ -361,7 +361,7 @@ type brokenOpen struct {
 	broken *bool
 }
 
-func (b brokenOpen) Open(ctx context.Context, d Digest) (cache.Blob, error) {
+func (b brokenOpen) Open(ctx context.Context, d Digest) (cache.Kept, error) {
 	if *b.broken {
 		return nil, fmt.Errorf("open %s: %w", d, syscall.EMFILE)
 	}

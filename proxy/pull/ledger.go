@@ -28,12 +28,25 @@ const (
 	bucketAttached  cache.Bucket = "attached"
 	bucketUsed      cache.Bucket = "used"
 	bucketPin       cache.Bucket = "pin"
+	// Under bucketAPI stand the endpoints that were seen to have the Referrers
+	// API.
+	bucketAPI cache.Bucket = "api"
 )
 
 // Precious are the buckets that cannot be had back from an upstream that is
 // gone: a store of records keeps them twice.
 func Precious() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin, bucketAPI}
+}
+
+// RememberReferrersAPI says whether an endpoint of an upstream was seen to have
+// the Referrers API, in this process or an earlier one, and returns how to
+// remember that it was. After a restart, a page of such an endpoint must not
+// pass for an API that was never there.
+func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
+	key := upstream + "\x00" + endpoint
+	_, err := records.Get(bucketAPI, key)
+	return err == nil, func() { records.Put(bucketAPI, key, []byte{1}) }
 }
 
 // ledger is what a mirror knows beside the content itself, in words of its own
@@ -56,6 +69,9 @@ type tagRecord struct {
 	Descriptor Descriptor
 	// CheckedAt is not stored with the record; it has its own bucket.
 	CheckedAt time.Time `json:"-"`
+	// GoneSince is when the upstream first said that the tag is not there any
+	// more; zero where it is. Such a tag is served because somebody wants that.
+	GoneSince time.Time `json:",omitzero"`
 }
 
 // manifestRecord says that a manifest is kept for a repository.
@@ -142,16 +158,41 @@ func (l *ledger) touchTag(repo Repository, tag string, t tagRecord) {
 	key := recordKey(repo, tag)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now, ok := l.readTag(key); ok && now.Descriptor.Digest == t.Descriptor.Digest {
-		l.touch(key, t)
+	now, ok := l.readTag(key)
+	if !ok || now.Descriptor.Digest != t.Descriptor.Digest {
+		return
 	}
+	if !now.GoneSince.IsZero() { // it is back
+		now.GoneSince = time.Time{}
+		l.write(bucketTag, key, now)
+	}
+	l.touch(key, now)
+}
+
+// markGone notes that the upstream said just now that the tag is not there any
+// more, and returns its record. It is false for a tag that was dropped or has
+// moved meanwhile.
+func (l *ledger) markGone(repo Repository, tag string, t tagRecord) (tagRecord, bool) {
+	key := recordKey(repo, tag)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gone, ok := l.readTag(key)
+	if !ok || gone.Descriptor.Digest != t.Descriptor.Digest {
+		return tagRecord{}, false
+	}
+	if now := time.Now(); gone.GoneSince.IsZero() || gone.GoneSince.After(now) {
+		gone.GoneSince = now.UTC().Truncate(time.Second)
+		l.write(bucketTag, key, gone)
+	}
+	return l.touch(key, gone), true
 }
 
 // touch remembers a tag as checked now. l.mu is held.
-func (l *ledger) touch(key string, t tagRecord) {
+func (l *ledger) touch(key string, t tagRecord) tagRecord {
 	t.CheckedAt = time.Now()
 	l.records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(t.CheckedAt.UnixNano())))
 	l.tags.Add(key, t)
+	return t
 }
 
 func (l *ledger) dropTag(repo Repository, tag string) {

@@ -1,13 +1,10 @@
 package pull
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 
 	"github.com/opencontainers/go-digest"
 
@@ -115,7 +112,7 @@ func (p *Puller) acquireManifest(ctx context.Context, u Upstream, repo Repositor
 	if m, ok := p.keptManifest(ctx, repo, d); ok {
 		return m, nil // kept since the caller looked
 	}
-	if content, ok := p.content(ctx, d); ok && looksLikeManifest(content) {
+	if content, ok := p.content(ctx, d); ok && isManifest(content) {
 		// The bytes are here, by way of another repository or because the
 		// records were lost: the upstream's word is enough.
 		if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
@@ -145,19 +142,46 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	case len(content) > maxManifest:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrBadAnswer, maxManifest)
-	case !looksLikeManifest(content):
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is no JSON object", ref, repo, upstream.ErrBadAnswer)
+	case want == "" && !isManifest(content):
+		// By digest the digest decides; a tag has nothing else to be held against.
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is no manifest", ref, repo, upstream.ErrBadAnswer)
 	}
+	payload := signedPayload(content)
 	if want == "" {
 		want = c.Digest
 	}
 	if want == "" || !want.Algorithm().Available() {
-		want = digest.FromBytes(content)
+		want = digest.FromBytes(payload)
 	}
-	if want.Algorithm().FromBytes(content) != want {
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
+	m, err := Manifest{}, error(nil)
+	switch by := want.Algorithm(); {
+	case by.FromBytes(content) == want:
+		m, err = p.keepManifest(ctx, repo, c.MediaType, content, want)
+	case by.FromBytes(payload) == want:
+		// A signed manifest of schema 1 has the digest of what is signed. What
+		// is kept is proven by its own bytes, so this is passed through.
+		m = Manifest{
+			Descriptor: Descriptor{MediaType: manifestType(c.MediaType, content), Digest: want, Size: int64(len(content))},
+			Bytes:      content, passed: true,
+		}
+	case ref != want.String() && len(payload) == len(content):
+		return p.fetchDoubted(ctx, u, repo, c, content)
+	default:
+		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
 	}
-	m, err := p.keepManifest(ctx, repo, c.MediaType, content, want)
+	m.Outcome, m.Warnings = Miss, c.Warnings
+	return m, err
+}
+
+// fetchDoubted decides about a tag whose manifest is not what its header says:
+// either of them is wrong. Where the upstream has what the header names, the
+// body was; where it has not, the header names nothing.
+func (p *Puller) fetchDoubted(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
+	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest)
+	if !errors.Is(err, upstream.ErrNotFound) {
+		return m, err
+	}
+	m, err = p.keepManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
 }
@@ -222,39 +246,4 @@ func (p *Puller) write(ctx context.Context, desc Descriptor, content []byte) err
 	err = draft.Commit()
 	p.evictor.settle(desc.Digest, err == nil)
 	return err
-}
-
-// looksLikeManifest tells a manifest of any kind from a login page.
-func looksLikeManifest(content []byte) bool {
-	trimmed := bytes.TrimLeft(content, " \t\r\n")
-	return len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(content)
-}
-
-// manifestType is the media type that a manifest goes out with: the upstream's,
-// without parameters, or the manifest's own where the upstream sent a vague one.
-func manifestType(header string, content []byte) string {
-	mediaType, _, err := mime.ParseMediaType(header)
-	if err == nil && mediaType != "application/json" && mediaType != "application/octet-stream" && mediaType != "text/plain" {
-		return mediaType
-	}
-	var own struct {
-		MediaType     string          `json:"mediaType"`
-		SchemaVersion int             `json:"schemaVersion"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Signatures    json.RawMessage `json:"signatures"`
-	}
-	if json.Unmarshal(content, &own) != nil {
-		return "application/octet-stream"
-	}
-	switch {
-	case own.MediaType != "":
-		return own.MediaType
-	case own.SchemaVersion == 1 && own.Signatures != nil:
-		return "application/vnd.docker.distribution.manifest.v1+prettyjws"
-	case own.SchemaVersion == 1:
-		return "application/vnd.docker.distribution.manifest.v1+json"
-	case own.Manifests != nil:
-		return "application/vnd.oci.image.index.v1+json"
-	}
-	return "application/vnd.oci.image.manifest.v1+json"
 }

@@ -278,7 +278,7 @@ func (p *Puller) bring(ctx context.Context, u Upstream, repo Repository, want De
 	if p.opts.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, _, err := p.fly(u, repo, want, false)
+	f, _, err := p.fly(u, repo, want, false, nil)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -41,6 +42,9 @@ type Upstream struct {
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means none.
 	Immutable func(tag string) bool
+	// ServeDeleted says that a kept tag goes on being served when the upstream
+	// says that it is gone.
+	ServeDeleted bool
 	// Quota is the share of the upstream's rate limit that is left, from 0 to
 	// 1; nil means that there is no limit.
 	Quota func() float64
@@ -103,7 +107,8 @@ type Puller struct {
 	upstreams map[string]Upstream
 	ledger    *ledger
 	absent    *absences
-	noAPI     routes
+	lists     *lists
+	noAPI     *memory.Answers[Repository, struct{}]
 
 	checks  singleflight.Group // tags, by repository and tag
 	fetches singleflight.Group // manifests, by repository and digest
@@ -116,6 +121,7 @@ type Puller struct {
 	completions singleflight.Group // pinned images, by repository and reference
 
 	flights hangar
+	sent    sent
 	uses    uses
 	evictor *evictor
 	moved   chan struct{} // a pinned tag points elsewhere now
@@ -137,14 +143,16 @@ func New(opts Options) *Puller {
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		ledger:    newLedger(opts.Records),
 		absent:    newAbsences(opts.NegativeTTL),
-		noAPI:     routes{missing: make(map[string]time.Time)},
+		noAPI:     newNoAPI(),
+		lists:     newLists(),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
+		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u
 	}
 	p.uses = uses{records: opts.Records, fresh: make(map[string]int64)}
-	p.evictor = newEvictor(opts.Room, opts.Events.Kept)
+	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)
 	p.moved = make(chan struct{}, 1)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.work.Go(func() { p.uses.run(p.ctx) })

@@ -13,15 +13,14 @@ import (
 
 // Referrers returns everything that is known to have subject as its subject.
 // The answer is known; or stale, where a source could not be asked and an
-// earlier whole answer is kept; or else an error. It is never a shorter list
-// for want of a source.
+// earlier whole answer is kept, or another source has a list; or else an error.
 func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest) (Referrers, error) {
 	u, err := p.admit(repo)
 	if err != nil {
 		return Referrers{}, err
 	}
 	rec, onRecord := p.ledger.referrers(repo, subject)
-	if onRecord && time.Since(rec.At) < p.opts.ReferrersTTL {
+	if onRecord && p.freshReferrers(rec) {
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
 	}
 	if p.opts.Offline {
@@ -50,13 +49,24 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err)
 }
 
+// freshReferrers says whether an answer needs no look-up. That nothing refers is
+// an absence, and believed no longer than any other.
+func (p *Puller) freshReferrers(rec referrersRecord) bool {
+	ttl := p.opts.ReferrersTTL
+	if len(rec.Manifests) == 0 {
+		ttl = min(ttl, p.opts.NegativeTTL)
+	}
+	age := time.Since(rec.At)
+	return age >= 0 && age < ttl // a time in the future is no time
+}
+
 // A source is one place where referrers are listed. Without an error its
 // answer is whole; with one, what it found before still counts as found.
 type source func(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error)
 
 // lookUpReferrers asks every source, at the same time.
 func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
-	if rec, ok := p.ledger.referrers(repo, subject); ok && time.Since(rec.At) < p.opts.ReferrersTTL {
+	if rec, ok := p.ledger.referrers(repo, subject); ok && p.freshReferrers(rec) {
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil // looked up since the caller looked
 	}
 	sources := []source{p.listedByAPI, p.listedByTag, p.attachedByBuildKit}
@@ -72,6 +82,11 @@ func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repositor
 	asked.Wait()
 
 	found := referrers.Merge(lists...)
+	if errors.Is(errs[0], upstream.ErrDenied) && errs[1] == nil {
+		// Who may read the tag may read what it lists: a refusal of the API
+		// alone says that it can't be asked.
+		errs[0] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrBadAnswer, errors.New(errs[0].Error()))
+	}
 	err := worst(errs)
 	if err == nil {
 		found = referrers.Merge(found, p.stillThere(ctx, u, repo, subject, found))
@@ -79,15 +94,30 @@ func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repositor
 		return Referrers{Manifests: found, Outcome: Miss}, nil
 	}
 	if cannotTell(err) {
-		p.noAPI.forget(u.Name) // it may come back as another
+		p.noAPI.Delete(repo) // it may come back as another
 		if rec, ok := p.ledger.referrers(repo, subject); ok {
 			p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", err)
 			answer := rec.stale()
 			answer.Manifests = referrers.Merge(rec.Manifests, found)
 			return answer, nil
 		}
+		if anyWhole(lists, errs) {
+			// What one source found is proof in itself; that there is no more
+			// nobody says.
+			return referrersRecord{Manifests: found}.stale(), nil
+		}
 	}
 	return Referrers{}, err
+}
+
+// anyWhole says whether a source gave its whole list, and not an empty one.
+func anyWhole(lists [][]Descriptor, errs []error) bool {
+	for i, list := range lists {
+		if errs[i] == nil && len(list) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // worst chooses the error that an answer is made of: a refusal before a

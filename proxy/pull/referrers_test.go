@@ -85,12 +85,36 @@ func TestReferrersOfA10Upstream(t *testing.T) {
 			t.Errorf("outcome %v, %v", got.Outcome, err)
 		}
 		wantTranscript(t, o)
-		// Later, one request: that there is no API has been learnt.
+		// For a while it is known that there is no API, in this repository.
+		second, _ := o.image("app", "2", bytesOf(2, 50))
+		if _, err := m.Referrers(t.Context(), hubApp, second.Digest); err != nil {
+			t.Error(err)
+		}
+		wantTranscript(t, o, "GET manifest app "+referrers.TagOf(second.Digest))
+		// A registry may be upgraded: the API is asked for again within a minute.
 		time.Sleep(6 * time.Minute)
 		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "HEAD manifest app "+tag, "GET manifest app "+short(gone.Digest.String()))
+		wantTranscript(t, o, "GET referrers app "+short(subject.Digest.String()), "HEAD manifest app "+tag, "GET manifest app "+short(gone.Digest.String()))
+	})
+}
+
+// What an upstream says of one repository says nothing of another.
+func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		app, _ := o.image("app", "1", bytesOf(1, 50))
+		other := o.put("other", "manifest", fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q}`, ocispec.MediaTypeImageManifest))
+		m := newMirror(t, o, nil)
+		if _, err := m.Referrers(t.Context(), hubApp, app.Digest); err != nil {
+			t.Error(err)
+		}
+		o.transcript()
+		if _, err := m.Referrers(t.Context(), Repository{"hub", "other"}, other.Digest); err != nil {
+			t.Error(err)
+		}
+		wantTranscript(t, o, "GET referrers other "+short(other.Digest.String()), "GET manifest other "+referrers.TagOf(other.Digest))
 	})
 }
 
@@ -174,7 +198,7 @@ func TestNobodyReferring(t *testing.T) {
 }
 
 // Each source with each fault, with and without an earlier whole answer: the
-// list is stale, or the answer is an error; it is never shorter.
+// list is stale, or the answer is an error; it never says that it is all.
 func TestUnknownIsNotNone(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
 	for source, line := range map[string]func(subject, child Descriptor) string{
@@ -213,7 +237,12 @@ func TestUnknownIsNotNone(t *testing.T) {
 						o.fail(key, err, err)
 						got, gotErr := m.Referrers(t.Context(), hubApp, subject.Digest)
 						switch {
-						case errors.Is(err, upstream.ErrDenied):
+						case source == "the API" && !kept:
+							// The tag has a list: proof in itself, though not of being all.
+							if gotErr != nil || !got.Stale || fmt.Sprint(types(got)) != "[first second]" {
+								t.Errorf("got %v, stale %v, %v", types(got), got.Stale, gotErr)
+							}
+						case errors.Is(err, upstream.ErrDenied) && source != "the API":
 							if !errors.Is(gotErr, upstream.ErrDenied) {
 								t.Errorf("got %v, %v", types(got), gotErr)
 							}

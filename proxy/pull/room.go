@@ -38,8 +38,10 @@ const (
 // fast images stream in; what is above it is in flight.
 type evictor struct {
 	room Room
-	told func(bytes int64) // of kept
-	wake chan struct{}
+	// weight is what content of so many bytes takes in the store.
+	weight func(size int64) int64
+	told   func(bytes int64) // of kept
+	wake   chan struct{}
 	// sweeping is held by whoever removes content: eviction and purge.
 	sweeping sync.Mutex
 
@@ -69,9 +71,9 @@ type walk struct {
 	bytes int64 // of these
 }
 
-func newEvictor(room Room, told func(int64)) *evictor {
+func newEvictor(room Room, weight func(int64) int64, told func(int64)) *evictor {
 	return &evictor{
-		room: room, told: told, wake: make(chan struct{}, 1), passed: make(chan struct{}),
+		room: room, weight: weight, told: told, wake: make(chan struct{}, 1), passed: make(chan struct{}),
 		pending: make(map[Digest]int64), keeping: make(map[Digest]int),
 	}
 }
@@ -99,6 +101,7 @@ func (e *evictor) expect(n int64) {
 // cache.ErrFull where nothing can go for them. The caller says with settle how
 // it went on.
 func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
+	n = e.weight(n)
 	most := e.room.MaxBytes
 	if most > 0 && n > most {
 		return fmt.Errorf("%w: %d bytes are more than all that may be kept", cache.ErrFull, n)
@@ -133,13 +136,13 @@ func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
 func (e *evictor) squeeze(d Digest, n int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.take(d, n)
+	e.take(d, e.weight(n))
 	if e.tight() {
 		e.rouse()
 	}
 }
 
-// take counts the n bytes of d, which are about to be published: before they
+// take counts the n bytes that d takes, which are about to be published: before they
 // can be seen on disk. e.mu is held.
 func (e *evictor) take(d Digest, n int64) {
 	e.change(n)
@@ -166,11 +169,11 @@ func (e *evictor) settle(d Digest, published bool) {
 	}
 }
 
-// shrank notes that n bytes were deleted.
+// shrank notes that content of n bytes was deleted.
 func (e *evictor) shrank(n int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.change(-n)
+	e.change(-e.weight(n))
 }
 
 // change counts n more bytes as kept. e.mu is held.
@@ -268,7 +271,7 @@ func (e *evictor) count(pass func(see func(d Digest, size int64)) error) error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if !w.came[d] {
-			total += size
+			total += e.weight(size)
 		}
 	})
 	e.mu.Lock()
@@ -325,7 +328,6 @@ func (p *Puller) relieve(ctx context.Context) (freed int64) {
 	if err != nil {
 		p.log.Error("eviction failed", "error", err)
 	}
-	tell(p.opts.Events.Evicted, freed)
 	p.log.Info("evicted", "wanted_bytes", over, "freed_bytes", freed)
 	return freed
 }

@@ -189,6 +189,36 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 	})
 }
 
+func TestWhatIsEvictedIsToldAsItGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const layer, images = 20 << 10, 10
+		o := newOrigin()
+		var m mirror
+		var told []int64
+		var kept []int64 // at each telling
+		m = newMirror(t, o, func(opts *Options) {
+			opts.Room.MaxBytes = (images + 1) * layer
+			opts.Events.Evicted = func(bytes int64) {
+				told, kept = append(told, bytes), append(kept, m.bytesKept(t))
+			}
+		})
+		for i := range images {
+			o.image("app", fmt.Sprint(i), bytesOf(byte(i), layer))
+			m.pullWhole(t, hubApp, fmt.Sprint(i))
+			time.Sleep(time.Minute)
+		}
+		o.image("app", "large", bytesOf(99, 5*layer))
+		m.pullWhole(t, hubApp, "large")
+		settleDown()
+		if len(told) < 4 {
+			t.Fatalf("told of %d bytes, which are four images at least", told)
+		}
+		if first, last := kept[0], kept[len(kept)-1]; first-last < 3*layer {
+			t.Errorf("%d bytes were kept when the first image had gone, and %d when the last had", first, last)
+		}
+	})
+}
+
 func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()

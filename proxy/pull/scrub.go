@@ -44,7 +44,7 @@ func (p *Puller) Scrub(ctx context.Context, rate int64, tell func(Scrubbed)) (Sc
 			return s, context.Cause(ctx)
 		case errors.Is(err, cache.ErrMismatch): // of the size, which is an ErrNotFound too, or of the digest
 			s.Damaged = append(s.Damaged, d)
-			p.evictor.shrank(size)
+			p.noteAside(err, size)
 			p.opts.Memory.Delete(d)
 		case errors.Is(err, cache.ErrNotFound) && !p.has(ctx, d):
 			// Evicted meanwhile.

@@ -3,16 +3,22 @@ package pull
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
+	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// remembersNoAPI is how long an upstream without the Referrers API is not
-// asked for it again.
-const remembersNoAPI = 10 * time.Minute
+const (
+	// remembersNoAPI is how long a repository whose upstream seems to have no
+	// Referrers API is not asked for it again: an upgraded registry shows what
+	// it has within a minute. What it says of one repository says nothing of
+	// another.
+	remembersNoAPI = 30 * time.Second
+	// maxNoAPI bounds how many repositories are remembered so.
+	maxNoAPI = 16 << 10
+)
 
 // maxOpened is how many of the API's referrers are opened to derive their
 // descriptors anew. Of a longer list the registry's own word is taken: opening
@@ -21,12 +27,12 @@ const maxOpened = 512
 
 // listedByAPI asks the upstream's Referrers API.
 func (p *Puller) listedByAPI(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	if p.noAPI.remembered(u.Name) {
+	if _, without := p.noAPI.Get(repo); without {
 		return nil, nil
 	}
 	listed, err := u.Registry.Referrers(ctx, repo.Name, subject)
 	if errors.Is(err, upstream.ErrNoAPI) {
-		p.noAPI.remember(u.Name)
+		p.noAPI.Put(repo, struct{}{}, remembersNoAPI)
 	}
 	if errors.Is(err, upstream.ErrUnsupported) || errors.Is(err, upstream.ErrNotFound) {
 		return nil, nil // the referrers tag has the word
@@ -53,27 +59,10 @@ func (p *Puller) listedByAPI(ctx context.Context, u Upstream, repo Repository, s
 	})
 }
 
-// routes remembers which upstreams have no Referrers API. That is learnt, not
-// configured, and forgotten when the upstream may have become another.
-type routes struct {
-	mu      sync.Mutex
-	missing map[string]time.Time
-}
-
-func (r *routes) remembered(upstream string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return time.Now().Before(r.missing[upstream])
-}
-
-func (r *routes) remember(upstream string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.missing[upstream] = time.Now().Add(remembersNoAPI)
-}
-
-func (r *routes) forget(upstream string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.missing, upstream)
+func newNoAPI() *memory.Answers[Repository, struct{}] {
+	repositories, err := memory.NewAnswers[Repository, struct{}](maxNoAPI)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return repositories
 }

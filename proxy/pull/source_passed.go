@@ -24,12 +24,25 @@ func (p *Puller) stillThere(ctx context.Context, u Upstream, repo Repository, su
 	}
 	var there []Descriptor
 	for _, d := range rest {
-		_, err := u.Registry.Resolve(ctx, repo.Name, d.Digest.String())
-		if errors.Is(err, upstream.ErrNotFound) {
+		if p.isGone(ctx, u, repo, d.Digest) {
 			p.ledger.dropPassed(repo, subject, d.Digest)
 			continue
 		}
 		there = append(there, d)
 	}
 	return referrers.Merge(there)
+}
+
+// isGone says whether the upstream says that a manifest is not there. What is
+// kept is not forgotten on the word of a HEAD, which has no body to tell a
+// registry by (W44).
+func (p *Puller) isGone(ctx context.Context, u Upstream, repo Repository, d Digest) bool {
+	if _, err := u.Registry.Resolve(ctx, repo.Name, d.String()); !errors.Is(err, upstream.ErrNotFound) {
+		return false
+	}
+	content, err := u.Registry.Manifest(ctx, repo.Name, d.String())
+	if err == nil {
+		content.Body.Close()
+	}
+	return errors.Is(err, upstream.ErrNotFound)
 }

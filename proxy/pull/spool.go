@@ -28,7 +28,8 @@ const (
 // once the disk is full, a window in memory that moves on when the readers
 // have passed.
 type spool struct {
-	draft cache.Draft // nil where the flight never had a disk
+	digest Digest
+	draft  cache.Draft // nil where the flight never had a disk
 	// patient spools wait for their readers without end.
 	patient bool
 
@@ -47,11 +48,21 @@ type spool struct {
 // newSpool returns a spool over a draft, or one in memory where draft is nil.
 // The caller holds it.
 func newSpool(d Digest, draft cache.Draft) *spool {
-	s := &spool{draft: draft, holders: 1, readers: make(map[*reader]struct{})}
+	s := &spool{digest: d, draft: draft, holders: 1, readers: make(map[*reader]struct{})}
 	if draft == nil {
 		s.left, s.proof = true, d.Verifier()
 	}
 	return s
+}
+
+// exchange gives a spool that nothing was written to another draft, or none.
+func (s *spool) exchange(draft cache.Draft) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draft.Close()
+	if s.draft = draft; draft == nil {
+		s.left, s.proof = true, s.digest.Verifier()
+	}
 }
 
 // hold keeps the spool readable until release.

@@ -17,8 +17,9 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	var kept Manifest
 	if onRecord {
 		kept, onRecord = p.keptManifest(ctx, repo, rec.Descriptor.Digest)
+		kept = rec.tell(kept)
 	}
-	if onRecord && p.fresh(u, tag, rec.CheckedAt) {
+	if onRecord && p.fresh(u, repo, tag, rec) {
 		return kept, nil
 	}
 	if !onRecord {
@@ -76,8 +77,12 @@ func cannotTell(err error) bool {
 }
 
 // fresh says whether a tag needs no check. As the upstream's quota runs low,
-// freshness stretches, up to tenfold.
-func (p *Puller) fresh(u Upstream, tag string, checkedAt time.Time) bool {
+// freshness stretches, up to tenfold. A check in the future is none: a clock
+// was wrong then, or is now.
+func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec tagRecord) bool {
+	if !rec.GoneSince.IsZero() && !p.outlives(u, repo, tag, rec) {
+		return false // nobody wants it served any more
+	}
 	if u.Immutable != nil && u.Immutable(tag) && !isFallbackTag(tag) {
 		return true
 	}
@@ -88,7 +93,8 @@ func (p *Puller) fresh(u Upstream, tag string, checkedAt time.Time) bool {
 			ttl = time.Duration(float64(ttl) * min(10, low/max(left, low/10)))
 		}
 	}
-	return time.Since(checkedAt) < ttl
+	age := time.Since(rec.CheckedAt)
+	return age >= 0 && age < ttl
 }
 
 // isFallbackTag says whether a tag has the shape of a referrers tag. Those
@@ -100,17 +106,17 @@ func isFallbackTag(tag string) bool {
 // checkTag asks the upstream what a tag points at now.
 func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
 	rec, onRecord := p.ledger.tag(repo, tag)
+	var there Digest // what a HEAD says that the tag points at
 	if onRecord {
 		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
-		if ok && p.fresh(u, tag, rec.CheckedAt) {
-			return kept, nil // checked since the caller looked
+		if ok && p.fresh(u, repo, tag, rec) {
+			return rec.tell(kept), nil // checked since the caller looked
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
 		switch {
-		case errors.Is(err, upstream.ErrNotFound):
-			return Manifest{}, p.tagGone(repo, tag, err)
-		case errors.Is(err, upstream.ErrUnsupported):
-			// It knows no HEAD: the GET below tells as well.
+		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):
+			// For the word of a HEAD alone nothing that is kept is forgotten (W44),
+			// and some know no HEAD: the GET below tells as well.
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:
@@ -119,22 +125,25 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			return kept, nil
 		case desc.Digest != "":
 			m, err := p.manifestByDigest(ctx, u, repo, desc.Digest)
-			if errors.Is(err, upstream.ErrNotFound) {
-				// The tag is there and its manifest is not: that is no word
-				// about the tag, so the cause is told but not wrapped.
-				return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, desc.Digest, err) //nolint:errorlint // see above
+			if err == nil {
+				return m, p.pointTag(ctx, repo, tag, m)
 			}
-			if err != nil {
+			if !errors.Is(err, upstream.ErrNotFound) {
 				return Manifest{}, err
 			}
-			return m, p.pointTag(ctx, repo, tag, m)
+			// The tag is there, and what the header says that it points at is
+			// not: the header may be wrong.
+			there = desc.Digest
 		}
 	}
 	m, err := p.fetchManifest(ctx, u, repo, tag, "")
-	if errors.Is(err, upstream.ErrNotFound) {
-		return Manifest{}, p.tagGone(repo, tag, err)
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, upstream.ErrNotFound) && there != "":
+		// That is no word about the tag, so the cause is told but not wrapped.
+		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, there, err) //nolint:errorlint // see above
+	case errors.Is(err, upstream.ErrNotFound):
+		return p.tagGone(ctx, u, repo, tag, err)
+	case err != nil:
 		return Manifest{}, err
 	}
 	// The record moves only now, with the manifest kept.
@@ -144,6 +153,9 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 
 // pointTag notes where a tag points now.
 func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to Manifest) error {
+	if to.passed {
+		return nil // nothing that a record could point at
+	}
 	p.evictor.pointed(to.Descriptor.Digest)
 	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to.Descriptor})
 	if p.pinnedRef(repo, tag) {
@@ -157,11 +169,5 @@ func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to M
 	}
 	// It went in the moment before the tag kept it.
 	_, err := p.keepManifest(ctx, repo, to.Descriptor.MediaType, to.Bytes, to.Descriptor.Digest)
-	return err
-}
-
-func (p *Puller) tagGone(repo Repository, tag string, err error) error {
-	p.ledger.dropTag(repo, tag)
-	p.absent.remember(manifestKey(repo, tag), err)
 	return err
 }

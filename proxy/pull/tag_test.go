@@ -75,21 +75,56 @@ func TestFreshness(t *testing.T) {
 			moved:    true,
 			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
-		"an old tag that points at what is missing is served stale": {
+		"an old tag whose manifest is missing by its digest is asked for by the tag": {
 			kept: true, age: 2 * time.Minute,
 			upstream: func(o *origin, _ Descriptor) {
 				d, _ := o.image("app", "1", bytesOf(2, 50))
 				o.remove("app", d.Digest.String())
 			},
+			moved: true,
+			asked: []string{"HEAD manifest app 1", "GET manifest app NEW", "GET manifest app 1"},
+		},
+		"an old tag that points at what is missing is served stale": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				d, _ := o.image("app", "1", bytesOf(2, 50))
+				o.remove("app", d.Digest.String())
+				o.fail("GET manifest app 1", upstream.ErrNotFound)
+			},
 			stale: true,
-			asked: []string{"HEAD manifest app 1", "GET manifest app NEW"},
-			again: []string{"HEAD manifest app 1"},
+			asked: []string{"HEAD manifest app 1", "GET manifest app NEW", "GET manifest app 1"},
+			again: []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"an old tag that is gone is not found": {
 			kept: true, age: 2 * time.Minute,
 			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
 			err:      upstream.ErrNotFound,
-			asked:    []string{"HEAD manifest app 1"},
+			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is there": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) { o.fail("HEAD manifest app 1", upstream.ErrNotFound) },
+			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is served stale while GETs fail": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
+			},
+			stale: true,
+			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
+			again: []string{"HEAD manifest app 1", "GET manifest app 1"},
+		},
+		"W44: an old tag that only HEADs don't find is denied where GETs are, and stays on record": {
+			kept: true, age: 2 * time.Minute,
+			upstream: func(o *origin, _ Descriptor) {
+				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.fail("GET manifest app 1", upstream.ErrDenied, upstream.ErrDenied)
+			},
+			err:   upstream.ErrDenied,
+			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
+			again: []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"an old tag that is denied is denied": {
 			kept: true, age: 2 * time.Minute,

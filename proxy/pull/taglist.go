@@ -23,8 +23,8 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})
 		if err == nil {
-			if len(page) == 0 && list.Next == nil {
-				p.ledger.putTagList(repo, list.Tags)
+			if all, ok := p.lists.page(repo, page, list); ok {
+				p.ledger.putTagList(repo, all)
 			}
 			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 		}

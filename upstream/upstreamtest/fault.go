@@ -250,7 +250,7 @@ func (r *Registry) respond(w http.ResponseWriter, q Request, change func([]byte)
 		body = change(body)
 	}
 	w.Header().Set("Content-Type", found.mediaType)
-	w.Header().Set("Docker-Content-Digest", digestOf(q.Ref, found.body))
+	w.Header().Set("Docker-Content-Digest", found.digest.String())
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	if headers != nil {
 		headers(w.Header())

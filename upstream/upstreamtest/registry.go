@@ -5,9 +5,12 @@ package upstreamtest
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -17,24 +20,34 @@ import (
 
 // Registry is a scriptable registry.
 type Registry struct {
-	t      testing.TB
-	server *httptest.Server
-	auth   Auth
-	api    bool
+	t       testing.TB
+	server  *httptest.Server
+	address string // that it listens on
+	name    string // of its host in URLs
+	auth    Auth
+	api     bool
+	filter  bool
 
-	mu        sync.Mutex
-	content   map[string]map[string]item // by repository and reference
-	faults    []*rule
-	asked     []string
-	blobBytes int64
-	closed    chan struct{} // ends requests that wait
-	pageSize  int
+	mu         sync.Mutex
+	content    map[string]map[string]item // by repository and reference
+	faults     []*rule
+	public     []string // kinds of questions
+	everywhere []Fault
+	asked      []string
+	storage    *httptest.Server  // nil until a fault sends somebody there
+	tokens     *httptest.Server  // nil while the registry is its own token server
+	handed     map[string]int    // how often each URL of the storage was used
+	urls       map[string]string // their queries, by signature
+	blobBytes  int64
+	closed     chan struct{} // ends requests that wait
+	pageSize   int
 }
 
 type item struct {
 	mediaType string
 	body      []byte
 	blob      bool
+	digest    digest.Digest
 }
 
 // Auth says what a registry wants of its clients.
@@ -48,6 +61,18 @@ type Auth struct {
 	ExpiresIn int
 	// Realm overrides the token server's URL in the challenge.
 	Realm string
+	// Apart puts the token server on a host of its own.
+	Apart bool
+	// EachRepository has a realm of its own, and tokens for no other.
+	EachRepository bool
+	// Hidden answers 404 where a token or password is missing: only the ping
+	// tells what is wanted.
+	Hidden bool
+	// Challenge writes WWW-Authenticate for a realm and a scope, where it is
+	// not written as usual.
+	Challenge func(realm, scope string) []string
+	// Token writes what the token server answers, where it is not the usual.
+	Token func(token string) string
 }
 
 // Option changes a Registry.
@@ -55,6 +80,15 @@ type Option func(*Registry)
 
 // WithReferrers gives it the Referrers API of distribution-spec 1.1.
 func WithReferrers() Option { return func(r *Registry) { r.api = true } }
+
+// WithFilter makes the Referrers API filter by artifactType.
+func WithFilter() Option { return func(r *Registry) { r.filter = true } }
+
+// WithAddress puts it on another address of loopback than 127.0.0.1.
+func WithAddress(address string) Option { return func(r *Registry) { r.address = address } }
+
+// WithName gives its host another name in URLs than its address.
+func WithName(name string) Option { return func(r *Registry) { r.name = name } }
 
 // WithAuth makes it want credentials.
 func WithAuth(a Auth) Option { return func(r *Registry) { r.auth = a } }
@@ -65,17 +99,27 @@ func WithPages(n int) Option { return func(r *Registry) { r.pageSize = n } }
 // New starts a registry that lives as long as the test.
 func New(t testing.TB, opts ...Option) *Registry {
 	t.Helper()
-	r := &Registry{t: t, content: map[string]map[string]item{}, closed: make(chan struct{})}
+	r := &Registry{
+		t: t, address: "127.0.0.1", content: map[string]map[string]item{}, handed: map[string]int{}, urls: map[string]string{}, closed: make(chan struct{}),
+	}
 	for _, o := range opts {
 		o(r)
 	}
-	r.server = httptest.NewServer(http.HandlerFunc(r.serve))
+	r.server = r.listen(r.address, r.serve)
+	if r.auth.Apart {
+		r.tokens = r.listen("127.0.0.1", r.serve)
+	}
 	t.Cleanup(r.Stop)
 	return r
 }
 
 // URL is where it listens, http://127.0.0.1:port.
-func (r *Registry) URL() string { return r.server.URL }
+func (r *Registry) URL() string {
+	if r.name != "" {
+		return strings.Replace(r.server.URL, r.address, r.name, 1)
+	}
+	return r.server.URL
+}
 
 // Stop unplugs it: connections are refused from then on.
 func (r *Registry) Stop() {
@@ -85,9 +129,14 @@ func (r *Registry) Stop() {
 	default:
 		close(r.closed)
 	}
+	all := []*httptest.Server{r.server, r.storage, r.tokens}
 	r.mu.Unlock()
-	r.server.CloseClientConnections()
-	r.server.Close()
+	for _, server := range all {
+		if server != nil {
+			server.CloseClientConnections()
+			server.Close()
+		}
+	}
 }
 
 // Start plugs it in again, at the same address, if it was unplugged.
@@ -98,18 +147,45 @@ func (r *Registry) Start() {
 	default:
 		return
 	}
-	l, err := net.Listen("tcp", r.server.Listener.Addr().String())
-	if err != nil {
-		r.t.Fatalf("start the registry again: %v", err)
-	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.closed = make(chan struct{})
-	r.mu.Unlock()
-	next := httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
-	next.Listener.Close()
-	next.Listener = l
-	next.Start()
-	r.server = next
+	r.server = r.again(r.server, r.serve)
+	r.storage = r.again(r.storage, r.serveStorage)
+	r.tokens = r.again(r.tokens, r.serve)
+}
+
+func (r *Registry) again(before *httptest.Server, serve http.HandlerFunc) *httptest.Server {
+	if before == nil {
+		return nil
+	}
+	r.t.Helper()
+	return r.listen(before.Listener.Addr().String(), serve)
+}
+
+// listen serves on an address, or on any port of it.
+func (r *Registry) listen(address string, serve http.HandlerFunc) *httptest.Server {
+	r.t.Helper()
+	if net.ParseIP(address) != nil {
+		address = net.JoinHostPort(address, "0")
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		r.t.Fatalf("a registry for the test: %v", err)
+	}
+	server := httptest.NewUnstartedServer(serve)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // Faults write what net/http complains about.
+	server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	return server
+}
+
+// elsewhere is the URL of a server as that of another host than the registry's:
+// storage and token servers of the world are. Clients with a guard against
+// redirects into private networks look at addresses only.
+func elsewhere(server *httptest.Server) string {
+	return strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
 }
 
 // RefusedURL is an address at which nobody listens.
@@ -134,14 +210,28 @@ func (r *Registry) AddManifest(repo, mediaType string, body []byte, tags ...stri
 }
 
 func (r *Registry) add(repo, mediaType string, body []byte, blob bool, tags ...string) ocispec.Descriptor {
+	return r.addAs(repo, mediaType, body, digest.FromBytes(body), blob, tags...)
+}
+
+// AddBlobAs makes content pullable as a blob under a digest that is not of
+// SHA-256, or not the content's own.
+func (r *Registry) AddBlobAs(repo string, d digest.Digest, body []byte) ocispec.Descriptor {
+	return r.addAs(repo, "application/octet-stream", body, d, true)
+}
+
+// AddManifestAs does so with a manifest.
+func (r *Registry) AddManifestAs(repo string, d digest.Digest, mediaType string, body []byte, tags ...string) ocispec.Descriptor {
+	return r.addAs(repo, mediaType, body, d, false, tags...)
+}
+
+func (r *Registry) addAs(repo, mediaType string, body []byte, d digest.Digest, blob bool, tags ...string) ocispec.Descriptor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.content[repo] == nil {
 		r.content[repo] = map[string]item{}
 	}
-	d := digest.FromBytes(body)
 	for _, ref := range append(tags, d.String()) {
-		r.content[repo][ref] = item{mediaType, body, blob}
+		r.content[repo][ref] = item{mediaType, body, blob, d}
 	}
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(body))}
 }
@@ -184,4 +274,30 @@ func line(method, kind, repo, ref, byteRange string) string {
 		s += " " + byteRange
 	}
 	return s
+}
+
+// SizeOf is how many bytes it has under a reference; 0 where it has none.
+func (r *Registry) SizeOf(repo, ref string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.content[repo][ref].body)
+}
+
+// BodyOf is what it has under a reference.
+func (r *Registry) BodyOf(repo, ref string) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.content[repo][ref].body
+}
+
+// Holds says whether anything that it has, under whatever name, has a digest.
+func (r *Registry) Holds(repo string, d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range r.content[repo] {
+		if it.digest == d || digest.FromBytes(it.body) == d {
+			return true
+		}
+	}
+	return false
 }

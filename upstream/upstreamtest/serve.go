@@ -2,7 +2,6 @@ package upstreamtest
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,11 +20,14 @@ import (
 type Request struct {
 	Method, Kind, Repo, Ref string
 	Range                   string
+	of                      string // kind of what a storage is asked for
 }
 
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
-	if req.URL.Path == "/token" {
-		r.serveToken(w, req)
+	if req.URL.Path == "/token" || strings.HasPrefix(req.URL.Path, "/token/") {
+		scope := req.URL.Query().Get("scope")
+		r.note(req.Method + " token " + scope)
+		r.meet(w, req, Request{Method: req.Method, Kind: "token", Ref: scope})
 		return
 	}
 	q, ok := parse(req)
@@ -34,14 +36,21 @@ func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	r.note(line(q.Method, q.Kind, q.Repo, q.Ref, q.Range))
+	r.meet(w, req, q)
+}
+
+// meet lets a request meet the faults of all requests and its own.
+func (r *Registry) meet(w http.ResponseWriter, req *http.Request, q Request) {
 	if !r.admit(w, req, q) {
 		return
 	}
+	r.mu.Lock()
+	chain := slices.Clone(r.everywhere)
+	r.mu.Unlock()
 	if f := r.fault(q); f != nil {
-		f(r, w, req, q)
-		return
+		chain = append(chain, f)
 	}
-	r.answer(w, req, q)
+	Combine(chain...)(r, w, req, q)
 }
 
 func (r *Registry) note(s string) {
@@ -73,56 +82,19 @@ func parse(req *http.Request) (Request, bool) {
 	return q, false
 }
 
-func (r *Registry) admit(w http.ResponseWriter, req *http.Request, q Request) bool {
-	switch r.auth.Scheme {
-	case "basic":
-		if user, pass, _ := req.BasicAuth(); user != r.auth.Username || pass != r.auth.Password {
-			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
-			return false
-		}
-	case "token":
-		_, value, _ := strings.Cut(req.Header.Get("Authorization"), "Bearer ")
-		raw, err := base64.StdEncoding.DecodeString(value)
-		scope, expires, _ := strings.Cut(string(raw), " ")
-		until, parseErr := strconv.ParseInt(expires, 10, 64)
-		if err != nil || parseErr != nil || time.Now().UnixNano() > until || scope != "repository:"+q.Repo+":pull" {
-			realm := r.auth.Realm
-			if realm == "" {
-				realm = r.URL() + "/token"
-			}
-			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q,service="test",scope="repository:%s:pull"`, realm, q.Repo))
-			complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
-			return false
-		}
-	}
-	return true
-}
-
-func (r *Registry) serveToken(w http.ResponseWriter, req *http.Request) {
-	scope := req.URL.Query().Get("scope")
-	r.note("GET token " + scope)
-	if f := r.fault(Request{Method: "GET", Kind: "token", Ref: scope}); f != nil {
-		f(r, w, req, Request{})
-		return
-	}
-	if user, pass, _ := req.BasicAuth(); r.auth.Username != "" && (user != r.auth.Username || pass != r.auth.Password) {
-		complain(w, http.StatusUnauthorized, "UNAUTHORIZED")
-		return
-	}
-	life := time.Duration(r.auth.ExpiresIn) * time.Second
-	if life == 0 {
-		life = time.Minute
-	}
-	value := fmt.Sprintf("%s %d", scope, time.Now().Add(life).UnixNano())
-	reply(w, "application/json", map[string]any{
-		"token": base64.StdEncoding.EncodeToString([]byte(value)), "expires_in": r.auth.ExpiresIn,
-	})
-}
-
-// answer is what a registry without faults says.
+// answer is what a registry says behind the faults that are left.
 func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q Request) {
+	if next, req := following(req); next != nil {
+		next(r, w, req, q)
+		return
+	}
 	switch q.Kind {
+	case "token":
+		r.answerToken(w, req, q)
+		return
+	case "storage":
+		r.answerStorage(w, req, q)
+		return
 	case "ping":
 		reply(w, "application/json", struct{}{})
 		return
@@ -139,19 +111,12 @@ func (r *Registry) answer(w http.ResponseWriter, req *http.Request, q Request) {
 		return
 	}
 	w.Header().Set("Content-Type", found.mediaType)
-	w.Header().Set("Docker-Content-Digest", digestOf(q.Ref, found.body))
+	w.Header().Set("Docker-Content-Digest", found.digest.String())
 	out := w
 	if q.Kind == "blobs" {
 		out = &blobCounter{w, r}
 	}
 	http.ServeContent(out, req, "", time.Time{}, bytes.NewReader(found.body))
-}
-
-func digestOf(ref string, body []byte) string {
-	if _, err := digest.Parse(ref); err == nil {
-		return ref
-	}
-	return digest.FromBytes(body).String()
 }
 
 func (r *Registry) find(q Request) (item, string) {
@@ -237,6 +202,10 @@ func (r *Registry) answerReferrers(w http.ResponseWriter, req *http.Request, q R
 		})
 	}
 	r.mu.Unlock()
+	if only := req.URL.Query()["artifactType"]; r.filter && len(only) > 0 {
+		list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return !slices.Contains(only, d.ArtifactType) })
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+	}
 	slices.SortFunc(list, func(a, b ocispec.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	if after := req.URL.Query().Get("after"); after != "" {
 		list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return d.Digest.String() <= after })

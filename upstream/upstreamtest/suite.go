@@ -143,15 +143,16 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 				fake.Always("", c.fault)
 				r := reach(t, fake)
 				unknown := digest.FromString("unknown")
+				proves := name == "HTML" // whoever reads content proves it: it may come with any type (W46)
 				for method, ask := range map[string]func() error{
 					"Resolve":            func() error { _, err := r.Resolve(ctx, "app", "1"); return err },
-					"Manifest":           func() error { _, err := r.Manifest(ctx, "app", "1"); return err },
-					"Manifest by digest": func() error { _, err := r.Manifest(ctx, "app", unknown.String()); return err },
+					"Manifest":           func() error { return opened(r.Manifest(ctx, "app", "1")) },
+					"Manifest by digest": func() error { return opened(r.Manifest(ctx, "app", unknown.String())) },
 					"ResolveBlob":        func() error { _, err := r.ResolveBlob(ctx, "app", unknown); return err },
-					"Blob":               func() error { _, err := r.Blob(ctx, "app", unknown, 0, -1); return err },
+					"Blob":               func() error { return opened(r.Blob(ctx, "app", unknown, 0, -1)) },
 					"Tags":               func() error { _, err := r.Tags(ctx, "app", nil); return err },
 				} {
-					if err := ask(); !errors.Is(err, c.want) {
+					if err := ask(); !errors.Is(err, c.want) && !(proves && err == nil && method != "Resolve" && method != "Tags") {
 						t.Errorf("%s: %v, want %v", method, err, c.want)
 					}
 				}
@@ -215,4 +216,12 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 		all.Wait()
 	})
+}
+
+// opened closes what an answer opened.
+func opened(c upstream.Content, err error) error {
+	if err == nil {
+		c.Body.Close()
+	}
+	return err
 }

@@ -1,0 +1,141 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+// untouched is a Keeper that a test asks for nothing but an inventory.
+type untouched struct{ Keeper }
+
+func (untouched) Inventory(context.Context) (pull.Inventory, error) { return pull.Inventory{}, nil }
+
+func newAdmin(t testing.TB, hosts ...string) http.Handler {
+	m, err := NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Admin(m, untouched{}, func() error { return nil }, hosts...)
+}
+
+// cameInOn is a request under a host over a connection to an address.
+func cameInOn(address, method, host, path string) *http.Request {
+	r := httptest.NewRequest(method, path, nil)
+	r.Host = host
+	return r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 5001}))
+}
+
+func TestAdminAnswersUnderItsOwnHostsOnly(t *testing.T) {
+	admin := newAdmin(t, "mirror.lan", "192.0.2.7", "fd00::7", "[fd00::8]", "Entrepot.Example.com.")
+	for name, c := range map[string]struct {
+		local string // 127.0.0.1 where it does not matter
+		hosts []string
+		want  int
+	}{
+		"loopback":                    {"", []string{"localhost", "localhost:5001", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:5001", "127.9.8.7:80", "[::1]", "[::1]:5001", "[::ffff:127.0.0.1]:5001"}, 200},
+		"configured":                  {"", []string{"mirror.lan", "mirror.lan:5001", "MIRROR.lan:80", "mirror.lan.", "192.0.2.7:5001", "[fd00::7]:5001", "[fd00::8]", "entrepot.example.com"}, 200},
+		"where it was connected to":   {"198.51.100.3", []string{"198.51.100.3", "198.51.100.3:5001", "[::ffff:198.51.100.3]"}, 200},
+		"the same over IPv6":          {"fd00::1", []string{"[fd00::1]", "[fd00::1]:5001", "[fd00:0::0:1]:80"}, 200},
+		"an IPv4 address on a socket": {"::ffff:198.51.100.3", []string{"198.51.100.3:5001"}, 200},
+		"names that others give out":  {"", []string{"evil.example", "evil.example:5001", "localhost.evil.example", "mirror.lan.evil.example", "evil-mirror.lan", "127.0.0.1.evil.example", "xlocalhost", "sub.localhost"}, 421},
+		"addresses of others":         {"198.51.100.3", []string{"198.51.100.4", "192.0.2.8:5001", "[fd00::9]", "0.0.0.0:5001", "[::]:5001"}, 421},
+		"none":                        {"", []string{"", ":5001", "[", "]", "[]", "[::1", "::1]:5001", "127.1", "2130706433", "0x7f.1", "127.0.0.1 evil", "user@localhost"}, 421},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.local == "" {
+				c.local = "127.0.0.1"
+			}
+			for _, host := range c.hosts {
+				paths := []string{"/cache"}
+				if c.want != http.StatusOK {
+					paths = append(paths, "/pins", "/", "/metrics/", "//healthz", "/healthz/../cache")
+				}
+				for _, path := range paths {
+					w := httptest.NewRecorder()
+					if admin.ServeHTTP(w, cameInOn(c.local, http.MethodGet, host, path)); w.Code != c.want {
+						t.Errorf("%q %s: %d %s", host, path, w.Code, w.Body)
+					}
+				}
+				for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+					w := httptest.NewRecorder()
+					if admin.ServeHTTP(w, cameInOn(c.local, http.MethodGet, host, path)); w.Code != http.StatusOK {
+						t.Errorf("%q %s: %d", host, path, w.Code)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAPageWhoseNameIsReboundPurgesAndReadsNothing(t *testing.T) {
+	server := httptest.NewServer(newAdmin(t)) // whatever else the keeper is asked for panics
+	defer server.Close()
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, path string }{
+		{"POST", "/cache/purge"}, {"POST", "/pins"}, {"DELETE", "/pins"}, {"POST", "/cache/scrub?rate=0"}, {"GET", "/cache"}, {"GET", "/pins"}, {"OPTIONS", "/cache/purge"},
+	} {
+		req, err := http.NewRequest(c.method, server.URL+c.path, strings.NewReader(`{"upstream":"docker.io","repository":"library/alpine","ref":"3"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = net.JoinHostPort("evil.example", port)
+		req.Header.Set("Origin", "http://"+req.Host)
+		req.Header.Set("Sec-Fetch-Site", "same-origin")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said AdminError
+		err = json.NewDecoder(resp.Body).Decode(&said)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusMisdirectedRequest || err != nil || said.Kind != "wrong_host" || !strings.Contains(said.Message, "admin_hosts") {
+			t.Errorf("%s %s: %s %+v, %v", c.method, c.path, resp.Status, said, err)
+		}
+	}
+}
+
+func TestUnderALoopbackNameAnotherOriginIsStillRefused(t *testing.T) {
+	r := cameInOn("127.0.0.1", http.MethodPost, "localhost:5001", "/cache/purge")
+	r.Header.Set("Origin", "http://evil.example")
+	w := httptest.NewRecorder()
+	if newAdmin(t).ServeHTTP(w, r); w.Code != http.StatusForbidden {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// FuzzAdminHost lets nothing in but what is loopback by itself, configured, or
+// the address that was connected to.
+func FuzzAdminHost(f *testing.F) {
+	for _, host := range []string{"localhost:5001", "127.0.0.1", "[::1]:5001", "[fe80::1%25lo]:1", "mirror.lan", "192.0.2.7", "::1", "[::ffff:7f00:1]", "127.0.0.1:5001:5001", "[localhost]", "localhost.:1"} {
+		f.Add(host)
+	}
+	hosts := newAdminHosts([]string{"mirror.lan", "192.0.2.7"})
+	f.Fuzz(func(t *testing.T, host string) {
+		if !hosts.has(cameInOn("198.51.100.3", http.MethodGet, host, "/cache")) {
+			return
+		}
+		bare := strings.ToLower(host)
+		if name, _, err := net.SplitHostPort(bare); err == nil {
+			bare = name
+		}
+		bare = strings.TrimSuffix(bare, ".")
+		if bare == "localhost" || bare == "mirror.lan" {
+			return
+		}
+		ip, err := netip.ParseAddr(strings.Trim(bare, "[]"))
+		if ip = ip.Unmap(); err != nil || !ip.IsLoopback() && ip.String() != "192.0.2.7" && ip.String() != "198.51.100.3" {
+			t.Errorf("%q is let in", host)
+		}
+	})
+}

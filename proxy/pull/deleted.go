@@ -1,0 +1,52 @@
+package pull
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// tagGone answers for a tag that the upstream says is not there. One that is on
+// record is forgotten, unless it outlives that.
+func (p *Puller) tagGone(ctx context.Context, u Upstream, repo Repository, tag string, err error) (Manifest, error) {
+	rec, onRecord := p.ledger.tag(repo, tag)
+	if onRecord && p.outlives(u, repo, tag, rec) {
+		if kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest); ok {
+			if rec, ok = p.ledger.markGone(repo, tag, rec); ok {
+				return rec.tell(kept), nil
+			}
+		}
+	}
+	p.ledger.dropTag(repo, tag)
+	p.absent.remember(manifestKey(repo, tag), err)
+	return Manifest{}, err
+}
+
+// outlives says whether a kept tag goes on being served after the upstream has
+// deleted it: because the configuration says so of the upstream, or somebody
+// has pinned the image. A tag that carries referrers never does: a signature
+// that was withdrawn would live on.
+func (p *Puller) outlives(u Upstream, repo Repository, tag string, rec tagRecord) bool {
+	if isFallbackTag(tag) {
+		return false
+	}
+	return u.ServeDeleted || p.pinnedRef(repo, tag) || p.pinnedRef(repo, rec.Descriptor.Digest.String())
+}
+
+// tell says of a kept manifest that its tag is gone, where it is.
+func (t tagRecord) tell(kept Manifest) Manifest {
+	if since := t.goneSince(); !since.IsZero() {
+		kept.Outcome = Deleted
+		kept.Warnings = append(slices.Clip(kept.Warnings), `299 - "the upstream has deleted this tag: gone since `+since.Format(time.RFC3339)+`"`)
+	}
+	return kept
+}
+
+// goneSince is zero for a tag that is there. A time in the future is no time:
+// then it is known to be gone now.
+func (t tagRecord) goneSince() time.Time {
+	if now := time.Now(); t.GoneSince.After(now) {
+		return now.UTC().Truncate(time.Second)
+	}
+	return t.GoneSince
+}

@@ -1,0 +1,300 @@
+package pull
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// warningOf is what a client is told of a tag that is gone since then.
+func warningOf(since time.Time) string {
+	return `299 - "the upstream has deleted this tag: gone since ` + since.UTC().Format(time.RFC3339) + `"`
+}
+
+func serveDeleted(opts *Options) { opts.Upstreams[0].ServeDeleted = true }
+
+func mustPull(t *testing.T, m mirror, ref string) Manifest {
+	t.Helper()
+	got, err := m.Manifest(t.Context(), hubApp, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// wantGone holds an answer against what is said of a tag that is gone since then.
+func wantGone(t *testing.T, got Manifest, want Descriptor, outcome Outcome, since time.Time) {
+	t.Helper()
+	if got.Descriptor.Digest != want.Digest || got.Outcome != outcome || !slices.Equal(got.Warnings, []string{warningOf(since)}) {
+		t.Errorf("%s, %s, %q; want %s, %s, gone since %s", got.Descriptor.Digest, got.Outcome, got.Warnings, want.Digest, outcome, since)
+	}
+}
+
+func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
+	digestPin := func(o *origin) string { return digestOf(o, "1").String() }
+	for name, c := range map[string]struct {
+		change func(*Options)
+		pin    func(*origin) string // what a command pins
+		tag    string               // else "1"
+		err    error                // of the whole repository, where it is set
+		served bool
+	}{
+		"forgotten by default":                     {},
+		"served by configuration":                  {change: serveDeleted, served: true},
+		"served when the whole repository is gone": {change: serveDeleted, served: true, err: upstream.ErrNameUnknown},
+		"pinned by a command":                      {pin: func(*origin) string { return "1" }, served: true},
+		"pinned by a command, by its digest":       {pin: digestPin, served: true},
+		"pinned by configuration": {served: true, change: func(opts *Options) {
+			opts.Room.Pinned = func(repo Repository, ref string) bool { return repo == hubApp && ref == "1" }
+		}},
+		"another tag is pinned": {change: func(opts *Options) {
+			opts.Room.Pinned = func(_ Repository, ref string) bool { return ref == "2" }
+		}},
+		"a tag that carries referrers": {change: serveDeleted, tag: "sha256-" + strings.Repeat("a", 64)},
+		"a tag that carries a signature, pinned with everything": {tag: "sha256-" + strings.Repeat("a", 64) + ".sig", change: func(opts *Options) {
+			serveDeleted(opts)
+			opts.Room.Pinned = func(Repository, string) bool { return true }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				if c.tag == "" {
+					c.tag = "1"
+				}
+				manifest, _ := o.image("app", c.tag, bytesOf(1, 50))
+				m := newMirror(t, o, c.change)
+				mustPull(t, m, c.tag)
+				if c.pin != nil {
+					if _, err := m.Pin(t.Context(), Reference{hubApp, c.pin(o)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				o.transcript()
+				o.remove("app", c.tag)
+				if c.err != nil {
+					o.fail("*", c.err)
+				}
+				since := time.Now()
+				got, err := m.Manifest(t.Context(), hubApp, c.tag)
+				if !c.served {
+					if !errors.Is(err, upstream.ErrNotFound) {
+						t.Errorf("%s, %v", got.Descriptor.Digest, err)
+					}
+					if _, kept := m.ledger.tag(hubApp, c.tag); kept {
+						t.Error("it is on record")
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantGone(t, got, manifest, Deleted, since)
+			})
+		})
+	}
+}
+
+func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, serveDeleted)
+		mustPull(t, m, "1")
+		time.Sleep(2 * time.Minute)
+		o.remove("app", "1")
+		o.transcript()
+		since := time.Now()
+		for range 3 { // once per tag_ttl, however often clients ask
+			for range 5 {
+				wantGone(t, mustPull(t, m, "1"), manifest, Deleted, since)
+			}
+			wantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
+			time.Sleep(time.Minute)
+		}
+		// What can't be asked about is stale as well.
+		o.fail("*", upstream.ErrUnavailable)
+		got := mustPull(t, m, "1")
+		if wantGone(t, got, manifest, Stale, since); !got.Stale {
+			t.Error("not stale")
+		}
+		// By digest it is what it is.
+		if got := mustPull(t, m, manifest.Digest.String()); got.Stale || len(got.Warnings) > 0 {
+			t.Errorf("by digest: %+v", got)
+		}
+		list, err := m.Inventory(t.Context())
+		if err != nil || len(list.Images) != 1 || !list.Images[0].GoneSince.Equal(since.Truncate(time.Second)) {
+			t.Errorf("the inventory: %+v, %v", list.Images, err)
+		}
+	})
+}
+
+func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, serveDeleted)
+		mustPull(t, m, "1")
+		time.Sleep(2 * time.Minute)
+		o.remove("app", "1")
+		since := time.Now()
+		mustPull(t, m, "1")
+		again := func(change func(*Options)) mirror {
+			return newMirror(t, o, func(opts *Options) {
+				opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+				change(opts)
+			})
+		}
+		o.transcript()
+		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, Deleted, since)
+		wantTranscript(t, o) // it is fresh
+		got := mustPull(t, again(func(opts *Options) { opts.Offline = true }), "1")
+		wantGone(t, got, manifest, Stale, since)
+		time.Sleep(24 * time.Hour)
+		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, Deleted, since)
+		o.transcript()
+		// Where it is not wanted any more, the upstream's word counts at once.
+		if _, err := again(func(*Options) {}).Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrNotFound) {
+			t.Errorf("to be forgotten: %v", err)
+		}
+		wantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
+	})
+}
+
+func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
+	for name, back := range map[string]func(*origin) Descriptor{
+		"as it was": func(o *origin) Descriptor { d, _ := o.image("app", "1", bytesOf(1, 50)); return d },
+		"as another, where HEADs tell nothing": func(o *origin) Descriptor {
+			o.noHEAD = true
+			d, _ := o.image("app", "1", bytesOf(2, 50))
+			return d
+		},
+		"as another": func(o *origin) Descriptor { d, _ := o.image("app", "1", bytesOf(2, 50)); return d },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				o.image("app", "1", bytesOf(1, 50))
+				m := newMirror(t, o, serveDeleted)
+				mustPull(t, m, "1")
+				time.Sleep(2 * time.Minute)
+				o.remove("app", "1")
+				mustPull(t, m, "1")
+				time.Sleep(2 * time.Minute)
+				want := back(o)
+				restarted := newMirror(t, o, func(opts *Options) {
+					opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+					serveDeleted(opts)
+				})
+				for range 2 {
+					if got := mustPull(t, restarted, "1"); got.Descriptor.Digest != want.Digest || len(got.Warnings) > 0 || got.Outcome == Deleted {
+						t.Errorf("%s, %s, %q", got.Descriptor.Digest, got.Outcome, got.Warnings)
+					}
+				}
+				// Gone again, it is gone since then.
+				time.Sleep(2 * time.Minute)
+				o.noHEAD = false
+				o.remove("app", "1")
+				wantGone(t, mustPull(t, restarted, "1"), want, Deleted, time.Now())
+			})
+		})
+	}
+}
+
+func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, serveDeleted)
+		mustPull(t, m, "1")
+		time.Sleep(2 * time.Minute)
+		o.remove("app", "1")
+		mustPull(t, m, "1")
+		// A check that is under way does not bring it back.
+		time.Sleep(2 * time.Minute)
+		release := o.hold("GET manifest app 1")
+		mustPull(t, m, "1") // stale, after max_wait
+		if _, err := m.Purge(context.Background(), Target{hubApp, "1"}, false); err != nil {
+			t.Fatal(err)
+		}
+		release()
+		synctest.Wait()
+		if got, err := m.Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrNotFound) {
+			t.Errorf("%s, %v", got.Descriptor.Digest, err)
+		}
+	})
+}
+
+func TestATimeInTheFutureIsNoTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		manifest, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, serveDeleted)
+		mustPull(t, m, "1")
+		o.transcript()
+		key := recordKey(hubApp, "1")
+		restarted := func(checked time.Time) mirror {
+			m.opts.Records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(checked.UnixNano())))
+			return newMirror(t, o, func(opts *Options) {
+				opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+				serveDeleted(opts)
+			})
+		}
+		for ahead, asked := range map[time.Duration][]string{
+			-time.Second: nil, 0: nil, time.Second: {"HEAD manifest app 1"}, 100 * 365 * 24 * time.Hour: {"HEAD manifest app 1"},
+		} {
+			r := restarted(time.Now().Add(ahead))
+			for range 2 { // the check makes the time right
+				mustPull(t, r, "1")
+			}
+			wantTranscript(t, o, asked...)
+		}
+		// So with the time since when it is gone.
+		m.opts.Records.Put(bucketTag, key, fmt.Appendf(nil, `{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"GoneSince":"2999-01-01T00:00:00Z"}`,
+			manifest.MediaType, manifest.Digest, manifest.Size))
+		o.remove("app", "1")
+		o.fail("HEAD manifest app 1", upstream.ErrUnavailable)
+		r := restarted(time.Time{})
+		wantGone(t, mustPull(t, r, "1"), manifest, Stale, time.Now())
+		since := time.Now()
+		wantGone(t, mustPull(t, r, "1"), manifest, Deleted, since)
+		time.Sleep(time.Hour)
+		wantGone(t, mustPull(t, restarted(time.Time{}), "1"), manifest, Deleted, since)
+	})
+}
+
+func TestATagThatWasDroppedOrMovedIsNotMarkedGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		mustPull(t, m, "1")
+		was, _ := m.ledger.tag(hubApp, "1")
+		moved := was
+		moved.Descriptor.Digest = indexAlgorithm.FromString("moved")
+		for name, change := range map[string]func(){
+			"moved":   func() { m.ledger.putTag(hubApp, "1", moved) },
+			"dropped": func() { m.ledger.dropTag(hubApp, "1") },
+		} {
+			change()
+			before, onRecord := m.ledger.tag(hubApp, "1")
+			if rec, ok := m.ledger.markGone(hubApp, "1", was); ok {
+				t.Errorf("%s: marked %+v", name, rec)
+			}
+			if after, still := m.ledger.tag(hubApp, "1"); still != onRecord || !reflect.DeepEqual(after, before) {
+				t.Errorf("%s: %+v is now %+v", name, before, after)
+			}
+		}
+	})
+}

@@ -1,0 +1,409 @@
+package pull
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// rotting is a mirror over a disk, with one large layer kept.
+type rotting struct {
+	mirror
+	store   *disk.Cache
+	path    string // of the layer's file
+	content []byte
+	layer   Descriptor
+	counted func() int64
+}
+
+const rottingLayer = 6<<20 + 12_345
+
+func newRotting(t *testing.T, change func(*Options)) rotting {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := disk.Open(dir, disk.Options{VerifyEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	o := newOrigin()
+	var kept atomic.Int64
+	m := newMirror(t, o, func(opts *Options) {
+		opts.Blobs, opts.Records = store.Blobs(), store.Records()
+		opts.TagTTL = time.Hour * 1000
+		opts.Events.Kept = kept.Store
+		if change != nil {
+			change(opts)
+		}
+	})
+	t.Cleanup(m.Close)
+	r := rotting{mirror: m, store: store, content: bytesOf(1, rottingLayer), counted: kept.Load}
+	_, r.layer = o.image("app", "1", r.content)
+	m.pullWhole(t, hubApp, "1")
+	settleDown()
+	o.transcript()
+	hex := r.layer.Digest.Encoded()
+	r.path = filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
+	return r
+}
+
+// rot turns a bit over in the layer's file.
+func (r rotting) rot(t *testing.T, off int64) {
+	t.Helper()
+	file, err := os.OpenFile(r.path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteAt([]byte{^r.content[off]}, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reads fails unless a range of the layer is what it should be.
+func (r rotting) reads(t *testing.T, b Blob, off, n int64) {
+	t.Helper()
+	want := r.content[off:]
+	if n >= 0 {
+		want = want[:n]
+	}
+	var got bytes.Buffer
+	written, err := b.WriteRange(context.WithoutCancel(t.Context()), &got, off, n)
+	if err != nil || written != int64(len(want)) || !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("of %d bytes at %d came %d, the right ones %v: %v", len(want), off, written, bytes.Equal(got.Bytes(), want), err)
+	}
+}
+
+func (r rotting) open(t *testing.T) Blob {
+	t.Helper()
+	b, err := r.Blob(t.Context(), hubApp, r.layer.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (r rotting) asked(from int64) string {
+	line := "GET blob app " + short(r.layer.Digest.String())
+	if from > 0 {
+		line += fmt.Sprintf(" %d+-1", from)
+	}
+	return line
+}
+
+// wantMended fails unless what is kept is whole and counted.
+func (r rotting) wantMended(t *testing.T) {
+	t.Helper()
+	settleDown()
+	if size, err := r.store.Blobs().Verify(t.Context(), r.layer.Digest, func(int) error { return nil }); size != rottingLayer || err != nil {
+		t.Errorf("what is kept now: %d bytes, %v", size, err)
+	}
+	var want int64
+	if err := r.store.Blobs().Walk(t.Context(), func(_ Digest, size int64) bool { want += r.store.Blobs().Weight(size); return true }); err != nil {
+		t.Error(err)
+	}
+	if got := r.counted(); got != want {
+		t.Errorf("%d bytes are kept, and %d are counted", want, got)
+	}
+	r.origin.transcript()
+	b := r.open(t)
+	defer b.Close()
+	r.reads(t, b, 0, -1)
+	if b.Outcome() != Hit {
+		t.Errorf("the next pull is a %s", b.Outcome())
+	}
+	wantTranscript(t, r.origin)
+}
+
+func TestADamagedBlobIsHealedUnseen(t *testing.T) {
+	const pieces = 256 << 10
+	for _, c := range []struct {
+		name    string
+		rot     []int64
+		off, n  int64
+		begins  int64 // of the download; -1 for none
+		outcome Outcome
+	}{
+		{"at its start", []int64{7}, 0, -1, 0, Healed},
+		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, Healed},
+		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, Healed},
+		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, Healed},
+		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, Healed},
+		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, Healed},
+		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, Healed},
+		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, Hit},
+		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, Hit},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRotting(t, nil)
+				for _, off := range c.rot {
+					r.rot(t, off)
+				}
+				b := r.open(t)
+				r.reads(t, b, c.off, c.n)
+				if b.Outcome() != c.outcome {
+					t.Errorf("the outcome is %s", b.Outcome())
+				}
+				settleDown()
+				defer func() {
+					b.Close()
+					if users := b.(*onDisk).users.Load(); users != 0 {
+						t.Errorf("%d still use the file that was damaged", users)
+					}
+				}()
+				if c.begins < 0 {
+					wantTranscript(t, r.origin)
+					return
+				}
+				wantTranscript(t, r.origin, r.asked(c.begins))
+				r.reads(t, b, 1000, 2000) // the next of several ranges
+				r.reads(t, b, c.off, c.n)
+				r.wantMended(t)
+			})
+		})
+	}
+}
+
+func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotting(t, nil)
+		var group sync.WaitGroup
+		release := r.origin.hold(r.asked(1 << 20))
+		r.rot(t, 1<<20+1)
+		for i := range 8 {
+			b := r.open(t)
+			group.Go(func() {
+				defer b.Close()
+				r.reads(t, b, int64(i)*1000, -1)
+			})
+		}
+		settleDown()
+		// One who asks now shares it as well.
+		late := r.open(t)
+		group.Go(func() {
+			defer late.Close()
+			r.reads(t, late, 0, -1)
+		})
+		settleDown()
+		release()
+		group.Wait()
+		settleDown()
+		wantTranscript(t, r.origin, r.asked(1<<20))
+		r.wantMended(t)
+	})
+}
+
+func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
+	for name, offline := range map[string]bool{"it is away": false, "it is not to be asked": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRotting(t, nil)
+				r.rot(t, 1<<20+1)
+				r.origin.fail("*", upstream.ErrRefused)
+				r.opts.Offline = offline
+				b := r.open(t)
+				defer b.Close()
+				var got bytes.Buffer
+				written, err := b.WriteRange(t.Context(), &got, 0, -1)
+				if err == nil || written >= rottingLayer || !bytes.Equal(got.Bytes(), r.content[:written]) {
+					t.Errorf("%d bytes came: %v", written, err)
+				}
+				settleDown()
+				if asked := r.origin.transcript(); offline && len(asked) > 0 {
+					t.Errorf("it was asked: %q", asked)
+				}
+				r.opts.Offline = false
+				r.origin.failures = map[string][]error{}
+				r.origin.transcript()
+				if err := r.read(t.Context(), hubApp, r.layer.Digest); err != nil {
+					t.Errorf("once it is back: %v", err)
+				}
+				settleDown()
+				wantTranscript(t, r.origin, r.asked(0))
+				r.wantMended(t)
+			})
+		})
+	}
+}
+
+func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRotting(t, nil)
+		r.rot(t, 1<<20+1)
+		r.origin.put("app", "", r.content)
+		wrong := slices.Clone(r.content)
+		wrong[1<<20+2] ^= 1
+		r.origin.content["app "+r.layer.Digest.String()] = served{"", wrong}
+		b := r.open(t)
+		defer b.Close()
+		var got bytes.Buffer
+		if written, err := b.WriteRange(t.Context(), &got, 0, -1); err == nil || written >= rottingLayer {
+			t.Errorf("%d bytes came, %v", written, err)
+		}
+		settleDown()
+		if r.has(t.Context(), r.layer.Digest) {
+			t.Error("it is kept")
+		}
+	})
+}
+
+// fadingBlobs are those of a disk that loses what was checked. Reads of the
+// layer fail until it is doubted; then it is found damaged, or the disk comes
+// back.
+type fadingBlobs struct {
+	cache.Blobs
+	layer   Digest
+	fades   *atomic.Bool
+	forGood bool
+}
+
+type fading struct {
+	cache.Kept
+	of fadingBlobs
+}
+
+func (b fadingBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+	kept, err := b.Blobs.Open(ctx, d)
+	if err != nil || d != b.layer {
+		return kept, err
+	}
+	return &fading{Kept: kept, of: b}, nil
+}
+
+func (f *fading) Read(p []byte) (int, error) {
+	if f.of.fades.Load() {
+		return 0, &os.PathError{Op: "read", Path: "layer", Err: syscall.EIO}
+	}
+	return f.Kept.Read(p)
+}
+
+func (f *fading) Doubt() {
+	if !f.of.forGood {
+		f.of.fades.Store(false)
+	}
+	f.Kept.Doubt()
+}
+
+func TestAReadThatFailsIsLookedInto(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fades atomic.Bool
+		blobs := fadingBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), fades: &fades}
+		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		b := r.open(t)
+		defer b.Close()
+		r.reads(t, b, 0, 1000)
+		fades.Store(true)
+		r.reads(t, b, 0, -1)
+		wantTranscript(t, r.origin) // the disk has come back
+
+		r.rot(t, 1<<20+1)
+		fades.Store(true)
+		r.reads(t, b, 1<<20, -1)
+		settleDown()
+		wantTranscript(t, r.origin, r.asked(1<<20))
+		r.wantMended(t)
+	})
+}
+
+func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fades atomic.Bool
+		blobs := fadingBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), fades: &fades, forGood: true}
+		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		fades.Store(true)
+		b := r.open(t)
+		defer b.Close()
+		if written, err := b.WriteRange(t.Context(), new(bytes.Buffer), 0, -1); written != 0 || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%d bytes, %v", written, err)
+		}
+	})
+}
+
+// hastyBlobs let bytes of the layer pass before they know that it is damaged.
+type hastyBlobs struct {
+	cache.Blobs
+	layer Digest
+}
+
+type hasty struct{ cache.Kept }
+
+func (h hasty) Check(_ context.Context, off, n int64) (int64, error) {
+	if off+n < h.Size() {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
+}
+
+func (b hastyBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+	kept, err := b.Blobs.Open(ctx, d)
+	if err == nil && d == b.layer {
+		return hasty{kept}, nil
+	}
+	return kept, err
+}
+
+func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blobs := hastyBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer))}
+		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		b := r.open(t)
+		defer b.Close()
+		before := r.counted()
+		if written, err := b.WriteRange(t.Context(), new(bytes.Buffer), 0, -1); written == rottingLayer || !errors.Is(err, cache.ErrUnproven) {
+			t.Errorf("%d bytes came, %v", written, err)
+		}
+		wantTranscript(t, r.origin)
+		if gone := before - r.counted(); gone != r.store.Blobs().Weight(rottingLayer) {
+			t.Errorf("%d bytes are counted less", gone)
+		}
+	})
+}
+
+// stuckBlobs are those of a disk on which nothing can be set aside: whatever is
+// published, the layer that is found is the damaged one until it is replaced.
+type stuckBlobs struct {
+	cache.Blobs
+	layer Digest
+	stuck *atomic.Bool
+}
+
+type stuck struct{ cache.Kept }
+
+func (stuck) Check(context.Context, int64, int64) (int64, error) { return 0, cache.ErrMismatch }
+
+func (b stuckBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+	kept, err := b.Blobs.Open(ctx, d)
+	if err == nil && d == b.layer && b.stuck.Load() {
+		return stuck{kept}, nil
+	}
+	return kept, err
+}
+
+func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var is atomic.Bool
+		blobs := stuckBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), stuck: &is}
+		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		is.Store(true)
+		b := r.open(t)
+		defer b.Close()
+		r.reads(t, b, 0, -1)
+		settleDown()
+		wantTranscript(t, r.origin, r.asked(0))
+	})
+}

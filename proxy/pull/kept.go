@@ -1,0 +1,107 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// onDisk is a blob that is kept. What goes out is checked first, piece by
+// piece; see heal for what is damaged.
+type onDisk struct {
+	p      *Puller
+	u      Upstream
+	repo   Repository
+	digest Digest
+	file   cache.Kept
+	users  *atomic.Int32 // of file
+	pos    int64
+	// anew says that the file is there and may be the one that was found
+	// damaged: another is fetched, whatever is kept.
+	anew   bool
+	healed bool
+}
+
+func newOnDisk(p *Puller, u Upstream, repo Repository, d Digest, file cache.Kept) *onDisk {
+	b := &onDisk{p: p, u: u, repo: repo, digest: d, file: file, users: new(atomic.Int32)}
+	b.users.Store(1)
+	p.sent.add(d, 1)
+	return b
+}
+
+// sent counts the clients that kept files are sent to, by digest. Who finds no
+// file while others still read one comes between the moment in which it was set
+// aside and that in which it is healed.
+type sent struct {
+	mu sync.Mutex
+	by map[Digest]int
+}
+
+func (s *sent) add(d Digest, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by[d] += n; s.by[d] == 0 {
+		delete(s.by, d)
+	}
+}
+
+func (s *sent) to(d Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.by[d] > 0
+}
+
+func (b *onDisk) Digest() Digest { return b.digest }
+func (b *onDisk) Size() int64    { return b.file.Size() }
+
+func (b *onDisk) Close() error {
+	b.p.sent.add(b.digest, -1)
+	return (&seed{b.file, b.users}).Close()
+}
+
+func (b *onDisk) Outcome() Outcome {
+	if b.healed {
+		return Healed
+	}
+	return Hit
+}
+
+func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	if rest := max(b.Size()-off, 0); n < 0 || n > rest {
+		n = rest
+	}
+	doubted := int64(-1) // where a read failed last
+	for written < n {
+		if ctx.Err() != nil {
+			return written, context.Cause(ctx)
+		}
+		at := off + written
+		sound, err := b.file.Check(ctx, at, min(piece, n-written))
+		if errors.Is(err, cache.ErrMismatch) && !errors.Is(err, cache.ErrUnproven) {
+			wrote, err := b.heal(ctx, w, at, n-written, err)
+			return written + wrote, err
+		}
+		b.p.noteAside(err, b.Size())
+		var wrote int64
+		if err == nil {
+			wrote, err = copyFrom(w, b.file, &b.pos, at, sound)
+			written += wrote
+		}
+		if errors.Is(err, syscall.EIO) && off+written != doubted {
+			// The disk has lost what was checked a while ago.
+			doubted, b.pos = off+written, -1
+			b.file.Doubt()
+			continue
+		}
+		if err != nil {
+			return written, fmt.Errorf("blob %s: %w", b.digest, err)
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,189 @@
+package pull
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// W34, W45: what a tag points at is told by its own members.
+func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
+	for body, sound := range map[string]bool{
+		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`: true,
+		`{"schemaVersion":2,"layers":[]}`:                                      true,
+		`{"mediaType":"application/vnd.example.of.tomorrow+json","things":[]}`: true, // W10
+		`{"schemaVersion":1,"name":"a"}`:                                       true,
+		`{"errors":[{"code":"UNKNOWN"}]}`:                                      false,
+		`{"schemaVersion":2,"errors":[]}`:                                      false,
+		`{}`:                                                                   false,
+		`[]`:                                                                   false,
+		``:                                                                     false,
+		`"schemaVersion"`:                                                      false,
+		`{"schemaVersion":0}`:                                                  false,
+		`{"SchemaVersion":2,"MediaType":"x/y"}`:                                false,
+		`{"mediaType":2}`:                                                      false,
+		`<html>sign in</html>`:                                                 false,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin()
+			d := o.put("app", "application/json", []byte(body), "1")
+			m := newMirror(t, o, nil)
+			got, err := m.Manifest(t.Context(), hubApp, "1")
+			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
+				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
+			}
+			if _, kept := m.ledger.tag(hubApp, "1"); kept != sound {
+				t.Errorf("%s: kept: %v", body, kept)
+			}
+			// By digest the bytes are proven, whatever they are.
+			if got, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil || string(got.Bytes) != body {
+				t.Errorf("%s by digest: %q, %v", body, got.Bytes, err)
+			}
+		})
+	}
+}
+
+// W46: storage sends manifests with types of its own.
+func TestTheTypeOfAManifestIsItsOwn(t *testing.T) {
+	const docker = "application/vnd.docker.distribution.manifest.v2+json"
+	for _, c := range []struct{ header, body, want string }{
+		{"binary/octet-stream", `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
+		{"", `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
+		{"text/html", `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
+		{ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
+		{ocispec.MediaTypeImageManifest + "; charset=utf-8", `{"schemaVersion":2,"layers":[]}`, ocispec.MediaTypeImageManifest},
+		{"application/json", `{"schemaVersion":2,"manifests":[]}`, ocispec.MediaTypeImageIndex},
+		{"binary/octet-stream", `{"schemaVersion":2,"config":{}}`, ocispec.MediaTypeImageManifest},
+		{"text/plain", `{"schemaVersion":1,"signatures":[]}`, signedSchema1},
+		{"text/plain", `{"schemaVersion":1}`, bareSchema1},
+		{"application/vnd.example+json", `{"schemaVersion":2}`, "application/vnd.example+json"},
+		{"text/plain", `{"schemaVersion":2}`, "application/octet-stream"},
+		{"text/html", `<html>`, "application/octet-stream"},
+	} {
+		if got := manifestType(c.header, []byte(c.body)); got != c.want {
+			t.Errorf("%q with %s: %q, want %q", c.header, c.body, got, c.want)
+		}
+	}
+}
+
+// schema1 is a manifest of Docker's schema 1, signed as libtrust does it, and
+// the payload that is signed. Nobody checks the signature itself.
+func schema1(name string) (signed, payload []byte) {
+	payload = fmt.Appendf(nil, "{\n   \"schemaVersion\": 1,\n   \"name\": %q\n}", name)
+	length := strings.LastIndex(string(payload), "\n}")
+	protected, err := json.Marshal(map[string]any{
+		"formatLength": length, "formatTail": base64.RawURLEncoding.EncodeToString(payload[length:]), "time": "2015-01-01T00:00:00Z",
+	})
+	if err != nil {
+		panic(err)
+	}
+	signatures := fmt.Sprintf(",\n   \"signatures\": [{\"signature\": \"x\", \"protected\": %q}]\n}", base64.RawURLEncoding.EncodeToString(protected))
+	return append(payload[:length:length], signatures...), payload
+}
+
+// W10: Docker Hub and ACR still have some.
+func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signed, payload := schema1("app")
+		d := digest.FromBytes(payload)
+		o := newOrigin()
+		o.put("app", signedSchema1, signed, "1", d.String())
+		m := newMirror(t, o, nil)
+		for _, ref := range []string{"1", d.String()} {
+			got, err := m.Manifest(t.Context(), hubApp, ref)
+			if err != nil || got.Descriptor.Digest != d || got.Descriptor.MediaType != signedSchema1 || string(got.Bytes) != string(signed) {
+				t.Errorf("%s: %v, %v", ref, got.Descriptor, err)
+			}
+		}
+		// One whose payload is another has another digest.
+		other, _ := schema1("other")
+		o.put("app", signedSchema1, other, d.String())
+		if _, err := m.Manifest(t.Context(), hubApp, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+			t.Errorf("another payload: %v", err)
+		}
+	})
+}
+
+func FuzzSignedPayload(f *testing.F) {
+	signed, _ := schema1("app")
+	for _, seed := range []string{string(signed), `{"schemaVersion":1,"signatures":[{"protected":"e30"}]}`, `{}`, ``} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		before := string(content)
+		if payload := signedPayload(content); len(payload) > len(content)*2 || string(content) != before {
+			t.Errorf("the payload has %d bytes of %d, or the content changed", len(payload), len(content))
+		}
+	})
+}
+
+// The size that a manifest tells of a blob may be wrong: the digest decides,
+// as it does where nobody stands between.
+func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
+	content := bytesOf(3, 300<<10)
+	for name, told := range map[string]int64{"none": 0, "too small": 10, "too large": 5 << 20} {
+		for _, length := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, length told: %v", name, length), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o := newOrigin()
+					o.noLength = !length
+					layer := o.put("app", "layer", content)
+					wrong := layer
+					wrong.Size = told
+					body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": layer, "layers": []Descriptor{wrong}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					o.put("app", ocispec.MediaTypeImageManifest, body, "1")
+					m := newMirror(t, o, nil)
+					if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+						t.Fatal(err)
+					}
+					for range 2 { // on its way, and kept
+						b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if size := b.Size(); size != int64(len(content)) && (length || size >= 0) {
+							t.Errorf("the size is %d", size)
+						}
+						if n, err := b.WriteRange(t.Context(), io.Discard, 0, -1); err != nil || n != int64(len(content)) {
+							t.Errorf("%d bytes, %v", n, err)
+						}
+						b.Close()
+						settleDown()
+					}
+					if got, outcome, err := m.ResolveBlob(t.Context(), hubApp, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != Hit {
+						t.Errorf("HEAD: %v, %s, %v", got, outcome, err)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		_, layer := o.image("app", "1", bytesOf(3, 300<<10))
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		o.replace("app", layer.Digest, "text/html", []byte("<html>"+strings.Repeat("sign in ", 8<<10)))
+		if err := m.read(t.Context(), hubApp, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+			t.Errorf("got %v", err)
+		}
+		settleDown()
+	})
+}

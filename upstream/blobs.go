@@ -1,0 +1,108 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+func (r *Remote) askBlob(method, repo string, d Digest) ask {
+	return ask{kind: "blob", method: method, repo: r.endpoint.prefix + repo, path: "blobs/" + d.String()}
+}
+
+// ResolveBlob implements Registry.
+func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
+	found, err := r.blobs.tell(func() (Descriptor, error) {
+		resp, err := r.do(ctx, r.askBlob(http.MethodHead, repo, d))
+		if err != nil {
+			return Descriptor{}, err
+		}
+		return describe(resp, d.String())
+	}, func() (Descriptor, error) {
+		first := "bytes=0-0"
+		if isEmpty(d) {
+			first = "" // of nothing there is no first byte
+		}
+		c, err := r.blob(ctx, repo, d, first, 0)
+		if err != nil {
+			return Descriptor{}, err
+		}
+		c.Body.Close()
+		return Descriptor{Size: c.Size}, nil
+	})
+	if err != nil {
+		return Descriptor{}, fmt.Errorf("resolve blob %s: %w", named(repo, d.String()), err)
+	}
+	return Descriptor{MediaType: "application/octet-stream", Digest: d, Size: found.Size}, nil
+}
+
+// Blob implements Registry.
+func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
+	var byteRange string
+	switch {
+	case n >= 0:
+		byteRange = fmt.Sprintf("bytes=%d-%d", from, from+n-1)
+	case from > 0:
+		byteRange = fmt.Sprintf("bytes=%d-", from)
+	}
+	c, err := r.blob(ctx, repo, d, byteRange, from)
+	var s *statusError
+	if n < 0 && from > 0 && errors.As(err, &s) && (s.status == http.StatusRequestedRangeNotSatisfiable || s.status == http.StatusBadRequest) {
+		// Some take only ranges with both ends (F34), or none: it begins anew.
+		c, err = r.blob(ctx, repo, d, "", 0)
+	}
+	if err != nil {
+		return Content{}, fmt.Errorf("blob %s: %w", named(repo, d.String()), err)
+	}
+	return c, nil
+}
+
+func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange string, from int64) (Content, error) {
+	a := r.askBlob(http.MethodGet, repo, d)
+	a.byteRange = byteRange
+	resp, err := r.do(ctx, a)
+	if err != nil {
+		return Content{}, err
+	}
+	c := contentOf(resp, d.String())
+	if resp.StatusCode == http.StatusPartialContent {
+		c.From, c.Size, err = parseContentRange(resp.Header.Get("Content-Range"))
+		if err == nil && c.From != from {
+			err = fmt.Errorf("%w: asked for bytes from %d, got %s", ErrBadAnswer, from, resp.Header.Get("Content-Range"))
+		}
+	}
+	if err != nil {
+		resp.Body.Close()
+		return Content{}, err
+	}
+	return c, nil
+}
+
+// parseContentRange reads "bytes 0-9/10" (RFC 9110, section 14.4). The size is
+// -1 for "*".
+func parseContentRange(header string) (from, size int64, err error) {
+	bad := fmt.Errorf("%w: Content-Range %q", ErrBadAnswer, header)
+	rest, ok := strings.CutPrefix(header, "bytes ")
+	if !ok {
+		return 0, 0, bad
+	}
+	span, total, ok := strings.Cut(rest, "/")
+	first, last, ok2 := strings.Cut(span, "-")
+	if !ok || !ok2 {
+		return 0, 0, bad
+	}
+	from, err1 := strconv.ParseInt(first, 10, 64)
+	to, err2 := strconv.ParseInt(last, 10, 64)
+	size = -1
+	var err3 error
+	if total != "*" {
+		size, err3 = strconv.ParseInt(total, 10, 64)
+	}
+	if errors.Join(err1, err2, err3) != nil || from < 0 || to < from || total != "*" && size <= to {
+		return 0, 0, bad
+	}
+	return from, size, nil
+}

@@ -1,0 +1,214 @@
+package upstream_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+var noSubject = digest.FromString("subject")
+
+// tokens answers a token server's question with the scope as the token.
+func tokens(w http.ResponseWriter, r *http.Request) {
+	say(w, http.StatusOK, "application/json", fmt.Sprintf(`{"token":%q}`, strings.ReplaceAll(r.URL.Path+" "+r.URL.Query().Get("scope"), " ", "|")))
+}
+
+// The challenge of this answer is followed: a registry may send each repository
+// to a token server of its own.
+func TestARealmForEachRepository(t *testing.T) {
+	var s *scripted
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/token/") {
+			if repo := strings.TrimPrefix(r.URL.Path, "/token/"); r.URL.Query().Get("scope") != "repository:"+repo+":pull" {
+				say(w, http.StatusForbidden, "application/json", `{"errors":[{"code":"DENIED"}]}`)
+				return
+			}
+			tokens(w, r)
+			return
+		}
+		repo := strings.Split(r.URL.Path, "/")[2]
+		if r.Header.Get("Authorization") != "Bearer /token/"+repo+"|repository:"+repo+":pull" {
+			challenge(w, s.URL+"/token/"+repo, "repository:"+repo+":pull")
+			return
+		}
+		saysManifest(w)
+	})
+	r := remote(t, s.URL, nil)
+	for range 2 {
+		for _, repo := range []string{"a", "b", "c"} {
+			if _, err := r.Resolve(t.Context(), repo, "1"); err != nil {
+				t.Errorf("%s: %v", repo, err)
+			}
+		}
+	}
+}
+
+// nvcr.io's realm changes, and what it says to an expired token is not what it
+// says to none.
+func TestARealmThatChangesWithAnExpiredToken(t *testing.T) {
+	for name, toBad := range map[string]string{"a new one": "/token/new", "one that is gone": "/gone", "the old one": "/token/old"} {
+		t.Run(name, func(t *testing.T) {
+			var moved atomic.Bool
+			var s *scripted
+			s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				given := r.Header.Get("Authorization")
+				switch {
+				case r.URL.Path == "/token/old" && moved.Load(), r.URL.Path == "/gone":
+					say(w, http.StatusForbidden, "application/json", `{"errors":[{"code":"DENIED"}]}`)
+				case strings.HasPrefix(r.URL.Path, "/token/"):
+					tokens(w, r)
+				case !moved.Load() && strings.HasPrefix(given, "Bearer /token/old"), moved.Load() && strings.HasPrefix(given, "Bearer /token/new"):
+					saysManifest(w)
+				case !moved.Load():
+					challenge(w, s.URL+"/token/old", "repository:app:pull")
+				case given != "":
+					challenge(w, s.URL+toBad, "repository:app:pull")
+				default:
+					challenge(w, s.URL+"/token/new", "repository:app:pull")
+				}
+			})
+			r := remote(t, s.URL, nil)
+			if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+				t.Fatal(err)
+			}
+			moved.Store(true)
+			for range 2 {
+				if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+					t.Errorf("after the move: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestARefusalOfTheTokenServerDoesNotOutliveTheMoment(t *testing.T) {
+	var refuses atomic.Int32
+	refuses.Store(1)
+	var s *scripted
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token" && refuses.Add(-1) >= 0:
+			say(w, http.StatusForbidden, "application/json", `{"details":"not now"}`)
+		case r.URL.Path == "/token":
+			tokens(w, r)
+		case r.Header.Get("Authorization") == "":
+			challenge(w, s.URL+"/token", "repository:app:pull")
+		default:
+			saysManifest(w)
+		}
+	})
+	r := remote(t, s.URL, nil)
+	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil && (!errors.Is(err, upstream.ErrDenied) || !strings.Contains(err.Error(), "token server")) {
+		t.Errorf("the refusal: %v", err)
+	}
+	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+		t.Errorf("the next time: %v", err)
+	}
+}
+
+// A token server that is down, limited or a page says nothing of the registry.
+func TestATokenServersTroubleIsItsOwn(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"500":    func(w http.ResponseWriter) { say(w, 500, "", "") },
+		"a page": func(w http.ResponseWriter) { say(w, 403, "text/html", "<html>") },
+		"429":    func(w http.ResponseWriter) { w.Header().Set("Retry-After", "60"); say(w, 429, "", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s *scripted
+			s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/token":
+					answer(w)
+				case strings.Contains(r.URL.Path, "/private/"):
+					challenge(w, s.URL+"/token", "repository:private:pull")
+				default:
+					saysManifest(w)
+				}
+			})
+			r := upstream.Breaker(remote(t, s.URL, nil))
+			for range 10 {
+				var limited *upstream.RateLimitedError
+				if _, err := r.Resolve(t.Context(), "private", "1"); !errors.Is(err, upstream.ErrElsewhere) && !errors.As(err, &limited) {
+					t.Errorf("got %v", err)
+				}
+			}
+			if _, err := r.Resolve(t.Context(), "public", "1"); err != nil {
+				t.Errorf("what needs no token: %v", err)
+			}
+		})
+	}
+}
+
+// Artifactory hides what is private behind 404, and challenges only at /v2/.
+func TestCredentialsAreSentWhereOnlyThePingAsksForThem(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		user, pass, _ := r.BasicAuth()
+		known := user == "me" && pass == password
+		switch {
+		case r.URL.Path == "/v2/" && !known:
+			w.Header().Set("WWW-Authenticate", `Basic realm="Artifactory"`)
+			say(w, http.StatusUnauthorized, "application/json", `{"errors":[{"code":"UNAUTHORIZED"}]}`)
+		case !known:
+			say(w, http.StatusNotFound, "application/json", notThere)
+		default:
+			saysManifest(w)
+		}
+	})
+	r := remote(t, s.URL, as("me", password))
+	for range 2 {
+		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+			t.Error(err)
+		}
+	}
+	s.wantAsked(t, "GET /v2/", "HEAD /v2/app/manifests/1 Basic", "HEAD /v2/app/manifests/1 Basic")
+	if _, err := remote(t, s.URL, nil).Resolve(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrNotFound) {
+		t.Errorf("anonymously: %v", err)
+	}
+	if got := s.transcript(); strings.HasPrefix(got[0], "GET /v2/ ") || got[0] == "GET /v2/" {
+		t.Error("without credentials there is nothing to ask /v2/ for")
+	}
+}
+
+// A page that asks for a password is no registry that asks for one.
+func TestAPageDoesNotChangeWhatIsShownToTheRegistry(t *testing.T) {
+	var captured atomic.Bool
+	var s *scripted
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case captured.Load():
+			w.Header().Set("WWW-Authenticate", `Basic realm="guests"`)
+			say(w, http.StatusUnauthorized, "text/html", "<html>sign in</html>")
+		case r.URL.Path == "/token":
+			tokens(w, r)
+		case r.Header.Get("Authorization") == "":
+			challenge(w, s.URL+"/token", "repository:app:pull")
+		default:
+			saysManifest(w)
+		}
+	})
+	r := remote(t, s.URL, as("me", password))
+	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+		t.Fatal(err)
+	}
+	s.transcript()
+	captured.Store(true)
+	if _, err := r.Resolve(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+		t.Errorf("got %v", err)
+	}
+	for _, line := range s.transcript() {
+		if strings.HasSuffix(line, " Basic") {
+			t.Errorf("the page was shown the password: %s", line)
+		}
+	}
+	captured.Store(false)
+	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}

@@ -1,0 +1,158 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// maxManifest is the size in bytes of the largest manifest that is read here,
+// to decode it or to learn its digest.
+const maxManifest = 8 << 20
+
+// acceptManifests names everything (W3): some registries answer 404 for types
+// that are not accepted.
+func acceptManifests() string {
+	return strings.Join([]string{
+		ocispec.MediaTypeImageManifest,
+		ocispec.MediaTypeImageIndex,
+		"application/vnd.docker.distribution.manifest.v2+json",
+		"application/vnd.docker.distribution.manifest.list.v2+json",
+		"application/vnd.oci.artifact.manifest.v1+json",
+		"application/vnd.cncf.oras.artifact.manifest.v1+json",
+		"application/vnd.docker.distribution.manifest.v1+prettyjws",
+		"application/vnd.docker.distribution.manifest.v1+json",
+		"*/*",
+	}, ", ")
+}
+
+func (r *Remote) askManifest(method, repo, ref string) ask {
+	return ask{kind: "manifest", method: method, repo: r.endpoint.prefix + repo, path: "manifests/" + ref, accept: acceptManifests()}
+}
+
+// Resolve implements Registry.
+func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
+	d, err := r.manifests.tell(func() (Descriptor, error) {
+		resp, err := r.do(ctx, r.askManifest(http.MethodHead, repo, ref))
+		if err != nil {
+			return Descriptor{}, err
+		}
+		return describe(resp, ref)
+	}, func() (Descriptor, error) {
+		c, err := r.Manifest(ctx, repo, ref)
+		if err != nil {
+			return Descriptor{}, err
+		}
+		defer c.Body.Close()
+		content, err := readAtMost(c.Body, maxManifest)
+		switch {
+		case err != nil:
+			return Descriptor{}, readFailed(err)
+		case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")):
+			return Descriptor{}, fmt.Errorf("%w: no manifest", ErrBadAnswer)
+		case c.Digest == "":
+			c.Digest = digest.FromBytes(content)
+		}
+		return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: int64(len(content))}, nil
+	})
+	if err != nil {
+		return Descriptor{}, fmt.Errorf("resolve %s: %w", named(repo, ref), err)
+	}
+	return d, nil
+}
+
+// describe reads an answer to HEAD.
+func describe(resp *http.Response, ref string) (Descriptor, error) {
+	resp.Body.Close()
+	if isPage(resp, nil) {
+		return Descriptor{}, errPage // W34; or a registry that sends its content so (W46)
+	}
+	c := contentOf(resp, ref)
+	return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, nil
+}
+
+// Manifest implements Registry.
+func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error) {
+	resp, err := r.do(ctx, r.askManifest(http.MethodGet, repo, ref))
+	if err != nil {
+		return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
+	}
+	c := contentOf(resp, ref)
+	if isEncoded(resp) {
+		if c, err = plain(resp, c, ref); err != nil {
+			return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
+		}
+	}
+	return c, nil
+}
+
+// plain is a manifest that came encoded. Its digest may be that of the bytes
+// as they came.
+func plain(resp *http.Response, c Content, ref string) (Content, error) {
+	raw, err := readAtMost(resp.Body, maxManifest)
+	resp.Body.Close()
+	if err != nil {
+		return Content{}, err
+	}
+	want := c.Digest
+	if d, err := digest.Parse(ref); err == nil {
+		want = d
+	}
+	content := raw
+	if want == "" || !want.Algorithm().Available() || want.Algorithm().FromBytes(raw) != want {
+		if content, err = decode(resp.Header.Get("Content-Encoding"), raw, maxManifest); err != nil {
+			return Content{}, err
+		}
+	}
+	c.Body, c.Size = io.NopCloser(bytes.NewReader(content)), int64(len(content))
+	return c, nil
+}
+
+// contentOf reads the headers of an answer about content.
+func contentOf(resp *http.Response, ref string) Content {
+	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
+	if d, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
+		c.Digest = d
+	}
+	// What was asked for by digest is that or nothing: the bytes are held
+	// against it, whatever a header says (F31).
+	if want, err := digest.Parse(ref); err == nil {
+		c.Digest = want
+	}
+	// Some answer HEAD with a length of 0, which no manifest has.
+	if c.Size == 0 && resp.Request.Method == http.MethodHead && !isEmpty(c.Digest) || isEncoded(resp) {
+		c.Size = -1
+	}
+	return c
+}
+
+func isEmpty(d Digest) bool {
+	return d != "" && d.Algorithm().Available() && d == d.Algorithm().FromBytes(nil)
+}
+
+func warningsOf(resp *http.Response) []string {
+	var all []string
+	for _, w := range resp.Header.Values("Warning") {
+		if strings.HasPrefix(w, "299 ") {
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
+var errPage = &statusError{said{status: http.StatusOK, form: formPage}, ErrBadAnswer, "a web page"}
+
+// readFailed gives an error of reading a body its meaning.
+func readFailed(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

@@ -1,0 +1,126 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+const (
+	// maxList bounds the bytes of one list (tags, referrers) with all its
+	// pages, maxPages how many pages that may be.
+	maxList  = 64 << 20
+	maxPages = 1000
+	// modestTags is what every registry takes as n: ECR takes no more (W48).
+	modestTags = 1000
+)
+
+// Tags implements Registry.
+func (r *Remote) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
+	list, err := r.tags(ctx, repo, page)
+	if err != nil {
+		return TagList{}, fmt.Errorf("tags of %s: %w", repo, err)
+	}
+	return list, nil
+}
+
+func (r *Remote) tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
+	n, err := strconv.Atoi(page.Get("n"))
+	if err != nil || n <= modestTags {
+		return r.tagPage(ctx, repo, page)
+	}
+	if r.mostTags.Load() == 0 {
+		list, err := r.tagPage(ctx, repo, page)
+		if !tooMany(err) {
+			return list, err
+		}
+		list, err = r.tagsInPages(ctx, repo, page, n)
+		if err == nil {
+			r.mostTags.Store(modestTags)
+		}
+		return list, err
+	}
+	return r.tagsInPages(ctx, repo, page, n)
+}
+
+// tooMany says that a registry may have refused n: 400 at most, 405 at ECR.
+func tooMany(err error) bool {
+	var s *statusError
+	if !errors.As(err, &s) || s.form == formPage {
+		return false
+	}
+	return s.status == http.StatusBadRequest || s.status == http.StatusMethodNotAllowed || s.status == http.StatusUnprocessableEntity
+}
+
+// tagsInPages puts a page of n tags together from smaller ones.
+func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, n int) (TagList, error) {
+	all := TagList{Tags: []string{}}
+	next := maps.Clone(page)
+	for range maxPages {
+		next.Set("n", strconv.Itoa(min(n-len(all.Tags), modestTags)))
+		list, err := r.tagPage(ctx, repo, next)
+		if err != nil {
+			return TagList{}, err
+		}
+		all.Tags = append(all.Tags, list.Tags...)
+		if next = list.Next; next == nil {
+			return all, nil
+		}
+		if len(all.Tags) >= n {
+			next.Set("n", strconv.Itoa(n)) // the client's page goes on in the client's form
+			all.Next = next
+			return all, nil
+		}
+	}
+	return TagList{}, fmt.Errorf("%w: over %d pages", ErrBadAnswer, maxPages)
+}
+
+func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (TagList, error) {
+	resp, err := r.do(ctx, ask{kind: "tags", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "tags/list", query: page, accept: "application/json"})
+	if err != nil {
+		return TagList{}, err
+	}
+	defer resp.Body.Close()
+	body, err := readDecoded(resp, maxList)
+	if err != nil {
+		return TagList{}, readFailed(err)
+	}
+	tags, err := parseTags(body)
+	if err != nil {
+		return TagList{}, err
+	}
+	next, err := nextPage(resp)
+	if err != nil {
+		return TagList{}, err
+	}
+	list := TagList{Tags: tags}
+	if next != nil {
+		list.Next = next.Query()
+		list.Next.Del("ns")
+	}
+	return list, nil
+}
+
+// parseTags reads a list of tags. An emptied repository's is null at some
+// (F33); an answer without any is none.
+func parseTags(body []byte) ([]string, error) {
+	var list struct {
+		Tags json.RawMessage `json:"tags"`
+	}
+	tags := []string{}
+	if err := json.Unmarshal(body, &list); err != nil || list.Tags == nil {
+		return nil, fmt.Errorf("%w: no list of tags", ErrBadAnswer)
+	}
+	if err := json.Unmarshal(list.Tags, &tags); err != nil {
+		return nil, fmt.Errorf("%w: no list of tags: %w", ErrBadAnswer, err)
+	}
+	if tags == nil {
+		tags = []string{}
+	}
+	return tags, nil
+}

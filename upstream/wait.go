@@ -1,0 +1,79 @@
+package upstream
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// unsaidWait is how long an upstream that limits its rate is left alone
+	// where it does not say how long, longestWait the most that is believed.
+	unsaidWait  = 30 * time.Second
+	longestWait = time.Hour
+)
+
+// retryAfter reads when to come back, at least in a second. It is told in many
+// ways (W47): in seconds, as a date, as the Unix time of it, under standard
+// names (RFC 9110, section 10.2.3) and others.
+func retryAfter(resp *http.Response) time.Duration {
+	for _, name := range []string{"Retry-After", "X-Retry-After", "RateLimit-Reset", "X-Ratelimit-Reset", "X-Rate-Limit-Reset"} {
+		if wait, ok := waitOf(resp.Header.Get(name), time.Now()); ok {
+			return min(max(wait, time.Second), longestWait)
+		}
+	}
+	return unsaidWait
+}
+
+// waitOf reads one header; of a time that has passed the wait is negative.
+func waitOf(text string, now time.Time) (time.Duration, bool) {
+	text = strings.TrimSpace(text)
+	if at, err := http.ParseTime(text); err == nil {
+		return at.Sub(now), true
+	}
+	text, _, _ = strings.Cut(text, ";") // 30;w=60
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || n < 0 || math.IsNaN(n) || math.IsInf(n, 0) {
+		return 0, false
+	}
+	const (
+		seconds = 5e8  // since 1970, in 1985: no wait is that long
+		millis  = 5e11 // the same in milliseconds
+	)
+	switch {
+	case n >= millis:
+		return time.UnixMilli(int64(min(n, math.MaxInt64/2))).Sub(now), true
+	case n >= seconds:
+		return time.Unix(int64(n), 0).Sub(now), true
+	}
+	return time.Duration(n * float64(time.Second)), true
+}
+
+// rateOf reads "RateLimit-Remaining: 76;w=21600" (W42).
+func rateOf(resp *http.Response) (limit, remaining int, window time.Duration) {
+	limit, window, ok := rate(resp.Header.Get("RateLimit-Limit"))
+	if !ok {
+		return 0, 0, 0
+	}
+	remaining, w, ok := rate(resp.Header.Get("RateLimit-Remaining"))
+	if !ok {
+		return 0, 0, 0
+	}
+	return limit, remaining, max(window, w)
+}
+
+func rate(header string) (n int, window time.Duration, ok bool) {
+	number, params, _ := strings.Cut(header, ";")
+	n, err := strconv.Atoi(strings.TrimSpace(number))
+	if err != nil || n < 0 {
+		return 0, 0, false
+	}
+	if text, found := strings.CutPrefix(strings.TrimSpace(params), "w="); found {
+		if seconds, err := strconv.Atoi(text); err == nil {
+			window = time.Duration(seconds) * time.Second
+		}
+	}
+	return n, window, true
+}
