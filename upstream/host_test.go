@@ -220,3 +220,34 @@ func TestAPageDoesNotChangeWhatIsShownToTheRegistry(t *testing.T) {
 		t.Errorf("afterwards: %v", err)
 	}
 }
+
+// Not every registry knows a new token at once.
+func TestATokenThatIsRefusedOnceIsNotTheLast(t *testing.T) {
+	for refusals, denied := range map[int]bool{0: false, 1: false, 9: true} {
+		var s *scripted
+		left := refusals
+		s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/token":
+				tokens(w, r)
+			case r.Header.Get("Authorization") == "":
+				challenge(w, s.URL+"/token", "repository:app:pull")
+			case left > 0:
+				left--
+				challenge(w, s.URL+"/token", "repository:app:pull")
+			default:
+				saysManifest(w)
+			}
+		})
+		c, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1")
+		if err == nil {
+			c.Body.Close()
+		}
+		if errors.Is(err, upstream.ErrDenied) != denied || !denied && err != nil {
+			t.Errorf("%d refusals: %v", refusals, err)
+		}
+		if asked := len(s.transcript()); asked > 8 {
+			t.Errorf("%d refusals cost %d requests", refusals, asked)
+		}
+	}
+}

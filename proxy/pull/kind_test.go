@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -141,7 +142,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 					layer := o.put("app", "layer", content)
 					wrong := layer
 					wrong.Size = told
-					body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": layer, "layers": []Descriptor{wrong}})
+					body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": o.put("app", "config", []byte("{}")), "layers": []Descriptor{wrong}})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -182,6 +183,11 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.replace("app", layer.Digest, "text/html", []byte("<html>"+strings.Repeat("sign in ", 8<<10)))
+		rest := make(chan struct{})
+		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:60<<10]), gated{rest, bytes.NewReader(body[60<<10:])}))
+		}
+		time.AfterFunc(time.Minute, func() { close(rest) })
 		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
 		if err == nil {
 			var got bytes.Buffer
