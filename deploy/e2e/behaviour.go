@@ -160,6 +160,7 @@ type ask struct {
 	artifactType string // of referrers; empty: all
 	n            int    // tags on a page, where the library can say it
 	cut          bool   // a list that comes in pages: with the upstream gone there is none
+	brief        bool   // nobody waits long for it: it is not what the behaviour is about
 }
 
 var (

@@ -61,7 +61,11 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 const patience = 6 * time.Second
 
 func (k *walker) ask(ctx context.Context, a ask) {
-	ctx, cancel := context.WithTimeout(ctx, k.patience)
+	wait := k.patience
+	if a.brief {
+		wait = 2 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	k.ctx = ctx
 	switch a.what {
