@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -100,7 +101,7 @@ func rightBytes(a answer, content []byte) error {
 	}
 	for parts := multipart.NewReader(bytes.NewReader(a.body), params["boundary"]); ; {
 		p, err := parts.NextPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -128,6 +128,10 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	if errors.As(err, &limited) {
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(limited.RetryAfter.Seconds()))))
 	}
+	var warned *pull.WarnedError
+	if errors.As(err, &warned) {
+		header.Set("Warning", `299 - "`+warned.Warning+`"`)
+	}
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}

@@ -2,7 +2,12 @@ package proxy
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/proxy/pull"
 )
 
 // Warnings that a mirror adds of its own (RFC 9111, section 5.5).
@@ -12,6 +17,11 @@ const staleWarning = `110 - "Response is Stale"`
 // Accept is not looked at (W3): what a digest names has one type.
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 	m, err := s.puller.Manifest(r.Context(), q.repo, q.ref)
+	if err != nil && r.Method == http.MethodHead {
+		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
+			return describeManifest(w, d)
+		}
+	}
 	w.outcome = m.Outcome
 	if err != nil {
 		return err
@@ -32,6 +42,18 @@ func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 		return nil
 	}
 	return w.writeBody(r, m.Descriptor.MediaType, m.Bytes)
+}
+
+// describeManifest answers HEAD for a manifest that is not here.
+func describeManifest(w *response, d ocispec.Descriptor) error {
+	w.outcome = pull.Miss
+	header := w.Header()
+	header["Content-Type"] = []string{d.MediaType}
+	header["Docker-Content-Digest"] = []string{d.Digest.String()}
+	header["Etag"] = []string{`"` + d.Digest.String() + `"`}
+	header["Content-Length"] = []string{strconv.FormatInt(d.Size, 10)}
+	w.WriteHeader(http.StatusOK)
+	return nil
 }
 
 // matches says whether the client has the content already (RFC 9110, section

@@ -33,6 +33,10 @@ func (s script) Manifest(_ context.Context, repo pull.Repository, ref string) (p
 	return s.manifest(repo, ref)
 }
 
+func (s script) ResolveManifest(_ context.Context, _ pull.Repository, _ string, failed error) (ocispec.Descriptor, error) {
+	return ocispec.Descriptor{}, failed
+}
+
 func (s script) ResolveBlob(_ context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error) {
 	return s.resolveBlob(repo, d)
 }

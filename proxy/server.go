@@ -34,6 +34,7 @@ const (
 // Puller is what the HTTP face needs of package pull.
 type Puller interface {
 	Manifest(ctx context.Context, repo pull.Repository, ref string) (pull.Manifest, error)
+	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
 	ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
 	Blob(ctx context.Context, repo pull.Repository, d digest.Digest) (pull.Blob, error)
 	Tags(ctx context.Context, repo pull.Repository, page url.Values) (pull.Tags, error)

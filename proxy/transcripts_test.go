@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -121,4 +122,25 @@ func TestAnUpstreamThatKnowsNoHEADIsAskedByGET(t *testing.T) {
 		t.Errorf("%d, warning %q", a.status, a.header.Get("Warning"))
 	}
 	m.wantAsked("HEAD manifests app 1", "GET manifests app 1")
+}
+
+// F17, W42: Docker Hub counts GETs of manifests and no HEADs, and some clients
+// ask for nothing else.
+func TestAHEADIsAnsweredWhileGETsOfManifestsAreLimited(t *testing.T) {
+	fake := upstreamtest.New(t)
+	index, _, _ := platforms(fake)
+	fake.Always("GET manifests", upstreamtest.RateLimited(60))
+	m := newMirror(t, fake, setup{})
+	a := m.head("/v2/app/manifests/1")
+	if a.status != http.StatusOK || a.header.Get("Docker-Content-Digest") != index.Digest.String() || a.header.Get("Content-Type") != index.MediaType ||
+		a.header.Get("Content-Length") != strconv.FormatInt(index.Size, 10) {
+		t.Errorf("%d %v", a.status, a.header)
+	}
+	m.wantAsked("GET manifests app 1", "HEAD manifests app 1")
+	if a := m.get("/v2/app/manifests/1"); a.status != http.StatusTooManyRequests {
+		t.Errorf("GET: %d", a.status)
+	}
+	if a := m.head("/v2/app/manifests/2"); a.status != http.StatusTooManyRequests {
+		t.Errorf("HEAD of a tag that is not there: %d", a.status)
+	}
 }

@@ -163,3 +163,37 @@ func TestAChallengeOfStorageSendsNoCredentialsAnywhere(t *testing.T) {
 	}
 	registry.wantAsked(t, "GET /v2/", "GET /v2/app/blobs/"+digest.FromString("layer").String(), "HEAD /v2/app/manifests/1")
 }
+
+// With nothing to show, a challenge is no reason not to ask the next time.
+func TestAChallengeThatCannotBeMetIsNotRemembered(t *testing.T) {
+	for _, atStorage := range []bool{true, false} {
+		challenged := false
+		challenges := func(w http.ResponseWriter) bool {
+			first := !challenged
+			if challenged = true; first {
+				w.Header().Set("WWW-Authenticate", `Basic realm="give me"`)
+				say(w, http.StatusUnauthorized, "application/json", `{"errors":[{"code":"UNAUTHORIZED"}]}`)
+			}
+			return first
+		}
+		store := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			if !atStorage || !challenges(w) {
+				say(w, http.StatusOK, "", "layer")
+			}
+		})
+		registry := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if atStorage || !challenges(w) {
+				http.Redirect(w, r, store.URL, http.StatusTemporaryRedirect)
+			}
+		})
+		r := remote(t, registry.URL, nil)
+		d := digest.FromString("layer")
+		if _, err := r.Blob(t.Context(), "app", d, 0, -1); err == nil {
+			t.Error("the challenge was met")
+		}
+		c, err := r.Blob(t.Context(), "app", d, 0, -1)
+		if got := read(t, c, err); got != "layer" {
+			t.Errorf("got %q", got)
+		}
+	}
+}

@@ -26,13 +26,22 @@ func parseEndpoint(text string) (endpoint, error) {
 	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return endpoint{}, fmt.Errorf("endpoint %q has more than a scheme, a host and a path", text)
 	}
-	before, below, _ := strings.Cut(strings.Trim(u.Path, "/")+"/", "v2/")
-	if before != "" && !strings.HasSuffix(before, "/") { // a name that ends in v2
-		before, below = strings.Trim(u.Path, "/"), ""
+	var before, below []string
+	for i, segment := range strings.Split(strings.Trim(u.Path, "/"), "/") {
+		if segment == "v2" {
+			below = strings.Split(strings.Trim(u.Path, "/"), "/")[i+1:]
+			break
+		}
+		if segment != "" {
+			before = append(before, segment)
+		}
 	}
-	e := endpoint{root: &url.URL{Scheme: u.Scheme, Host: u.Host}, prefix: below}
-	if before = strings.Trim(before, "/"); before != "" {
-		e.root.Path = "/" + before
+	e := endpoint{root: &url.URL{Scheme: u.Scheme, Host: u.Host}}
+	if len(before) > 0 {
+		e.root.Path = "/" + strings.Join(before, "/")
+	}
+	if len(below) > 0 {
+		e.prefix = strings.Join(below, "/") + "/"
 	}
 	return e, nil
 }

@@ -14,6 +14,7 @@ func TestParseEndpoint(t *testing.T) {
 		"https://rt.example/artifactory/api/hub":    "https://rt.example/artifactory/api/hub/v2/library/alpine/tags/list",
 		"https://rt.example/artifactory/api/v2/hub": "https://rt.example/artifactory/api/v2/hub/library/alpine/tags/list",
 		"http://nexus.example/repository/dockerv2":  "http://nexus.example/repository/dockerv2/v2/library/alpine/tags/list",
+		"https://h.example/apiv2/v2/hub":            "https://h.example/apiv2/v2/hub/library/alpine/tags/list",
 		"http://nexus.example/repository/dockerv2/": "http://nexus.example/repository/dockerv2/v2/library/alpine/tags/list",
 	} {
 		e, err := parseEndpoint(text)

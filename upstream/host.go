@@ -206,6 +206,7 @@ var (
 func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, error) {
 	h.introduce(ctx)
 	failed := make(map[want]error) // what was tried to no avail
+	var refused want
 	expected, own := h.known(a.repo)
 	with, err := h.obtain(ctx, expected)
 	if err != nil {
@@ -227,8 +228,10 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 				return resp, nil // the token is good, and it knows no HEAD: a GET will tell (W44)
 			}
 			h.r.tokens.Remove(h.tokenKey(with.by))
-			if with.fresh {
+			if with.fresh && refused == with.by {
 				failed[with.by] = errNotTaken
+			} else if with.fresh {
+				refused = with.by // once it may be a mistake: not every server knows a new token at once
 			}
 		}
 		asks, err := h.learn(a.repo, resp.Header.Values("WWW-Authenticate"), isPage(resp, nil))
@@ -251,7 +254,6 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 		case !bare && with.by.scheme == "bearer":
 			drop(resp)
 			with = shown{}
-			clear(failed) // a token that a moment ago was refused by mistake may be taken now
 		case errors.Is(err, errNoChallenge), errors.Is(err, errNotTaken):
 			return resp, nil
 		default:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,12 +43,15 @@ func TestARealmForEachRepository(t *testing.T) {
 	})
 	r := remote(t, s.URL, nil)
 	for range 2 {
+		s.transcript()
 		for _, repo := range []string{"a", "b", "c"} {
 			if _, err := r.Resolve(t.Context(), repo, "1"); err != nil {
 				t.Errorf("%s: %v", repo, err)
 			}
 		}
 	}
+	// Each is remembered with its own.
+	s.wantAsked(t, "HEAD /v2/a/manifests/1 Bearer", "HEAD /v2/b/manifests/1 Bearer", "HEAD /v2/c/manifests/1 Bearer")
 }
 
 // nvcr.io's realm changes, and what it says to an expired token is not what it
@@ -138,6 +142,10 @@ func TestATokenServersTroubleIsItsOwn(t *testing.T) {
 				if _, err := r.Resolve(t.Context(), "private", "1"); !errors.Is(err, upstream.ErrElsewhere) && !errors.As(err, &limited) {
 					t.Errorf("got %v", err)
 				}
+			}
+			asked := len(slices.DeleteFunc(s.transcript(), func(line string) bool { return !strings.HasPrefix(line, "GET /token") }))
+			if limited := name == "429"; limited && asked != 1 {
+				t.Errorf("a server that gives no tokens for a minute was asked for %d", asked)
 			}
 			if _, err := r.Resolve(t.Context(), "public", "1"); err != nil {
 				t.Errorf("what needs no token: %v", err)

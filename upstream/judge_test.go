@@ -142,9 +142,12 @@ func TestWhatSpeaksAgainstTheReferrersAPI(t *testing.T) {
 			w.Header().Set("Location", "https://web.test/login")
 			w.WriteHeader(http.StatusSeeOther)
 		}, upstream.ErrNoAPI, upstream.ErrBadAnswer},
-		"null":                  {func(w http.ResponseWriter) { say(w, 200, indexType, "null") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"an object":             {func(w http.ResponseWriter) { say(w, 200, indexType, "{}") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"errors":                {func(w http.ResponseWriter) { say(w, 200, indexType, notThere) }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		"null":      {func(w http.ResponseWriter) { say(w, 200, indexType, "null") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		"an object": {func(w http.ResponseWriter) { say(w, 200, indexType, "{}") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		"errors":    {func(w http.ResponseWriter) { say(w, 200, indexType, notThere) }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		"errors beside a list": {func(w http.ResponseWriter) {
+			say(w, 200, indexType, `{"schemaVersion":2,"manifests":[],"errors":[{"code":"UNKNOWN"}]}`)
+		}, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
 		"an index without list": {func(w http.ResponseWriter) { say(w, 200, indexType, `{"schemaVersion":2}`) }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
 	} {
 		known := false

@@ -24,10 +24,7 @@ func Retry(next Registry) Registry { return retry{next} }
 type retry struct{ next Registry }
 
 func again(err error) bool {
-	if errors.Is(err, ErrBadAnswer) {
-		return false
-	}
-	return errors.Is(err, ErrElsewhere) || errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused)
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrBadAnswer)
 }
 
 // attempt calls fn until it has an answer. The time for all tries ends with

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -36,7 +37,7 @@ type said struct {
 }
 
 func (s said) String() string {
-	text := fmt.Sprintf("%d", s.status)
+	text := strconv.Itoa(s.status)
 	switch {
 	case s.message != "":
 		text += ": " + s.message

@@ -113,7 +113,7 @@ func parseTags(body []byte) ([]string, error) {
 		Tags json.RawMessage `json:"tags"`
 	}
 	tags := []string{}
-	if err := json.Unmarshal(body, &list); err != nil || list.Tags == nil {
+	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, fmt.Errorf("%w: no list of tags", ErrBadAnswer)
 	}
 	if err := json.Unmarshal(list.Tags, &tags); err != nil {

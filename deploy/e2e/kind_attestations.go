@@ -136,9 +136,11 @@ func (a attestations) take(e *errand) error {
 	return nil
 }
 
-// pullAttested has Docker pull the image. It then asks what refers to the
-// attestation of this platform: its pull fails where it is not told (F21).
+// pullAttested has Docker pull the image. It then asks the mirror what refers to
+// the attestation of this platform: its pull fails where it is not told (F21).
 func pullAttested(e *errand) error {
+	asked := func() int { return strings.Count(tail(e.mirror.process.log, 1<<20), "kind=referrers") }
+	before := asked()
 	passed := e.t.Run("moby", func(t *testing.T) {
 		d := e.suite.startMoby(t, e.mirror).(*moby)
 		img := image{registry: "registry.example", repository: "attested/app", tag: "1", digest: e.digest("attested/app")}
@@ -147,6 +149,9 @@ func pullAttested(e *errand) error {
 	})
 	if !passed {
 		return errors.New("Docker does not pull what is attested")
+	}
+	if asked() == before {
+		return errors.New("Docker does not ask what refers to the attestation")
 	}
 	return nil
 }

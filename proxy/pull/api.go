@@ -30,6 +30,16 @@ var (
 	ErrOffline = fmt.Errorf("%w: this mirror is offline and keeps no copy", upstream.ErrUnavailable)
 )
 
+// WarnedError is an error that clients are told more about than its status
+// says: with a Warning 299 (RFC 9111, section 5.5).
+type WarnedError struct {
+	Err     error
+	Warning string // without quotes
+}
+
+func (e *WarnedError) Error() string { return e.Err.Error() + " (" + e.Warning + ")" }
+func (e *WarnedError) Unwrap() error { return e.Err }
+
 // Repository names a repository of a configured upstream, in the words of that
 // upstream ("library/" is already there for docker.io's one-word names).
 type Repository struct{ Upstream, Name string }

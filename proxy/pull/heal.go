@@ -93,11 +93,11 @@ func (p *Puller) sow(f *flight, buf []byte) error {
 		sound, err := f.seed.file.Check(p.ctx, f.written, int64(len(buf)))
 		p.noteAside(err, f.size)
 		if err != nil || sound == 0 {
-			return nil //nolint:nilerr // what the seed does not have is fetched
+			return nil // what the seed does not have is fetched
 		}
 		n, err := f.seed.file.ReadAt(buf[:sound], f.written)
 		if n == 0 && err != nil {
-			return nil //nolint:nilerr // the same
+			return nil // the same
 		}
 		if err := p.append(f, buf[:n]); err != nil {
 			return err

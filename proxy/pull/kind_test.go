@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -181,7 +182,16 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.replace("app", layer.Digest, "text/html", []byte("<html>"+strings.Repeat("sign in ", 8<<10)))
-		if err := m.read(t.Context(), hubApp, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		if err == nil {
+			var got bytes.Buffer
+			_, err = b.WriteRange(t.Context(), &got, 0, -1)
+			b.Close()
+			if got.Len() > 0 {
+				t.Errorf("%d bytes of the page went out", got.Len())
+			}
+		}
+		if !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("got %v", err)
 		}
 		settleDown()

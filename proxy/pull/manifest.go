@@ -32,6 +32,24 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 	return m, err
 }
 
+// ResolveManifest asks for the descriptor of a manifest that could not be had:
+// of an upstream that limits how many are fetched, and not how many are asked
+// for (W42). Any other failure is its answer.
+func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref string, failed error) (Descriptor, error) {
+	var limited *upstream.RateLimitedError
+	u, err := p.admit(repo)
+	if err != nil || p.opts.Offline || !errors.As(failed, &limited) {
+		return Descriptor{}, failed
+	}
+	d, err := once(ctx, p, &p.asks, "resolve\x00"+recordKey(repo, ref), func(ctx context.Context) (Descriptor, error) {
+		return u.Registry.Resolve(ctx, repo.Name, ref)
+	})
+	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
+		return Descriptor{}, failed
+	}
+	return d, nil
+}
+
 func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
 	if m, ok := p.keptManifest(ctx, repo, d); ok {
 		return m, nil

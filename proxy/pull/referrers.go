@@ -27,6 +27,9 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 		if onRecord {
 			return rec.stale(), nil
 		}
+		if passed := p.ledger.passed(repo, subject); len(passed) > 0 {
+			return referrersRecord{Manifests: referrers.Merge(passed)}.stale(), nil
+		}
 		return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline)
 	}
 	wait := ctx
@@ -101,10 +104,10 @@ func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repositor
 			answer.Manifests = referrers.Merge(rec.Manifests, found)
 			return answer, nil
 		}
-		if anyWhole(lists, errs) {
-			// What one source found is proof in itself; that there is no more
-			// nobody says.
-			return referrersRecord{Manifests: found}.stale(), nil
+		// What one source lists, and what passed through, is proof in itself;
+		// that there is no more nobody says.
+		if passed := p.ledger.passed(repo, subject); !errors.Is(errors.Join(errs...), errUnread) && (anyWhole(lists, errs) || len(passed) > 0) {
+			return referrersRecord{Manifests: referrers.Merge(found, passed)}.stale(), nil
 		}
 	}
 	return Referrers{}, err
@@ -167,8 +170,12 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 	}
 	list, err := p.Referrers(ctx, repo, subject)
 	switch {
-	case err != nil && errors.Is(err, upstream.ErrNotFound):
+	case errors.Is(err, upstream.ErrNotFound):
 		return Manifest{}, gone
+	case err != nil && errors.Is(gone, upstream.ErrNotFound):
+		// The tag itself is not there, says the upstream, and a pull goes before
+		// an answer about referrers: on the API's own route this is an error.
+		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: what refers to this manifest is not known"}
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) == 0:

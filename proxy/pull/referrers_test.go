@@ -100,6 +100,51 @@ func TestReferrersOfA10Upstream(t *testing.T) {
 	})
 }
 
+func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		list := func(want ...string) {
+			t.Helper()
+			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+			if err != nil || fmt.Sprint(types(got)) != fmt.Sprint(want) {
+				t.Errorf("got %v, want %v, %v", types(got), want, err)
+			}
+		}
+		list()
+		o.attach(subject, "sig")
+		time.Sleep(m.opts.NegativeTTL / 2)
+		list() // absent a moment ago
+		time.Sleep(m.opts.NegativeTTL)
+		list("sig")
+	})
+}
+
+// W44: a HEAD has no body that tells a registry.
+func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		signature := o.attach(subject, "sig")
+		m := newMirror(t, o, nil)
+		if _, err := m.Manifest(t.Context(), hubApp, signature.Digest.String()); err != nil {
+			t.Fatal(err)
+		}
+		head := "HEAD manifest app " + short(signature.Digest.String())
+		o.fail(head, upstream.ErrNotFound)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
+			t.Errorf("on a HEAD's word: %v, %v", types(got), err)
+		}
+		o.remove("app", signature.Digest.String())
+		time.Sleep(time.Hour)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) != 0 {
+			t.Errorf("once it is gone: %v, %v", types(got), err)
+		}
+	})
+}
+
 // What an upstream says of one repository says nothing of another.
 func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

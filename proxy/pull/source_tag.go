@@ -13,6 +13,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
+// errUnread says that a source lists what could not be read: what is known is
+// known to be too short.
+var errUnread = errors.New("a referrer that is listed cannot be read")
+
 const (
 	indexType      = ocispec.MediaTypeImageIndex
 	indexAlgorithm = digest.Canonical
@@ -90,9 +94,9 @@ func (p *Puller) openReferrers(ctx context.Context, u Upstream, repo Repository,
 				accepted = append(accepted, d)
 			case errors.Is(err, upstream.ErrNotFound), errors.Is(err, referrers.ErrNotReferrer), errors.Is(err, referrers.ErrMalformed):
 			case errors.Is(err, referrers.ErrUnproven):
-				errs = append(errs, fmt.Errorf("%w: %w", upstream.ErrBadAnswer, err))
+				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnread, upstream.ErrBadAnswer, err))
 			default:
-				errs = append(errs, fmt.Errorf("referrer %s: %w", claim.Digest, err))
+				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnread, claim.Digest, err))
 			}
 		})
 	}

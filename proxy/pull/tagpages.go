@@ -49,8 +49,8 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 	case got.Next != nil && len(all) <= maxListed:
 		l.parts.Add(recordKey(repo, got.Next.Encode()), all)
 		return nil, false
-	case got.Next != nil, err == nil && len(got.Tags) >= n:
-		return nil, false // a full page without a next one may be some registry's way to cut
+	case got.Next != nil, err == nil && len(got.Tags) == n:
+		return nil, false // just as many as were asked for, and no next page: it may be cut (more: n is ignored)
 	}
 	return all, true
 }

@@ -1,0 +1,44 @@
+package pull
+
+import (
+	"net/url"
+	"slices"
+	"testing"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func TestListsArePutTogetherFromPages(t *testing.T) {
+	next := func(last string) url.Values { return url.Values{"n": {"2"}, "last": {last}} }
+	type step struct {
+		asked url.Values
+		tags  []string
+		next  url.Values
+	}
+	for name, c := range map[string]struct {
+		steps []step
+		whole []string
+	}{
+		"one page":                     {[]step{{nil, []string{"a"}, nil}}, []string{"a"}},
+		"one page that is not full":    {[]step{{url.Values{"n": {"2"}}, []string{"a"}, nil}}, []string{"a"}},
+		"more than were asked for":     {[]step{{url.Values{"n": {"2"}}, []string{"c", "a", "b"}, nil}}, []string{"c", "a", "b"}},
+		"a full page without a next":   {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, nil}}, nil},
+		"two pages":                    {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), []string{"c"}, nil}}, []string{"a", "b", "c"}},
+		"an empty page at the end":     {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), nil, nil}}, []string{"a", "b"}},
+		"a page without the first":     {[]step{{next("b"), []string{"c"}, nil}}, nil},
+		"a first page with more to go": {[]step{{nil, []string{"a"}, next("a")}}, nil},
+	} {
+		l := newLists()
+		var all []string
+		var whole bool
+		for _, s := range c.steps {
+			all, whole = l.page(hubApp, s.asked, upstream.TagList{Tags: s.tags, Next: s.next})
+		}
+		if whole != (c.whole != nil) || whole && !slices.Equal(all, c.whole) {
+			t.Errorf("%s: %v, whole: %v", name, all, whole)
+		}
+		if _, whole := l.page(Repository{"hub", "other"}, next("b"), upstream.TagList{}); whole {
+			t.Errorf("%s: the pages of one repository are those of another", name)
+		}
+	}
+}
