@@ -97,7 +97,7 @@ var behavesWithLimits = []behaviour{
 		like: func(w *world) {
 			w.Always("GET manifests team/other", fake.Combine(fake.WithHeader("Retry-After", "600"), fake.Said(429, "text/plain", "Too Many Requests (HAP429).\n")))
 		},
-		asks: []ask{{what: "head"}, {what: "pull", repo: "team/other", tag: "1", brief: true}, {what: "blobs"}},
+		asks: []ask{{what: "head"}, {what: "pull", repo: "team/other", tag: "1", brief: true, cut: true}, {what: "blobs"}},
 	},
 	{
 		name:     "referrers are limited",
