@@ -159,7 +159,8 @@ type ask struct {
 	tag          string // empty: the world's
 	artifactType string // of referrers; empty: all
 	n            int    // tags on a page, where the library can say it
-	cut          bool   // a list that comes in pages: with the upstream gone there is none
+	cut          bool   // nothing of it is kept: a page of a list, a HEAD without its manifest
+	brief        bool   // nobody waits long for it: it is not what the behaviour is about
 }
 
 var (

@@ -97,7 +97,7 @@ var behavesWithLimits = []behaviour{
 		like: func(w *world) {
 			w.Always("GET manifests team/other", fake.Combine(fake.WithHeader("Retry-After", "600"), fake.Said(429, "text/plain", "Too Many Requests (HAP429).\n")))
 		},
-		asks: []ask{{what: "head"}, {what: "pull", repo: "team/other", tag: "1"}, {what: "blobs"}},
+		asks: []ask{{what: "head"}, {what: "pull", repo: "team/other", tag: "1", brief: true, cut: true}, {what: "blobs"}},
 	},
 	{
 		name:     "referrers are limited",
@@ -105,14 +105,14 @@ var behavesWithLimits = []behaviour{
 		source:   "ghcr.io (wire W55)",
 		options:  []fake.Option{fake.WithReferrers()},
 		like:     func(w *world) { w.referrers(2); w.Always("referrers", fake.Limited("Retry-After", "600")) },
-		asks:     []ask{askReferrers, askPull, askTags},
+		asks:     []ask{{what: "referrers", brief: true}, askPull, askTags},
 	},
 	{
 		name:     "tags are limited",
 		sentence: "Tag lists are limited for ten minutes; pulls are not.",
 		source:   "gitlab.com's registry limits",
 		like:     func(w *world) { w.Always("tags", fake.Limited("Retry-After", "600")) },
-		asks:     []ask{askTags, askPull},
+		asks:     []ask{{what: "tags", brief: true}, askPull},
 	},
 	{
 		name:     "tokens are limited",

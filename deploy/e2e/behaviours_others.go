@@ -10,7 +10,7 @@ import (
 func others(names ...string) []ask {
 	var all []ask
 	for _, name := range names {
-		all = append(all, ask{what: "head", repo: name, tag: "1"}, ask{what: "pull", repo: name, tag: "1"})
+		all = append(all, ask{what: "pull", repo: name, tag: "1", brief: true})
 	}
 	return append(all, askPull)
 }
@@ -41,8 +41,8 @@ var behavesWithOthers = []behaviour{
 		sentence: "One repository is 500 for good, at manifests and tags; the usual one is whole.",
 		source:   "distribution#3122",
 		like:     func(w *world) { w.Always("team/odd1", fake.Status(500, "UNKNOWN")) },
-		asks: append([]ask{{what: "pull", repo: "team/odd1", tag: "1"}, {what: "tags", repo: "team/odd1"}, {what: "head", repo: "team/odd1", tag: "2"},
-			{what: "pull", repo: "team/odd1", tag: "3"}}, askPull),
+		asks: append([]ask{{what: "pull", repo: "team/odd1", tag: "1", brief: true}, {what: "tags", repo: "team/odd1", brief: true}, {what: "head", repo: "team/odd1", tag: "2", brief: true},
+			{what: "pull", repo: "team/odd1", tag: "3", brief: true}}, askPull),
 	},
 	{
 		name:     "one repository is a page",

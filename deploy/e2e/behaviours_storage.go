@@ -97,7 +97,7 @@ var behavesWithStorage = []behaviour{
 			w.Always("blobs", fake.ToStorage(fake.Storage{}))
 			w.Always("GET storage team/broken", fake.StorageError(500, "InternalError"))
 		},
-		asks:   []ask{{what: "pull", repo: "team/broken", tag: "1"}, {what: "pull", repo: "team/broken", tag: "1"}, askPull},
+		asks:   []ask{{what: "pull", repo: "team/broken", tag: "1", brief: true, cut: true}, {what: "pull", repo: "team/broken", tag: "1", brief: true, cut: true}, askPull},
 		before: "what the registry answered between the failures kept its breaker closed",
 	},
 	{

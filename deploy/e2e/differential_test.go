@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -201,7 +202,7 @@ func lastGood(judgements []judgement, got [3][]step) []step {
 	var before []step
 	for i, steps := range got {
 		if judgements[i].mark != wrong && slices.ContainsFunc(steps, func(s step) bool { return s.err == nil }) {
-			before = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return s.err != nil || s.cut })
+			before = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return s.err != nil && !errors.Is(s.err, errOther) || s.cut })
 		}
 	}
 	return before
@@ -215,7 +216,7 @@ func (s *suite) stopped(ctx context.Context, b behaviour, lib library, at place,
 	// What never came is not asked for: clients go on asking for long.
 	var came []ask
 	for i, a := range b.asked() {
-		if slices.ContainsFunc(before, func(s step) bool { return s.ask == i }) {
+		if slices.ContainsFunc(before, func(s step) bool { return s.ask == i && s.err == nil }) {
 			came = append(came, a)
 		}
 	}

@@ -20,7 +20,7 @@ type step struct {
 	value string // a digest, or a sorted list with an entry a line
 	list  bool
 	ask   int  // which of the behaviour's
-	cut   bool // a page of a list of which nobody saw all in one answer
+	cut   bool // nothing that is kept
 	err   error
 }
 
@@ -50,7 +50,7 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 		known := len(k.steps)
 		k.ask(ctx, a)
 		for n := range k.steps[known:] {
-			k.steps[known+n].ask = i
+			k.steps[known+n].ask, k.steps[known+n].cut = i, a.cut
 		}
 	}
 	return k.steps
@@ -61,7 +61,11 @@ func walk(ctx context.Context, lib library, at place, w *world, b behaviour) []s
 const patience = 6 * time.Second
 
 func (k *walker) ask(ctx context.Context, a ask) {
-	ctx, cancel := context.WithTimeout(ctx, k.patience)
+	wait := k.patience
+	if a.brief {
+		wait = 2 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	k.ctx = ctx
 	switch a.what {
@@ -78,9 +82,6 @@ func (k *walker) ask(ctx context.Context, a ask) {
 			what += fmt.Sprint(" by ", a.n)
 		}
 		k.list(what, list, err)
-		if len(k.steps) > 0 && a.cut {
-			k.steps[len(k.steps)-1].cut = true
-		}
 	case "referrers":
 		k.referrers(a, k.w.subject)
 	case "referrers of the image":
