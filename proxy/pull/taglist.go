@@ -48,6 +48,7 @@ func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
 	if !ok {
 		return Tags{}, false
 	}
+	tags = withoutRepeats(tags)
 	answer := Tags{Tags: tags, Stale: true, Outcome: Stale}
 	if last := page.Get("last"); last != "" {
 		at, found := slices.BinarySearch(tags, last)
@@ -69,4 +70,15 @@ func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
 		}
 	}
 	return answer, true
+}
+
+// withoutRepeats leaves out what is listed again, as some registries do (F33):
+// a page that goes on after a tag must not go on after its first mention.
+func withoutRepeats(tags []string) []string {
+	seen := make(map[string]bool, len(tags))
+	return slices.DeleteFunc(slices.Clone(tags), func(tag string) bool {
+		again := seen[tag]
+		seen[tag] = true
+		return again
+	})
 }

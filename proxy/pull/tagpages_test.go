@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -41,4 +42,29 @@ func TestListsArePutTogetherFromPages(t *testing.T) {
 			t.Errorf("%s: the pages of one repository are those of another", name)
 		}
 	}
+}
+
+// F33: a list that repeats itself, cut into pages, must come to an end.
+func TestAKeptListThatRepeatsItselfEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		m.ledger.putTagList(hubApp, []string{"v2", "1", "v10", "1", "v1"})
+		o.fail("*", upstream.ErrRefused)
+		var all []string
+		page := url.Values{"n": {"2"}}
+		for range 10 {
+			got, err := m.Tags(t.Context(), hubApp, page)
+			if err != nil || !got.Stale {
+				t.Fatalf("%v, %v", got, err)
+			}
+			all = append(all, got.Tags...)
+			if page = got.Next; page == nil {
+				break
+			}
+		}
+		if page != nil || !slices.Equal(all, []string{"v2", "1", "v10", "v1"}) {
+			t.Errorf("%v, and then %v", all, page)
+		}
+	})
 }
