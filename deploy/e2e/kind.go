@@ -31,6 +31,8 @@ type kind struct {
 	// hangs says that it is found by what refers to an image, so that it must
 	// not be taken for absent where that can't be known.
 	hangs bool
+	// named says that what came names all of it: it is found even there.
+	named bool
 }
 
 // errand is a client on its way: to a registry, with what it carries.

@@ -34,7 +34,7 @@ var (
 )
 
 var attestationKinds = []kind{
-	{name: "provenance and SBOMs, as BuildKit writes them", client: "BuildKit, read by regctl and crane", tool: "buildkit", push: subjects.push, take: subjects.take, hangs: true},
+	{name: "provenance and SBOMs, as BuildKit writes them", client: "BuildKit, read by regctl and crane", tool: "buildkit", push: subjects.push, take: subjects.take, hangs: true, named: true},
 	{name: "provenance and SBOMs, as BuildKit before 0.32 wrote them", client: "BuildKit, read by regctl and crane", tool: "buildkit", push: noSubjects.push, take: noSubjects.take},
 	{name: "images with provenance and SBOMs, pulled with what refers to that", client: "Docker, the newest", tool: "moby", push: subjects.push, take: pullAttested},
 }

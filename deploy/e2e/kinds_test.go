@@ -116,10 +116,13 @@ func (s *suite) checkUnknown(t *testing.T, k kind, up *upstream, push *errand) {
 	})
 	m := s.startMirror(t, up, time.Hour)
 	take := push.at(m.address, m.address+"/registry.example")
-	if err := k.take(take); err == nil {
+	err := k.take(take)
+	t.Logf("while the upstream refuses: %v", err)
+	if err == nil && !k.named {
 		t.Error("it succeeds where what refers to the image can't be known")
-	} else {
-		t.Logf("while the upstream refuses: %v", err)
+	}
+	if err != nil && k.named {
+		t.Errorf("it fails where what came names what refers to it: %v", err)
 	}
 	// A client may fail for another reason, so the mirror is asked itself.
 	for repository, digest := range push.pushed {
