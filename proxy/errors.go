@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,6 +66,7 @@ type answer struct {
 func answerTo(err error, q route) answer {
 	var refused *refusal
 	var limited *upstream.RateLimitedError
+	var said *upstream.RefusedError
 	from := q.repo.Upstream
 	switch {
 	case errors.As(err, &refused):
@@ -75,6 +77,11 @@ func answerTo(err error, q route) answer {
 		return answer{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: where the repository exists, the mirror needs credentials of %s that may read it", err, from)}
 	case errors.As(err, &limited):
 		return answer{http.StatusTooManyRequests, codeTooMany, fmt.Sprintf("%v: %s answers again after Retry-After; the mirror may have a higher limit with credentials", err, from)}
+	case errors.As(err, &said) && q.kind != kindReferrers:
+		// Whatever it is about, it is about this question: a client that is told
+		// the same does as it would without a mirror. (Never on the API's route,
+		// where some take every status but one for "none".)
+		return answer{said.Status, cmp.Or(said.Code, codeUnsupported), fmt.Sprintf("%s: %v", from, err)}
 	case errors.Is(err, pull.ErrOffline):
 		return answer{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
 	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

@@ -79,9 +79,11 @@ func realRows(t *testing.T) []realRow {
 		}), tag: "429 TOOMANYREQUESTS, Retry-After", blob: "429 TOOMANYREQUESTS, Retry-After", kept: staleAnswer},
 		{name: "429 to GETs of manifests alone", fault: rule("GET manifests", upstreamtest.Limited("Retry-After", "7")), tag: "429 TOOMANYREQUESTS, Retry-After"},
 		{name: "402", fault: said(402, "application/json", words), tag: denied, blob: denied, kept: denied},
-		{name: "406", fault: said(406, "application/json", words), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "409", fault: said(409, "application/json", words), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "415", fault: said(415, "application/json", words), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "406", fault: said(406, "application/json", words), tag: "406 UNSUPPORTED", blob: "406 UNSUPPORTED", kept: staleAnswer},
+		{name: "409", fault: said(409, "application/json", words), tag: "409 UNSUPPORTED", blob: "409 UNSUPPORTED", kept: staleAnswer},
+		{name: "415", fault: said(415, "application/json", words), tag: "415 UNSUPPORTED", blob: "415 UNSUPPORTED", kept: staleAnswer},
+		{name: "400", fault: said(400, "application/json", words), tag: "400 UNSUPPORTED", blob: "400 UNSUPPORTED", kept: staleAnswer},
+		{name: "400 with a page", fault: content(upstreamtest.Page(400)), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "the token server moves within its host", auth: upstreamtest.Auth{Scheme: "token"}, fault: rule("GET token", upstreamtest.Where(func(req *http.Request, _ upstreamtest.Request) bool {
 			return req.URL.Query().Get("moved") == ""
 		}, func(_ *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, _ upstreamtest.Request) {

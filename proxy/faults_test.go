@@ -63,7 +63,7 @@ func faultRows() []faultRow {
 		{name: "403", blob: upstreamtest.Status(http.StatusForbidden, "DENIED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "404", blob: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), blobSees: "404 BLOB_UNKNOWN", manifestSees: "404 MANIFEST_UNKNOWN"},
 		{name: "404, of the whole repository", blob: upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"), blobSees: "404 NAME_UNKNOWN", manifestSees: "404 NAME_UNKNOWN"},
-		{name: "405", blob: upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "405", blob: upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"), blobSees: "405 UNSUPPORTED", manifestSees: "405 UNSUPPORTED"},
 		{name: "405 to HEAD", setup: func(r *upstreamtest.Registry, _ *setup) {
 			r.Always("HEAD", upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"))
 		}, blobSees: sound, manifestSees: sound, kept: true},

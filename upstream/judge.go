@@ -124,5 +124,8 @@ func (h *host) meaning(ctx context.Context, a ask, s said) error {
 			return ErrNotFound
 		}
 	}
+	if s.form == formRegistry && s.status < http.StatusInternalServerError {
+		return &RefusedError{Status: s.status, Code: s.code}
+	}
 	return ErrBadAnswer
 }

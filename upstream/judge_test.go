@@ -112,6 +112,18 @@ func TestABare404IsVouchedForByTheRepository(t *testing.T) {
 	}
 }
 
+// What has no meaning of its own is passed on as it is, where a registry says it.
+func TestAStatusOfTheRegistrysOwnIsTold(t *testing.T) {
+	for body, want := range map[string]int{`{"errors":[{"code":"UNSUPPORTED"}]}`: 415, "<html>": 0, "": 0} {
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, 415, "", body) })
+		_, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1")
+		var refused *upstream.RefusedError
+		if got := errors.As(err, &refused); !errors.Is(err, upstream.ErrBadAnswer) || got != (want != 0) || got && (refused.Status != want || refused.Code != "UNSUPPORTED") {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+}
+
 func TestTheUpstreamsOwnWordsAreTold(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusUnavailableForLegalReasons, "application/json", `{"errors":[{"code":"DENIED","message":"taken down\nby order"}]}`)

@@ -67,6 +67,19 @@ func (e *RateLimitedError) Error() string {
 	return fmt.Sprintf("upstream limits its rate: retry after %s", e.RetryAfter.Round(time.Second))
 }
 
+// RefusedError is the ErrBadAnswer of a registry that refuses a question, in a
+// registry's form, with a status that has no meaning of its own here: such as
+// 400, 406 or 415. Nothing is known; whoever asked first may be told the same.
+type RefusedError struct {
+	Status int // of HTTP, from 400 to 499
+	Code   string
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("the upstream refuses with %d", e.Status) }
+
+// Unwrap makes it an ErrBadAnswer.
+func (e *RefusedError) Unwrap() error { return ErrBadAnswer }
+
 // Content is an answer with a body. The caller MUST close Body.
 type Content struct {
 	Body io.ReadCloser

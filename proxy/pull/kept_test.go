@@ -539,6 +539,7 @@ func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
 		}
 		m.pullWhole(t, hubApp, "2") // there is no room, and none can be made
 		time.Sleep(2 * lookAround)
+		synctest.Wait()
 		if m.evictor.since != nil || m.uses.since != nil {
 			t.Error("what comes is still watched")
 		}
