@@ -128,7 +128,8 @@ func realFaults(t *testing.T) string {
 			})
 		}
 	})
-	return "## Real registries, and what stands around them\n\nA tag and a blob that nobody has pulled before, and a tag that is kept and has to be checked.\n\n" +
+	return "## Real registries, and what stands around them\n\nA tag and a blob that nobody has pulled before, and a tag that is kept and has to be checked. " +
+		"A 404 in nobody's form counts where `/v2/` answers as a registry does, and the repository its list of tags; else nothing is known.\n\n" +
 		lines.table("the upstream", "for a tag the client sees", "for a blob", "for a tag that is kept")
 }
 
