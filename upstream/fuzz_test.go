@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -98,6 +99,42 @@ func FuzzRetryAfter(f *testing.F) {
 		got := retryAfter(&http.Response{Header: http.Header{"Retry-After": {header}}})
 		if got < time.Second || got > time.Hour {
 			t.Errorf("%q: %s", header, got)
+		}
+	})
+}
+
+func FuzzSaid(f *testing.F) {
+	for _, seed := range []string{
+		`{"errors":[{"code":"NAME_UNKNOWN","message":"no"}]}`, `{"errors":[{"code":7,"message":null}]}`, `{"errors":[]}`, `{"errors":{}}`,
+		"<html>", "default backend - 404", "", "\x00", `{"errors":[{"message":"a\nb"}]}`,
+	} {
+		f.Add(404, "application/json", seed)
+		f.Add(403, "text/plain; charset=utf-8", seed)
+	}
+	f.Fuzz(func(t *testing.T, status int, mediaType, body string) {
+		s := listen(&http.Response{StatusCode: status, Header: http.Header{"Content-Type": {mediaType}}, Body: io.NopCloser(strings.NewReader(body))})
+		if strings.ContainsAny(s.String(), "\r\n\x00") || len(s.message) > 1000 {
+			t.Errorf("%q: %q", body, s)
+		}
+		if s.form != formRegistry && (s.code != "" || s.message != "") {
+			t.Errorf("%q: %+v", body, s)
+		}
+	})
+}
+
+func FuzzLists(f *testing.F) {
+	for _, seed := range []string{
+		`{"tags":["1"]}`, `{"tags":null}`, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"digest":"abc"}]}`,
+		`{"schemaVersion":2,"manifests":null}`, `null`, `[]`, `{"manifests":[null]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if tags, err := parseTags(body); err == nil && tags == nil || err != nil && !errors.Is(err, ErrBadAnswer) {
+			t.Errorf("%q: tags %v, %v", body, tags, err)
+		}
+		if all, err := parseReferrers("application/vnd.oci.image.index.v1+json", body); err == nil && all == nil || err != nil && !errors.Is(err, ErrBadAnswer) {
+			t.Errorf("%q: referrers %v, %v", body, all, err)
 		}
 	})
 }

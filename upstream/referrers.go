@@ -130,9 +130,12 @@ func parseReferrers(mediaType string, body []byte) ([]Descriptor, error) {
 		index.SchemaVersion != 2, len(index.Errors) > 0, index.Manifests == nil:
 		return nil, fmt.Errorf("%w: no index of referrers, but %.80q", ErrBadAnswer, mediaType)
 	}
-	manifests := []Descriptor{} // null is empty at some (F35)
+	var manifests []Descriptor
 	if err := json.Unmarshal(index.Manifests, &manifests); err != nil {
 		return nil, fmt.Errorf("%w: no index of referrers: %w", ErrBadAnswer, err)
+	}
+	if manifests == nil {
+		manifests = []Descriptor{} // null is empty at some (F35)
 	}
 	return manifests, nil
 }
