@@ -49,6 +49,7 @@ var (
 	errQuery        = refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read")
 	errReadOnly     = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to, and delete from, the upstream itself")
 	errManyBlobs    = refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror sends as many blobs as it can: try again, or give it more open files")
+	errPartial      = refuse(http.StatusServiceUnavailable, codeUnavailable, "not all that knows of referrers could be asked, and what could lists none of that type")
 	errNoUpload     = refuse(http.StatusNotFound, codeUploadUnknown, "this is a read-only mirror: it takes no uploads")
 	errNoRoute      = refuse(http.StatusNotFound, codeUnsupported, "the distribution-spec has no such endpoint")
 	// W7: the conformance suite asks for such a name and wants a 404.
@@ -82,6 +83,8 @@ func answerTo(err error, q route) answer {
 		// the same does as it would without a mirror. (Never on the API's route,
 		// where some take every status but one for "none".)
 		return answer{said.Status, cmp.Or(said.Code, codeUnsupported), fmt.Sprintf("%s: %v", from, err)}
+	case q.kind == kindReferrers && errors.Is(err, upstream.ErrUnavailable):
+		return answer{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: what refers to this manifest could not be found out, which is not to say that nothing does: %v", from, err)}
 	case errors.Is(err, pull.ErrOffline):
 		return answer{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
 	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

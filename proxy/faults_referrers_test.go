@@ -119,7 +119,9 @@ func referrersFaults(t *testing.T) string {
 	})
 	return "## Referrers\n\nTwo manifests refer to the image by way of one source, and that source fails. Either nobody has asked before, or the first " +
 		"was known before the second came and the source failed. Known is 200 without, stale 200 with a `Warning: 110`; unknown is an error, " +
-		"never a shorter list. In each of these cases both are listed as soon as the source answers again.\n\n" +
+		"never an empty list. What one source lists is told as stale while another can't be asked. In each of these cases both are listed as soon as " +
+		"the source answers again.\n\nThe one exception is a manifest that a kept index marks as BuildKit's attestation: where nobody can say what refers to it, " +
+		"the answer is an empty list with a `Warning: 110`, because Docker asks that at every pull, and fails a pull that is complete over an error.\n\n" +
 		lines.table("the source", "answers", "nobody has asked before", "one was known before")
 }
 

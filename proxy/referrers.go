@@ -30,6 +30,9 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 		list = referrers.Filter(list, meant(types, list))
 		header["Oci-Filters-Applied"] = []string{"artifactType"}
 	}
+	if answer.Partial && len(list) == 0 {
+		return errPartial // none of that type is known of, and nobody said that there is none
+	}
 	if after != "" {
 		list = referrers.After(list, after)
 	}

@@ -91,7 +91,7 @@ func TestUnknownReferrersAreNeverNone(t *testing.T) {
 	f := newFace(t, script{referrers: func(pull.Repository, digest.Digest) (pull.Referrers, error) {
 		return pull.Referrers{}, upstream.ErrUnavailable
 	}})
-	if got := f.do(http.MethodGet, referrersPath); got.status != http.StatusBadGateway || got.code() != codeUnavailable {
+	if got := f.do(http.MethodGet, referrersPath); got.status != http.StatusServiceUnavailable || got.code() != codeUnavailable {
 		t.Errorf("%d %s", got.status, got.body)
 	}
 }

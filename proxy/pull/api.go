@@ -105,6 +105,10 @@ type Tags struct {
 // Referrers is everything known to have one manifest as its subject.
 type Referrers struct {
 	Manifests []Descriptor
-	Stale     bool
-	Outcome   Outcome
+	// Stale is set where the upstream could not be asked, or not all of it.
+	Stale bool
+	// Partial is set where there may be more, and nobody ever said what: the
+	// list is no ground to say of anything that it is not there.
+	Partial bool
+	Outcome Outcome
 }

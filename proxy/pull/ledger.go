@@ -26,8 +26,11 @@ const (
 	bucketReferrers cache.Bucket = "referrers"
 	bucketPassed    cache.Bucket = "passed"
 	bucketAttached  cache.Bucket = "attached"
-	bucketUsed      cache.Bucket = "used"
-	bucketPin       cache.Bucket = "pin"
+	// Under bucketAttestation stand the manifests that an index marks as
+	// BuildKit's attestations.
+	bucketAttestation cache.Bucket = "attestation"
+	bucketUsed        cache.Bucket = "used"
+	bucketPin         cache.Bucket = "pin"
 	// Under bucketAPI stand the endpoints that were seen to have the Referrers
 	// API.
 	bucketAPI cache.Bucket = "api"
@@ -36,7 +39,7 @@ const (
 // Precious are the buckets that cannot be had back from an upstream that is
 // gone: a store of records keeps them twice.
 func Precious() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin, bucketAPI}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin, bucketAPI, bucketAttestation}
 }
 
 // RememberReferrersAPI says whether an endpoint of an upstream was seen to have
@@ -266,6 +269,7 @@ func (l *ledger) dropManifest(repo Repository, d Digest) {
 	l.records.Delete(bucketManifest, key)
 	l.manifests.Remove(key)
 	l.removeMember(key)
+	l.records.Delete(bucketAttestation, key)
 	l.removeSubject(repo, d)
 }
 
@@ -331,7 +335,7 @@ func (l *ledger) dropRepository(repo Repository) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range []cache.Bucket{
-		bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList, bucketReferrers, bucketPassed, bucketAttached, bucketUsed,
+		bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList, bucketReferrers, bucketPassed, bucketAttached, bucketAttestation, bucketUsed,
 	} {
 		for _, key := range l.keys(b, prefix) {
 			l.records.Delete(b, key)

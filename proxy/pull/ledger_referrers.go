@@ -79,6 +79,17 @@ func (l *ledger) putAttached(repo Repository, subject Digest, d Descriptor) {
 	l.putUnder(bucketAttached, repo, subject, d)
 }
 
+// isAttestation says whether an index of repo that was kept marks a manifest as
+// BuildKit's attestation.
+func (l *ledger) isAttestation(repo Repository, d Digest) bool {
+	_, err := l.records.Get(bucketAttestation, recordKey(repo, d.String()))
+	return err == nil
+}
+
+func (l *ledger) putAttestation(repo Repository, d Digest) {
+	l.records.Put(bucketAttestation, recordKey(repo, d.String()), []byte{1})
+}
+
 func (l *ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
 	var list []Descriptor
 	// Records that can't be scanned are records that are lost: the sources

@@ -28,9 +28,9 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 			return rec.stale(), nil
 		}
 		if passed := p.ledger.passed(repo, subject); len(passed) > 0 {
-			return referrersRecord{Manifests: referrers.Merge(passed)}.stale(), nil
+			return partial(passed), nil
 		}
-		return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline)
+		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
 	wait := ctx
 	if onRecord {
@@ -49,7 +49,24 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	case onRecord && cannotTell(err):
 		return rec.stale(), nil
 	}
-	return Referrers{}, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err)
+	return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
+}
+
+// lastResort is the one exception to the rule that unknown is not none. Docker
+// asks at every pull for what refers to the attestations of the image (W58),
+// and fails a pull that is complete where nobody answers. About a manifest that
+// a kept index marks as BuildKit's attestation, and about nothing else, the
+// answer is then an empty list, marked as stale.
+func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
+	if cannotTell(err) && p.ledger.isAttestation(repo, subject) {
+		return Referrers{Stale: true, Outcome: Stale}, nil
+	}
+	return Referrers{}, err
+}
+
+// partial is what is found where not all could be asked.
+func partial(lists ...[]Descriptor) Referrers {
+	return Referrers{Manifests: referrers.Merge(lists...), Stale: true, Partial: true, Outcome: Stale}
 }
 
 // freshReferrers says whether an answer needs no look-up. That nothing refers is
@@ -107,7 +124,7 @@ func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repositor
 		// What one source lists, and what passed through, is proof in itself;
 		// that there is no more nobody says.
 		if passed := p.ledger.passed(repo, subject); !errors.Is(errors.Join(errs...), errUnread) && (anyWhole(lists, errs) || len(passed) > 0) {
-			return referrersRecord{Manifests: referrers.Merge(found, passed)}.stale(), nil
+			return partial(found, passed), nil
 		}
 	}
 	return Referrers{}, err
@@ -157,6 +174,7 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 	}
 	for _, a := range attached {
 		p.ledger.putAttached(repo, a.Subject, a.Entry)
+		p.ledger.putAttestation(repo, a.Entry.Digest)
 	}
 }
 
