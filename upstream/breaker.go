@@ -119,7 +119,10 @@ func (b *breaker) leave(ctx context.Context, q question, p pass, err error) {
 	case errors.As(err, &sick):
 		b.sign(err)
 	case errors.As(err, &failing):
-		if !b.failing[failing.repo] {
+		switch {
+		case p.ill:
+			b.close(err)
+		case !b.failing[failing.repo]:
 			b.sign(err)
 			if b.failing == nil {
 				b.failing = make(map[string]bool)
@@ -130,12 +133,12 @@ func (b *breaker) leave(ctx context.Context, q question, p pass, err error) {
 		if p.ill {
 			b.close(err) // it is not known to be well
 		}
-		if p.limit {
-			b.limits[q].probe = time.Now().Add(limitProbe)
-		}
 	default:
 		b.limits[q] = gate{}
 		b.well()
+	}
+	if p.limit && !b.limits[q].until.IsZero() {
+		b.limits[q].probe = time.Now().Add(limitProbe) // whatever it was, the limit may last
 	}
 }
 

@@ -79,22 +79,31 @@ func (h *host) known(repo string) (w want, own bool) {
 		if h.varies {
 			return want{}, false
 		}
-		w.scope = scopeOf(repo)
+		w.scope = ""
+		if repo != "" {
+			w.scope = scopeOf(repo)
+		}
 	}
 	return w, false
 }
 
 func scopeOf(repo string) string { return "repository:" + repo + ":pull" }
 
-// learn takes in what a 401 asks for. A page is nobody's word: once a host has
-// shown what it wants, none changes that.
-func (h *host) learn(repo string, challenges []string, page bool) (want, error) {
-	c, ok := chooseChallenge(challenges)
-	if !ok {
+// learn takes in what a 401 asks for. A page is nobody's word: it changes
+// nothing that a host has shown before, and where nothing is known it counts
+// only of a registry that says that it is one, or that has shown by its
+// certificate whose word it is (nginx in front of one asks with a page).
+func (h *host) learn(repo string, resp *http.Response) (want, error) {
+	c, ok := chooseChallenge(resp.Header.Values("WWW-Authenticate"))
+	page := isPage(resp, nil)
+	if !ok || page && h.url.Scheme != "https" && resp.Header.Get("Docker-Distribution-Api-Version") == "" {
 		return want{}, errNoChallenge
 	}
 	w := want{scheme: c.scheme}
 	if c.scheme == "basic" && (!h.home || h.r.opts.Credentials == nil) {
+		if page {
+			return want{}, errNoChallenge
+		}
 		// Not learnt: with nothing to show, the next question goes out as this did.
 		return want{}, fmt.Errorf("%w: %s wants a user name and password, and none are configured", ErrDenied, h.url.Host)
 	}
@@ -104,13 +113,13 @@ func (h *host) learn(repo string, challenges []string, page bool) (want, error) 
 			return want{}, err
 		}
 		w.realm, w.service, w.scope = realm.String(), c.params["service"], c.params["scope"]
-		if w.scope == "" {
+		if w.scope == "" && repo != "" {
 			w.scope = scopeOf(repo)
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if page && h.settled && w.scheme != h.last.scheme {
+	if page && h.settled && (w.scheme != h.last.scheme || w.realm != h.last.realm || w.service != h.last.service) {
 		return want{}, fmt.Errorf("%w: a page of %s asks for credentials", ErrBadAnswer, h.url.Host)
 	}
 	h.settled = h.settled || !page
@@ -157,37 +166,41 @@ func (h *host) credentials(ctx context.Context) (Credentials, error) {
 
 // introduce asks /v2/ once what the host wants, where there are credentials to
 // show: some hide what is private behind 404 until they see any, and say only
-// there that they take them (Artifactory).
-func (h *host) introduce(ctx context.Context) {
+// there that they take them (Artifactory). An error says that it is still not
+// known.
+func (h *host) introduce(ctx context.Context) error {
 	if !h.home || h.r.opts.Credentials == nil {
-		return
+		return nil
 	}
 	h.mu.Lock()
 	done := h.pinged || h.last.scheme != ""
 	h.mu.Unlock()
 	if done {
-		return
+		return nil
 	}
 	waited := h.pings.DoChan("", func() (any, error) {
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // others wait for it too
 		defer cancel()
 		resp, err := h.r.roundTrip(ctx, ask{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
 		if err != nil {
-			return nil, err // the question itself will tell why
+			return nil, err
 		}
-		challenges := resp.Header.Values("WWW-Authenticate")
-		drop(resp)
 		if resp.StatusCode == http.StatusUnauthorized {
-			_, _ = h.learn("", challenges, false)
+			_, err = h.learn("", resp)
+		}
+		if status := resp.StatusCode; !isRegistry(resp) || err != nil {
+			return nil, fmt.Errorf("%w: /v2/ of %s answered %d, which does not say what it wants", ErrUnavailable, h.url.Host, status)
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.pinged = resp.StatusCode < http.StatusInternalServerError
+		h.pinged = true
 		return nil, nil
 	})
 	select {
-	case <-waited:
+	case r := <-waited:
+		return r.Err
 	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -197,16 +210,22 @@ var (
 	errNotTaken    = errors.New("what was shown is not taken")
 )
 
+// maxRounds bounds how often one question is asked of one host with something
+// else to show: a token that is kept, one that is fresh, one more, none, one of
+// another token server, and that one's once more.
+const maxRounds = 6
+
 // ask asks this host once, with what it wants. A 401 that comes back is its
 // last word.
 //
 // What is shown goes from what is known to what the answer asks for. A token
 // that is refused, expired perhaps, is dropped, and the host asked without
-// any: what it says to a bad token may not be what it says to none.
+// any: what it says to a bad token may not be what it says to none. But an
+// answer to a question without what it should have shown is only believed
+// where it is a success: some hide behind 404 what they show to others.
 func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, error) {
-	h.introduce(ctx)
 	failed := make(map[want]error) // what was tried to no avail
-	var refused want
+	owed := h.introduce(ctx)       // why what should be shown is not
 	expected, own := h.known(a.repo)
 	with, err := h.obtain(ctx, expected)
 	if err != nil {
@@ -216,25 +235,39 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 		if !own && errors.Is(err, ErrDenied) {
 			h.tellApart()
 		}
-		failed[expected] = err
+		failed[expected], owed = err, err
 	}
-	for bare := with.header == ""; ; bare = bare || with.header == "" {
+	var refused want
+	bare := false
+	for round := 1; ; round++ {
+		bare = bare || with.header == ""
 		resp, err := h.r.roundTrip(ctx, a, h, at, with.header)
-		if err != nil || resp.StatusCode != http.StatusUnauthorized {
-			return resp, err
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusUnauthorized {
+			if owed != nil && with.header == "" && resp.StatusCode >= http.StatusBadRequest {
+				drop(resp)
+				return nil, owed
+			}
+			return resp, nil
+		}
+		if round == maxRounds {
+			return resp, nil
 		}
 		if with.header != "" {
 			if with.fresh && a.method == http.MethodHead {
 				return resp, nil // the token is good, and it knows no HEAD: a GET will tell (W44)
 			}
 			h.r.tokens.Remove(h.tokenKey(with.by))
-			if with.fresh && refused == with.by {
+			switch {
+			case with.by.scheme == "basic", with.fresh && refused == with.by:
 				failed[with.by] = errNotTaken
-			} else if with.fresh {
+			case with.fresh:
 				refused = with.by // once it may be a mistake: not every server knows a new token at once
 			}
 		}
-		asks, err := h.learn(a.repo, resp.Header.Values("WWW-Authenticate"), isPage(resp, nil))
+		asks, err := h.learn(a.repo, resp)
 		if err == nil {
 			err = failed[asks]
 		}
@@ -242,7 +275,8 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 			var next shown
 			if next, err = h.obtain(ctx, asks); err == nil {
 				drop(resp)
-				with, with.fresh = next, true
+				with, owed = next, nil
+				with.fresh = true
 				continue
 			}
 			failed[asks] = err
@@ -253,7 +287,10 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 			return nil, context.Cause(ctx)
 		case !bare && with.by.scheme == "bearer":
 			drop(resp)
-			with = shown{}
+			with, owed = shown{}, err
+			if errors.Is(err, errNotTaken) {
+				owed = fmt.Errorf("%w: %s does not take these credentials", ErrDenied, h.url.Host)
+			}
 		case errors.Is(err, errNoChallenge), errors.Is(err, errNotTaken):
 			return resp, nil
 		default:

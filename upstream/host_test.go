@@ -211,7 +211,7 @@ func TestAPageDoesNotChangeWhatIsShownToTheRegistry(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for _, line := range s.transcript() {
-		if strings.HasSuffix(line, " Basic") {
+		if strings.HasSuffix(line, " Basic") && !strings.HasPrefix(line, "GET /token") {
 			t.Errorf("the page was shown the password: %s", line)
 		}
 	}
@@ -249,5 +249,193 @@ func TestATokenThatIsRefusedOnceIsNotTheLast(t *testing.T) {
 		if asked := len(s.transcript()); asked > 8 {
 			t.Errorf("%d refusals cost %d requests", refusals, asked)
 		}
+	}
+}
+
+// hides answers as a registry that hides what is private: 404 for whoever shows
+// no token, and the challenge where it is asked for.
+func hides(s **scripted, challengesAt string, token func(w http.ResponseWriter, r *http.Request)) func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/token":
+			token(w, r)
+		case strings.HasPrefix(r.Header.Get("Authorization"), "Bearer /token"):
+			saysManifest(w)
+		case r.URL.Path == challengesAt, r.Header.Get("Authorization") != "":
+			challenge(w, (*s).URL+"/token", "repository:app:pull")
+		default:
+			say(w, http.StatusNotFound, "application/json", notThere)
+		}
+	}
+}
+
+// What a registry says to nobody is not what it says to somebody: an answer to
+// a question without what it should have shown claims no absence.
+func TestAnAnswerToNobodyIsNoAbsence(t *testing.T) {
+	down := func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusServiceUnavailable, "", "") }
+	t.Run("no token yet, and none to be had", func(t *testing.T) {
+		var s *scripted
+		s = serve(t, hides(&s, "/v2/", down))
+		if _, err := remote(t, s.URL, as("me", password)).Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a token that is refused, and no other to be had", func(t *testing.T) {
+		var revoked atomic.Bool
+		var s *scripted
+		sound := hides(&s, "/v2/", tokens)
+		s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case revoked.Load() && r.URL.Path == "/token":
+				down(w, r)
+			case revoked.Load() && r.Header.Get("Authorization") != "":
+				challenge(w, s.URL+"/token", "repository:app:pull")
+			default:
+				sound(w, r)
+			}
+		})
+		r := remote(t, s.URL, as("me", password))
+		if c, err := r.Manifest(t.Context(), "app", "1"); err != nil {
+			t.Fatal(err)
+		} else {
+			c.Body.Close()
+		}
+		revoked.Store(true)
+		if _, err := r.Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	})
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"503":               func(w http.ResponseWriter) { say(w, 503, "", "") },
+		"a default backend": func(w http.ResponseWriter) { say(w, 404, "text/plain", "default backend - 404") },
+		"a page":            func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") },
+		"a limit":           func(w http.ResponseWriter) { say(w, 429, "", "") },
+	} {
+		t.Run("/v2/ is "+name+", once", func(t *testing.T) {
+			var strange atomic.Bool
+			strange.Store(true)
+			var s *scripted
+			sound := hides(&s, "/v2/", tokens)
+			s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/v2/" && strange.Load() {
+					answer(w)
+					return
+				}
+				sound(w, r)
+			})
+			r := remote(t, s.URL, as("me", password))
+			if _, err := r.Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrNotFound) {
+				t.Errorf("got %v", err)
+			}
+			strange.Store(false)
+			c, err := r.Manifest(t.Context(), "app", "1")
+			if got := read(t, c, err); got != manifestBody {
+				t.Errorf("afterwards %q", got)
+			}
+		})
+	}
+}
+
+func TestAnIngressInPlaceOfTheTokenServerRefusesNobody(t *testing.T) {
+	for _, status := range []int{403, 404, 405} {
+		var s *scripted
+		s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/token" {
+				say(w, status, "text/plain", "default backend - 404")
+				return
+			}
+			challenge(w, s.URL+"/token", "repository:app:pull")
+		})
+		if _, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrElsewhere) || errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
+// Each 401 may ask for something else, without end.
+func TestAQuestionIsNotAskedForever(t *testing.T) {
+	n := 0
+	var s *scripted
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			tokens(w, r)
+			return
+		}
+		n++
+		challenge(w, s.URL+"/token", fmt.Sprintf("repository:app%d:pull", n))
+	})
+	if _, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrDenied) {
+		t.Errorf("got %v", err)
+	}
+	if n > 6 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
+// Accounts are locked over wrong passwords.
+func TestAWrongPasswordIsShownOnce(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+		say(w, http.StatusUnauthorized, "application/json", `{"errors":[{"code":"UNAUTHORIZED"}]}`)
+	})
+	r := remote(t, s.URL, as("me", password))
+	for range 2 {
+		s.transcript()
+		if _, err := r.Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("got %v", err)
+		}
+		if shown := strings.Count(strings.Join(s.transcript(), "\n")+"\n", " Basic\n"); shown != 1 {
+			t.Errorf("the password was shown %d times for a question", shown)
+		}
+	}
+}
+
+func TestAPageDoesNotMoveTheTokenServer(t *testing.T) {
+	var captured atomic.Bool
+	var s *scripted
+	s = serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/token"):
+			tokens(w, r)
+		case captured.Load():
+			w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token-of-the-page",service="test"`, s.URL))
+			say(w, http.StatusUnauthorized, "text/html", "<html>")
+		case !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer /token|"):
+			challenge(w, s.URL+"/token", "repository:"+strings.Split(r.URL.Path, "/")[2]+":pull")
+		default:
+			saysManifest(w)
+		}
+	})
+	r := remote(t, s.URL, as("me", password))
+	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+		t.Fatal(err)
+	}
+	captured.Store(true)
+	_, _ = r.Resolve(t.Context(), "app", "1")
+	captured.Store(false)
+	if _, err := r.Resolve(t.Context(), "other", "1"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	for _, line := range s.transcript() {
+		if strings.HasPrefix(line, "GET /token-of-the-page") {
+			t.Errorf("the page's token server was asked: %s", line)
+		}
+	}
+}
+
+// A registry behind nginx is asked for a password with a page of nginx's.
+func TestAPageOfARegistryThatSaysWhatItIsMayAskForAPassword(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+		if user, pass, _ := r.BasicAuth(); user != "me" || pass != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="Registry"`)
+			say(w, http.StatusUnauthorized, "text/html", "<html><center><h1>401 Authorization Required</h1></center></html>")
+			return
+		}
+		saysManifest(w)
+	})
+	if _, err := remote(t, s.URL, as("me", password)).Resolve(t.Context(), "app", "1"); err != nil {
+		t.Error(err)
 	}
 }

@@ -120,11 +120,11 @@ func (h *host) meaning(ctx context.Context, a ask, s said) error {
 		switch {
 		case s.code == "NAME_UNKNOWN":
 			return ErrNameUnknown
-		case s.form == formRegistry, a.method == http.MethodHead, h.r.vouches(ctx, a.repo):
+		case s.form == formRegistry, a.method == http.MethodHead, h.home && h.r.vouches(ctx, a.repo):
 			return ErrNotFound
 		}
 	}
-	if s.form == formRegistry && s.status < http.StatusInternalServerError {
+	if s.form == formRegistry && s.status >= http.StatusBadRequest && s.status < http.StatusInternalServerError && s.status != http.StatusProxyAuthRequired {
 		return &RefusedError{Status: s.status, Code: s.code}
 	}
 	return ErrBadAnswer

@@ -353,6 +353,48 @@ func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 	})
 }
 
+// A probe that meets anything else than an answer leaves the limit as it is.
+func TestALimitOutlivesAProbeThatFails(t *testing.T) {
+	for _, failure := range []error{ErrBadAnswer, ErrElsewhere, ErrTimeout, unwell(ErrRefused), &failingError{"repo", ErrUnavailable}} {
+		synctest.Test(t, func(t *testing.T) {
+			inner := &told{answer: func(_ context.Context, n int) error {
+				if n == 1 {
+					return &RateLimitedError{RetryAfter: time.Hour}
+				}
+				return failure
+			}}
+			r := Breaker(inner)
+			_, _ = r.Resolve(t.Context(), "repo", "ref")
+			time.Sleep(limitProbe)
+			for range 50 {
+				_, _ = r.Resolve(t.Context(), "repo", "ref")
+			}
+			if inner.count() != 2 {
+				t.Errorf("%v: asked %d times, want one probe", failure, inner.count()-1)
+			}
+		})
+	}
+}
+
+func TestABreakerThat500sHaveOpenedRestsAgainAfterEachProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &told{answer: func(_ context.Context, n int) error {
+			return &failingError{fmt.Sprint("repo", n%breaksAfter), ErrUnavailable}
+		}}
+		r := Breaker(inner)
+		for range breaksAfter {
+			_, _ = r.Resolve(t.Context(), "repo", "ref")
+		}
+		time.Sleep(2 * firstRest)
+		for range 50 {
+			_, _ = r.Resolve(t.Context(), "repo", "ref")
+		}
+		if inner.count() != breaksAfter+1 {
+			t.Errorf("asked %d times, want one probe", inner.count()-breaksAfter)
+		}
+	})
+}
+
 // What is limited is what was refused: Docker Hub counts GETs of manifests.
 func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

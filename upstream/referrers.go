@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -106,7 +107,9 @@ func (r *Remote) referrersMeaning(a ask, s said) error {
 }
 
 func (r *Remote) sawReferrers() {
-	if !r.hasReferrers.Swap(true) && r.opts.SawReferrers != nil {
+	r.hasReferrers.Store(true)
+	now, told := time.Now().Unix(), r.toldReferrers.Load()
+	if now-told >= int64((24*time.Hour).Seconds()) && r.toldReferrers.CompareAndSwap(told, now) && r.opts.SawReferrers != nil {
 		r.opts.SawReferrers()
 	}
 }

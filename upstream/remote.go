@@ -63,7 +63,7 @@ type RemoteOptions struct {
 	// Observe is told of every request when its headers are in; nil is fine.
 	Observe func(Observation)
 	// HasReferrers says that this endpoint was seen to have the Referrers API
-	// before; SawReferrers is called when it is seen for the first time. nil is
+	// before; SawReferrers is called when it is seen, once a day at most. nil is
 	// fine.
 	HasReferrers bool
 	SawReferrers func()
@@ -102,8 +102,8 @@ type Remote struct {
 
 	manifests, blobs heads
 	hasReferrers     atomic.Bool
-	vouched          *lru.Cache[string, time.Time] // by repository, when
-	mostTags         atomic.Int64                  // what it takes as n; 0 while it took all
+	modest           atomic.Bool  // it takes no n above modestTags
+	toldReferrers    atomic.Int64 // when it was told last that there is the API, in Unix seconds
 }
 
 // NewRemote returns a Remote. It dials nobody yet.
@@ -116,7 +116,6 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	r := &Remote{
 		opts: opts, endpoint: at,
 		hosts: newLRU[*host](maxHosts), tokens: newLRU[token](maxTokens),
-		vouched: newLRU[time.Time](maxVouched),
 	}
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)

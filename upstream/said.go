@@ -54,9 +54,12 @@ func (s said) String() string {
 func listen(resp *http.Response) said {
 	defer drop(resp)
 	s := said{status: resp.StatusCode}
-	body, err := readDecoded(resp, maxComplaint)
-	if err != nil {
-		body = nil
+	// Of a longer one, or one that breaks off, the beginning still tells a page.
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxComplaint))
+	if isEncoded(resp) {
+		if plain, err := decode(resp.Header.Get("Content-Encoding"), body, maxComplaint); err == nil {
+			body = plain
+		}
 	}
 	var list struct {
 		Errors []struct {

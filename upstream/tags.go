@@ -34,14 +34,14 @@ func (r *Remote) tags(ctx context.Context, repo string, page url.Values) (TagLis
 	if err != nil || n <= modestTags {
 		return r.tagPage(ctx, repo, page)
 	}
-	if r.mostTags.Load() == 0 {
+	if !r.modest.Load() {
 		list, err := r.tagPage(ctx, repo, page)
 		if !tooMany(err) {
 			return list, err
 		}
 		list, err = r.tagsInPages(ctx, repo, page, n)
 		if err == nil {
-			r.mostTags.Store(modestTags)
+			r.modest.Store(true)
 		}
 		return list, err
 	}
@@ -61,6 +61,7 @@ func tooMany(err error) bool {
 func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, n int) (TagList, error) {
 	all := TagList{Tags: []string{}}
 	next := maps.Clone(page)
+	left := maxList
 	for range maxPages {
 		next.Set("n", strconv.Itoa(min(n-len(all.Tags), modestTags)))
 		list, err := r.tagPage(ctx, repo, next)
@@ -68,6 +69,12 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 			return TagList{}, err
 		}
 		all.Tags = append(all.Tags, list.Tags...)
+		for _, tag := range list.Tags {
+			left -= len(tag)
+		}
+		if left < 0 {
+			return TagList{}, fmt.Errorf("%w: over %d bytes of tags", ErrBadAnswer, maxList)
+		}
 		if next = list.Next; next == nil {
 			return all, nil
 		}

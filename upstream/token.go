@@ -152,10 +152,13 @@ func (h *host) refusedToken(server *host, realm *url.URL, resp *http.Response) e
 		wait := retryAfter(resp)
 		server.limited(wait)
 		return fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: wait, elsewhere: true})
-	case said.status >= 500 || said.status == http.StatusRequestTimeout || said.form == formPage || said.status < 400:
-		return fmt.Errorf("%w: the token server %s answered %s", ErrElsewhere, realm.Host, said)
+	case said.form == formBare || said.form == formRegistry:
+		switch said.status {
+		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+			return fmt.Errorf("%w: the token server %s of %s gives no token (%s)", ErrDenied, realm.Host, h.r.opts.Name, said)
+		}
 	}
-	return fmt.Errorf("%w: the token server %s of %s gives no token (%s)", ErrDenied, realm.Host, h.r.opts.Name, said)
+	return fmt.Errorf("%w: the token server %s answered %s", ErrElsewhere, realm.Host, said)
 }
 
 // askForToken follows redirects on the token server's own host (some move the
@@ -198,7 +201,9 @@ func (r *Remote) askForToken(ctx context.Context, realm *url.URL, w want, c Cred
 // redirect put into the query stays.
 func tokenRequest(ctx context.Context, at *url.URL, w want, c Credentials) (*http.Request, error) {
 	q := at.Query()
-	q.Set("scope", w.scope)
+	if w.scope != "" {
+		q.Set("scope", w.scope)
+	}
 	if w.service != "" {
 		q.Set("service", w.service)
 	}

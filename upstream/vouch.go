@@ -5,12 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"time"
-)
-
-const (
-	maxVouched = 4096
-	vouchedFor = time.Minute
 )
 
 // vouches says whether a 404 that is in nobody's form ("404 page not found", no
@@ -19,31 +13,24 @@ const (
 //
 // It may where /v2/ answers as a registry does, and the repository itself
 // answers its list of tags, or refuses it, in a registry's form: then whoever
-// answers is a registry, and knows the repository.
+// answers is a registry, and knows the repository. It is asked each time: in the
+// next moment the ingress may have nothing behind it.
 func (r *Remote) vouches(ctx context.Context, repo string) bool {
-	if at, ok := r.vouched.Get(repo); ok && time.Since(at) < vouchedFor {
-		return true
-	}
-	if !r.isRegistry(ctx) || !r.answersTags(ctx, repo) {
-		return false
-	}
-	r.vouched.Add(repo, time.Now())
-	return true
+	resp, err := r.roundTrip(ctx, ask{kind: "ping", method: http.MethodGet}, r.home, r.endpoint.ping(), "")
+	return err == nil && isRegistry(resp) && r.answersTags(ctx, repo)
 }
 
-func (r *Remote) isRegistry(ctx context.Context) bool {
-	resp, err := r.home.ask(ctx, ask{kind: "ping", method: http.MethodGet}, r.endpoint.ping())
-	if err != nil {
-		return false
-	}
+// isRegistry says whether an answer to the ping is a registry's, and closes it.
+func isRegistry(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusOK:
 		body, err := readDecoded(resp, maxComplaint)
 		resp.Body.Close()
 		return err == nil && !isPage(resp, body) && !isText(resp, body)
 	case http.StatusUnauthorized:
+		drop(resp)
 		_, ok := chooseChallenge(resp.Header.Values("WWW-Authenticate"))
-		return listen(resp).form != formPage && ok
+		return ok
 	}
 	return listen(resp).form == formRegistry
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -253,6 +254,10 @@ func TestFullDisk(t *testing.T) {
 		two := create(t, b, second)
 		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("Create beyond what was promised: %v, want ErrFull", err)
+		}
+		// An upstream may tell any size.
+		if _, err := b.Create(t.Context(), cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Create of all that can be told: %v, want ErrFull", err)
 		}
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)

@@ -45,8 +45,10 @@ func (b *blobs) reserve(n int64) error {
 	if err != nil {
 		return err
 	}
-	if b.promised.Add(n)+b.minFree > free {
-		b.promised.Add(-n)
+	if room := free - b.minFree; n > room || b.promised.Add(n) > room {
+		if n <= room {
+			b.promised.Add(-n)
+		}
 		return fmt.Errorf("%w: %d bytes are free, %d are to stay so", cache.ErrFull, free, b.minFree)
 	}
 	return nil

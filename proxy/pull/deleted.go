@@ -2,8 +2,11 @@ package pull
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // tagGone answers for a tag that the upstream says is not there. One that is on
@@ -15,6 +18,7 @@ func (p *Puller) tagGone(ctx context.Context, u Upstream, repo Repository, tag s
 			if rec, ok = p.ledger.markGone(repo, tag, rec); ok {
 				return rec.tell(kept), nil
 			}
+			return Manifest{}, fmt.Errorf("%w: tag %s has moved while it was asked for", upstream.ErrUnavailable, tag) // the next check tells
 		}
 	}
 	p.ledger.dropTag(repo, tag)

@@ -330,11 +330,17 @@ func (p *Puller) expect(f *flight, c upstream.Content) error {
 	default:
 		f.most = maxUnsized
 	}
-	if c.Size != told && !f.store.left {
+	if most := p.opts.Room.MaxBytes; most > 0 && c.Size > most && !f.store.left {
+		// It could not be kept, and would take the room of what is.
+		p.bypass(f, fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, c.Size))
+		f.store.exchange(nil)
+	} else if c.Size != told && !f.store.left {
 		// No byte is there yet, and the draft is held to a size.
 		f.store.exchange(p.draft(f, c.Size))
 	}
+	f.mu.Lock()
 	f.told = told
+	f.mu.Unlock()
 	f.begin(c.Size)
 	return nil
 }

@@ -1,8 +1,10 @@
 package pull
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"mime"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -72,23 +74,22 @@ func isSpecific(mediaType string) bool {
 
 // signedPayload is what the signatures of a manifest of Docker's schema 1 are
 // about: the manifest without them, byte for byte. Its digest is the
-// manifest's. Where there are none, or none that can be read, it is the
-// content itself.
+// manifest's. Where there are none, or none that can be read, or where the
+// manifest says anything that is not signed, it is the content itself.
 func signedPayload(content []byte) []byte {
-	var signed struct {
-		SchemaVersion int `json:"schemaVersion"`
-		Signatures    []struct {
-			Protected string `json:"protected"`
-		} `json:"signatures"`
+	var members map[string]json.RawMessage
+	var signatures []struct {
+		Protected string `json:"protected"`
 	}
-	if json.Unmarshal(content, &signed) != nil || signed.SchemaVersion != 1 || len(signed.Signatures) == 0 {
+	if json.Unmarshal(content, &members) != nil || string(members["schemaVersion"]) != "1" ||
+		json.Unmarshal(members["signatures"], &signatures) != nil || len(signatures) == 0 {
 		return content
 	}
 	var protected struct {
 		FormatLength int    `json:"formatLength"`
 		FormatTail   string `json:"formatTail"`
 	}
-	header, err := base64.RawURLEncoding.DecodeString(signed.Signatures[0].Protected)
+	header, err := base64.RawURLEncoding.DecodeString(signatures[0].Protected)
 	if err != nil || json.Unmarshal(header, &protected) != nil || protected.FormatLength < 0 || protected.FormatLength > len(content) {
 		return content
 	}
@@ -96,5 +97,11 @@ func signedPayload(content []byte) []byte {
 	if err != nil {
 		return content
 	}
-	return append(content[:protected.FormatLength:protected.FormatLength], tail...)
+	payload := append(content[:protected.FormatLength:protected.FormatLength], tail...)
+	var signed map[string]json.RawMessage
+	delete(members, "signatures")
+	if json.Unmarshal(payload, &signed) != nil || !maps.EqualFunc(members, signed, func(a, b json.RawMessage) bool { return bytes.Equal(a, b) }) {
+		return content
+	}
+	return payload
 }

@@ -116,6 +116,31 @@ func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
 	})
 }
 
+// Only proven bytes: what a signature is said to cover has to be what is sent.
+func TestASignatureProvesNothingButWhatItCovers(t *testing.T) {
+	sound := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`
+	signed, payload := schema1("app")
+	forged := func(body string, covered []byte) []byte {
+		protected := fmt.Sprintf(`{"formatLength":0,"formatTail":%q}`, base64.RawURLEncoding.EncodeToString(covered))
+		return []byte(strings.TrimSuffix(body, "}") + fmt.Sprintf(`,"signatures":[{"protected":%q}]}`, base64.RawURLEncoding.EncodeToString([]byte(protected))))
+	}
+	for name, c := range map[string]struct{ sent, want []byte }{
+		"another manifest of schema 1":  {forged(`{"schemaVersion":1,"name":"evil"}`, payload), payload},
+		"an OCI manifest":               {forged(`{"schemaVersion":1,"layers":["evil"]}`, []byte(sound)), []byte(sound)},
+		"one more member":               {[]byte(strings.Replace(string(signed), `"name"`, `"evil": 1, "name"`, 1)), payload},
+		"a schema that is not schema 1": {forged(sound, []byte(sound)), []byte(sound)},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := newOrigin()
+			d := digest.FromBytes(c.want)
+			o.put("app", ocispec.MediaTypeImageManifest, c.sent, d.String())
+			if got, err := newMirror(t, o, nil).Manifest(t.Context(), hubApp, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+				t.Errorf("%s: %s, %v", name, got.Bytes, err)
+			}
+		})
+	}
+}
+
 func FuzzSignedPayload(f *testing.F) {
 	signed, _ := schema1("app")
 	for _, seed := range []string{string(signed), `{"schemaVersion":1,"signatures":[{"protected":"e30"}]}`, `{}`, ``} {
@@ -199,6 +224,34 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 		}
 		if !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("got %v", err)
+		}
+		settleDown()
+	})
+}
+
+// What is larger than all that may be kept takes no room on disk.
+func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		layer := o.put("app", "layer", bytesOf(3, 2<<20))
+		bypassed := 0
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Room.MaxBytes = 1 << 20
+			opts.Events.Bypassed = func(string) { bypassed++ }
+		})
+		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if !b.(*inFlight).f.store.left {
+			t.Error("it is on its way to the disk")
+		}
+		if n, err := b.WriteRange(t.Context(), io.Discard, 0, -1); err != nil || n != 2<<20 {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		if bypassed != 1 {
+			t.Errorf("counted %d times as passed by", bypassed)
 		}
 		settleDown()
 	})

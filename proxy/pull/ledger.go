@@ -48,9 +48,17 @@ func Precious() []cache.Bucket {
 // pass for an API that was never there.
 func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
 	key := upstream + "\x00" + endpoint
-	_, err := records.Get(bucketAPI, key)
-	return err == nil, func() { records.Put(bucketAPI, key, []byte{1}) }
+	seen, err := records.Get(bucketAPI, key)
+	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < remembersAPI
+	return has, func() {
+		records.Put(bucketAPI, key, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
+	}
 }
+
+// remembersAPI is how long an endpoint that was seen to have the Referrers API
+// is held to it after a restart: one that was replaced by another without it
+// can't be told from one that fails.
+const remembersAPI = 7 * 24 * time.Hour
 
 // ledger is what a mirror knows beside the content itself, in words of its own
 // over cache.Records. Small answers are kept decoded in memory.

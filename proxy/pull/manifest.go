@@ -179,7 +179,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 		// A signed manifest of schema 1 has the digest of what is signed. What
 		// is kept is proven by its own bytes, so this is passed through.
 		m = Manifest{
-			Descriptor: Descriptor{MediaType: manifestType(c.MediaType, content), Digest: want, Size: int64(len(content))},
+			Descriptor: Descriptor{MediaType: signedSchema1, Digest: want, Size: int64(len(content))},
 			Bytes:      content, passed: true,
 		}
 	case ref != want.String() && len(payload) == len(content):

@@ -4,9 +4,9 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
+	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -15,17 +15,20 @@ const (
 	// how many tags one of them may have.
 	maxLists  = 64
 	maxListed = 200_000
+	// listFor is how long the first pages wait for the next: a list that is put
+	// together over a longer time was never one.
+	listFor = 2 * time.Minute
 )
 
 // lists puts full lists of tags together from the pages that clients ask for
 // one after another, so that there is one when the upstream is gone.
 type lists struct {
 	mu    sync.Mutex
-	parts *lru.Cache[string, []string] // by repository and the query of the next page
+	parts *memory.Answers[string, []string] // by repository and the query of the next page
 }
 
 func newLists() *lists {
-	parts, err := lru.New[string, []string](maxLists)
+	parts, err := memory.NewAnswers[string, []string](maxLists)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -47,7 +50,7 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 	all = append(all, got.Tags...)
 	switch n, err := strconv.Atoi(asked.Get("n")); {
 	case got.Next != nil && len(all) <= maxListed:
-		l.parts.Add(recordKey(repo, got.Next.Encode()), all)
+		l.parts.Put(recordKey(repo, got.Next.Encode()), all, listFor)
 		return nil, false
 	case got.Next != nil, err == nil && len(got.Tags) == n:
 		return nil, false // just as many as were asked for, and no next page: it may be cut (more: n is ignored)
@@ -57,8 +60,8 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 
 // isFirst says whether a query is for the first page of a list.
 func isFirst(query url.Values) bool {
-	for name := range query {
-		if name != "n" {
+	for name, values := range query {
+		if name != "n" || len(values) > 1 {
 			return false
 		}
 	}
