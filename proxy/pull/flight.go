@@ -45,6 +45,7 @@ type flight struct {
 	size    int64 // of the whole blob as its upstream tells it, -1 while unknown
 	told    int64 // what a manifest says of the size where the upstream says nothing, -1 otherwise
 	most    int64 // bytes that are taken; 0 before the first answer
+	doubted bool  // manifest and upstream differ on its size: nothing goes out before it is proven, unless it is large
 	written int64 // bytes taken from the upstream
 	store   *spool
 	over    chan struct{} // closed when nothing more will happen
@@ -340,6 +341,7 @@ func (p *Puller) expect(f *flight, c upstream.Content) error {
 	}
 	f.mu.Lock()
 	f.told = told
+	f.doubted = told >= 0 && c.Size >= 0 && c.Size != told && c.Size <= window
 	f.mu.Unlock()
 	f.begin(c.Size)
 	return nil

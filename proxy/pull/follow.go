@@ -209,6 +209,8 @@ func (f *flight) reach(ctx context.Context, off int64) (int64, error) {
 			return true
 		}
 		switch tip = f.written - heldBack; {
+		case f.doubted:
+			return false
 		case f.size >= 0:
 			tip = min(f.written, f.size-heldBack)
 		case f.told >= 0:
