@@ -42,24 +42,6 @@ func Precious() []cache.Bucket {
 	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketPassed, bucketPin, bucketAPI, bucketAttestation}
 }
 
-// RememberReferrersAPI says whether an endpoint of an upstream was seen to have
-// the Referrers API, in this process or an earlier one, and returns how to
-// remember that it was. After a restart, a page of such an endpoint must not
-// pass for an API that was never there.
-func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
-	key := upstream + "\x00" + endpoint
-	seen, err := records.Get(bucketAPI, key)
-	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < remembersAPI
-	return has, func() {
-		records.Put(bucketAPI, key, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
-	}
-}
-
-// remembersAPI is how long an endpoint that was seen to have the Referrers API
-// is held to it after a restart: one that was replaced by another without it
-// can't be told from one that fails.
-const remembersAPI = 7 * 24 * time.Hour
-
 // ledger is what a mirror knows beside the content itself, in words of its own
 // over cache.Records. Small answers are kept decoded in memory.
 type ledger struct {
