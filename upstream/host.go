@@ -246,7 +246,7 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 			return nil, err
 		}
 		if resp.StatusCode != http.StatusUnauthorized {
-			if owed != nil && with.header == "" && resp.StatusCode >= http.StatusBadRequest {
+			if owed != nil && with.header == "" && isNo(resp.StatusCode) {
 				drop(resp)
 				return nil, owed
 			}
@@ -298,6 +298,12 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 			return nil, err
 		}
 	}
+}
+
+// isNo says whether a status may be a word about what was asked for; a limit and
+// a failure are the host's own.
+func isNo(status int) bool {
+	return status >= http.StatusBadRequest && status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 }
 
 // tellApart notes that one repository's token server does not serve another.

@@ -439,3 +439,19 @@ func TestAPageOfARegistryThatSaysWhatItIsMayAskForAPassword(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A limit is a limit, whatever was shown.
+func TestALimitIsToldThoughNothingCouldBeShown(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			say(w, http.StatusBadGateway, "", "")
+			return
+		}
+		w.Header().Set("Retry-After", "30")
+		say(w, http.StatusTooManyRequests, "", "")
+	})
+	var limited *upstream.RateLimitedError
+	if _, err := remote(t, s.URL, as("me", password)).Manifest(t.Context(), "app", "1"); !errors.As(err, &limited) {
+		t.Errorf("got %v", err)
+	}
+}
