@@ -35,7 +35,7 @@ func (k *killing) examine() {
 	k.Helper()
 	died := k.died
 	drafts := k.names("drafts")
-	k.fake.Always("", upstreamtest.Redirect("http://127.0.0.1:1/"))
+	k.fake.Always("", upstreamtest.Status(http.StatusServiceUnavailable, "UNAVAILABLE"))
 	defer k.fake.Mend()
 	l := k.start()
 	if !l.announced() {
