@@ -1,0 +1,217 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	// longest is how long a client is waited for.
+	longest = 75 * time.Second
+	// slower is how much longer a client may take through the mirror than
+	// straight: it waits 5 s at most for what the API says, and this test's
+	// machine is busy.
+	slower = 8 * time.Second
+	// quiet is how long the mirror has after a client to finish what it asks.
+	quiet = time.Second
+)
+
+// TestReferrers has clients ask about referrers whatever a registry says to
+// that, straight and through the mirror. Nothing hangs on an image that could
+// keep it from coming, and what is listed straight is never said to be absent.
+func TestReferrers(t *testing.T) {
+	s := newSuite(t)
+	key := newReferringKey(t)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = w.Write([]byte("<!DOCTYPE html><html><head><title>Sign in</title></head></html>"))
+	}))
+	t.Cleanup(page.Close)
+
+	var all []*inquiry
+	for _, k := range askers {
+		for _, api := range apiSays {
+			for _, tag := range tagSays {
+				for _, w := range k.ways() {
+					k.all = append(k.all, &inquiry{
+						api: api, tag: tag, way: w, upstream: fmt.Sprintf("r%d.example", len(all)),
+						registry: newReferring(t, key, len(all), page.URL+"/sign-in", api, tag),
+					})
+					all = append(all, k.all[len(k.all)-1])
+				}
+			}
+		}
+	}
+	m := s.startReferrersMirror(t, all)
+	for _, k := range askers {
+		k.ask = k.ready(t, s, m, key, k.all)
+	}
+	askAll(t.Context())
+
+	var violations []string
+	for _, k := range askers {
+		violations = append(violations, k.violations()...)
+	}
+	text := referrersPage(s, t)
+	t.Log("\n" + text)
+	if len(violations) > 0 {
+		t.Fatalf("%d cells are not as they must be:\n%s", len(violations), strings.Join(violations, "\n"))
+	}
+	if err := os.WriteFile("REFERRERS.md", []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+}
+
+// startReferrersMirror starts entrepot before every registry that is asked
+// through it.
+func (s *suite) startReferrersMirror(t *testing.T, all []*inquiry) *mirror {
+	t.Helper()
+	m := &mirror{
+		program: s.entrepot, dir: s.folder(t),
+		address: "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
+		admin:   "127.0.0.1:" + strconv.Itoa(s.freePort(t)),
+	}
+	var config strings.Builder
+	fmt.Fprintf(&config, "listen: %s\nadmin: %s\ncache: {dir: %s}\nupstreams:\n", m.address, m.admin, filepath.Join(m.dir, "cache"))
+	for _, a := range all {
+		if a.way != straight {
+			fmt.Fprintf(&config, "  - name: %s\n    aliases: [%q]\n    endpoints: [%q]\n", a.upstream, buildkitHost(a), a.registry.URL())
+		}
+	}
+	if err := os.WriteFile(m.config(), []byte(config.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+	return m
+}
+
+// askAll asks all there is to ask. Those who wait for a slow registry, or try
+// again and again, wait beside each other; the others work, a few at once.
+func askAll(ctx context.Context) {
+	var running sync.WaitGroup
+	waiting, working := make(chan struct{}, 60), make(chan struct{}, 6)
+	begin := func(places chan struct{}, k *asker, a *inquiry) {
+		places <- struct{}{}
+		running.Go(func() {
+			defer func() { <-places }()
+			k.attempt(ctx, a)
+		})
+	}
+	running.Go(func() {
+		for k, a := range everything() {
+			if k.waits(a) {
+				begin(waiting, k, a)
+				time.Sleep(150 * time.Millisecond) // Not all at the same moment.
+			}
+		}
+	})
+	running.Go(func() {
+		for k, a := range everything() {
+			if !k.waits(a) {
+				begin(working, k, a)
+			}
+		}
+	})
+	running.Wait()
+}
+
+// everything is what all askers ask, the slowest registries first.
+func everything() func(yield func(*asker, *inquiry) bool) {
+	return func(yield func(*asker, *inquiry) bool) {
+		for _, slow := range []bool{true, false} {
+			for _, k := range askers {
+				for _, a := range k.all {
+					if (a.api.name == hangs) == slow && !yield(k, a) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// waits says that the client waits more than it works.
+func (k *asker) waits(a *inquiry) bool {
+	for _, say := range []said{a.api, a.tag} {
+		switch say.name {
+		case hangs:
+			return true
+		case "429", "502", "504":
+			if k.triesAgain {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// attempt asks once straight, and twice through the mirror: the first time, and
+// with the image kept, by another node.
+func (k *asker) attempt(ctx context.Context, a *inquiry) {
+	for node := range 2 {
+		if node > 0 && a.way == straight {
+			return
+		}
+		begin := time.Now()
+		limited, stop := context.WithTimeout(ctx, longest)
+		v, err := k.ask(limited, node, a)
+		stop()
+		took := time.Since(begin)
+		time.Sleep(quiet)
+		a.attempts = append(a.attempts, attempt{v, err, took, a.registry.questions()})
+	}
+}
+
+// violations are the cells that are not as they must be.
+func (k *asker) violations() []string {
+	var all []string
+	complain := func(a *inquiry, n int, format string, args ...any) {
+		when := [...]string{"the first time", "with the image kept"}[n]
+		all = append(all, fmt.Sprintf("%s, API: %s, tag: %s, %s, %s: %s", k.name, a.api.name, a.tag.name, a.way, when, fmt.Sprintf(format, args...)))
+	}
+	for _, a := range k.all {
+		if a.way == straight {
+			continue
+		}
+		want := k.straight(a)
+		for n, got := range a.attempts {
+			switch {
+			case k.works(want.verdict) && got.verdict == untold:
+				complain(a, n, "straight it works, through it fails: %v", oneLine(got.err))
+			case want.verdict == toldSome && got.verdict == toldNone:
+				complain(a, n, "straight they are listed, through there are none")
+			case k.about == "the image" && k.works(toldNone) && want.verdict == untold && got.verdict == toldNone && truth(a.api, a.tag) != toldNone:
+				complain(a, n, "straight it fails, through there are none, which nobody has said")
+			}
+			if got.took > want.took+slower {
+				complain(a, n, "straight it takes %s, through %s", want.took.Round(100*time.Millisecond), got.took.Round(100*time.Millisecond))
+			}
+		}
+	}
+	return all
+}
+
+// straight is the attempt that went past the mirror to a registry that says the
+// same.
+func (k *asker) straight(a *inquiry) attempt {
+	for _, other := range k.all {
+		if other.way == straight && other.api.name == a.api.name && other.tag.name == a.tag.name {
+			return other.attempts[0]
+		}
+	}
+	return attempt{}
+}
+
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(fmt.Sprint(err)), " ")
+	return text[max(0, len(text)-300):]
+}
