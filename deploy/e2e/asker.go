@@ -18,6 +18,8 @@ type asker struct {
 	beside bool
 	// triesAgain says that it waits before it tries again.
 	triesAgain bool
+	// pulls says that it is not there to ask, but fails where it can't.
+	pulls bool
 	// works says that a verdict is what the client is for.
 	works func(verdict) bool
 	// ready makes nodes with the client ready to ask all that there is to ask.
@@ -82,12 +84,12 @@ func (a *inquiry) byPrefix(m *mirror) string {
 
 var askers = []*asker{
 	{
-		name: "Docker", tool: "moby", about: "the attestation", beside: true, ready: readyMoby,
+		name: "Docker", tool: "moby", pulls: true, about: "the attestation", beside: true, ready: readyMoby,
 		asks:  "the attestation of the platform that it pulls: the API of each host, then the fallback tag of each. Where the image has come and no signature, it was told that there is none",
 		works: func(v verdict) bool { return v != untold },
 	},
 	{
-		name: "BuildKit's chain of attestations", tool: "buildkit", about: "the attestation", beside: true, ready: readyBuildKit,
+		name: "BuildKit's chain of attestations", tool: "buildkit", pulls: true, about: "the attestation", beside: true, ready: readyBuildKit,
 		asks:  "the same as Docker, by the fallback tag only",
 		works: func(v verdict) bool { return v != untold },
 	},

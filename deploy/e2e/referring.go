@@ -46,12 +46,14 @@ func answered(f fake.Fault) func(string) fake.Fault { return func(string) fake.F
 const (
 	hang  = 20 * time.Second
 	hangs = "hangs for 20 s"
+
+	listsNone = "lists none"
 )
 
 var apiSays = []said{
 	{name: "lists", what: toldSome},
 	{name: "lists, `Warning: 299`", what: toldSome, fault: answered(fake.WithHeader("Warning", `299 - "this registry moves next month"`))},
-	{name: "lists none", what: toldNone, fault: answered(fake.Said(200, ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`))},
+	{name: listsNone, what: toldNone, fault: answered(fake.Said(200, ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`))},
 	{name: "404 as text", what: toldNone, fault: answered(fake.Said(404, "text/plain; charset=utf-8", "404 page not found\n"))},
 	{name: "404 with a code", what: toldNone, fault: answered(fake.Status(404, "MANIFEST_UNKNOWN"))},
 	{name: "404 without a body", what: toldNone, fault: answered(fake.Empty(404))},
@@ -76,13 +78,15 @@ var tagSays = []said{
 }
 
 // truth is what can be known of an upstream's referrers. What the API lists and
-// what the tag lists counts each; where one of them says nothing, the other's
-// silence proves nothing.
+// what the tag lists counts each. A list of the API's that is empty is its word
+// for none, because all that the tag lists has to be in it (distribution-spec,
+// "Enabling the Referrers API"); else neither's silence says anything of what
+// the other would.
 func truth(api, tag said) verdict {
 	switch {
 	case api.what == toldSome || tag.what == toldSome:
 		return toldSome
-	case api.what == toldNone && tag.what == toldNone:
+	case api.what == toldNone && (tag.what == toldNone || api.name == listsNone):
 		return toldNone
 	}
 	return untold
