@@ -84,13 +84,13 @@ func (a *inquiry) byPrefix(m *mirror) string {
 
 var askers = []*asker{
 	{
-		name: "Docker", tool: "moby", pulls: true, about: "the attestation", beside: true, ready: readyMoby,
-		asks:  "the attestation of the platform that it pulls: the API of each host, then the fallback tag of each. Where the image has come and no signature, it was told that there is none",
+		name: "Docker 29", tool: "moby", pulls: true, about: "the attestation", beside: true, ready: readyMoby,
+		asks:  "the attestation of the platform that it pulls: the API of each host, then the fallback tag of each. ○ is an image without its signature, ✗ a pull that fails",
 		works: func(v verdict) bool { return v != untold },
 	},
 	{
 		name: "BuildKit's chain of attestations", tool: "buildkit", pulls: true, about: "the attestation", beside: true, ready: readyBuildKit,
-		asks:  "the same as Docker, by the fallback tag only",
+		asks:  "the attestation of a platform, by the fallback tag of each host only",
 		works: func(v verdict) bool { return v != untold },
 	},
 	{

@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if err := writePage(); err != nil {
+		if err := writePages(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
