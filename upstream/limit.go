@@ -102,6 +102,11 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 }
 
 func (l limit) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	// The places may all be taken by questions that hang: what a breaker answers
+	// does not wait for them.
+	if err := refusal(l.next, ofReferrers); err != nil {
+		return nil, err
+	}
 	leave, err := l.enter(ctx, l.referrers, askWait)
 	if err != nil {
 		return nil, err
