@@ -315,6 +315,7 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
+		o.api = true
 		a := o.attested("1")
 		o.list(a.of[0].Digest, o.attach(a.of[0], "sig"))
 		ask := "GET referrers app " + short(a.of[0].Digest.String())
