@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,7 +85,7 @@ func askAll(ctx context.Context) {
 // who work, a few at once.
 func askEach(through, past *sync.WaitGroup, attempt func(*asker, *inquiry)) {
 	for _, waits := range []bool{true, false} {
-		places := make(chan struct{}, 4)
+		places := make(chan struct{}, 6)
 		if waits {
 			places = make(chan struct{}, 80)
 		}
@@ -103,18 +104,19 @@ func askEach(through, past *sync.WaitGroup, attempt func(*asker, *inquiry)) {
 					attempt(k, a)
 				})
 				if waits {
-					time.Sleep(100 * time.Millisecond) // Not all at the same moment.
+					time.Sleep(50 * time.Millisecond) // Not all at the same moment.
 				}
 			}
 		})
 	}
 }
 
-// everything is what all askers ask, of the slowest registries first.
+// everything is what all askers ask, of the slowest registries first, and by the
+// most patient clients first.
 func everything() iter.Seq2[*asker, *inquiry] {
 	return func(yield func(*asker, *inquiry) bool) {
 		for _, slow := range []bool{true, false} {
-			for _, k := range askers {
+			for _, k := range slices.Backward(askers) {
 				for _, a := range k.all {
 					if (a.api.name == hangs) == slow && !yield(k, a) {
 						return
