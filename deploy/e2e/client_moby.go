@@ -24,16 +24,13 @@ type moby struct {
 	api *http.Client
 }
 
-// mobyContainerd is the version of the library that dockerd asks registries with.
-const mobyContainerd = "2.3.5"
-
 func (s *suite) startMoby(t *testing.T, m *mirror) client {
 	t.Helper()
 	d := &moby{dir: s.folder(t)}
 	// dockerd starts the containerd that is first in its path.
 	env := environment(d.dir, s.tool(t, "containerd").bin(), s.tool(t, "runc").bin())
 	etc := filepath.Join(d.dir, "etc")
-	m.hosts(t, "containerd", filepath.Join(etc, "certs.d"), "--containerd-version", mobyContainerd)
+	m.hosts(t, "docker", etc, "--version", "29")
 	// Debian's runc knows no namespaces of time.
 	if err := os.WriteFile(filepath.Join(etc, "daemon.json"), []byte(`{"features": {"time-namespaces": false}}`), 0o644); err != nil {
 		t.Fatal(err)
@@ -43,10 +40,8 @@ func (s *suite) startMoby(t *testing.T, m *mirror) client {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	t.Cleanup(d.api.CloseIdleConnections)
-	// It looks for hosts.toml in /etc/docker and nowhere else, so it sees another
-	// folder there.
-	daemon := startProcess(t, d.dir, env, "/usr/bin/unshare", "--mount", "--", "/bin/sh", "-c", `mount --bind "$1" /etc/docker && shift && exec "$@"`, "sh", etc,
-		s.tool(t, "moby").program("dockerd"), "--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
+	daemon := startDockerd(t, d.dir, env, etc, s.tool(t, "moby").program("dockerd"),
+		"--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"), "--host", "unix://"+socket,
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--userland-proxy=false")
 	daemon.waitReady(t, func() error {
