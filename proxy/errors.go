@@ -142,6 +142,10 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	if errors.As(err, &warned) {
 		header.Set("Warning", `299 - "`+warned.Warning+`"`)
 	}
+	var stale *pull.StaleError
+	if errors.As(err, &stale) {
+		header.Add("Warning", staleWarning)
+	}
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}

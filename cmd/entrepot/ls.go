@@ -51,7 +51,7 @@ func writeTable(w io.Writer, list pull.Inventory, now time.Time) error {
 			name += ":" + strings.Join(k.Tags, ",")
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, short(k.Digest), size(k.Size), size(k.Alone),
-			since(k.LastPulled, now), freshness(k, now), whether(k.Pinned), whether(k.Whole))
+			since(k.LastPulled, now), freshness(k, now), whether(k.Pinned), wholeness(k))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -87,6 +87,15 @@ func freshness(k pull.Kept, now time.Time) string {
 		return "yes"
 	}
 	return "checked " + since(k.CheckedAt, now)
+}
+
+// wholeness says how much of what pulling again may ask for is still to be
+// learnt.
+func wholeness(k pull.Kept) string {
+	if n := len(k.Unlearnt); n > 0 {
+		return fmt.Sprintf("no, %d to learn", n)
+	}
+	return whether(k.Whole)
 }
 
 func whether(b bool) string {

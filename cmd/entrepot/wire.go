@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,6 +59,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer func() { err = errors.Join(err, closeCache()) }()
+	defer inBackground(ctx, puller.Learn)()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
 		Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics, MaxBlobs: filesShare(),
@@ -95,6 +97,18 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	back.Close()
 	return err
+}
+
+// inBackground runs something until ctx ends, or the function that it returns
+// is called, which waits for its end.
+func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { do(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // openCache opens the cache folder with the rules of pulling through over it.

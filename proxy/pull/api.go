@@ -40,6 +40,13 @@ type WarnedError struct {
 func (e *WarnedError) Error() string { return e.Err.Error() + " (" + e.Warning + ")" }
 func (e *WarnedError) Unwrap() error { return e.Err }
 
+// StaleError is an error that was the upstream's word when it could be asked,
+// as a stale answer is: clients are told so with a Warning 110.
+type StaleError struct{ Err error }
+
+func (e *StaleError) Error() string { return e.Err.Error() }
+func (e *StaleError) Unwrap() error { return e.Err }
+
 // Repository names a repository of a configured upstream, in the words of that
 // upstream ("library/" is already there for docker.io's one-word names).
 type Repository struct{ Upstream, Name string }

@@ -10,15 +10,18 @@ import (
 // Kept is one image that is kept: a manifest with everything that it needs and
 // that hangs on it. Sizes are in bytes.
 type Kept struct {
-	Upstream   string    `json:"upstream"`
-	Repository string    `json:"repository"`
-	Tags       []string  `json:"tags"`
-	Digest     Digest    `json:"digest"`
-	MediaType  string    `json:"mediaType"`
-	Size       int64     `json:"size"`  // on disk, with what it shares with others
-	Alone      int64     `json:"alone"` // of that, what nothing else needs
-	Manifests  int       `json:"manifests"`
-	Whole      bool      `json:"whole"` // nothing that is known to belong to it is missing
+	Upstream   string   `json:"upstream"`
+	Repository string   `json:"repository"`
+	Tags       []string `json:"tags"`
+	Digest     Digest   `json:"digest"`
+	MediaType  string   `json:"mediaType"`
+	Size       int64    `json:"size"`  // on disk, with what it shares with others
+	Alone      int64    `json:"alone"` // of that, what nothing else needs
+	Manifests  int      `json:"manifests"`
+	Whole      bool     `json:"whole"` // nothing that is known to belong to it is missing
+	// Unlearnt is what pulling the platforms that are kept again may ask for, and
+	// is not known here yet: "manifest", "blob" or "referrers of", and a digest.
+	Unlearnt   []string  `json:"unlearnt"`
 	Pinned     bool      `json:"pinned"`
 	LastPulled time.Time `json:"lastPulled,omitzero"`
 	// Fresh says that the upstream need not be asked about any of the tags;
@@ -92,8 +95,10 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	seen := map[*keptNode]bool{}
 	root.reach(seen)
 	needs := map[Digest]int{} // by manifests of this image
+	kept := map[Digest]manifestRecord{}
 	for n := range seen {
 		k.Manifests++
+		kept[n.digest] = n.rec
 		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
 			needs[d]++
 		}
@@ -104,5 +109,10 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 			k.Alone += w.sizes[d]
 		}
 	}
+	k.Unlearnt = []string{}
+	for _, what := range p.unlearnt(ctx, root.repo, kept) {
+		k.Unlearnt = append(k.Unlearnt, what.String())
+	}
+	k.Whole = k.Whole && len(k.Unlearnt) == 0
 	return k
 }

@@ -386,6 +386,32 @@ func (l *ledger) reindex() (manifests int, err error) {
 	return len(found), err
 }
 
+// repositories are those of which a manifest is kept.
+func (l *ledger) repositories() (all []Repository, err error) {
+	err = l.records.Scan(bucketManifest, "", func(key string, _ []byte) bool {
+		// Keys come in their order.
+		if repo, _, ok := splitKey(key); ok && (len(all) == 0 || all[len(all)-1] != repo) {
+			all = append(all, repo)
+		}
+		return true
+	})
+	return all, err
+}
+
+// manifestsOf are the records of the manifests that are kept for a repository.
+func (l *ledger) manifestsOf(repo Repository) (map[Digest]manifestRecord, error) {
+	prefix := recordKey(repo, "")
+	all := make(map[Digest]manifestRecord)
+	err := l.records.Scan(bucketManifest, prefix, func(key string, value []byte) bool {
+		var m manifestRecord
+		if json.Unmarshal(value, &m) == nil {
+			all[Digest(strings.TrimPrefix(key, prefix))] = m
+		}
+		return true
+	})
+	return all, err
+}
+
 // tagList is the last full list of a repository's tags.
 func (l *ledger) tagList(repo Repository) (tags []string, ok bool) {
 	ok = l.read(bucketTagList, recordKey(repo, ""), &tags)

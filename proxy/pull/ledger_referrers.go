@@ -46,6 +46,18 @@ func (l *ledger) putReferrers(repo Repository, subject Digest, r referrersRecord
 	l.answers.Remove(key)
 }
 
+// doubtNone forgets that nothing refers to a subject, if that is what was known.
+func (l *ledger) doubtNone(repo Repository, subject Digest) {
+	key := recordKey(repo, subject.String())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var r referrersRecord
+	if l.read(bucketReferrers, key, &r) && len(r.Manifests) == 0 {
+		l.records.Delete(bucketReferrers, key)
+		l.answers.Remove(key)
+	}
+}
+
 // passed are the manifests with that subject that were kept for repo.
 func (l *ledger) passed(repo Repository, subject Digest) []Descriptor {
 	return l.under(bucketPassed, repo, subject)

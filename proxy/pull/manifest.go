@@ -236,6 +236,9 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	}
 	p.ledger.putManifest(repo, d, rec)
 	p.indexReferrers(repo, m, subject)
+	if p.hasMore(repo, d, rec) {
+		p.learners[repo.Upstream].look(repo)
+	}
 	return m, nil
 }
 

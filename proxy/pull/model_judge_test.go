@@ -59,6 +59,10 @@ func (m *model) judgeManifest(ref Reference, got Manifest, err error, at time.Ti
 		m.saw(ref, era)
 	case errors.Is(err, upstream.ErrNotFound):
 		gone := len(eras) == 0 || eras[0].from.Add(modelNegativeTTL).After(at)
+		var stale *StaleError
+		if _, seen := m.earlier.seen[ref]; errors.As(err, &stale) && m.up.mood() != up && !seen {
+			gone = true // so it was before, and nobody was told otherwise
+		}
 		for i := range eras {
 			gone = gone || is(i, "", modelNegativeTTL)
 		}

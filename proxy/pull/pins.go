@@ -138,7 +138,7 @@ func (p *Puller) tendPinned(ctx context.Context) {
 				if tooLarge[r] == nil {
 					tooLarge[r] = &rest{}
 				}
-				p.log.Error("pinned image does not fit", "image", r.String(), "again_in", tooLarge[r].longer().String(), "error", err)
+				p.log.Error("pinned image does not fit", "image", r.String(), "again_in", tooLarge[r].longer(longestRest).String(), "error", err)
 			case err != nil:
 				p.log.Warn("pinned image is not whole yet", "image", r.String(), "error", err)
 			case done.Fetched > 0:
@@ -160,9 +160,9 @@ type rest struct {
 	until time.Time
 }
 
-// longer doubles the rest, up to longestRest.
-func (r *rest) longer() time.Duration {
-	r.wait = min(max(2*r.wait, 2*tendPins), longestRest)
+// longer doubles the rest, up to most.
+func (r *rest) longer(most time.Duration) time.Duration {
+	r.wait = min(max(2*r.wait, 2*tendPins), most)
 	r.until = time.Now().Add(r.wait)
 	return r.wait
 }

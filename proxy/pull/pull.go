@@ -113,12 +113,13 @@ type Puller struct {
 	checks  singleflight.Group // tags, by repository and tag
 	fetches singleflight.Group // manifests, by repository and digest
 	asks    singleflight.Group // HEADs of blobs, pages of tags
-	lookups singleflight.Group // referrers, by repository and subject
+	lookups lookups            // referrers
 
 	stores singleflight.Group // manifests on their way to the disk, by digest
 	unkept unkept
 
 	completions singleflight.Group // pinned images, by repository and reference
+	learners    map[string]*learner
 
 	flights hangar
 	sent    sent
@@ -145,11 +146,14 @@ func New(opts Options) *Puller {
 		absent:    newAbsences(opts.NegativeTTL),
 		noAPI:     newNoAPI(),
 		lists:     newLists(),
+		lookups:   lookups{all: make(map[string]*lookup)},
+		learners:  make(map[string]*learner, len(opts.Upstreams)),
 		flights:   hangar{byDigest: make(map[Digest]*flight)},
 		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u
+		p.learners[u.Name] = newLearner(u.Name)
 	}
 	p.uses = uses{records: opts.Records, fresh: make(map[string]int64)}
 	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)

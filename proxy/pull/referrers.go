@@ -1,10 +1,10 @@
 package pull
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -32,22 +32,16 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
-	wait := ctx
+	wait := lookupPatience
 	if onRecord {
-		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeoutCause(ctx, p.opts.MaxWait, errTooLong)
-		defer cancel()
+		wait = min(wait, p.opts.MaxWait)
 	}
-	answer, err := once(wait, p, &p.lookups, recordKey(repo, subject.String()), func(ctx context.Context) (Referrers, error) {
-		return p.lookUpReferrers(ctx, u, repo, subject)
-	})
+	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.conclude(repo, subject, f) })
 	switch {
 	case err == nil:
 		return answer, nil
 	case ctx.Err() != nil:
 		return Referrers{}, context.Cause(ctx)
-	case onRecord && cannotTell(err):
-		return rec.stale(), nil
 	}
 	return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
 }
@@ -80,64 +74,27 @@ func (p *Puller) freshReferrers(rec referrersRecord) bool {
 	return age >= 0 && age < ttl // a time in the future is no time
 }
 
-// A source is one place where referrers are listed. Without an error its
-// answer is whole; with one, what it found before still counts as found.
-type source func(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error)
-
-// lookUpReferrers asks every source, at the same time.
-func (p *Puller) lookUpReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
-	if rec, ok := p.ledger.referrers(repo, subject); ok && p.freshReferrers(rec) {
-		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil // looked up since the caller looked
-	}
-	sources := []source{p.listedByAPI, p.listedByTag, p.attachedByBuildKit}
-	if u.CosignTags {
-		sources = append(sources, p.taggedByCosign)
-	}
-	lists := make([][]Descriptor, len(sources))
-	errs := make([]error, len(sources))
-	var asked sync.WaitGroup
-	for i, ask := range sources {
-		asked.Go(func() { lists[i], errs[i] = ask(ctx, u, repo, subject) })
-	}
-	asked.Wait()
-
-	found := referrers.Merge(lists...)
-	if errors.Is(errs[0], upstream.ErrDenied) && errs[1] == nil {
-		// Who may read the tag may read what it lists: a refusal of the API
-		// alone says that it can't be asked.
-		errs[0] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrBadAnswer, errors.New(errs[0].Error()))
-	}
-	err := worst(errs)
-	if err == nil {
-		found = referrers.Merge(found, p.stillThere(ctx, u, repo, subject, found))
-		p.ledger.putReferrers(repo, subject, referrersRecord{Manifests: found, At: time.Now()})
+// conclude makes an answer of what the sources have said, all of them or not.
+func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers, error) {
+	found := referrers.Merge(f.lists...)
+	err := f.err()
+	switch {
+	case err == nil:
 		return Referrers{Manifests: found, Outcome: Miss}, nil
+	case !cannotTell(err):
+		return Referrers{}, err
 	}
-	if cannotTell(err) {
-		p.noAPI.Delete(repo) // it may come back as another
-		if rec, ok := p.ledger.referrers(repo, subject); ok {
-			p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", err)
-			answer := rec.stale()
-			answer.Manifests = referrers.Merge(rec.Manifests, found)
-			return answer, nil
-		}
-		// What one source lists, and what passed through, is proof in itself;
-		// that there is no more nobody says.
-		if passed := p.ledger.passed(repo, subject); !errors.Is(errors.Join(errs...), errUnread) && (anyWhole(lists, errs) || len(passed) > 0) {
-			return partial(found, passed), nil
-		}
+	if rec, ok := p.ledger.referrers(repo, subject); ok {
+		answer := rec.stale()
+		answer.Manifests = referrers.Merge(rec.Manifests, found)
+		return answer, nil
+	}
+	// What one source lists, and what passed through, is proof in itself; that
+	// there is no more nobody says.
+	if passed := p.ledger.passed(repo, subject); !f.unread() && (f.anyWhole() || len(passed) > 0) {
+		return partial(found, passed), nil
 	}
 	return Referrers{}, err
-}
-
-// anyWhole says whether a source gave its whole list, and not an empty one.
-func anyWhole(lists [][]Descriptor, errs []error) bool {
-	for i, list := range lists {
-		if errs[i] == nil && len(list) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // worst chooses the error that an answer is made of: a refusal before a
@@ -168,6 +125,9 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 			p.ledger.putPassed(repo, subject.Digest, described.Descriptor)
 		}
 	}
+	if isAttestation(m) {
+		p.ledger.putAttestation(repo, m.Descriptor.Digest)
+	}
 	attached, err := referrers.Attestations(m.Bytes)
 	if err != nil {
 		return // no index
@@ -176,6 +136,16 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 		p.ledger.putAttached(repo, a.Subject, a.Entry)
 		p.ledger.putAttestation(repo, a.Entry.Digest)
 	}
+}
+
+// isAttestation says whether a manifest calls itself an attestation of
+// BuildKit's.
+func isAttestation(m Manifest) bool {
+	if !bytes.Contains(m.Bytes, []byte(referrers.AttestationType)) {
+		return false // as nearly all: nothing to decode
+	}
+	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+	return err == nil && described.Descriptor.ArtifactType == referrers.AttestationType
 }
 
 // madeFromReferrers answers for a referrers tag that the upstream does not
@@ -196,7 +166,11 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: what refers to this manifest is not known"}
 	case err != nil:
 		return Manifest{}, err
-	case len(list.Manifests) == 0:
+	case len(list.Manifests) > 0:
+	case list.Stale && !errors.Is(gone, upstream.ErrNotFound):
+		// Nothing is all that was ever listed, and the API's route says the same.
+		return Manifest{}, &StaleError{fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)}
+	default:
 		return Manifest{}, gone
 	}
 	content, err := referrers.Encode(list.Manifests)

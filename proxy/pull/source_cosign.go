@@ -15,7 +15,7 @@ func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository
 	var found []Descriptor
 	var errs []error
 	for _, probe := range referrers.CosignTags(subject) {
-		m, err := p.currentTag(ctx, u, repo, probe.Tag)
+		m, err := p.currentTag(ctx, u, repo, subject, probe.Tag)
 		if errors.Is(err, upstream.ErrNotFound) {
 			continue
 		}

@@ -38,7 +38,7 @@ func (p *Puller) listedByTag(ctx context.Context, u Upstream, repo Repository, s
 }
 
 func (p *Puller) listedUnder(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) ([]Descriptor, error) {
-	index, err := p.currentTag(ctx, u, repo, tag)
+	index, err := p.currentTag(ctx, u, repo, subject, tag)
 	if errors.Is(err, upstream.ErrNotFound) {
 		return nil, nil
 	}
@@ -58,14 +58,17 @@ func (p *Puller) listedUnder(ctx context.Context, u Upstream, repo Repository, s
 	})
 }
 
-// currentTag returns what a tag points at by the upstream's word, unless that
-// was given a moment ago.
-func (p *Puller) currentTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+// currentTag returns what a tag that carries referrers of subject points at by
+// the upstream's word, unless that was given a moment ago. Most are not there,
+// and registries count the GETs of manifests, so they are probed with HEAD; but
+// what was listed is not forgotten on a HEAD's word (W44).
+func (p *Puller) currentTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) (Manifest, error) {
 	if err := p.absent.err(manifestKey(repo, tag)); err != nil {
 		return Manifest{}, err
 	}
 	return once(ctx, p, &p.checks, recordKey(repo, tag), func(ctx context.Context) (Manifest, error) {
-		return p.checkTag(ctx, u, repo, tag)
+		rec, _ := p.ledger.referrers(repo, subject)
+		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -46,7 +47,7 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		defer cancel()
 	}
 	m, err := once(wait, p, &p.checks, recordKey(repo, tag), func(ctx context.Context) (Manifest, error) {
-		return p.checkTag(ctx, u, repo, tag)
+		return p.checkTag(ctx, u, repo, tag, false)
 	})
 	switch {
 	case err == nil:
@@ -103,17 +104,21 @@ func isFallbackTag(tag string) bool {
 	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-")
 }
 
-// checkTag asks the upstream what a tag points at now.
-func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+// checkTag asks the upstream what a tag points at now. A tag that is on record
+// is asked for with HEAD first; probe says that another is as well, and that a
+// HEAD's word is enough to say that it is not there.
+func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
 	rec, onRecord := p.ledger.tag(repo, tag)
 	var there Digest // what a HEAD says that the tag points at
-	if onRecord {
+	if onRecord || probe {
 		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
 		if ok && p.fresh(u, repo, tag, rec) {
 			return rec.tell(kept), nil // checked since the caller looked
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
 		switch {
+		case errors.Is(err, upstream.ErrNotFound) && !onRecord:
+			return p.tagGone(ctx, u, repo, tag, err)
 		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):
 			// For the word of a HEAD alone nothing that is kept is forgotten (W44),
 			// and some know no HEAD: the GET below tells as well.
@@ -157,6 +162,9 @@ func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to M
 		return nil // nothing that a record could point at
 	}
 	p.evictor.pointed(to.Descriptor.Digest)
+	if subject, ok := referrers.SubjectOf(tag); ok {
+		p.ledger.doubtNone(repo, subject) // there is a list now
+	}
 	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to.Descriptor})
 	if p.pinnedRef(repo, tag) {
 		select {

@@ -1,0 +1,362 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// What pulling an image again asks for is learnt while its upstream is there.
+// Docker asks at every pull what refers to the attestations of the image (W58),
+// BuildKit asks for their tags, containerd asks for neither: the one that
+// pulled first must not decide whether the next one can. So where an index is
+// kept, with a platform of it, entrepot asks of its own accord for
+//
+//   - the attestation manifests of that platform, and their blobs;
+//   - the referrers of those, of the platform's manifest and of the index, with
+//     small blobs of theirs: signatures. That there are none counts as learnt.
+//
+// What there is to learn follows from what is kept and what is on record, so
+// there is no list that could be lost, and a restart goes on where the last
+// process stopped. Each thing is asked for once, one repository of an upstream
+// at a time, and nothing while the upstream's limit runs low.
+
+const (
+	// settles is how long after something was kept it is looked for what there
+	// is to learn: the pull itself goes first.
+	settles = 2 * time.Second
+	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
+	// are fetched: of attestations, SBOMs among them, and of other referrers.
+	maxAttestation = 16 << 20
+	maxAttached    = 1 << 20
+	// maxLearnt is how many attestations and referrers of one manifest count.
+	maxLearnt = 64
+	// lowQuota is the share of a limit below which nothing is learnt, quotaRest
+	// how long until it is looked at again.
+	lowQuota  = 0.25
+	quotaRest = 5 * time.Minute
+	// longestLesson is the longest time until an upstream that fails is tried
+	// again, and refusedFor how long it is not asked for what it has refused.
+	longestLesson = 30 * time.Minute
+	refusedFor    = 6 * time.Hour
+	maxRefused    = 16 << 10
+	// maxFailures is how many questions of one pass may fail.
+	maxFailures = 3
+)
+
+var (
+	errLimitLow     = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
+	errStillUnknown = fmt.Errorf("%w: not all that lists referrers could be asked", upstream.ErrUnavailable)
+)
+
+// learner learns about what is kept of one upstream.
+type learner struct {
+	upstream string
+	refused  *memory.Answers[string, struct{}]
+	wake     chan struct{}
+
+	mu    sync.Mutex
+	due   map[Repository]time.Time
+	rests map[Repository]*rest // of those that failed
+}
+
+func newLearner(upstreamName string) *learner {
+	refused, err := memory.NewAnswers[string, struct{}](maxRefused)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &learner{
+		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
+		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest),
+	}
+}
+
+// look has a repository looked at when the pull under way has settled.
+func (l *learner) look(repo Repository) {
+	l.mu.Lock()
+	if at, ok := l.due[repo]; !ok || time.Until(at) > settles {
+		l.due[repo] = time.Now().Add(settles)
+	}
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next takes a repository that is due, or says how long none is.
+func (l *learner) next() (repo Repository, wait time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	wait = longestLesson
+	for repo, at := range l.due {
+		left := time.Until(at)
+		if left <= 0 {
+			delete(l.due, repo)
+			return repo, 0
+		}
+		wait = min(wait, left)
+	}
+	return Repository{}, wait
+}
+
+// leave notes how a pass over a repository ended.
+func (l *learner) leave(repo Repository, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		delete(l.rests, repo)
+		return
+	}
+	again := time.Now().Add(quotaRest)
+	if !errors.Is(err, errLimitLow) {
+		if l.rests[repo] == nil {
+			l.rests[repo] = &rest{}
+		}
+		l.rests[repo].longer(longestLesson)
+		again = l.rests[repo].until
+	}
+	var limited *upstream.RateLimitedError
+	if errors.As(err, &limited) && time.Until(again) < limited.RetryAfter {
+		again = time.Now().Add(limited.RetryAfter)
+	}
+	l.due[repo] = again
+}
+
+// Learn learns what pulling again may ask for, until ctx ends.
+func (p *Puller) Learn(ctx context.Context) {
+	if p.opts.Offline {
+		return
+	}
+	kept, err := p.ledger.repositories()
+	if err != nil {
+		p.log.Error("what is kept cannot be read", "error", err)
+	}
+	for _, repo := range kept {
+		if l, ok := p.learners[repo.Upstream]; ok {
+			l.look(repo)
+		}
+	}
+	var all sync.WaitGroup
+	for _, l := range p.learners {
+		all.Go(func() { p.learnFrom(ctx, l) })
+	}
+	all.Wait()
+}
+
+func (p *Puller) learnFrom(ctx context.Context, l *learner) {
+	for ctx.Err() == nil {
+		repo, wait := l.next()
+		if wait > 0 {
+			due := time.NewTimer(wait)
+			select {
+			case <-due.C:
+			case <-l.wake:
+			case <-ctx.Done():
+			}
+			due.Stop()
+			continue
+		}
+		n, err := p.learn(ctx, l, repo)
+		if ctx.Err() != nil {
+			return
+		}
+		l.leave(repo, err)
+		switch {
+		case err != nil:
+			p.log.Info("not all that pulling again may ask for could be learnt", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
+		case n > 0:
+			p.log.Debug("learnt what pulling again may ask for", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
+		}
+	}
+}
+
+// learn goes over a repository once. What it fetches may say that there is more
+// to learn: then the repository is due again.
+func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt int, err error) {
+	u, err := p.admit(repo)
+	if err != nil {
+		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
+	}
+	kept, err := p.ledger.manifestsOf(repo)
+	if err != nil {
+		return 0, err
+	}
+	var failed []error
+	for _, what := range p.unlearnt(ctx, repo, kept) {
+		key := recordKey(repo, what.String())
+		if _, refused := l.refused.Get(key); refused {
+			continue
+		}
+		if u.Quota != nil && u.Quota() < lowQuota {
+			return learnt, errLimitLow
+		}
+		err := p.learnOne(ctx, u, repo, what)
+		var limited *upstream.RateLimitedError
+		switch {
+		case ctx.Err() != nil:
+			return learnt, context.Cause(ctx)
+		case err == nil:
+			learnt++
+		case errors.As(err, &limited), errors.Is(err, cache.ErrFull):
+			return learnt, err
+		case cannotTell(err):
+			if failed = append(failed, err); len(failed) == maxFailures {
+				return learnt, errors.Join(failed...)
+			}
+		default:
+			l.refused.Put(key, struct{}{}, refusedFor)
+		}
+	}
+	if learnt > 0 {
+		l.look(repo)
+	}
+	return learnt, errors.Join(failed...)
+}
+
+func (p *Puller) learnOne(ctx context.Context, u Upstream, repo Repository, what lesson) error {
+	switch what.kind {
+	case aManifest:
+		_, err := p.manifestByDigest(ctx, u, repo, what.of.Digest)
+		return err
+	case aBlob:
+		return p.bring(ctx, u, repo, what.of)
+	}
+	answer, err := p.lookUp(u, repo, what.of.Digest).wait(ctx, maxLookup, func(finding) (Referrers, error) { return Referrers{}, errStillUnknown })
+	if err == nil && answer.Stale {
+		err = errStillUnknown
+	}
+	return err
+}
+
+// lesson is something that pulling an image again may ask for, and that is not
+// known here.
+type lesson struct {
+	kind lessonKind
+	of   Descriptor
+}
+
+type lessonKind string
+
+const (
+	aManifest   lessonKind = "manifest"
+	aBlob       lessonKind = "blob"
+	ofReferrers lessonKind = "referrers of"
+)
+
+func (l lesson) String() string { return string(l.kind) + " " + l.of.Digest.String() }
+
+// unlearnt is what there is to learn about manifests that are kept for a
+// repository, in the order of its use: without the first ones a pull fails.
+func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]manifestRecord) []lesson {
+	c := course{p: p, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
+	for _, d := range sortedDigests(kept) {
+		c.index(d)
+	}
+	for _, d := range sortedDigests(kept) {
+		if p.ledger.isAttestation(repo, d) {
+			c.attestation(Descriptor{Digest: d})
+		}
+	}
+	return slices.Concat(c.manifests, c.referrers)
+}
+
+// course gathers lessons about one repository.
+type course struct {
+	p         *Puller
+	ctx       context.Context //nolint:containedctx // it lives as long as one call of unlearnt
+	repo      Repository
+	kept      map[Digest]manifestRecord
+	seen      map[Digest]bool // subjects
+	manifests []lesson        // and blobs
+	referrers []lesson
+}
+
+// index gathers what an index of which a platform was pulled leads to.
+func (c *course) index(d Digest) {
+	pulled := false
+	for _, child := range c.kept[d].Children {
+		if _, ok := c.kept[child.Digest]; !ok || c.p.ledger.isAttestation(c.repo, child.Digest) {
+			continue
+		}
+		pulled = true
+		for _, a := range atMost(maxLearnt, c.p.ledger.attached(c.repo, child.Digest)) {
+			c.attestation(a)
+		}
+		c.subject(child.Digest)
+	}
+	if pulled {
+		c.subject(d)
+	}
+}
+
+func (c *course) attestation(d Descriptor) {
+	if c.seen[d.Digest] {
+		return
+	}
+	c.content(d, maxAttestation)
+	c.subject(d.Digest)
+}
+
+// subject gathers what refers to a manifest, and that it is not known what does.
+func (c *course) subject(d Digest) {
+	if c.seen[d] {
+		return
+	}
+	c.seen[d] = true
+	rec, ok := c.p.ledger.referrers(c.repo, d)
+	if !ok {
+		c.referrers = append(c.referrers, lesson{ofReferrers, Descriptor{Digest: d}})
+		return
+	}
+	for _, r := range atMost(maxLearnt, rec.Manifests) {
+		c.content(r, maxAttached)
+	}
+}
+
+// content gathers a manifest, or those of its blobs that are small.
+func (c *course) content(d Descriptor, most int64) {
+	rec, ok := c.kept[d.Digest]
+	if !ok {
+		rec, ok = c.p.ledger.manifest(c.repo, d.Digest)
+	}
+	if !ok || !c.p.has(c.ctx, d.Digest) {
+		c.manifests = append(c.manifests, lesson{aManifest, d})
+		return
+	}
+	for _, b := range rec.Blobs {
+		if b.Size <= most && len(b.URLs) == 0 && !c.p.has(c.ctx, b.Digest) {
+			c.manifests = append(c.manifests, lesson{aBlob, b})
+		}
+	}
+}
+
+func atMost[T any](n int, all []T) []T { return all[:min(n, len(all))] }
+
+func sortedDigests(of map[Digest]manifestRecord) []Digest {
+	all := make([]Digest, 0, len(of))
+	for d := range of {
+		all = append(all, d)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// imageConfigs are the types of what belongs to one platform of an image.
+var imageConfigs = []string{
+	"application/vnd.oci.image.config.v1+json",
+	"application/vnd.docker.container.image.v1+json",
+}
+
+// hasMore says of a manifest that was just kept that there may be more to learn
+// now: an index, a platform, an attestation.
+func (p *Puller) hasMore(repo Repository, d Digest, rec manifestRecord) bool {
+	return len(rec.Children) > 0 || len(rec.Blobs) > 0 && slices.Contains(imageConfigs, rec.Blobs[0].MediaType) || p.ledger.isAttestation(repo, d)
+}

@@ -1,0 +1,233 @@
+package pull
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// slowAPI holds the answer of the Referrers API about subject until release is
+// called.
+func slowAPI(o *origin, subject Descriptor) (release func()) {
+	return o.hold("GET referrers app " + short(subject.Digest.String()))
+}
+
+func TestALookupOutlivesTheClientsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o.attach(subject, "sig")
+		release := slowAPI(o, subject)
+		m := newMirror(t, o, nil)
+		ask := func(wantWait time.Duration) (Referrers, error) {
+			t.Helper()
+			began := time.Now()
+			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+			if took := time.Since(began); took != wantWait {
+				t.Errorf("it took %s, want %s", took, wantWait)
+			}
+			return got, err
+		}
+		if got, err := ask(lookupPatience); !errors.Is(err, upstream.ErrTimeout) {
+			t.Errorf("nothing is known: %v, %v", types(got), err)
+		}
+		// Whoever asks now, by the API's route or for the tag, waits no more:
+		// Docker asks for the one and then for the other (F21).
+		if got, err := ask(0); !errors.Is(err, upstream.ErrTimeout) {
+			t.Errorf("asked again: %v, %v", types(got), err)
+		}
+		began := time.Now()
+		_, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest))
+		var warned *WarnedError
+		if !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &warned) || time.Since(began) != 0 {
+			t.Errorf("the tag: %v, after %s", err, time.Since(began))
+		}
+		time.Sleep(25 * time.Second)
+		release()
+		synctest.Wait()
+		if got, err := ask(0); err != nil || got.Stale || fmt.Sprint(types(got)) != "[sig]" {
+			t.Errorf("once the list has come: %v, stale %v, %v", types(got), got.Stale, err)
+		}
+		if asked := o.transcript(); len(asked) == 0 || asked[len(asked)-1] != "HEAD manifest app "+referrers.TagOf(subject.Digest) || count(asked, "GET referrers app "+short(subject.Digest.String())) != 1 {
+			t.Errorf("the upstream was asked %v", asked)
+		}
+	})
+}
+
+func count(lines []string, line string) (n int) {
+	for _, l := range lines {
+		if l == line {
+			n++
+		}
+	}
+	return n
+}
+
+// What the tag lists is proof in itself, also while the API is still silent.
+func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o.list(subject.Digest, o.attach(subject, "sig"))
+		release := slowAPI(o, subject)
+		m := newMirror(t, o, nil)
+		began := time.Now()
+		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != lookupPatience {
+			t.Errorf("got %v, stale %v, partial %v, %v, after %s", types(got), got.Stale, got.Partial, err, time.Since(began))
+		}
+		if rec, ok := m.ledger.referrers(hubApp, subject.Digest); ok {
+			t.Errorf("what is not whole is on record: %v", rec)
+		}
+		release()
+		synctest.Wait()
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || got.Stale || fmt.Sprint(types(got)) != "[sig]" {
+			t.Errorf("afterwards: %v, stale %v, %v", types(got), got.Stale, err)
+		}
+	})
+}
+
+// A kept answer is given within max_wait, and once a lookup has taken longer
+// than that, at once.
+func TestAKeptListWaitsForALookupOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o.attach(subject, "sig")
+		m := newMirror(t, o, nil)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		defer slowAPI(o, subject)()
+		for _, want := range []time.Duration{m.opts.MaxWait, 0} {
+			began := time.Now()
+			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+			if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != want {
+				t.Errorf("got %v, stale %v, %v, after %s, want it after %s", types(got), got.Stale, err, time.Since(began), want)
+			}
+		}
+	})
+}
+
+func TestALookupEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		defer slowAPI(o, subject)()
+		m := newMirror(t, o, nil)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrTimeout) {
+			t.Error(err)
+		}
+		time.Sleep(maxLookup)
+		synctest.Wait()
+		if n := len(m.lookups.all); n != 0 {
+			t.Errorf("%d lookups are under way", n)
+		}
+	})
+}
+
+// Where nothing referred to a manifest when the upstream could be asked, both
+// routes go on saying so, as what they are: old. Where nobody ever said so,
+// neither does.
+func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		t.Run(fmt.Sprint("asked before: ", asked), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				subject, _ := o.image("app", "1", bytesOf(1, 50))
+				m := newMirror(t, o, nil)
+				if asked {
+					if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(time.Hour)
+				o.fail("*", upstream.ErrRefused)
+				for name, m := range map[string]*Puller{"gone": m.Puller, "offline": newMirror(t, o, func(opts *Options) {
+					opts.Blobs, opts.Records, opts.Memory, opts.Offline = m.opts.Blobs, m.opts.Records, m.opts.Memory, true
+				}).Puller} {
+					list, listErr := m.Referrers(t.Context(), hubApp, subject.Digest)
+					_, tagErr := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest))
+					var stale *StaleError
+					none := errors.Is(tagErr, upstream.ErrNotFound) && errors.As(tagErr, &stale)
+					if told := listErr == nil && list.Stale && len(list.Manifests) == 0; told != asked || none != asked {
+						t.Errorf("%s: the list is %v, %v; the tag %v", name, list, listErr, tagErr)
+					}
+					if !asked && errors.Is(tagErr, upstream.ErrNotFound) {
+						t.Errorf("%s: unknown is told as none: %v", name, tagErr)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The one exception (decision 14a): a manifest that calls itself BuildKit's
+// attestation counts as one without an index that says so.
+func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		attestation := o.attach(Descriptor{}, referrers.AttestationType)
+		image, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		for _, d := range []Descriptor{attestation, image} {
+			if _, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.fail("*", upstream.ErrRefused)
+		list, err := m.Referrers(t.Context(), hubApp, attestation.Digest)
+		if err != nil || !list.Stale || len(list.Manifests) != 0 {
+			t.Errorf("of the attestation: %v, %v", list, err)
+		}
+		var stale *StaleError
+		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(attestation.Digest)); !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &stale) {
+			t.Errorf("its tag: %v", err)
+		}
+		if list, err := m.Referrers(t.Context(), hubApp, image.Digest); err == nil {
+			t.Errorf("of the image: %v", list)
+		}
+		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(image.Digest)); errors.Is(err, upstream.ErrNotFound) {
+			t.Errorf("the image's tag: %v", err)
+		}
+	})
+}
+
+// W42: GETs of manifests are counted; that a tag is not there costs none.
+func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		sig := o.attach(subject, "sig")
+		m := newMirror(t, o, func(opts *Options) { opts.Upstreams[0].CosignTags = true })
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+			t.Fatal(err)
+		}
+		asked := []string{"GET referrers app " + short(subject.Digest.String()), "HEAD manifest app " + referrers.TagOf(subject.Digest)}
+		for _, tag := range referrers.CosignTags(subject.Digest) {
+			asked = append(asked, "HEAD manifest app "+tag.Tag)
+		}
+		wantTranscript(t, o, asked...)
+		// What was listed is not forgotten on a HEAD's word (W44).
+		o.list(subject.Digest, sig)
+		time.Sleep(time.Hour)
+		tag := referrers.TagOf(subject.Digest)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
+			t.Errorf("listed: %v, %v", types(got), err)
+		}
+		m.ledger.dropTag(hubApp, tag)
+		time.Sleep(time.Hour)
+		o.fail("HEAD manifest app "+tag, upstream.ErrNotFound)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
+			t.Errorf("with a HEAD that finds nothing: %v, %v", types(got), err)
+		}
+	})
+}
