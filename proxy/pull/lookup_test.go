@@ -231,3 +231,49 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 		}
 	})
 }
+
+// That the API is refused says that it can't be asked, as long as the tag, which
+// anybody may read who may read what it lists, has not been refused as well.
+func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
+		tag := "HEAD manifest app " + referrers.TagOf(subject.Digest)
+		release := o.hold(tag)
+		m := newMirror(t, o, nil)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("while the tag is asked for: %v", err)
+		}
+		o.fail(tag, upstream.ErrDenied)
+		release()
+		synctest.Wait()
+		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
+		o.fail(tag, upstream.ErrDenied)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("with the tag refused as well: %v", err)
+		}
+	})
+}
+
+// A list that was seen under the tag is newer than that there was none.
+func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) > 0 {
+			t.Fatal(got, err)
+		}
+		time.Sleep(time.Hour)
+		o.list(subject.Digest, o.attach(subject, "sig"))
+		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest)); err != nil {
+			t.Fatal(err)
+		}
+		o.fail("*", upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err == nil {
+			t.Errorf("it lists %v", got.Manifests)
+		}
+	})
+}
