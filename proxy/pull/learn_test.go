@@ -311,6 +311,28 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 	}
 }
 
+// What is found by the tag alone is told, and it is not all that there is to know.
+func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		a := o.attested("1")
+		o.list(a.of[0].Digest, o.attach(a.of[0], "sig"))
+		ask := "GET referrers app " + short(a.of[0].Digest.String())
+		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, a, "1", 0)
+		time.Sleep(time.Hour)
+		if left := unlearntOf(t, m); fmt.Sprint(left) != "[referrers of "+a.of[0].Digest.String()+"]" {
+			t.Errorf("to learn: %v", left)
+		}
+		if n := count(o.transcript(), ask); n < 2 || n > 10 {
+			t.Errorf("in an hour it was asked %d times", n)
+		}
+	})
+}
+
 // What an upstream says that it does not have, or does not give away, is not
 // asked for again and again, and does not keep the rest from being learnt.
 func TestWhatIsRefusedIsLeftAlone(t *testing.T) {

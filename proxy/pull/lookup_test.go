@@ -178,7 +178,8 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 		attestation := o.attach(Descriptor{}, referrers.AttestationType)
 		image, _ := o.image("app", "1", bytesOf(1, 50))
 		m := newMirror(t, o, nil)
-		for _, d := range []Descriptor{attestation, image} {
+		named := o.attach(Descriptor{}, "as/"+referrers.AttestationType)
+		for _, d := range []Descriptor{attestation, image, named} {
 			if _, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil {
 				t.Fatal(err)
 			}
@@ -192,8 +193,10 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(attestation.Digest)); !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &stale) {
 			t.Errorf("its tag: %v", err)
 		}
-		if list, err := m.Referrers(t.Context(), hubApp, image.Digest); err == nil {
-			t.Errorf("of the image: %v", list)
+		for name, d := range map[string]Descriptor{"the image": image, "what only names the type": named} {
+			if list, err := m.Referrers(t.Context(), hubApp, d.Digest); err == nil {
+				t.Errorf("of %s: %v", name, list)
+			}
 		}
 		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(image.Digest)); errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("the image's tag: %v", err)
@@ -224,6 +227,7 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 			t.Errorf("listed: %v, %v", types(got), err)
 		}
 		m.ledger.dropTag(hubApp, tag)
+		m.ledger.dropPassed(hubApp, subject.Digest, sig.Digest)
 		time.Sleep(time.Hour)
 		o.fail("HEAD manifest app "+tag, upstream.ErrNotFound)
 		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
