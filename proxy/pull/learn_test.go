@@ -399,15 +399,16 @@ func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
 		time.Sleep(time.Hour)
 		m.pull(t, a, "1", 1)
 		time.Sleep(5 * settles)
+		if !m.has(t.Context(), a.of[1].Digest) {
+			t.Error("the attestation of a platform that came later was not learnt")
+		}
 		b := o.attested("2") // of the same platforms
 		if _, err := m.Manifest(t.Context(), hubApp, "2"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * settles)
-		for name, d := range map[string]Descriptor{"the first": a.of[1], "the second": b.of[1]} {
-			if !m.has(t.Context(), d.Digest) {
-				t.Errorf("the attestation of %s index was not learnt", name)
-			}
+		if !m.has(t.Context(), b.of[1].Digest) {
+			t.Error("the attestation of an index that came later was not learnt")
 		}
 	})
 }
