@@ -107,6 +107,7 @@ func TestFaultTable(t *testing.T) {
 		{"real", realFaults},
 		{"tags", tagFaults},
 		{"referrers", referrersFaults},
+		{"routes", routesFaults},
 		{"disk", diskFaults},
 		{"hostile", hostileFaults},
 	} {

@@ -25,13 +25,10 @@ type moby struct {
 	api *http.Client
 }
 
-// mobyContainerd is the version of the library that dockerd asks registries with.
-const mobyContainerd = "2.3.5"
-
 func (s *suite) startMoby(t *testing.T, m *mirror) client {
 	t.Helper()
 	d := &moby{dir: s.folder(t)}
-	m.hosts(t, "containerd", d.hostsDir(), "--containerd-version", mobyContainerd)
+	m.hosts(t, "docker", d.etc(), "--version", "29")
 	d.start(t, s, nil)
 	return d
 }
@@ -60,10 +57,8 @@ func (d *moby) start(t *testing.T, s *suite, settings map[string]any) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	t.Cleanup(d.api.CloseIdleConnections)
-	// It looks for hosts.toml in /etc/docker and nowhere else, so it sees another
-	// folder there.
-	daemon := startProcess(t, d.dir, env, "/usr/bin/unshare", "--mount", "--", "/bin/sh", "-c", `mount --bind "$1" /etc/docker && shift && exec "$@"`, "sh", d.etc(),
-		s.tool(t, "moby").program("dockerd"), "--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
+	daemon := startDockerd(t, d.dir, env, d.etc(), s.tool(t, "moby").program("dockerd"),
+		"--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"), "--host", "unix://"+socket,
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--userland-proxy=false")
 	daemon.waitReady(t, func() error {

@@ -68,9 +68,14 @@ func (k *asker) cell(api, tag said) string {
 
 // String has figures so coarse that two runs agree.
 func (a attempt) String() string {
-	text := fmt.Sprint(marks[a.verdict], a.questions)
-	if a.questions > 9 {
-		text = marks[a.verdict] + "10+"
+	text := marks[a.verdict]
+	switch {
+	case a.questions > 9:
+		text += "10+"
+	case a.questions > 3:
+		text += "4+"
+	default:
+		text += fmt.Sprint(a.questions)
 	}
 	switch {
 	case a.took > 40*time.Second:

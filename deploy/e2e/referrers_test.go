@@ -68,40 +68,24 @@ func TestReferrers(t *testing.T) {
 	put(t, "referrers", text)
 }
 
-// askAll asks all there is to ask: straight and through the mirror, and once all
-// that is kept, with the image kept, from another node. By then the mirror has
-// learnt in the background what there is to learn.
+// askAll asks all there is to ask. Who waits for a slow registry, or tries again
+// and again, waits beside the others, who work, a few at once.
 func askAll(ctx context.Context) {
-	var through, past sync.WaitGroup
-	askEach(&through, &past, func(k *asker, a *inquiry) { k.attempt(ctx, 0, a) })
-	through.Wait()
-	askEach(&through, nil, func(k *asker, a *inquiry) { k.attempt(ctx, 1, a) })
-	through.Wait()
-	past.Wait()
-}
-
-// askEach has everybody ask, those who go straight where past is not nil. Who
-// waits for a slow registry, or tries again and again, waits beside the others,
-// who work, a few at once.
-func askEach(through, past *sync.WaitGroup, attempt func(*asker, *inquiry)) {
+	var running sync.WaitGroup
 	for _, waits := range []bool{true, false} {
 		places := make(chan struct{}, 6)
 		if waits {
-			places = make(chan struct{}, 80)
+			places = make(chan struct{}, 100)
 		}
-		through.Go(func() {
+		running.Go(func() {
 			for k, a := range everything() {
-				running := through
-				if a.way == straight {
-					running = past
-				}
-				if running == nil || k.waits(a) != waits {
+				if k.waits(a) != waits {
 					continue
 				}
 				places <- struct{}{}
 				running.Go(func() {
 					defer func() { <-places }()
-					attempt(k, a)
+					k.attempt(ctx, a)
 				})
 				if waits {
 					time.Sleep(50 * time.Millisecond) // Not all at the same moment.
@@ -109,6 +93,7 @@ func askEach(through, past *sync.WaitGroup, attempt func(*asker, *inquiry)) {
 			}
 		})
 	}
+	running.Wait()
 }
 
 // everything is what all askers ask, of the slowest registries first, and by the
@@ -142,15 +127,21 @@ func (k *asker) waits(a *inquiry) bool {
 	return false
 }
 
-// attempt asks once, from a node.
-func (k *asker) attempt(ctx context.Context, node int, a *inquiry) {
-	a.registry.questions() // Those of what the mirror learns are not the client's.
-	limited, stop := context.WithTimeout(ctx, longest)
-	defer stop()
-	begin := time.Now()
-	v, err := k.ask(limited, node, a)
-	took := time.Since(begin)
-	a.attempts = append(a.attempts, attempt{v, err, took, a.registry.questions()})
+// attempt asks once straight, and twice through the mirror: the first time, and
+// with the image kept, from another node. That comes before the mirror begins to
+// learn in the background what else there is to know of the image.
+func (k *asker) attempt(ctx context.Context, a *inquiry) {
+	for node := range 2 {
+		if node > 0 && a.way == straight {
+			return
+		}
+		limited, stop := context.WithTimeout(ctx, longest)
+		begin := time.Now()
+		v, err := k.ask(limited, node, a)
+		took := time.Since(begin)
+		stop()
+		a.attempts = append(a.attempts, attempt{v, err, took, a.registry.questions()})
+	}
 }
 
 // violations are the cells that are not as they must be.

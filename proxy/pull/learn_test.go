@@ -385,6 +385,71 @@ func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
 	})
 }
 
+// A platform may be pulled long after its index, and an index after the platform
+// that it shares with another.
+func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		a := o.attested("1")
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		m.pull(t, a, "1", 1)
+		time.Sleep(5 * settles)
+		if !m.has(t.Context(), a.of[1].Digest) {
+			t.Error("the attestation of a platform that came later was not learnt")
+		}
+		b := o.attested("2") // of the same platforms
+		if _, err := m.Manifest(t.Context(), hubApp, "2"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * settles)
+		if !m.has(t.Context(), b.of[1].Digest) {
+			t.Error("the attestation of an index that came later was not learnt")
+		}
+	})
+}
+
+func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		image, _ := o.image("app", "", bytesOf(1, 50))
+		index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image}}
+		index.SchemaVersion = 2
+		raw, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject := o.put("app", indexType, raw, "1")
+		m := newMirror(t, o, nil)
+		m.pull(t, attested{index: subject, platforms: []Descriptor{image}}, "1", 0)
+		for _, b := range m.blobsOf(t, image.Digest) {
+			u, _ := m.admit(hubApp)
+			if err := m.bring(t.Context(), u, hubApp, Descriptor{Digest: b, Size: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := func() bool {
+			list, err := m.Inventory(t.Context())
+			if err != nil || len(list.Images) != 1 {
+				t.Fatal(list, err)
+			}
+			return list.Images[0].Whole
+		}
+		if whole() {
+			t.Error("it is whole before it is known what refers to it")
+		}
+		m.learning(t)
+		time.Sleep(5 * settles)
+		if !whole() {
+			t.Error("it is not whole once that is known")
+		}
+	})
+}
+
 // Attestations that somebody reads are no platform that somebody pulls.
 func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
