@@ -90,7 +90,7 @@ var askers = []*asker{
 	},
 	{
 		name: "BuildKit's chain of attestations", tool: "buildkit", pulls: true, about: "the attestation", beside: true, ready: readyBuildKit,
-		asks:  "the attestation of a platform, by the fallback tag of each host only",
+		asks:  "the attestation of a platform: straight by the API, then the fallback tag; by the tag only, of each host, where its file names a mirror",
 		works: func(v verdict) bool { return v != untold },
 	},
 	{

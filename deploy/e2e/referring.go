@@ -15,10 +15,11 @@ import (
 	"testing"
 	"time"
 
-	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
 // said is what a registry says where it is asked for referrers, by the API or by

@@ -44,15 +44,14 @@ func put(t *testing.T, section, text string) {
 func writePages() error {
 	var failed []error
 	for _, page := range pages {
-		text := "# " + page.title + "\n\nWritten by `deploy/e2e/run`.\n"
-		whole := true
+		parts := []string{"# " + page.title + "\n\nWritten by `deploy/e2e/run`.\n"}
 		for _, section := range page.sections {
-			part, ok := results.sections[section]
-			whole = whole && ok
-			text += "\n" + part
+			if part, ok := results.sections[section]; ok {
+				parts = append(parts, part)
+			}
 		}
-		if whole {
-			failed = append(failed, os.WriteFile(page.file, []byte(text), 0o644))
+		if len(parts) == 1+len(page.sections) {
+			failed = append(failed, os.WriteFile(page.file, []byte(strings.Join(parts, "\n")), 0o644))
 		}
 	}
 	return errors.Join(failed...)
