@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -28,9 +29,20 @@ const (
 	getOfManifest
 	ofBlob
 	ofReferrers
+	// ofReferrersTag is any question about a tag that carries referrers. Nobody
+	// pulls those: that they are limited must not keep images from being pulled.
+	ofReferrersTag
 	ofTags
 	questions
 )
+
+// about is the kind of a question about a manifest.
+func (q question) about(ref string) question {
+	if strings.HasPrefix(ref, "sha256-") || strings.HasPrefix(ref, "sha512-") {
+		return ofReferrersTag
+	}
+	return q
+}
 
 // Breaker answers for an endpoint that is unwell, for a kind of question that
 // it limits, and for a Referrers API that fails: no request goes out before it
@@ -196,11 +208,11 @@ func guarded[T any](ctx context.Context, b *breaker, q question, fn func() (T, e
 }
 
 func (b *breaker) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return guarded(ctx, b, headOfManifest, func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
+	return guarded(ctx, b, headOfManifest.about(ref), func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
 }
 
 func (b *breaker) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return guarded(ctx, b, getOfManifest, func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
+	return guarded(ctx, b, getOfManifest.about(ref), func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
 }
 
 func (b *breaker) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {

@@ -451,6 +451,10 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 			"blob":               func(r Registry) error { _, err := r.Blob(t.Context(), "repo", d, 0, -1); return err },
 			"referrers":          func(r Registry) error { _, err := r.Referrers(t.Context(), "repo", d); return err },
 			"tags":               func(r Registry) error { _, err := r.Tags(t.Context(), "repo", nil); return err },
+			"a referrers tag": func(r Registry) error {
+				_, err := r.Manifest(t.Context(), "repo", "sha256-"+d.Encoded())
+				return err
+			},
 		}
 		for limited := range kinds {
 			inner := &told{answer: func(_ context.Context, n int) error {
@@ -466,6 +470,12 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 					t.Errorf("with %s limited, %s: %v", limited, kind, err)
 				}
 			}
+		}
+		// Of a referrers tag HEAD and GET are one kind: both are asked for its sake.
+		tagged := Breaker(&told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute} }})
+		_, _ = tagged.Resolve(t.Context(), "repo", "sha256-"+d.Encoded())
+		if _, err := tagged.Manifest(t.Context(), "repo", "sha256-"+d.Encoded()+".sig"); err == nil || tagged.(*breaker).next.(*told).count() != 1 {
+			t.Errorf("GET of a limited tag: %v", err)
 		}
 		// A token server's limit is remembered where it was met.
 		inner := &told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute, elsewhere: true} }}
