@@ -65,7 +65,10 @@ func TestAMirrorPullsThroughAnother(t *testing.T) {
 	}
 
 	pull(docker, example)
-	ofDocker, ofExample := dockerByParent.take(), exampleByParent.take()
+	child.waitAllLearnt(t)
+	parent.waitAllLearnt(t)
+	ofDocker, _ := dockerByParent.take().apart()
+	ofExample, _ := exampleByParent.take().apart()
 	checkFirst(t, slices.Concat(ofDocker, ofExample), []image{docker, example})
 	for _, q := range ofDocker {
 		if !strings.HasPrefix(q.path, "/v2/"+docker.repository+"/") {

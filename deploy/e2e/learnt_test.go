@@ -149,25 +149,42 @@ func checkAskedOnce(t *testing.T, a *inquiry, transcript []string) {
 // waitLearnt waits until nothing is left to learn of an image of each upstream.
 func (m *mirror) waitLearnt(t *testing.T, all []*inquiry) {
 	t.Helper()
-	for deadline := time.Now().Add(learns); ; time.Sleep(100 * time.Millisecond) {
-		out := command(t, environment(m.dir), m.program, "ls", "--output", "json", "--config", m.config())
-		var kept struct {
-			Images []struct {
-				Upstream string
-				Whole    bool
-				Unlearnt []string
-			}
-		}
-		if err := json.Unmarshal([]byte(out), &kept); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+	m.waitKept(t, func(kept []keptImage) bool {
 		whole := map[string]bool{}
-		for _, image := range kept.Images {
+		for _, image := range kept {
 			if image.Whole && len(image.Unlearnt) == 0 {
 				whole[image.Upstream] = true
 			}
 		}
-		if !slices.ContainsFunc(all, func(a *inquiry) bool { return !whole[a.upstream] }) {
+		return !slices.ContainsFunc(all, func(a *inquiry) bool { return !whole[a.upstream] })
+	})
+}
+
+// waitAllLearnt waits until nothing is left to learn of what is kept.
+func (m *mirror) waitAllLearnt(t *testing.T) {
+	t.Helper()
+	m.waitKept(t, func(kept []keptImage) bool {
+		return !slices.ContainsFunc(kept, func(i keptImage) bool { return len(i.Unlearnt) > 0 })
+	})
+}
+
+// keptImage is an image as "entrepot ls" shows it.
+type keptImage struct {
+	Upstream string
+	Whole    bool
+	Unlearnt []string
+}
+
+// waitKept waits until what is kept is as is says.
+func (m *mirror) waitKept(t *testing.T, is func([]keptImage) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(learns); ; time.Sleep(100 * time.Millisecond) {
+		out := command(t, environment(m.dir), m.program, "ls", "--output", "json", "--config", m.config())
+		var kept struct{ Images []keptImage }
+		if err := json.Unmarshal([]byte(out), &kept); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if is(kept.Images) {
 			return
 		}
 		if time.Now().After(deadline) {
