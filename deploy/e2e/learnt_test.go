@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,21 +37,16 @@ var learntFrom = []struct{ name, api, tag string }{
 func TestDockerPullsWhatContainerdPulled(t *testing.T) {
 	s := newSuite(t)
 	key := newReferringKey(t)
-	say := func(all []said, name string) said {
-		return all[slices.IndexFunc(all, func(one said) bool { return one.name == name })]
-	}
 	// Of each there are two: one stays, and says how long a hit takes.
-	var all, stays []*inquiry
+	var stay, left []*inquiry
 	for i, from := range learntFrom {
-		for n := range 2 {
-			a := &inquiry{api: say(apiSays, from.api), tag: say(tagSays, from.tag), way: beside, upstream: fmt.Sprintf("r%d%d.example", i, n)}
+		for n, all := range []*[]*inquiry{&stay, &left} {
+			a := &inquiry{api: says(apiSays, from.api), tag: says(tagSays, from.tag), way: beside, upstream: fmt.Sprintf("r%d%d.example", i, n)}
 			a.registry = newReferring(t, key, 2*i+n, "", a.api, a.tag)
-			all = append(all, a)
-			if n == 0 {
-				stays = append(stays, a)
-			}
+			*all = append(*all, a)
 		}
 	}
+	all := slices.Concat(stay, left)
 	m := s.newReferrersMirror(t)
 	m.configureReferrers(t, all, "freshness: {tag_ttl: 1s}\n")
 	m.start(t)
@@ -67,44 +63,28 @@ func TestDockerPullsWhatContainerdPulled(t *testing.T) {
 	for i, a := range all {
 		learnt := a.registry.Transcript()
 		checkAskedOnce(t, a, slices.Concat(pulled[i], learnt))
-		if i%2 == 0 {
-			lines = append(lines, fmt.Sprintf("| %s | %s | %s |", learntFrom[i/2].name, asked(pulled[i]), asked(learnt)))
-			t.Logf("%s: for the pull\n%s\nand to learn\n%s", learntFrom[i/2].name, strings.Join(pulled[i], "\n"), strings.Join(learnt, "\n"))
+		if i < len(stay) {
+			lines = append(lines, fmt.Sprintf("| %s | %s | %s |", learntFrom[i].name, methods(pulled[i]), methods(learnt)))
+			t.Logf("%s: for the pull\n%s\nand to learn\n%s", learntFrom[i].name, strings.Join(pulled[i], "\n"), strings.Join(learnt, "\n"))
 		}
 	}
-	// The upstream is asked whether the tags have moved, where it can be.
-	time.Sleep(expired)
-	for _, a := range all {
-		if !slices.Contains(stays, a) {
-			a.registry.Stop()
-		}
+
+	time.Sleep(expired) // Then the upstream is asked whether a tag has moved.
+	for _, a := range left {
+		a.registry.Stop()
 	}
-	pull := func(a *inquiry) time.Duration {
-		begin := time.Now()
-		if err := d.tryPull(t.Context(), a.upstream+"/"+referringRepo, "1"); err != nil {
-			t.Errorf("%s, API: %s, tag: %s: %v", a.upstream, a.api.name, a.tag.name, err)
-		}
-		took := time.Since(begin)
-		if truth(a.api, a.tag) == toldSome {
-			checkBlobs(t, d.blobs(), []string{a.registry.signatures[a.registry.attestation.Digest].Digest.String()})
-		}
-		return took
+	for i := range learntFrom {
+		hit := d.pullSigned(t, stay[i])
+		gone := d.pullSigned(t, left[i])
+		checkAtHand(t, learntFrom[i].name+", the upstream gone", hit, gone)
 	}
-	compare := func(how string) {
-		for i := 0; i < len(all); i += 2 {
-			hit, gone := pull(all[i]), pull(all[i+1])
-			t.Logf("%s, %s: %s, with the upstream there %s", learntFrom[i/2].name, how, gone.Round(time.Millisecond), hit.Round(time.Millisecond))
-			if gone > hit+atHand {
-				t.Errorf("%s, %s: a pull takes %s, and %s with the upstream there", learntFrom[i/2].name, how, gone, hit)
-			}
-		}
-	}
-	compare("with the upstream gone")
 	d.forget(t)
 	m.stop(t)
 	m.configureReferrers(t, all, "offline: true\n")
 	m.start(t)
-	compare("offline")
+	for i := range learntFrom {
+		checkAtHand(t, learntFrom[i].name+", offline", d.pullSigned(t, stay[i]), d.pullSigned(t, left[i]))
+	}
 
 	put(t, "learnt", `## What Docker asks for, where containerd pulled first
 
@@ -117,19 +97,42 @@ Docker on another node pulls the image, and the signature where there is one, in
 `+strings.Join(lines, "\n")+"\n")
 }
 
-// asked counts requests by their method.
-func asked(transcript []string) string {
-	return fmt.Sprintf("%d HEAD, %d GET", countPrefix(transcript, "HEAD "), countPrefix(transcript, "GET "))
+// says is what a registry says that is known by a name.
+func says(all []said, name string) said {
+	return all[slices.IndexFunc(all, func(one said) bool { return one.name == name })]
 }
 
-func countPrefix(all []string, prefix string) int {
-	n := 0
-	for _, line := range all {
-		if strings.HasPrefix(line, prefix) {
-			n++
-		}
+// pullSigned has Docker pull an image with its signature, if there is one, and
+// says how long that took.
+func (d *moby) pullSigned(t *testing.T, a *inquiry) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if err := d.tryPull(t.Context(), a.upstream+"/"+referringRepo, "1"); err != nil {
+		t.Errorf("API: %s, tag: %s: %v", a.api.name, a.tag.name, err)
 	}
-	return n
+	took := time.Since(begin)
+	if truth(a.api, a.tag) == toldSome {
+		checkBlobs(t, d.blobs(), []string{a.registry.signatures[a.registry.attestation.Digest].Digest.String()})
+	}
+	return took
+}
+
+func checkAtHand(t *testing.T, what string, hit, took time.Duration) {
+	t.Helper()
+	t.Logf("%s: a pull takes %s, a hit %s", what, took.Round(time.Millisecond), hit.Round(time.Millisecond))
+	if took > hit+atHand {
+		t.Errorf("%s: a pull takes %s, a hit %s", what, took, hit)
+	}
+}
+
+// methods counts requests by their method.
+func methods(transcript []string) string {
+	by := map[string]int{}
+	for _, line := range transcript {
+		method, _, _ := strings.Cut(line, " ")
+		by[method]++
+	}
+	return fmt.Sprintf("%d HEAD, %d GET", by[http.MethodHead], by[http.MethodGet])
 }
 
 // checkAskedOnce checks that no question was asked twice for one image.

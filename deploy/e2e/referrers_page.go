@@ -21,9 +21,9 @@ each of the fallback tag. The tag's 404 is a registry's own, a page is a web pag
 
 A cell is what the client makes of it: straight → through the mirror, the first time and then, from another node, with the image
 kept. ● it is told of the signature; ○ it is told of none; ✗ it fails. The number is how many questions about referrers the
-registry was asked meanwhile: exact up to 3; of clients that try again and fail through the mirror, only whether it is more than
-9. *5 s* means that the client took some seconds, *20 s* more than 16, *1 min* more than 40. Behind ‖ the registry itself was the
-client's next host behind the mirror, where that made a difference.
+registry was asked meanwhile; through the mirror it is exact up to 3, and where a client fails that tries again it is only told if
+it is more than 9. *5 s* means that the client took some seconds, *20 s* more than 16, *1 min* more than 40. Behind ‖ the registry
+itself was the client's next host behind the mirror, where that made a difference.
 
 The suite fails where something works straight and not through, where through the mirror an image's referrers are said to be absent
 that are listed straight, or that nobody has said to be absent, and where what works takes more than a few seconds longer than
