@@ -27,7 +27,8 @@ itself was the client's next host behind the mirror, where that made a differenc
 
 The suite fails where something works straight and not through, where through the mirror an image's referrers are said to be absent
 that are listed straight, or that nobody has said to be absent, and where what works takes more than a few seconds longer than
-straight. An absence counts as said where the API lists none, or where there is no API and the tag is 404.
+straight. An absence counts as said where the tag is 404 and the API lists none, or there is no API:
+oras and regctl, who take the API's word alone, are told by the mirror that nothing is known where the tag can't be asked.
 `)
 	for _, k := range askers {
 		fmt.Fprintf(&b, "\n## %s\n\n%s, %s, asks about %s.", k.name, k.tool, s.version(t, k.tool), k.asks)

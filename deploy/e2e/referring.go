@@ -79,15 +79,14 @@ var tagSays = []said{
 }
 
 // truth is what can be known of an upstream's referrers. What the API lists and
-// what the tag lists counts each. A list of the API's that is empty is its word
-// for none, because all that the tag lists has to be in it (distribution-spec,
-// "Enabling the Referrers API"); else neither's silence says anything of what
-// the other would.
+// what the tag lists counts each, and that there are none only where both say
+// so: there are registries that gained the API and do not list in it what their
+// tags list (W56).
 func truth(api, tag said) verdict {
 	switch {
 	case api.what == toldSome || tag.what == toldSome:
 		return toldSome
-	case api.what == toldNone && (tag.what == toldNone || api.name == listsNone):
+	case api.what == toldNone && tag.what == toldNone:
 		return toldNone
 	}
 	return untold

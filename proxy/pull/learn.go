@@ -283,8 +283,8 @@ type course struct {
 func (c *course) index(d Digest) {
 	pulled := false
 	for _, child := range c.kept[d].Children {
-		if _, ok := c.kept[child.Digest]; !ok || c.p.ledger.isAttestation(c.repo, child.Digest) {
-			continue
+		if rec, ok := c.kept[child.Digest]; !ok || !isPlatform(rec) || c.p.ledger.isAttestation(c.repo, child.Digest) {
+			continue // signatures that a fallback tag lists are no image
 		}
 		pulled = true
 		for _, a := range c.p.ledger.attached(c.repo, child.Digest) {
@@ -353,8 +353,12 @@ var imageConfigs = []string{
 	"application/vnd.docker.container.image.v1+json",
 }
 
+func isPlatform(m manifestRecord) bool {
+	return len(m.Blobs) > 0 && slices.Contains(imageConfigs, m.Blobs[0].MediaType)
+}
+
 // hasMore says of a manifest that was just kept that there may be more to learn
 // now: an index, a platform, an attestation.
 func (p *Puller) hasMore(repo Repository, d Digest, rec manifestRecord) bool {
-	return len(rec.Children) > 0 || len(rec.Blobs) > 0 && slices.Contains(imageConfigs, rec.Blobs[0].MediaType) || p.ledger.isAttestation(repo, d)
+	return len(rec.Children) > 0 || isPlatform(rec) || p.ledger.isAttestation(repo, d)
 }

@@ -171,6 +171,28 @@ func readBlob(t *testing.T, m mirror, d Descriptor) {
 	b.Close()
 }
 
+// A fallback tag's index and its signatures are no image, of which there would be
+// more to know.
+func TestNothingIsLearntOfSignatures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		a := o.attested("1")
+		signature := o.attach(a.of[0], "sig")
+		o.list(a.of[0].Digest, signature)
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, a, "1", 0)
+		time.Sleep(time.Hour)
+		list := indexAlgorithm.FromBytes(o.content["app "+referrers.TagOf(a.of[0].Digest)].body)
+		asked := o.transcript()
+		for _, d := range []Digest{signature.Digest, list} {
+			if count(asked, "HEAD manifest app "+referrers.TagOf(d)) > 0 {
+				t.Errorf("it was asked what refers to %s", d)
+			}
+		}
+	})
+}
+
 // What it costs: of a 1.1 upstream a question for each subject; of a 1.0 one a
 // HEAD of a tag each, which nobody counts (W42), once it is known to have no
 // API.
