@@ -36,7 +36,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	if onRecord {
 		wait = min(wait, p.opts.MaxWait)
 	}
-	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.conclude(repo, subject, f) })
+	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.soFar(repo, subject, f) })
 	switch {
 	case err == nil:
 		return answer, nil
@@ -72,6 +72,22 @@ func (p *Puller) freshReferrers(rec referrersRecord) bool {
 	}
 	age := time.Since(rec.At)
 	return age >= 0 && age < ttl // a time in the future is no time
+}
+
+// soFar is the answer while a lookup is under way.
+func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, error) {
+	answer, err := p.conclude(repo, subject, f)
+	if err != nil || answer.Stale {
+		return answer, err
+	}
+	// All sources have answered, and it is being asked whether what passed
+	// through, and nobody lists, is still there. Until then it counts.
+	listed := len(answer.Manifests)
+	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.passed(repo, subject))
+	if len(answer.Manifests) > listed {
+		answer.Stale, answer.Outcome = true, Stale
+	}
+	return answer, nil
 }
 
 // conclude makes an answer of what the sources have said, all of them or not.
