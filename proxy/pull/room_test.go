@@ -296,6 +296,7 @@ func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
 		m := newMirror(t, o, nil)
+		synctest.Wait() // the look at the start finds no pin
 		_, layer := o.image("app", "1", bytesOf(1, 10<<10))
 		o.fail("*", slices.Repeat([]error{upstream.ErrRefused}, 10)...)
 		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, ErrNotWhole) || !errors.Is(err, upstream.ErrUnavailable) {
