@@ -344,6 +344,19 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		if n := count(o.transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in two hours it was asked %d times", n)
 		}
+		// Nor where a part is known, which is not all.
+		third, _ := o.image("app", "3", bytesOf(3, 50))
+		o.list(third.Digest, o.attach(third, "sig"))
+		ask = "GET referrers app " + short(third.Digest.String())
+		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		if _, err := m.Pin(t.Context(), Reference{hubApp, "3"}); !errors.Is(err, ErrNotWhole) {
+			t.Errorf("pin of what the tag alone lists: %v", err)
+		}
+		o.transcript()
+		time.Sleep(2 * time.Hour)
+		if n := count(o.transcript(), ask); n < 2 || n > 10 {
+			t.Errorf("in two hours it was asked %d times, with a part of the answer", n)
+		}
 	})
 }
 
