@@ -225,6 +225,9 @@ func (p *Puller) learnOne(ctx context.Context, u Upstream, repo Repository, what
 	switch what.kind {
 	case aManifest:
 		_, err := p.manifestByDigest(ctx, u, repo, what.of.Digest)
+		if err == nil && !p.has(ctx, what.of.Digest) {
+			err = fmt.Errorf("manifest %s of %s: %w", what.of.Digest, repo, cache.ErrFull)
+		}
 		return err
 	case aBlob:
 		return p.bring(ctx, u, repo, what.of)
