@@ -64,7 +64,8 @@ type learner struct {
 
 	mu    sync.Mutex
 	due   map[Repository]time.Time
-	rests map[Repository]*rest // of those that failed
+	rests map[Repository]*rest  // of those that failed
+	after map[Repository]string // the lesson that failed last
 }
 
 func newLearner(upstreamName string) *learner {
@@ -74,7 +75,7 @@ func newLearner(upstreamName string) *learner {
 	}
 	return &learner{
 		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
-		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest),
+		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest), after: make(map[Repository]string),
 	}
 }
 
@@ -113,6 +114,7 @@ func (l *learner) leave(repo Repository, err error) {
 	defer l.mu.Unlock()
 	if err == nil {
 		delete(l.rests, repo)
+		delete(l.after, repo)
 		return
 	}
 	again := time.Now().Add(quotaRest)
@@ -128,6 +130,22 @@ func (l *learner) leave(repo Repository, err error) {
 		again = time.Now().Add(limited.RetryAfter)
 	}
 	l.due[repo] = again
+}
+
+// failedAt notes a lesson that a pass could not go past.
+func (l *learner) failedAt(repo Repository, what lesson) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after[repo] = what.String()
+}
+
+// inTurn orders lessons so that a pass goes on behind what the last one could
+// not go past: what always fails must not keep the rest from being learnt.
+func (l *learner) inTurn(repo Repository, all []lesson) []lesson {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.IndexFunc(all, func(what lesson) bool { return what.String() == l.after[repo] }) + 1
+	return slices.Concat(all[at:], all[:at])
 }
 
 // Learn learns what pulling again may ask for, until ctx ends.
@@ -190,7 +208,7 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 		return 0, err
 	}
 	var failed []error
-	for _, what := range p.unlearnt(ctx, repo, kept) {
+	for _, what := range l.inTurn(repo, p.unlearnt(ctx, repo, kept)) {
 		key := recordKey(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
@@ -205,9 +223,13 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 			return learnt, context.Cause(ctx)
 		case err == nil:
 			learnt++
-		case errors.As(err, &limited), errors.Is(err, cache.ErrFull):
+		case errors.As(err, &limited):
+			return learnt, err
+		case errors.Is(err, cache.ErrFull):
+			l.failedAt(repo, what)
 			return learnt, err
 		case cannotTell(err):
+			l.failedAt(repo, what)
 			if failed = append(failed, err); len(failed) == maxFailures {
 				return learnt, errors.Join(failed...)
 			}

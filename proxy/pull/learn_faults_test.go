@@ -2,11 +2,15 @@ package pull
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // withoutRoom are blobs of a disk that is full.
@@ -29,6 +33,41 @@ func TestWithAFullDiskTheSameIsNotLearntAgainAndAgain(t *testing.T) {
 		time.Sleep(time.Hour)
 		if asked := o.transcript(); len(asked) == 0 || len(asked) > 10 {
 			t.Errorf("in an hour it was asked %d times", len(asked))
+		}
+	})
+}
+
+// What always fails, first in every pass, does not keep the rest from being
+// learnt.
+func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		for i := range 10 {
+			tag := fmt.Sprint(i)
+			m.pull(t, o.attested(tag), tag, 0)
+		}
+		kept, err := m.ledger.manifestsOf(hubApp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lost := make(map[string]bool)
+		for _, what := range m.unlearnt(t.Context(), hubApp, kept)[:2*maxFailures] {
+			lost[what.String()] = true
+			o.fail("GET manifest app "+short(what.of.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+		}
+		m.learning(t)
+		time.Sleep(6 * time.Hour)
+		for _, what := range unlearntOf(t, m) {
+			if !lost[what] && !strings.HasPrefix(what, string(ofReferrers)) {
+				t.Errorf("not learnt after six hours: %s", what)
+			}
+		}
+		asked := o.transcript()
+		for what := range lost {
+			if n := count(asked, "GET manifest app "+short(strings.TrimPrefix(what, string(aManifest)+" "))); n == 0 || n > 30 {
+				t.Errorf("for what fails it was asked %d times in six hours", n)
+			}
 		}
 	})
 }
