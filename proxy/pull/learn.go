@@ -308,7 +308,8 @@ type course struct {
 func (c *course) index(d Digest) {
 	pulled := false
 	for _, child := range c.kept[d].Children {
-		if _, ok := c.kept[child.Digest]; !ok || c.p.ledger.isAttestation(c.repo, child.Digest) {
+		rec, ok := c.kept[child.Digest]
+		if !ok || isReferrer(child, rec) || c.p.ledger.isAttestation(c.repo, child.Digest) {
 			continue
 		}
 		pulled = true
@@ -320,6 +321,12 @@ func (c *course) index(d Digest) {
 	if pulled {
 		c.subject(d)
 	}
+}
+
+// isReferrer says of an entry of an index that it is no platform: what is
+// listed under a referrers tag is an index too.
+func isReferrer(entry Descriptor, rec manifestRecord) bool {
+	return rec.Subject != "" || entry.ArtifactType != "" && !slices.Contains(imageConfigs, entry.ArtifactType)
 }
 
 func (c *course) attestation(d Descriptor) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -70,4 +71,39 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is listed under a referrers tag is an index as well, whether the upstream
+// has it or it was made here, and no image of which a platform was pulled.
+func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
+	for _, api := range []bool{false, true} {
+		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				o.api = api
+				a := o.attested("1")
+				sig := o.attach(a.of[0], "sig")
+				if !api {
+					o.list(a.of[0].Digest, sig)
+				}
+				m := newMirror(t, o, nil)
+				m.learning(t)
+				m.pull(t, a, "1", 0)
+				time.Sleep(time.Minute)
+				if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(a.of[0].Digest)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Hour)
+				var subjects []string
+				for _, d := range []Descriptor{a.index, a.platforms[0], a.of[0]} {
+					subjects = append(subjects, "HEAD manifest app "+referrers.TagOf(d.Digest))
+				}
+				for _, line := range o.transcript() {
+					if strings.HasPrefix(line, "HEAD manifest app sha256-") && !slices.Contains(subjects, line) {
+						t.Errorf("what refers to it was asked for: %s", line)
+					}
+				}
+			})
+		})
+	}
 }
