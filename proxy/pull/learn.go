@@ -10,6 +10,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -32,6 +33,10 @@ const (
 	// settles is how long after something was kept it is looked for what there
 	// is to learn: the pull itself goes first.
 	settles = 2 * time.Second
+	// breathes is how many times as long as it took to look at a repository it
+	// is not looked at again: thousands of images can be kept of one, while more
+	// of it is pulled.
+	breathes = 20
 	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
 	// are fetched: of attestations, SBOMs among them, and of other referrers.
 	maxAttestation = 16 << 20
@@ -64,8 +69,9 @@ type learner struct {
 
 	mu    sync.Mutex
 	due   map[Repository]time.Time
-	rests map[Repository]*rest  // of those that failed
-	after map[Repository]string // the lesson that failed last
+	rests map[Repository]*rest         // of those that failed
+	after map[Repository]string        // the lesson that failed last
+	took  map[Repository]time.Duration // to look at those that are large
 }
 
 func newLearner(upstreamName string) *learner {
@@ -76,14 +82,16 @@ func newLearner(upstreamName string) *learner {
 	return &learner{
 		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
 		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest), after: make(map[Repository]string),
+		took: make(map[Repository]time.Duration),
 	}
 }
 
 // look has a repository looked at when the pull under way has settled.
 func (l *learner) look(repo Repository) {
 	l.mu.Lock()
-	if at, ok := l.due[repo]; !ok || time.Until(at) > settles {
-		l.due[repo] = time.Now().Add(settles)
+	wait := max(settles, breathes*l.took[repo])
+	if at, ok := l.due[repo]; !ok || time.Until(at) > wait {
+		l.due[repo] = time.Now().Add(wait)
 	}
 	l.mu.Unlock()
 	select {
@@ -130,6 +138,15 @@ func (l *learner) leave(repo Repository, err error) {
 		again = time.Now().Add(limited.RetryAfter)
 	}
 	l.due[repo] = again
+}
+
+// looked notes how long it took to look at a repository.
+func (l *learner) looked(repo Repository, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if delete(l.took, repo); breathes*took > settles {
+		l.took[repo] = took
+	}
 }
 
 // failedAt notes a lesson that a pass could not go past.
@@ -203,12 +220,15 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	if err != nil {
 		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
+	began := time.Now()
 	kept, err := p.ledger.manifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
+	lessons := p.unlearnt(ctx, repo, kept)
+	l.looked(repo, time.Since(began))
 	var failed []error
-	for _, what := range l.inTurn(repo, p.unlearnt(ctx, repo, kept)) {
+	for _, what := range l.inTurn(repo, lessons) {
 		key := recordKey(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
@@ -286,7 +306,7 @@ func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]
 		c.index(d)
 	}
 	for _, d := range sortedDigests(kept) {
-		if p.ledger.isAttestation(repo, d) {
+		if !c.seen[d] && p.ledger.isAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
 	}
@@ -306,14 +326,21 @@ type course struct {
 
 // index gathers what an index of which a platform was pulled leads to.
 func (c *course) index(d Digest) {
+	entries := c.kept[d].Children
+	attested := make(map[Digest][]Descriptor)
+	isAttestation := make(map[Digest]bool)
+	for _, a := range referrers.AttestationsAmong(entries) {
+		attested[a.Subject] = append(attested[a.Subject], a.Entry)
+		isAttestation[a.Entry.Digest] = true
+	}
 	pulled := false
-	for _, child := range c.kept[d].Children {
+	for _, child := range entries {
 		rec, ok := c.kept[child.Digest]
-		if !ok || isReferrer(child, rec) || c.p.ledger.isAttestation(c.repo, child.Digest) {
+		if !ok || isAttestation[child.Digest] || isReferrer(child, rec) {
 			continue
 		}
 		pulled = true
-		for _, a := range c.p.ledger.attached(c.repo, child.Digest) {
+		for _, a := range attested[child.Digest] {
 			c.attestation(a)
 		}
 		c.subject(child.Digest)

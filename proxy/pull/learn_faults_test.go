@@ -107,3 +107,41 @@ func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
 		})
 	}
 }
+
+// large are records that take a second to go over the manifests of a repository.
+type large struct {
+	cache.Records
+	passes *int
+}
+
+func (l large) Scan(b cache.Bucket, prefix string, see func(key string, value []byte) bool) error {
+	if b == bucketManifest && prefix != "" {
+		*l.passes++
+		time.Sleep(time.Second)
+	}
+	return l.Records.Scan(b, prefix, see)
+}
+
+func TestALargeRepositoryIsNotLookedAtAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		passes := 0
+		m := newMirror(t, o, func(opts *Options) { opts.Records = large{opts.Records, &passes} })
+		end := m.learning(t)
+		const images, between = 50, 10 * time.Second
+		for i := range images {
+			tag := fmt.Sprint(i)
+			m.pull(t, o.attested(tag), tag, 0)
+			time.Sleep(between)
+		}
+		end()
+		if most := images * int(between/time.Second) / breathes; passes > most+1 {
+			t.Errorf("it was looked at for %d seconds of %s", passes, images*between)
+		}
+		m.learning(t)
+		time.Sleep(time.Hour)
+		if left := unlearntOf(t, m); len(left) > 0 {
+			t.Errorf("not learnt: %v", left)
+		}
+	})
+}
