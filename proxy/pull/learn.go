@@ -10,6 +10,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -32,6 +33,10 @@ const (
 	// settles is how long after something was kept it is looked for what there
 	// is to learn: the pull itself goes first.
 	settles = 2 * time.Second
+	// breathes is how many times as long as it took to look at a repository it
+	// is not looked at again: thousands of images can be kept of one, while more
+	// of it is pulled.
+	breathes = 20
 	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
 	// are fetched: of attestations, SBOMs among them, and of other referrers.
 	maxAttestation = 16 << 20
@@ -64,7 +69,9 @@ type learner struct {
 
 	mu    sync.Mutex
 	due   map[Repository]time.Time
-	rests map[Repository]*rest // of those that failed
+	rests map[Repository]*rest         // of those that failed
+	after map[Repository]string        // the lesson that failed last
+	took  map[Repository]time.Duration // to look at those that are large
 }
 
 func newLearner(upstreamName string) *learner {
@@ -74,15 +81,17 @@ func newLearner(upstreamName string) *learner {
 	}
 	return &learner{
 		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
-		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest),
+		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest), after: make(map[Repository]string),
+		took: make(map[Repository]time.Duration),
 	}
 }
 
 // look has a repository looked at when the pull under way has settled.
 func (l *learner) look(repo Repository) {
 	l.mu.Lock()
-	if at, ok := l.due[repo]; !ok || time.Until(at) > settles {
-		l.due[repo] = time.Now().Add(settles)
+	wait := max(settles, breathes*l.took[repo])
+	if at, ok := l.due[repo]; !ok || time.Until(at) > wait {
+		l.due[repo] = time.Now().Add(wait)
 	}
 	l.mu.Unlock()
 	select {
@@ -113,6 +122,7 @@ func (l *learner) leave(repo Repository, err error) {
 	defer l.mu.Unlock()
 	if err == nil {
 		delete(l.rests, repo)
+		delete(l.after, repo)
 		return
 	}
 	again := time.Now().Add(quotaRest)
@@ -128,6 +138,31 @@ func (l *learner) leave(repo Repository, err error) {
 		again = time.Now().Add(limited.RetryAfter)
 	}
 	l.due[repo] = again
+}
+
+// looked notes how long it took to look at a repository.
+func (l *learner) looked(repo Repository, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if delete(l.took, repo); breathes*took > settles {
+		l.took[repo] = took
+	}
+}
+
+// failedAt notes a lesson that a pass could not go past.
+func (l *learner) failedAt(repo Repository, what lesson) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after[repo] = what.String()
+}
+
+// inTurn orders lessons so that a pass goes on behind what the last one could
+// not go past: what always fails must not keep the rest from being learnt.
+func (l *learner) inTurn(repo Repository, all []lesson) []lesson {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.IndexFunc(all, func(what lesson) bool { return what.String() == l.after[repo] }) + 1
+	return slices.Concat(all[at:], all[:at])
 }
 
 // Learn learns what pulling again may ask for, until ctx ends.
@@ -185,12 +220,15 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	if err != nil {
 		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
+	began := time.Now()
 	kept, err := p.ledger.manifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
+	lessons := p.unlearnt(ctx, repo, kept)
+	l.looked(repo, time.Since(began))
 	var failed []error
-	for _, what := range p.unlearnt(ctx, repo, kept) {
+	for _, what := range l.inTurn(repo, lessons) {
 		key := recordKey(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
@@ -205,9 +243,13 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 			return learnt, context.Cause(ctx)
 		case err == nil:
 			learnt++
-		case errors.As(err, &limited), errors.Is(err, cache.ErrFull):
+		case errors.As(err, &limited):
+			return learnt, err
+		case errors.Is(err, cache.ErrFull):
+			l.failedAt(repo, what)
 			return learnt, err
 		case cannotTell(err):
+			l.failedAt(repo, what)
 			if failed = append(failed, err); len(failed) == maxFailures {
 				return learnt, errors.Join(failed...)
 			}
@@ -225,6 +267,9 @@ func (p *Puller) learnOne(ctx context.Context, u Upstream, repo Repository, what
 	switch what.kind {
 	case aManifest:
 		_, err := p.manifestByDigest(ctx, u, repo, what.of.Digest)
+		if err == nil && !p.has(ctx, what.of.Digest) {
+			err = fmt.Errorf("manifest %s of %s: %w", what.of.Digest, repo, cache.ErrFull)
+		}
 		return err
 	case aBlob:
 		return p.bring(ctx, u, repo, what.of)
@@ -261,7 +306,7 @@ func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]
 		c.index(d)
 	}
 	for _, d := range sortedDigests(kept) {
-		if p.ledger.isAttestation(repo, d) {
+		if !c.seen[d] && p.ledger.isAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
 	}
@@ -281,13 +326,21 @@ type course struct {
 
 // index gathers what an index of which a platform was pulled leads to.
 func (c *course) index(d Digest) {
+	entries := c.kept[d].Children
+	attested := make(map[Digest][]Descriptor)
+	isAttestation := make(map[Digest]bool)
+	for _, a := range referrers.AttestationsAmong(entries) {
+		attested[a.Subject] = append(attested[a.Subject], a.Entry)
+		isAttestation[a.Entry.Digest] = true
+	}
 	pulled := false
-	for _, child := range c.kept[d].Children {
-		if rec, ok := c.kept[child.Digest]; !ok || !isPlatform(rec) || c.p.ledger.isAttestation(c.repo, child.Digest) {
-			continue // signatures that a fallback tag lists are no image
+	for _, child := range entries {
+		rec, ok := c.kept[child.Digest]
+		if !ok || isAttestation[child.Digest] || !isPlatform(rec) {
+			continue // what is listed under a referrers tag is no image either
 		}
 		pulled = true
-		for _, a := range c.p.ledger.attached(c.repo, child.Digest) {
+		for _, a := range attested[child.Digest] {
 			c.attestation(a)
 		}
 		c.subject(child.Digest)

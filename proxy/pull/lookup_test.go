@@ -281,3 +281,33 @@ func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
 		}
 	})
 }
+
+// That what passed through is still there is asked last, and may take long.
+// Until the answer is in it is there: a list without it would say that nothing
+// refers.
+func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		t.Run(fmt.Sprint("listed before: ", listed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				subject, _ := o.image("app", "1", bytesOf(1, 50))
+				sig := o.attach(subject, "sig")
+				m := newMirror(t, o, nil)
+				if _, err := m.Manifest(t.Context(), hubApp, sig.Digest.String()); err != nil {
+					t.Fatal(err)
+				}
+				if listed {
+					if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Hour)
+				}
+				defer o.hold("HEAD manifest app " + short(sig.Digest.String()))()
+				got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+				if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" {
+					t.Errorf("got %v, stale %v, %v", types(got), got.Stale, err)
+				}
+			})
+		})
+	}
+}
