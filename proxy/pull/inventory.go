@@ -73,7 +73,7 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	k := Kept{
 		Upstream: root.repo.Upstream, Repository: root.repo.Name, Tags: slices.Sorted(slices.Values(root.tags)),
 		Digest: root.digest, MediaType: root.rec.MediaType, Pinned: root.pinned, Fresh: len(root.tags) > 0,
-		Whole: p.whole(ctx, Reference{root.repo, root.digest.String()}),
+		Whole: p.whole(ctx, Reference{root.repo, root.digest.String()}, false),
 	}
 	if of.use > 0 {
 		k.LastPulled = time.Unix(0, of.use).UTC()

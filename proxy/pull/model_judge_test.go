@@ -2,6 +2,7 @@ package pull
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,11 @@ func (m *model) judgeManifest(ref Reference, got Manifest, err error, at time.Ti
 			return
 		case era < m.earlier.seen[ref]:
 			m.wrong("%s points backwards, at %s of era %d after %d", ref, got.Descriptor.Digest, era, m.earlier.seen[ref])
+		case got.Outcome == Deleted:
+			// A pinned image goes on being served, and it is said that its tag is gone.
+			if !slices.ContainsFunc(indexes(eras), func(i int) bool { return is(i, "", m.settings.tagTTL) }) {
+				m.wrong("%s is called gone, and it is there", ref)
+			}
 		case !got.Stale && !is(era, got.Descriptor.Digest, m.settings.tagTTL):
 			m.wrong("%s is out of date and not called stale", ref)
 		case got.Stale && m.up.mood() == up:
@@ -75,6 +81,14 @@ func (m *model) judgeManifest(ref Reference, got Manifest, err error, at time.Ti
 	case m.up.mood() == up, m.up.mood() == slow:
 		m.wrong("%s: %v", ref, err)
 	}
+}
+
+func indexes[T any](all []T) []int {
+	var is []int
+	for i := range all {
+		is = append(is, i)
+	}
+	return is
 }
 
 func (m *model) saw(ref Reference, era int) {

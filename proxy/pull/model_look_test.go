@@ -152,7 +152,7 @@ func (m *model) lookAtPins() {
 		m.wrong("pins: %v", err)
 	}
 	for _, r := range pins {
-		if m.known.pins[r] == nil && m.whole(context.Background(), r) {
+		if m.known.pins[r] == nil && m.whole(context.Background(), r, false) {
 			next := m.known.clone()
 			next.pins[r] = m.everythingOf(r)
 			m.known = next

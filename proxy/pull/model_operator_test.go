@@ -106,7 +106,7 @@ func (m *model) pin() {
 	_, err = m.Pin(context.Background(), r)
 	m.settle()
 	switch {
-	case err == nil && m.up.mood() == up && !m.whole(context.Background(), r):
+	case err == nil && m.up.mood() == up && !m.whole(context.Background(), r, false):
 		m.wrong("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.power.trace, ", "))
 	case err == nil:
 	case errors.Is(err, ErrNotWhole) && m.evicted.Load() > evicted: // it went again as it came

@@ -1,6 +1,7 @@
 package pull
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -70,12 +72,13 @@ type model struct {
 
 	// Of the process that runs now.
 	*Puller
-	store    *disk.Cache
-	power    *power
-	memory   *recollection
-	evicted  atomic.Int64
-	bypassed atomic.Int64
-	settings settings
+	endLearning func()
+	store       *disk.Cache
+	power       *power
+	memory      *recollection
+	evicted     atomic.Int64
+	bypassed    atomic.Int64
+	settings    settings
 
 	known   *known
 	lists   map[Repository][][]string // of tags, in the order in which they were told
@@ -93,6 +96,7 @@ type model struct {
 type settings struct {
 	maxBytes int64
 	tagTTL   time.Duration
+	learns   bool // what pulling again may ask for
 }
 
 // tally counts what happened, so that a test that tests nothing shows.
@@ -137,6 +141,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		settings: settings{
 			maxBytes: choose(random, []int64{150 << 10, 400 << 10, 1 << 20}),
 			tagTTL:   choose(random, []time.Duration{0, time.Minute}),
+			learns:   random.IntN(2) == 0,
 		},
 	}
 	m.up.be(up)
@@ -193,6 +198,15 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 			Kept:     power.counted,
 		},
 	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var learning sync.WaitGroup
+	if p := m.Puller; m.settings.learns {
+		learning.Go(func() { p.Learn(ctx) })
+	}
+	m.endLearning = func() {
+		cancel()
+		learning.Wait()
+	}
 	if store.Rebuilt() {
 		if _, err := m.Reindex(); err != nil {
 			m.t.Errorf("reindex: %v", err)
@@ -206,6 +220,7 @@ const modelNegativeTTL = 10 * time.Second
 // stop ends the process in good order.
 func (m *model) stop() {
 	m.t.Helper()
+	m.endLearning()
 	m.Puller.Close()
 	if err := m.store.Close(); err != nil {
 		m.t.Errorf("close the cache: %v", err)
@@ -222,7 +237,7 @@ func (m *model) live(steps int) {
 				m.t.Log(step)
 			}
 		}
-		m.t.Logf("bound %d, TTL %s: %+v", m.settings.maxBytes, m.settings.tagTTL, m.told)
+		m.t.Logf("bound %d, TTL %s, learns %v: %+v", m.settings.maxBytes, m.settings.tagTTL, m.settings.learns, m.told)
 	}()
 	m.look()
 	for m.told.steps = range steps {

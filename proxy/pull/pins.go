@@ -118,29 +118,29 @@ func (p *Puller) tendPinned(ctx context.Context) {
 	}
 	tick := time.NewTicker(tendPins)
 	defer tick.Stop()
-	// An image that does not fit would be downloaded again and again.
-	tooLarge := map[Reference]*rest{}
+	// An image that does not fit would be downloaded again and again, and an
+	// upstream that fails or refuses would be asked each time.
+	failed := map[Reference]*rest{}
 	for {
 		for _, r := range p.unfinished(ctx) {
 			if ctx.Err() != nil {
 				return
 			}
-			if w := tooLarge[r]; w != nil && time.Now().Before(w.until) {
+			if w := failed[r]; w != nil && time.Now().Before(w.until) {
 				continue
 			}
 			done, err := p.complete(ctx, r)
-			if !errors.Is(err, cache.ErrFull) {
-				delete(tooLarge, r)
+			if err == nil {
+				delete(failed, r)
+			} else if failed[r] == nil {
+				failed[r] = &rest{}
 			}
 			switch {
 			case ctx.Err() != nil:
 			case errors.Is(err, cache.ErrFull):
-				if tooLarge[r] == nil {
-					tooLarge[r] = &rest{}
-				}
-				p.log.Error("pinned image does not fit", "image", r.String(), "again_in", tooLarge[r].longer(longestRest).String(), "error", err)
+				p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].longer(longestRest).String(), "error", err)
 			case err != nil:
-				p.log.Warn("pinned image is not whole yet", "image", r.String(), "error", err)
+				p.log.Warn("pinned image is not whole yet", "image", r.String(), "again_in", failed[r].longer(longestLesson).String(), "error", err)
 			case done.Fetched > 0:
 				p.log.Info("pinned image is whole", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
 			}
@@ -186,7 +186,7 @@ func (p *Puller) unfinished(ctx context.Context) []Reference {
 			p.log.Error("tags cannot be read", "error", err)
 		}
 	}
-	return slices.DeleteFunc(all, func(r Reference) bool { return p.whole(ctx, r) })
+	return slices.DeleteFunc(all, func(r Reference) bool { return p.whole(ctx, r, true) })
 }
 
 // Completion says what it took to make an image whole.
@@ -246,7 +246,7 @@ func (p *Puller) bringImage(ctx context.Context, u Upstream, r Reference) (Compl
 			wrong = append(wrong, err)
 		}
 	}
-	if len(wrong) == 0 && !p.whole(ctx, r) {
+	if len(wrong) == 0 && !p.whole(ctx, r, false) {
 		wrong = append(wrong, errors.New("a part could not be kept, or went again"))
 	}
 	if err := errors.Join(wrong...); err != nil {
@@ -304,8 +304,9 @@ func (p *Puller) bring(ctx context.Context, u Upstream, repo Repository, want De
 }
 
 // whole says whether an image is here with every platform, and every blob of
-// it, and of what hangs on it as far as that is known here. It asks nobody.
-func (p *Puller) whole(ctx context.Context, r Reference) bool {
+// it, and of what hangs on it as far as that is known here, which has to be
+// known where asked says so. It asks nobody.
+func (p *Puller) whole(ctx context.Context, r Reference, asked bool) bool {
 	d, err := digest.Parse(r.Ref)
 	if err != nil {
 		rec, ok := p.ledger.tag(r.Repository, r.Ref)
@@ -325,7 +326,10 @@ func (p *Puller) whole(ctx context.Context, r Reference) bool {
 				return false
 			}
 		}
-		hang, _ := p.ledger.referrers(r.Repository, queue[0])
+		hang, known := p.ledger.referrers(r.Repository, queue[0])
+		if asked && !known {
+			return false
+		}
 		for _, d := range slices.Concat(rec.Children, hang.Manifests) {
 			if !seen[d.Digest] {
 				seen[d.Digest] = true

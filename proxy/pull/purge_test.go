@@ -61,7 +61,7 @@ func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
 		if err != nil || len(gone.Tags) != 1 || len(gone.Manifests) != 0 || gone.Bytes != 0 {
 			t.Errorf("the tag of a platform: %+v, %v", gone, err)
 		}
-		if !m.whole(t.Context(), Reference{hubApp, "1"}) {
+		if !m.whole(t.Context(), Reference{hubApp, "1"}, false) {
 			t.Error("the index has lost its platform")
 		}
 		// Of a pinned image no part goes.
@@ -76,7 +76,7 @@ func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
 				t.Errorf("%s of a pinned image: %v", name, err)
 			}
 		}
-		if !m.whole(t.Context(), Reference{hubApp, "1"}) {
+		if !m.whole(t.Context(), Reference{hubApp, "1"}, false) {
 			t.Error("the pinned image has lost something")
 		}
 	})

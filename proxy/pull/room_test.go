@@ -312,6 +312,40 @@ func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
 	})
 }
 
+// What refers to a pinned image is part of it: that it could not be asked for is
+// not that there is none.
+func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		m := newMirror(t, o, nil)
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		signature := o.attach(subject, "sig")
+		ask := "GET referrers app " + short(subject.Digest.String())
+		o.fail(ask, upstream.ErrBadAnswer)
+		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, ErrNotWhole) {
+			t.Errorf("pin without the API: %v", err)
+		}
+		time.Sleep(5 * tendPins)
+		settleDown()
+		if !m.has(t.Context(), signature.Digest) {
+			t.Error("what refers to it was not asked for again")
+		}
+		// Where the upstream goes on failing, it is not asked each time.
+		other, _ := o.image("app", "2", bytesOf(2, 50))
+		ask = "GET referrers app " + short(other.Digest.String())
+		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		if _, err := m.Pin(t.Context(), Reference{hubApp, "2"}); !errors.Is(err, ErrNotWhole) {
+			t.Errorf("pin without the API: %v", err)
+		}
+		o.transcript()
+		time.Sleep(2 * time.Hour)
+		if n := count(o.transcript(), ask); n < 2 || n > 10 {
+			t.Errorf("in two hours it was asked %d times", n)
+		}
+	})
+}
+
 func TestWhatIsNotThereIsNotPinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMirror(t, newOrigin(), nil)
