@@ -30,8 +30,8 @@ of the entrepot that answers on the admin address, else of the one that systemd 
 
 Runtimes: %s.
 
-What is made for containerd and Docker depends on their version: the one that --version tells, or the one that is installed
-where files are written. containerd from 2.2 and Docker from 29.1 on ask a mirror for what refers to an image (signatures,
+What is made for containerd and Docker depends on their version: the one that --version tells, or else the one that is
+installed, where files are written into the folder that it reads. containerd from 2.2 and Docker from 29.1 on ask a mirror for what refers to an image (signatures,
 attestations) only where its hosts.toml grants it "referrers"; older ones ignore a whole hosts.toml that grants what they
 don't know.
 
@@ -158,7 +158,8 @@ func (f hostsFlags) run(cmd *cobra.Command, runtime hosts.Runtime, dir string) e
 	}
 	machine := hosts.ThisMachine()
 	printed := !cmd.Flags().Changed("write") && !f.remove && !f.check && !f.dryRun
-	if !printed && !version.Known() {
+	// What is installed here says nothing of who reads a folder elsewhere.
+	if !printed && !version.Known() && (dir == "" || filepath.Clean(dir) == filepath.Clean(runtime.Place(machine))) {
 		version = runtime.FindVersion(cmd.Context(), machine)
 	}
 	setting, err := runtime.NewSetting(mirror, version, machine, dir)

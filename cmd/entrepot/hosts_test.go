@@ -292,3 +292,72 @@ func TestHostsSaysWhatARuntimeLacks(t *testing.T) {
 		}
 	})
 }
+
+// A folder may follow --write with a space, as it always could, or with "=", or
+// not at all.
+func TestHostsTakesAFolderInEveryForm(t *testing.T) {
+	clean(t)
+	for _, form := range []string{"docker --write FOLDER", "--write FOLDER docker", "--write=FOLDER docker", "docker --write=FOLDER", "docker FOLDER --write", "--write docker FOLDER", "docker --dry-run FOLDER --write"} {
+		t.Run(form, func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "new")
+			args := append([]string{"hosts", "--version", "28", "--listen", "127.0.0.1:5000"}, strings.Fields(strings.ReplaceAll(form, "FOLDER", folder))...)
+			code, stdout, stderr := entrepot(t, args...)
+			_, err := os.Stat(filepath.Join(folder, "daemon.json"))
+			if code != 0 || !strings.Contains(stdout, filepath.Join(folder, "daemon.json")) || (err == nil) == strings.Contains(form, "dry-run") {
+				t.Errorf("exit %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestHostsWritesWhereTheRuntimeOfAUserLooks(t *testing.T) {
+	clean(t)
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	if os.Geteuid() == 0 {
+		// Root's own place is the system's, which a test leaves alone: it only looks.
+		code, stdout, _ := entrepot(t, "hosts", "homebrew", "--write", "--dry-run", "--listen", "127.0.0.1:5000")
+		if code != 0 || !strings.Contains(stdout, "+++ /etc/homebrew/brew.env\n") {
+			t.Errorf("exit %d, stdout %q", code, stdout)
+		}
+		return
+	}
+	code, stdout, stderr := entrepot(t, "hosts", "homebrew", "--write", "--listen", "127.0.0.1:5000")
+	if want := filepath.Join(os.Getenv("XDG_CONFIG_HOME"), "homebrew", "brew.env"); code != 0 || stdout != want+"\n" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestHostsCheckExitsWithOneWhereSomethingDoesNotComeHere(t *testing.T) {
+	clean(t)
+	t.Setenv("PATH", "")
+	folder := t.TempDir()
+	all := []string{"hosts", "docker", "--version", "29", "--listen", "127.0.0.1:5000"}
+	if code, stdout, _ := entrepot(t, append(all, "--check", folder)...); code != 1 || !strings.Contains(stdout, "ghcr.io: DOES NOT COME HERE") {
+		t.Errorf("before: exit %d, stdout %q", code, stdout)
+	}
+	if code, _, stderr := entrepot(t, append(all, "--write", folder)...); code != 0 {
+		t.Errorf("exit %d, stderr %q", code, stderr)
+	}
+	if code, stdout, _ := entrepot(t, append(all, "--check", folder)...); code != 0 || !strings.Contains(stdout, "ghcr.io: comes here\n") {
+		t.Errorf("after: exit %d, stdout %q", code, stdout)
+	}
+	if code, stdout, _ := entrepot(t, append(all, "--check", folder, "--address", "http://other.lan")...); code != 1 || !strings.Contains(stdout, "names http://127.0.0.1:5000 first") {
+		t.Errorf("of another: exit %d, stdout %q", code, stdout)
+	}
+}
+
+func TestHostsWarnsOfALoopbackAddressForOtherMachines(t *testing.T) {
+	clean(t)
+	_, _, stderr := entrepot(t, "hosts", "talos", "--listen", "127.0.0.1:5000")
+	if !strings.Contains(stderr, "http://127.0.0.1:5000 is of one machine alone") {
+		t.Errorf("stderr %q", stderr)
+	}
+}
+
+func TestHostsTriesAddressesInTheirOrder(t *testing.T) {
+	clean(t)
+	code, stdout, _ := entrepot(t, "hosts", "docker", "--version", "28", "--listen", "127.0.0.1:5000", "--address", "http://b.lan", "--address", "http://a.lan:5000", "--address", "http://B.lan")
+	if code != 0 || stdout != "{\n  \"registry-mirrors\": [\n    \"http://b.lan\",\n    \"http://a.lan:5000\"\n  ]\n}\n" {
+		t.Errorf("exit %d, stdout\n%s", code, stdout)
+	}
+}

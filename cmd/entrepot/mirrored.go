@@ -46,7 +46,7 @@ type (
 // tell is the answer of a server that listens on an address.
 func tell(cfg config.Config, listen string) mirroredAnswer {
 	answer := mirroredAnswer{Listen: listen, TLS: cfg.TLS.CertFile != ""}
-	for _, u := range wholePaths(cfg.Upstreams, "") {
+	for _, u := range wholePaths(cfg.Upstreams) {
 		answer.Upstreams = append(answer.Upstreams, mirroredUpstream{
 			Name: u.Name, Aliases: u.Aliases, Hosts: u.Hosts, Default: u.Default, Endpoints: u.Endpoints,
 			CAFile: u.TLS.CAFile, Insecure: u.TLS.InsecureSkipVerify,
@@ -74,32 +74,43 @@ func mirroredConfig(cmd *cobra.Command, units []string, stderr io.Writer) (mirro
 	if err != nil {
 		return mirrored{}, err
 	}
-	of := func(cfg config.Config) mirrored {
-		return mirrored{listen: cfg.Listen, tls: cfg.TLS.CertFile != "", upstreams: wholePaths(cfg.Upstreams, "")}
-	}
 	if isTold(cmd.Flags()) {
-		return of(cfg), nil
+		return mirroredOf(cfg), nil
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), 3*time.Second)
-	defer cancel()
-	server := &running{address: cfg.Admin}
-	answer, err := ask[mirroredAnswer](ctx, server, http.MethodGet, "/config", nil)
-	if err == nil {
-		fmt.Fprintf(stderr, "of the entrepot that answers on %s\n", cfg.Admin)
-		return answer.mirrored(), nil
-	}
-	if cmd.Flags().Changed("admin") || os.Getenv("ENTREPOT_ADMIN") != "" {
-		return mirrored{}, fmt.Errorf("ask the entrepot on %s for its configuration: %w; or name its file with --config", cfg.Admin, err)
-	}
-	if file := unitConfig(units); file != "" {
-		if cfg, _, err = config.Load(config.Options{File: file}); err != nil {
-			return mirrored{}, err
-		}
-		fmt.Fprintf(stderr, "of %s, which systemd has entrepot read\n", file)
-		return of(cfg), nil
+	asked := cmd.Flags().Changed("admin") || os.Getenv("ENTREPOT_ADMIN") != ""
+	found, whose, err := findConfig(cmd.Context(), cfg.Admin, asked, units)
+	switch {
+	case err != nil:
+		return mirrored{}, err
+	case whose != "":
+		fmt.Fprintln(stderr, whose)
+		return found, nil
 	}
 	fmt.Fprintf(stderr, "no entrepot answers on %s: these are the defaults; name its address with --admin, or its configuration with --config\n", cfg.Admin)
-	return of(cfg), nil
+	return mirroredOf(cfg), nil
+}
+
+func mirroredOf(cfg config.Config) mirrored { return tell(cfg, cfg.Listen).mirrored() }
+
+// findConfig is the configuration of the server on an admin address, or else of
+// the one that systemd runs, and whose it is: nobody's where there is none. That
+// there is a server at the address can be wanted.
+func findConfig(ctx context.Context, admin string, wanted bool, units []string) (found mirrored, whose string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	answer, err := ask[mirroredAnswer](ctx, &running{address: admin}, http.MethodGet, "/config", nil)
+	if err == nil {
+		return answer.mirrored(), "of the entrepot that answers on " + admin, nil
+	}
+	if wanted {
+		return mirrored{}, "", fmt.Errorf("ask the entrepot on %s for its configuration: %w; or name its file with --config", admin, err)
+	}
+	file := unitConfig(units)
+	if file == "" {
+		return mirrored{}, "", nil
+	}
+	cfg, _, err := config.Load(config.Options{File: file})
+	return mirroredOf(cfg), "of " + file + ", which systemd has entrepot read", err
 }
 
 // isTold says that a configuration is named or set by a flag or a variable. The
@@ -120,11 +131,11 @@ func isTold(flags *pflag.FlagSet) bool {
 
 // wholePaths has the files of upstreams named from the root: a runtime runs in
 // another folder.
-func wholePaths(upstreams []config.Upstream, folder string) []config.Upstream {
+func wholePaths(upstreams []config.Upstream) []config.Upstream {
 	var all []config.Upstream
 	for _, u := range upstreams {
 		if file := u.TLS.CAFile; file != "" && !filepath.IsAbs(file) {
-			if whole, err := filepath.Abs(filepath.Join(folder, file)); err == nil {
+			if whole, err := filepath.Abs(file); err == nil {
 				u.TLS.CAFile = whole
 			}
 		}

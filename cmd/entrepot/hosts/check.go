@@ -15,6 +15,9 @@ import (
 // errNotAsked means that a runtime never asks for a registry through a mirror.
 var errNotAsked = errors.New("this runtime never asks for it through a mirror")
 
+// errCantSay means that a runtime has no way to judge its files.
+var errCantSay = errors.New("can't say whether its files are right")
+
 // Check says for each registry whether a pull of it would come here, what the
 // runtime's own parser says, what it costs when entrepot is down, and what to
 // restart after a change. It is false where something would not come here.
@@ -39,6 +42,8 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 	if r.Ask != nil {
 		verdict, err := r.Ask(ctx, s)
 		switch {
+		case errors.Is(err, errCantSay):
+			say("%v", err)
 		case errors.Is(err, ErrNotInstalled):
 			say("%s is not installed here: what it says itself is not asked", r.Name)
 		case err != nil:

@@ -134,7 +134,7 @@ func (s Setting) daemonFiles() ([]File, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	files := []File{{Path: s.below("daemon.json"), Edit: daemonJSON(mirrors)}}
+	files := []File{{Path: s.below("daemon.json"), Edit: s.beside(daemonJSON(mirrors))}}
 	if s.Mirror.CAFile == "" {
 		return files, nil, nil
 	}
@@ -148,6 +148,26 @@ func (s Setting) daemonFiles() ([]File, []string, error) {
 		}
 	}
 	return files, nil, nil
+}
+
+// beside refuses a daemon.json that a running Docker would not start with again:
+// what a flag says may not be in the file too.
+func (s Setting) beside(edit Edit) Edit {
+	return func(theirs []byte) (Change, error) {
+		change, err := edit(theirs)
+		if err != nil || s.blank || s.Told || string(change.Content) == string(theirs) {
+			return change, err
+		}
+		for _, args := range s.Machine.Running("dockerd") {
+			if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--registry-mirror") }) {
+				return change, Blocked{
+					Problem: "Docker is started with --registry-mirror, and does not start where " + mirrorsKey + " is in this file too",
+					Mend:    "move what the flag says into the file: systemctl cat docker shows where it stands",
+				}
+			}
+		}
+		return change, nil
+	}
 }
 
 // wholly is for a file that is all ours.
@@ -249,6 +269,9 @@ func dockerAsk(ctx context.Context, s Setting) (Verdict, error) {
 	said, err := s.Machine.Output(ctx, "dockerd", "--validate", "--config-file", daemon)
 	if errors.Is(err, ErrNotInstalled) {
 		return Verdict{}, err
+	}
+	if err != nil && strings.Contains(said, "unknown flag: --validate") {
+		return Verdict{}, fmt.Errorf("dockerd before 23 %w", errCantSay)
 	}
 	if err != nil {
 		v.Said = said

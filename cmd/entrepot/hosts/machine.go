@@ -24,6 +24,9 @@ type Machine struct {
 	// Output runs a program and returns what it prints, of both kinds. It
 	// returns ErrNotInstalled where there is no such program.
 	Output func(ctx context.Context, program string, args ...string) (string, error)
+	// Running returns the arguments of each process of a program, as far as the
+	// system tells.
+	Running func(program string) [][]string
 }
 
 // ErrNotInstalled means that the machine has no such program.
@@ -31,7 +34,7 @@ var ErrNotInstalled = errors.New("is not installed")
 
 // ThisMachine is the one that the program runs on.
 func ThisMachine() Machine {
-	m := Machine{Rootless: os.Geteuid() > 0, Output: runProgram}
+	m := Machine{Rootless: os.Geteuid() > 0, Output: runProgram, Running: runningAs}
 	m.Home, _ = os.UserHomeDir()
 	if m.Home == "" {
 		if u, err := user.Current(); err == nil {
@@ -56,6 +59,25 @@ func (m Machine) Own(system, user string) string {
 		return filepath.Join(m.Config, filepath.FromSlash(user))
 	}
 	return m.System(system)
+}
+
+// runningAs asks Linux; elsewhere there is no such folder.
+func runningAs(program string) [][]string {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil
+	}
+	var all [][]string
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		if words := strings.Split(string(content), "\x00"); filepath.Base(words[0]) == program {
+			all = append(all, words[1:])
+		}
+	}
+	return all
 }
 
 func runProgram(ctx context.Context, program string, args ...string) (string, error) {
