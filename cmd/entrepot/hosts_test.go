@@ -30,10 +30,11 @@ func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
 		{golden: "docker-29.0", args: "docker --version v29.0.4"},
 		{golden: "docker-29", args: "docker --version 29.1.0"},
 		{golden: "docker-29", args: "docker --version 29"},
-		{golden: "crio", args: "crio"},
-		{golden: "podman", args: "podman"},
-		{golden: "podman-tls", args: "podman --address https://mirror.lan"},
-		{golden: "skopeo", args: "skopeo"},
+		{golden: "crio", args: "crio", stderr: "gcr.io itself is left out: no location can be at"},
+		{golden: "podman", args: "podman", stderr: "gcr.io itself is left out: no location can be at"},
+		{golden: "podman-tls", args: "podman --address https://mirror.lan", stderr: "gcr.io itself is left out"},
+		{golden: "skopeo", args: "skopeo", stderr: "gcr.io itself is left out: no location can be at"},
+		{golden: "buildah", args: "buildah", stderr: "gcr.io itself is left out: no location can be at"},
 		{golden: "buildkit", args: "buildkit"},
 		{golden: "buildkit-tls", args: "buildkit --address https://mirror.lan"},
 		{golden: "k3s", args: "k3s --address http://mirror.lan:5000"},
@@ -178,6 +179,7 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 		"crio":                {"entrepot.conf"},
 		"podman":              {"entrepot.conf"},
 		"skopeo":              {"entrepot.conf"},
+		"buildah":             {"entrepot.conf"},
 		"buildkit":            {"buildkitd.toml"},
 		"k3s":                 {"registries.yaml"},
 		"rke2":                {"registries.yaml"},
@@ -185,7 +187,7 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 		"homebrew":            {"brew.env"},
 	} {
 		t.Run(runtime, func(t *testing.T) {
-			folder := filepath.Join(t.TempDir(), "new")
+			folder := filepath.Join(t.TempDir(), "new.conf.d")
 			args := append([]string{"hosts", "--config", configuration, "--write", folder}, strings.Fields(runtime)...)
 			code, stdout, stderr := entrepot(t, args...)
 			if code != 0 || !strings.Contains(stderr, "to restart: ") {
@@ -299,7 +301,7 @@ func TestHostsTakesAFolderInEveryForm(t *testing.T) {
 	clean(t)
 	for _, form := range []string{"docker --write FOLDER", "--write FOLDER docker", "--write=FOLDER docker", "docker --write=FOLDER", "docker FOLDER --write", "--write docker FOLDER", "docker --dry-run FOLDER --write"} {
 		t.Run(form, func(t *testing.T) {
-			folder := filepath.Join(t.TempDir(), "new")
+			folder := filepath.Join(t.TempDir(), "new.conf.d")
 			args := append([]string{"hosts", "--version", "28", "--listen", "127.0.0.1:5000"}, strings.Fields(strings.ReplaceAll(form, "FOLDER", folder))...)
 			code, stdout, stderr := entrepot(t, args...)
 			_, err := os.Stat(filepath.Join(folder, "daemon.json"))

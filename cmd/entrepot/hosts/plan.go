@@ -181,10 +181,19 @@ func (s Setting) planBack(old record) (Step, error) {
 // What was done until an error is recorded.
 func (p Plan) Apply() error {
 	kept := p.kept
+	// Where the record itself has to be, even if no file is beside it.
+	var forRecord []string
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.next != nil }) || len(kept.Files) > 0 {
+		var err error
+		if forRecord, err = makeFolders(p.dir); err != nil {
+			return fmt.Errorf("make the folder: %w", err)
+		}
+	}
 	for i, step := range p.Steps {
 		if step.next == nil {
 			continue
 		}
+		step.next.Folders, forRecord = append(step.next.Folders, forRecord...), nil
 		if step.Changes() && step.After != nil {
 			made, err := makeFolders(filepath.Dir(step.target))
 			if err != nil {
@@ -199,9 +208,6 @@ func (p Plan) Apply() error {
 			}
 		}
 		kept = kept.with(*step.next)
-	}
-	if _, err := makeFolders(p.dir); err != nil && len(kept.Files) > 0 {
-		return fmt.Errorf("make the folder: %w", err)
 	}
 	if len(kept.Files) > 0 {
 		if err := kept.write(p.dir); err != nil {

@@ -63,6 +63,8 @@ type Setting struct {
 	kept state
 	// blank says that nothing is on disk, as far as this is asked.
 	blank bool
+	// asIs says that files are looked at with ours in them.
+	asIs bool
 }
 
 // below is a path below the folder of the files.
@@ -105,7 +107,7 @@ type Verdict struct {
 // Runtimes are all that are known, most used first.
 func Runtimes() []Runtime {
 	return []Runtime{
-		containerd(), docker(), registriesConf("crio"), registriesConf("podman"), registriesConf("skopeo"),
+		containerd(), docker(), registriesConf("crio"), registriesConf("podman"), registriesConf("skopeo"), registriesConf("buildah"),
 		buildkit(), registriesYAML("k3s"), registriesYAML("rke2"), talos(), homebrew(),
 	}
 }
