@@ -18,6 +18,7 @@ import (
 
 func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
 	clean(t)
+	t.Setenv("HOME", "/home/me")
 	for _, c := range []struct{ golden, args, stderr string }{
 		{golden: "containerd", args: "containerd --containerd-version 2.1.9"},
 		{golden: "containerd", args: "containerd --version 2.1.9"},
@@ -35,8 +36,10 @@ func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
 		{golden: "podman-tls", args: "podman --address https://mirror.lan", stderr: "gcr.io itself is left out"},
 		{golden: "skopeo", args: "skopeo", stderr: "gcr.io itself is left out: no location can be at"},
 		{golden: "buildah", args: "buildah", stderr: "gcr.io itself is left out: no location can be at"},
-		{golden: "buildkit", args: "buildkit"},
-		{golden: "buildkit-tls", args: "buildkit --address https://mirror.lan"},
+		{golden: "buildkit", args: "buildkit", stderr: "gcr.io itself is left out: its API is below"},
+		{golden: "buildkit-tls", args: "buildkit --address https://mirror.lan", stderr: "gcr.io itself is left out"},
+		{golden: "buildkit-loopback-tls", args: "buildkit --address https://127.0.0.1:5000", stderr: "gcr.io itself is left out"},
+		{golden: "buildx", args: "buildx --address http://mirror.lan:5000", stderr: "gcr.io itself is left out"},
 		{golden: "k3s", args: "k3s --address http://mirror.lan:5000"},
 		{golden: "rke2", args: "rke2 --address http://mirror.lan:5000"},
 		{golden: "talos", args: "talos --address http://mirror.lan:5000"},
@@ -181,6 +184,7 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 		"skopeo":              {"entrepot.conf"},
 		"buildah":             {"entrepot.conf"},
 		"buildkit":            {"buildkitd.toml"},
+		"buildx":              {"buildkitd.default.toml"},
 		"k3s":                 {"registries.yaml"},
 		"rke2":                {"registries.yaml"},
 		"talos":               {"registry-mirrors.yaml"},

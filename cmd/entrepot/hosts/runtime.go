@@ -108,7 +108,7 @@ type Verdict struct {
 func Runtimes() []Runtime {
 	return []Runtime{
 		containerd(), docker(), registriesConf("crio"), registriesConf("podman"), registriesConf("skopeo"), registriesConf("buildah"),
-		buildkit(), registriesYAML("k3s"), registriesYAML("rke2"), talos(), homebrew(),
+		buildkit("buildkit"), buildkit("buildx"), registriesYAML("k3s"), registriesYAML("rke2"), talos(), homebrew(),
 	}
 }
 
