@@ -36,6 +36,7 @@ attestations) only where its hosts.toml grants it "referrers"; older ones ignore
 don't know.
 
   containerd --version 2.2   grants it; of an unknown version it is not granted
+  talos --version 1.12       a document for each registry; before it, and of an unknown version, machine.registries
   docker --version 29        certs.d/REGISTRY/hosts.toml, for every registry
   docker --version 28        daemon.json, for docker.io alone
   docker                     both with --write, which suits every version: Docker before 29.1 ignores these hosts.toml,
@@ -85,7 +86,7 @@ func newHosts() *cobra.Command {
 	flags.BoolVar(&f.remove, "remove", false, "give back what was there before --write")
 	flags.BoolVar(&f.check, "check", false, "say whether pulls come here")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "show what would change, and write nothing")
-	flags.StringVar(&f.told, "version", "", "version of the runtime, where its configuration depends on it: containerd and docker")
+	flags.StringVar(&f.told, "version", "", "version of the runtime, where its configuration depends on it: containerd, docker and talos")
 	flags.StringVar(&f.containerdTold, "containerd-version", "", "the same as --version, for containerd")
 	return cmd
 }
@@ -219,7 +220,7 @@ func (f hostsFlags) version(cmd *cobra.Command, runtime hosts.Runtime) (hosts.Ve
 		return hosts.Version{}, nil
 	}
 	if runtime.Version == nil {
-		return hosts.Version{}, usageError(flag + " is for containerd and docker only")
+		return hosts.Version{}, usageError(flag + " is for containerd, docker and talos only")
 	}
 	v, err := runtime.Version(told)
 	if err != nil {

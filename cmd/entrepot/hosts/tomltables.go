@@ -91,6 +91,16 @@ func setInTables(runtime string, theirs []byte, tables []tableEdit) ([]byte, err
 			changes = append(changes, replacement{all[i].line + 1, 0, marked(runtime, fresh.String())})
 		}
 	}
+	lines = replaced(lines, changes)
+	content := strings.Join(lines, "")
+	if len(added) > 0 {
+		content += marked(runtime, textOfTables(added))
+	}
+	return []byte(content), proveTOML(theirs, []byte(content), sets...)
+}
+
+// replaced are the lines with what is put in place of some of them.
+func replaced(lines []string, changes []replacement) []string {
 	// From the end, so that the lines before keep their numbers. What replaces
 	// nothing comes before what replaces the same line.
 	slices.SortStableFunc(changes, func(a, b replacement) int {
@@ -102,11 +112,7 @@ func setInTables(runtime string, theirs []byte, tables []tableEdit) ([]byte, err
 	for _, c := range changes {
 		lines = slices.Concat(lines[:c.first-1], []string{c.text}, lines[c.first-1+c.lines:])
 	}
-	content := strings.Join(lines, "")
-	if len(added) > 0 {
-		content += marked(runtime, textOfTables(added))
-	}
-	return []byte(content), proveTOML(theirs, []byte(content), sets...)
+	return lines
 }
 
 // valueLines is how many lines a key takes with its value.
