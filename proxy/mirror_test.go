@@ -69,7 +69,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		Waits: upstream.Waits{Connect: 10 * time.Second, Header: 10 * time.Second, Silence: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second}
+		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second, Referrers: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)

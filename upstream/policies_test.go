@@ -263,6 +263,52 @@ func TestLimit(t *testing.T) {
 	})
 }
 
+// Questions about referrers may take a minute each: they hold up each other,
+// and nothing else.
+func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
+	for n, quarter := range map[int]int{32: 8, 8: 2, 7: 1, 2: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			inner := &told{}
+			r := Limit(slowReferrers{inner, release}, n)
+			done := make(chan error, n)
+			for range n {
+				go func() { _, err := r.Referrers(context.Background(), "repo", digest.FromString("x")); done <- err }()
+			}
+			synctest.Wait()
+			if got := inner.count(); got != quarter {
+				t.Errorf("of %d places %d are for referrers, want %d", n, got, quarter)
+			}
+			began := time.Now()
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {
+				t.Errorf("another question: %v after %s", err, time.Since(began))
+			}
+			for range n - quarter { // who gets no turn
+				if err := <-done; !errors.Is(err, ErrUnavailable) || time.Since(began) != askWait {
+					t.Errorf("%v after %s", err, time.Since(began))
+				}
+			}
+			close(release)
+			for range quarter {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+type slowReferrers struct {
+	*told
+	release chan struct{}
+}
+
+func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	list, err := s.told.Referrers(ctx, repo, subject)
+	<-s.release
+	return list, err
+}
+
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing := true

@@ -36,7 +36,7 @@ const (
 	// are fetched: of attestations, SBOMs among them, and of other referrers.
 	maxAttestation = 16 << 20
 	maxAttached    = 1 << 20
-	// maxLearnt is how many attestations and referrers of one manifest count.
+	// maxLearnt is how many referrers of one manifest are fetched.
 	maxLearnt = 64
 	// lowQuota is the share of a limit below which nothing is learnt, quotaRest
 	// how long until it is looked at again.
@@ -287,7 +287,7 @@ func (c *course) index(d Digest) {
 			continue
 		}
 		pulled = true
-		for _, a := range atMost(maxLearnt, c.p.ledger.attached(c.repo, child.Digest)) {
+		for _, a := range c.p.ledger.attached(c.repo, child.Digest) {
 			c.attestation(a)
 		}
 		c.subject(child.Digest)
@@ -316,7 +316,7 @@ func (c *course) subject(d Digest) {
 		c.referrers = append(c.referrers, lesson{ofReferrers, Descriptor{Digest: d}})
 		return
 	}
-	for _, r := range atMost(maxLearnt, rec.Manifests) {
+	for _, r := range rec.Manifests[:min(maxLearnt, len(rec.Manifests))] {
 		c.content(r, maxAttached)
 	}
 }
@@ -337,8 +337,6 @@ func (c *course) content(d Descriptor, most int64) {
 		}
 	}
 }
-
-func atMost[T any](n int, all []T) []T { return all[:min(n, len(all))] }
 
 func sortedDigests(of map[Digest]manifestRecord) []Digest {
 	all := make([]Digest, 0, len(of))

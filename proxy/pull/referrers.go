@@ -167,9 +167,12 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) > 0:
-	case list.Stale && !errors.Is(gone, upstream.ErrNotFound):
+	case list.Stale:
 		// Nothing is all that was ever listed, and the API's route says the same.
-		return Manifest{}, &StaleError{fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)}
+		if !errors.Is(gone, upstream.ErrNotFound) {
+			gone = fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)
+		}
+		return Manifest{}, &StaleError{gone}
 	default:
 		return Manifest{}, gone
 	}

@@ -319,6 +319,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		o := newOrigin()
 		o.api = true
 		m := newMirror(t, o, nil)
+		synctest.Wait() // what tends pins has looked
 		subject, _ := o.image("app", "1", bytesOf(1, 50))
 		signature := o.attach(subject, "sig")
 		ask := "GET referrers app " + short(subject.Digest.String())

@@ -38,24 +38,17 @@ func containerdFiles(s Setting) (Layout, error) {
 	if err != nil {
 		return layout, err
 	}
-	roots := []string{s.Dir}
-	switch {
-	case s.Told && len(config.roots) > 0 && config.aside && !slices.Contains(config.roots, s.Dir):
+	if s.Told && config.named != nil && !slices.Contains(config.named, s.Dir) {
 		return layout, Blocked{
-			Path: config.path, Problem: "config_path names " + strings.Join(config.roots, " and ") + ", and containerd's CRI looks nowhere else",
-			Mend: "write there: --write " + config.roots[0],
-		}
-	case len(config.roots) > 0:
-		roots = config.roots
-		if i := slices.Index(roots, s.Dir); i > 0 {
-			roots = roots[i:] // those before win in either case
+			Path: config.path, Problem: "config_path names " + strings.Join(config.named, " and ") + ", and containerd's CRI looks nowhere else",
+			Mend: "write there: --write " + config.named[0],
 		}
 	}
 	if !s.Version.Known() {
 		layout.Notes = append(layout.Notes, `without --version these files grant no "referrers": tell it for containerd 2.2 and later, or they ask the registry itself for signatures and attestations`)
 	}
 	for _, r := range s.Mirror.Registries {
-		file, notes, err := s.hostsFile(roots, hostsTOML{
+		file, notes, err := s.hostsFile(config.roots, hostsTOML{
 			runtime: "containerd", registry: r, mirror: s.Mirror, referrers: s.Version.AtLeast(2, 2),
 		})
 		if err != nil {
@@ -76,19 +69,18 @@ func containerdComes(s Setting, r Registry) error {
 	if err != nil {
 		return err
 	}
-	roots := []string{s.Dir}
-	if config.aside {
-		now, err := s.criRootsNow(config.path)
+	roots := config.roots
+	if config.aside && config.edit != nil || config.named != nil {
+		now, err := s.criNow(config.path)
 		if err != nil {
 			return err
 		}
-		switch {
-		case config.roots != nil && now == nil:
-			roots = config.roots
-		case now == nil && config.edit != nil:
+		var works bool
+		switch roots, _, works = s.criRoots(now); {
+		case len(roots) == 0:
 			return fmt.Errorf("CRI does not look into %s: config_path is not set in %s", s.Dir, config.path)
-		case now != nil:
-			roots = now
+		case !works:
+			return fmt.Errorf("CRI does not look into %s: they are a list in config_path of %s, and %s", strings.Join(roots, " and "), config.path, listIsOne)
 		}
 	}
 	return comesByHosts(roots, s.Mirror, r)
@@ -112,8 +104,12 @@ func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
 		v.Said = said
 		return v, nil //nolint:nilerr // that it failed is what it says
 	}
-	set, _ := s.criRootsNow(config.path)
-	if len(set) > 0 && !strings.Contains(said, strings.Join(set, string(filepath.ListSeparator))) {
+	now, err := s.criNow(config.path)
+	if err != nil {
+		return Verdict{}, err
+	}
+	set, _ := lookUp(now, append(criSection(now), "registry", "config_path")...).(string)
+	if set != "" && !strings.Contains(said, set) {
 		v.Said = "another file of containerd's configuration overrides config_path of " + config.path
 	}
 	return v, nil

@@ -121,15 +121,20 @@ func TestCRIIsToldWhereToLook(t *testing.T) {
 		{"as 1.6 ships it", "1.6", "version = 2\n[plugins]\n  " + v2 + "\n    config_path = \"\"\n\n    [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n",
 			"version = 2\n[plugins]\n  " + v2 + "\n" + "BEGIN\n" + "# instead of:     config_path = \"\"\n    config_path = \"CERTS\"\n" + "END\n" + "\n    [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors]\n"},
 		{"as 2.0 ships it", "2.0", "version = 3\n" + v3 + "\n  config_path = ''\n", "version = 3\n" + v3 + "\n" + "BEGIN\n" + "# instead of:   config_path = ''\n  config_path = \"CERTS\"\n" + "END\n"},
-		{"of an unknown version", "", "version = 2\n", "version = 2\n" + "BEGIN\n" + v2 + "\n  config_path = \"CERTS:DOCKER\"\n" + "END\n"},
+		{"of an unknown version", "", "version = 2\n", "version = 2\n" + "BEGIN\n" + v2 + "\n  config_path = \"CERTS\"\n" + "END\n"},
 		{"as Debian ships it", "1.6", "version = 2\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/x\"\n",
 			"version = 2\n[plugins]\n  [plugins.\"io.containerd.grpc.v1.cri\"]\n    [plugins.\"io.containerd.grpc.v1.cri\".cni]\n      bin_dir = \"/x\"\n" + "BEGIN\n" + v2 + "\n  config_path = \"CERTS\"\n" + "END\n"},
 		{"of version 1", "1.6", "[plugins.cri.registry]\n  x = 1\n", "[plugins.cri.registry]\n" + "BEGIN\n" + "  config_path = \"CERTS\"\n" + "END\n" + "  x = 1\n"},
 		{"with CRI off, as Docker ships it", "1.7", "disabled_plugins = [\"cri\"]\n", "disabled_plugins = [\"cri\"]\n"},
 		{"that is right", "1.7", "version = 2\n" + v2 + "\nconfig_path = \"CERTS\"\n", "version = 2\n" + v2 + "\nconfig_path = \"CERTS\"\n"},
-		{"that looks there unasked", "2.2", "version = 3\n", "version = 3\n"},
-		{"that is told not to look", "2.2", "version = 3\n" + v3 + "\nconfig_path = ''\n", "version = 3\n" + v3 + "\n" + "BEGIN\n" + "# instead of: config_path = ''\nconfig_path = \"CERTS:DOCKER\"\n" + "END\n"},
-		{"that looks there all the same", "2.3", "version = 3\n" + v3 + "\nconfig_path = ''\n", "version = 3\n" + v3 + "\nconfig_path = ''\n"},
+		{"that means to look there, and does not", "2.2", "version = 3\n", "version = 3\n" + "BEGIN\n" + v3 + "\n  config_path = \"CERTS\"\n" + "END\n"},
+		{"that does look there", "2.2", "version = 3\n[plugins.\"io.containerd.cri.v1.images\"]\nuse_local_image_pull = true\n", "version = 3\n[plugins.\"io.containerd.cri.v1.images\"]\nuse_local_image_pull = true\n"},
+		{"of version 2 that does look there", "2.3", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n", "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndiscard_unpacked_layers = true\n"},
+		{"that is told not to look", "2.2", "version = 3\n" + v3 + "\nconfig_path = ''\n", "version = 3\n" + v3 + "\n" + "BEGIN\n" + "# instead of: config_path = ''\nconfig_path = \"CERTS\"\n" + "END\n"},
+		{"with a list that is none", "2.4", "version = 3\n" + v3 + "\nconfig_path = 'CERTS:DOCKER'\n", "version = 3\n" + v3 + "\n" + "BEGIN\n" + "# instead of: config_path = 'CERTS:DOCKER'\nconfig_path = \"CERTS\"\n" + "END\n"},
+		{"with a list that is one", "1.7", "version = 2\n" + v2 + "\nconfig_path = 'CERTS:DOCKER'\n", "version = 2\n" + v2 + "\nconfig_path = 'CERTS:DOCKER'\n"},
+		{"with a list, of an unknown version", "", "version = 2\n" + v2 + "\nconfig_path = 'CERTS:DOCKER'\n", "version = 2\n" + v2 + "\nconfig_path = 'CERTS:DOCKER'\n"},
+		{"of none, 2.4", "2.4", "", "BEGIN\n" + "version = 3\n\n" + v3 + "\n  config_path = \"CERTS\"\n" + "END\n"},
 		{"of none, before 2.0", "1.7", "", "BEGIN\n" + "version = 2\n\n" + v2 + "\n  config_path = \"CERTS\"\n" + "END\n"},
 		{"of none, 2.1", "2.1", "", "BEGIN\n" + "version = 3\n\n" + v3 + "\n  config_path = \"CERTS\"\n" + "END\n"},
 	} {
@@ -244,6 +249,11 @@ func TestCheckSaysWhatDoesNotComeHere(t *testing.T) {
 		return "containerd: failed to load TOML", errors.New("exit status 1")
 	}
 	if right, said := p.check("containerd", m, "1.7"); right || !strings.Contains(said, "config dump: containerd: failed to load TOML") {
+		t.Error(said)
+	}
+	p = newPlace(t, nil)
+	p.put("/etc/containerd/config.toml", "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = '"+p.System(certsD)+":"+p.System(dockerCerts)+"'\n")
+	if right, said := p.check("containerd", m, "2.4"); right || !strings.Contains(said, "docker.io: DOES NOT COME HERE: CRI does not look into /etc/containerd/certs.d and /etc/docker/certs.d: they are a list") {
 		t.Error(said)
 	}
 	if right, said := newPlace(t, nil).check("containerd", m, "1.7"); right || !strings.Contains(said, "docker.io: DOES NOT COME HERE: CRI does not look into /etc/containerd/certs.d: config_path is not set in /etc/containerd/config.toml") {

@@ -12,19 +12,20 @@ import (
 type containerdConfig struct {
 	path  string   // of the file that says it, or would
 	aside bool     // it belongs to the folder that the files are written below
-	roots []string // as config_path has them
+	named []string // what config_path names
+	roots []string // where what people have is looked for; files go into the first
 	edit  Edit     // nil where nothing has to change
 	notes []string
 }
 
-// dockerCerts is where containerd looks as well from 2.2 on, when it is told
-// nothing.
+// dockerCerts is where containerd means to look as well from 2.2 on, when it is
+// told nothing: see criRoots.
 const dockerCerts = "/etc/docker/certs.d"
 
 // containerdConfig finds the config.toml of the folder: beside it, as in
 // /etc/containerd.
 func (s Setting) containerdConfig() (containerdConfig, error) {
-	c := containerdConfig{path: filepath.Join(filepath.Dir(s.Dir), "config.toml")}
+	c := containerdConfig{path: filepath.Join(filepath.Dir(s.Dir), "config.toml"), roots: []string{s.Dir}}
 	if s.Machine.Rootless && !s.Told || filepath.Base(s.Dir) != "certs.d" {
 		return c, nil // rootless containerd has no CRI, and ctr and nerdctl read no config.toml
 	}
@@ -33,54 +34,86 @@ func (s Setting) containerdConfig() (containerdConfig, error) {
 	if err != nil {
 		return c, err
 	}
-	own := s.Dir == filepath.Clean(s.Machine.System("/etc/containerd/certs.d"))
-	standard := []string{s.Dir}
-	if own && (!s.Version.Known() || s.Version.AtLeast(2, 2)) {
-		standard = append(standard, s.Machine.System(dockerCerts))
+	if s.ownCerts() && (!s.Version.Known() || s.Version.AtLeast(2, 2)) {
+		c.roots = append(c.roots, s.Machine.System(dockerCerts))
 	}
 	if content == nil {
-		if s.Told && !own {
-			return c, nil
+		if !s.Told || s.ownCerts() {
+			c.edit = criConfigPath(s.Dir, s.Version)
 		}
-		if s.Version.AtLeast(2, 2) {
-			c.roots = standard
-			return c, nil
-		}
-		c.edit = criConfigPath(standard, s.Version)
 		return c, nil
 	}
-	path, content, err := s.criFile(c.path, content)
-	if err != nil {
+	if c.path, content, err = s.criFile(c.path, content); err != nil {
 		return c, err
 	}
-	c.path = path
 	read, err := readTOML(content)
 	if err != nil {
 		var blocked Blocked
 		errors.As(err, &blocked)
-		blocked.Path = path
+		blocked.Path = c.path
 		return c, blocked
 	}
 	section := criSection(read)
 	if disabled := lookUp(read, "disabled_plugins"); listHas(disabled, section[1]) || listHas(disabled, "io.containerd.grpc.v1.cri") {
-		c.notes = append(c.notes, path+" turns CRI off: only ctr --hosts-dir and nerdctl read these files")
+		c.notes = append(c.notes, c.path+" turns CRI off: only ctr --hosts-dir and nerdctl read these files")
 		return c, nil
 	}
-	registry := tableAt(read, append(section, "registry")...)
-	set, told := registry["config_path"].(string)
-	c.roots = splitList(set)
-	for i, root := range c.roots {
-		c.roots[i] = filepath.Clean(root)
+	roots, named, works := s.criRoots(read)
+	if named {
+		c.named, c.roots = roots, roots
+		if i := slices.Index(roots, s.Dir); i > 0 && !works {
+			c.roots = roots[i:]
+		}
 	}
-	if len(c.roots) > 0 {
-		return c, nil
+	switch {
+	case !works:
+		c.edit = criConfigPath(c.roots[0], s.Version)
+	case len(roots) > 1 && !s.Version.Known():
+		c.notes = append(c.notes, c.path+" names several folders in config_path: "+listIsOne)
 	}
-	if own && len(tableOf(registry["mirrors"])) == 0 && (s.Version.AtLeast(2, 3) || s.Version.AtLeast(2, 2) && !told) {
-		c.roots = standard // it looks there unless it is told otherwise
-		return c, nil
-	}
-	c.edit = criConfigPath(standard, s.Version)
 	return c, nil
+}
+
+const listIsOne = "containerd from 2.1 on takes that for the name of one, and finds nothing, unless it has use_local_image_pull"
+
+// ownCerts says that the folder is containerd's own.
+func (s Setting) ownCerts() bool {
+	return s.Dir == filepath.Clean(s.Machine.System("/etc/containerd/certs.d"))
+}
+
+// criRoots are the folders that config_path names, or that containerd looks into
+// where it names none, and whether CRI does look there.
+//
+// From 2.1 on it pulls by its transfer service, which takes a list of folders for
+// the name of one (containerd#12415), and finds nothing there: what it looks into
+// unasked, from 2.2 on, is such a list.
+func (s Setting) criRoots(read map[string]any) (roots []string, named, works bool) {
+	registry := tableAt(read, append(criSection(read), "registry")...)
+	set, told := registry["config_path"].(string)
+	for _, root := range splitList(set) {
+		roots = append(roots, filepath.Clean(root))
+	}
+	named = roots != nil
+	if !named && s.ownCerts() && len(tableOf(registry["mirrors"])) == 0 && (s.Version.AtLeast(2, 3) || s.Version.AtLeast(2, 2) && !told) {
+		roots = []string{s.Dir, s.Machine.System(dockerCerts)}
+	}
+	listed := !s.Version.AtLeast(2, 1) || pullsLocally(read)
+	return roots, named, len(roots) == 1 || len(roots) > 1 && listed
+}
+
+// pullsLocally says that CRI does without the transfer service: where it is told
+// to, or where it is told something that the service does not know.
+func pullsLocally(read map[string]any) bool {
+	section := criSection(read)
+	images := tableAt(read, section...)
+	is := func(key string, want any) bool {
+		return images[key] == want || tableOf(images["containerd"])[key] == want // before version 3 it was there
+	}
+	downloads, limited := images["max_concurrent_downloads"].(int64)
+	registry := tableOf(images["registry"])
+	return is("use_local_image_pull", true) || is("discard_unpacked_layers", true) || is("image_pull_with_sync_fs", true) ||
+		is("disable_snapshot_annotations", false) || limited && downloads != 3 ||
+		len(tableOf(registry["configs"])) > 0 || len(tableOf(registry["auths"])) > 0
 }
 
 // criFile is the file that has the last word on CRI's registries: the main one,
@@ -135,13 +168,12 @@ func criSection(read map[string]any) []string {
 	return []string{"plugins", "cri"}
 }
 
-// criConfigPath has CRI look into folders for hosts.toml files.
+// criConfigPath has CRI look into a folder for hosts.toml files.
 //
 // Beside the older mirrors and configs.tls it would be an error, over which
 // containerd does not load the plugin at all, and the node has no images.
-func criConfigPath(roots []string, v Version) Edit {
-	value := strings.Join(roots, string(filepath.ListSeparator))
-	setting := "config_path = " + quote(value) + "\n"
+func criConfigPath(folder string, v Version) Edit {
+	setting := "config_path = " + quote(folder) + "\n"
 	return func(theirs []byte) (Change, error) {
 		if theirs == nil {
 			version, section := 2, "io.containerd.grpc.v1.cri" // every version reads it
@@ -157,13 +189,13 @@ func criConfigPath(roots []string, v Version) Edit {
 		}
 		section := append(criSection(read), "registry")
 		registry := tableAt(read, section...)
-		if err := olderForms(registry, roots[0]); err != nil {
+		if err := olderForms(registry, folder); err != nil {
 			return Change{}, err
 		}
 		lines := linesOf(theirs)
 		content, err := setConfigPath(lines, expressions(theirs), section, setting)
 		if err == nil {
-			err = proveTOML(theirs, content, setKey{append(slices.Clone(section), "config_path"), value})
+			err = proveTOML(theirs, content, setKey{append(slices.Clone(section), "config_path"), folder})
 		}
 		if err != nil {
 			return Change{}, Blocked{
@@ -260,8 +292,8 @@ func olderTLS(tls map[string]any, indent string) string {
 	return b.String()
 }
 
-// criRootsNow is config_path as the file has it.
-func (s Setting) criRootsNow(path string) ([]string, error) {
+// criNow is the configuration that CRI reads, nil where there is none.
+func (s Setting) criNow(path string) (map[string]any, error) {
 	content, err := readFile(path)
 	if err != nil || content == nil {
 		return nil, err
@@ -270,6 +302,5 @@ func (s Setting) criRootsNow(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	set, _ := lookUp(read, append(criSection(read), "registry", "config_path")...).(string)
-	return splitList(set), nil
+	return read, nil
 }

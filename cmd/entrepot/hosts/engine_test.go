@@ -293,3 +293,27 @@ func TestADiffShowsWhatWouldBeWritten(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+func TestTwoRuntimesThatShareAFileDoNotTakeItFromEachOther(t *testing.T) {
+	p := newPlace(t, nil)
+	m := mirrorOf(t, upstream("docker.io"))
+	p.write("docker", m, "29")
+	// containerd looks into Docker's folder as well, and nothing there is anybody's.
+	p.write("containerd", m, "2.2")
+	if got := p.get("/etc/containerd/certs.d/docker.io/hosts.toml"); strings.Contains(got, "hosts docker") {
+		t.Errorf("it is\n%s", got)
+	}
+	before := p.all()
+	r, _ := Find("containerd")
+	s, err := r.NewSetting(m, Version{Major: 2, Minor: 2}, p.Machine, p.System("/etc/docker/certs.d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := r.PlanWrite(s)
+	if err != nil || plan.Changes() {
+		t.Errorf("%v, %+v", err, plan.Steps)
+	}
+	if err := plan.Apply(); err != nil || !maps.Equal(before, p.all()) {
+		t.Errorf("%v, %q", err, p.all())
+	}
+}

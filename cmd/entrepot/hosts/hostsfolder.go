@@ -166,7 +166,7 @@ func (h hostsTOML) editCopyOf(from string, content []byte) Edit {
 		}
 		// All of it is ours in this place: it goes with ours.
 		rest := string(whole.Content)
-		if undone, _, err := unmark(whole.Content); err == nil && undone != nil {
+		if undone, _, err := unmark(whole.Content, h.runtime); err == nil && undone != nil {
 			rest = withoutMarks(rest)
 		}
 		return Change{Content: []byte(marked(h.runtime, rest)), Undo: Undo{Kind: undoMarked}}, nil

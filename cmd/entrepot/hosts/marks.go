@@ -12,8 +12,8 @@ import (
 // Ours stands between two comments, the first of which has the digest of what
 // is between them: lines that somebody else wrote there are seen, and not lost.
 var (
-	beginMark = regexp.MustCompile(`^\s*# Made by "entrepot hosts [a-z0-9]+": begin ([0-9a-f]{8})\s*$`)
-	endMark   = regexp.MustCompile(`^\s*# Made by "entrepot hosts [a-z0-9]+": end\s*$`)
+	beginMark = regexp.MustCompile(`^\s*# Made by "entrepot hosts ([a-z0-9]+)": begin ([0-9a-f]{8})\s*$`)
+	endMark   = regexp.MustCompile(`^\s*# Made by "entrepot hosts ([a-z0-9]+)": end\s*$`)
 )
 
 // oldMark is the first line of the files that were wholly ours before there
@@ -42,23 +42,29 @@ func shortDigest(text string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// unmark takes out what stands between marks, puts back what it stood in place
-// of, and says whether there was any. What is left of nothing is nil.
-func unmark(content []byte) (rest []byte, had bool, err error) {
+// anyRuntime stands for the marks of all runtimes.
+const anyRuntime = ""
+
+// unmark takes out what stands between marks of a runtime, puts back what it
+// stood in place of, and says whether there was any. What is left of nothing is
+// nil.
+func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
+	of := func(mark []string) bool { return mark != nil && (runtime == anyRuntime || runtime == mark[1]) }
 	var out, block, kept bytes.Buffer
 	digest, line := "", 0
 	inside := false
 	for text := range strings.Lines(string(content)) {
 		line++
 		bare := strings.TrimRight(text, "\r\n")
-		switch begin := beginMark.FindStringSubmatch(bare); {
-		case begin != nil && inside:
+		begin, end := beginMark.FindStringSubmatch(bare), endMark.FindStringSubmatch(bare)
+		switch {
+		case of(begin) && inside:
 			return nil, true, Blocked{Problem: fmt.Sprintf("line %d begins a part of entrepot's inside of another", line), Mend: "take both out by hand"}
-		case begin != nil:
-			inside, had, digest = true, true, begin[1]
+		case of(begin):
+			inside, had, digest = true, true, begin[2]
 			block.Reset()
 			kept.Reset()
-		case endMark.MatchString(bare) && inside:
+		case of(end) && inside:
 			if shortDigest(block.String()) != digest {
 				return nil, true, Blocked{
 					Problem: fmt.Sprintf("what stands between the marks of entrepot above line %d has been edited", line),
@@ -67,7 +73,7 @@ func unmark(content []byte) (rest []byte, had bool, err error) {
 			}
 			inside = false
 			out.Write(kept.Bytes())
-		case endMark.MatchString(bare):
+		case of(end):
 			return nil, true, Blocked{Problem: fmt.Sprintf("line %d ends a part of entrepot's that has no begin", line), Mend: "take it out by hand"}
 		case inside:
 			block.WriteString(text)
@@ -96,7 +102,8 @@ var oldLine = regexp.MustCompile(`^(\s*|# Made by "entrepot hosts [a-z0-9]+"\.|#
 // withoutOld takes a file of the kind that was wholly ours for what it is, as
 // long as nobody has put anything else into it.
 func withoutOld(content []byte) (rest []byte, had bool, err error) {
-	if !strings.HasPrefix(string(content), oldMark) {
+	first, _, _ := strings.Cut(string(content), "\n")
+	if !strings.HasPrefix(first, oldMark) || beginMark.MatchString(strings.TrimRight(first, "\r")) {
 		return content, false, nil
 	}
 	line := 0

@@ -118,7 +118,7 @@ func (r Runtime) PlanRemove(s Setting) (Plan, error) {
 			continue
 		}
 		if now, err := readFile(f.Path); err == nil && now != nil {
-			if _, had, _ := unmark(now); had {
+			if _, had, _ := unmark(now, r.owner()); had {
 				add(s.planBack(record{Runtime: r.owner(), Path: f.Path, Undo: Undo{Kind: undoMarked}}))
 			}
 		}
@@ -136,7 +136,7 @@ func (s Setting) planFile(owner string, f File) (Step, error) {
 		return step, fmt.Errorf("read what is there: %w", err)
 	}
 	old, known := s.kept.find(f.Path)
-	if step.theirs, err = theirs(f.Path, step.Before, old, known); err != nil {
+	if step.theirs, err = theirs(f.Path, step.Before, old, known, owner); err != nil {
 		return step, err
 	}
 	change, err := f.Edit(step.theirs)
@@ -173,7 +173,7 @@ func (s Setting) planBack(old record) (Step, error) {
 		return step, fmt.Errorf("read what is there: %w", err)
 	}
 	_, known := s.kept.find(old.Path)
-	step.After, err = theirs(old.Path, step.Before, old, known)
+	step.After, err = theirs(old.Path, step.Before, old, known, old.Runtime)
 	return step, err
 }
 

@@ -109,7 +109,8 @@ func readFile(path string) ([]byte, error) {
 	return content, err
 }
 
-// Theirs is what a file holds without ours: nil where people have none.
+// Theirs is what a file holds without ours, whichever runtime that is for: nil
+// where people have none.
 func (s Setting) Theirs(path string) ([]byte, error) {
 	if s.blank {
 		return nil, nil
@@ -119,10 +120,12 @@ func (s Setting) Theirs(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read what is there: %w", err)
 	}
 	r, known := s.kept.find(path)
-	return theirs(path, now, r, known)
+	return theirs(path, now, r, known, anyRuntime)
 }
 
-func theirs(path string, now []byte, r record, known bool) ([]byte, error) {
+// theirs is what a file holds without what was written for a runtime. A file
+// that two of them share has what is the other's still.
+func theirs(path string, now []byte, r record, known bool, runtime string) ([]byte, error) {
 	switch {
 	case now == nil:
 		return nil, nil
@@ -142,7 +145,7 @@ func theirs(path string, now []byte, r record, known bool) ([]byte, error) {
 	if known {
 		undo = r.Undo
 	}
-	rest, err := undo.take(now)
+	rest, err := undo.take(now, runtime)
 	var blocked Blocked
 	if errors.As(err, &blocked) {
 		blocked.Path = path

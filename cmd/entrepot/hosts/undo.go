@@ -22,11 +22,12 @@ const (
 	undoWhole  undoKind = "whole"  // the file is ours, and nobody else's
 )
 
-// take returns what is left of a file without ours, nil where that is nothing.
-func (u Undo) take(content []byte) ([]byte, error) {
+// take returns what is left of a file without what is a runtime's, nil where
+// that is nothing.
+func (u Undo) take(content []byte, runtime string) ([]byte, error) {
 	switch u.Kind {
 	case undoMarked:
-		rest, _, err := unmark(content)
+		rest, _, err := unmark(content, runtime)
 		return rest, err
 	case undoLists:
 		return takeFromLists(content, u.Lists)
