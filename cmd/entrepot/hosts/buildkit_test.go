@@ -38,7 +38,7 @@ func TestABuildkitdTOMLIsMergedInto(t *testing.T) {
 			if right, said := p.check("buildkit", m, ""); !right {
 				t.Error(said)
 			}
-			if rest, _, err := unmark([]byte(got)); err != nil || string(rest) != strings.TrimSuffix(c.there, "\n")+"\n" {
+			if rest, _, err := unmark([]byte(got), "buildkit"); err != nil || string(rest) != strings.TrimSuffix(c.there, "\n")+"\n" {
 				t.Errorf("%v, without ours it is\n%s", err, rest)
 			}
 			if err := p.remove("buildkit", m, ""); err != nil || !maps.Equal(before, p.all()) {

@@ -42,7 +42,7 @@ func TestARegistriesYAMLIsMergedInto(t *testing.T) {
 			if right, said := p.check("k3s", m, ""); !right {
 				t.Error(said)
 			}
-			if rest, _, err := unmark([]byte(got)); err != nil || string(rest) != c.there {
+			if rest, _, err := unmark([]byte(got), "k3s"); err != nil || string(rest) != c.there {
 				t.Errorf("%v, without ours it is\n%s", err, rest)
 			}
 			if err := p.remove("k3s", m, ""); err != nil || !maps.Equal(before, p.all()) {
