@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/entrepot/entrepot/cmd/entrepot/hosts"
 )
@@ -45,6 +48,12 @@ func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
 		{golden: "talos", args: "talos --address http://mirror.lan:5000", stderr: "without --version this is machine.registries"},
 		{golden: "talos", args: "talos --address http://mirror.lan:5000 --version 1.11.3", stderr: "stay before these"},
 		{golden: "talos-1.12", args: "talos --address http://mirror.lan:5000 --version v1.12.0", stderr: "what machine.registries says of it counts no more"},
+		{golden: "openshift", args: "openshift --address http://mirror.lan:5000", stderr: "insecureRegistries"},
+		{golden: "bottlerocket", args: "bottlerocket --address http://mirror.lan:5000"},
+		{golden: "trivy", args: "trivy --address https://mirror.lan"},
+		{golden: "kaniko", args: "kaniko --address http://mirror.lan:5000", stderr: "--insecure-registry=mirror.lan:5000"},
+		{golden: "crossplane", args: "crossplane --address https://mirror.lan"},
+		{golden: "renovate", args: "renovate --address http://mirror.lan:5000", stderr: "renovate.json"},
 		{golden: "homebrew", args: "homebrew", stderr: "in place of ghcr.io"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -193,6 +202,12 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 		"rke2":                {"registries.yaml"},
 		"talos":               {"registry-mirrors.yaml"},
 		"homebrew":            {"brew.env"},
+		"openshift":           {"entrepot-mirrors.yaml"},
+		"bottlerocket":        {"user-data.toml"},
+		"trivy":               {"trivy.yaml"},
+		"kaniko":              {"kaniko.sh"},
+		"crossplane":          {"imageconfigs.yaml"},
+		"renovate":            {"renovate.json"},
 	} {
 		t.Run(runtime, func(t *testing.T) {
 			folder := filepath.Join(t.TempDir(), "new.conf.d")
@@ -235,7 +250,7 @@ func TestHostsWritesFilesThatTheRuntimesFind(t *testing.T) {
 	}
 }
 
-// readable is false for what should be TOML or JSON and is not.
+// readable is false for what should be TOML, YAML or JSON and is not.
 func readable(path string, content []byte) bool {
 	var anything map[string]any
 	switch filepath.Ext(path) {
@@ -243,6 +258,15 @@ func readable(path string, content []byte) bool {
 		return toml.Unmarshal(content, &anything) == nil
 	case ".json":
 		return json.Unmarshal(content, &anything) == nil
+	case ".yaml":
+		for decoder := yaml.NewDecoder(bytes.NewReader(content)); ; {
+			switch err := decoder.Decode(&anything); {
+			case errors.Is(err, io.EOF):
+				return len(anything) > 0
+			case err != nil:
+				return false
+			}
+		}
 	}
 	return len(content) > 0
 }

@@ -32,7 +32,7 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 		switch err := r.Comes(s, registry); {
 		case err == nil:
 			say("%s: comes here", registry.Name)
-		case errors.Is(err, errNotAsked):
+		case errors.Is(err, errNotAsked), errors.Is(err, errElsewhere):
 			say("%s: %v", registry.Name, err)
 		default:
 			say("%s: DOES NOT COME HERE: %v", registry.Name, err)

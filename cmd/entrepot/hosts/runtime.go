@@ -106,10 +106,10 @@ type Verdict struct {
 
 // Runtimes are all that are known, most used first.
 func Runtimes() []Runtime {
-	return []Runtime{
+	return append([]Runtime{
 		containerd(), docker(), registriesConf("crio"), registriesConf("podman"), registriesConf("skopeo"), registriesConf("buildah"),
 		buildkit("buildkit"), buildkit("buildx"), registriesYAML("k3s"), registriesYAML("rke2"), talos(), homebrew(),
-	}
+	}, elsewhere()...)
 }
 
 // Names are those of the runtimes.
