@@ -153,7 +153,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 	m.Damaged()
 	m.Upstream("ghcr.io", "manifest", "HEAD", 200)
 	m.Upstream("ghcr.io", "blob", "GET", 0)
-	admin := httptest.NewServer(Admin(m, nil, func() error { return nil }))
+	admin := httptest.NewServer(Admin(m, nil, func() error { return nil }, nil))
 	defer admin.Close()
 	resp, err := http.Get(admin.URL + "/metrics")
 	if err != nil {
@@ -200,7 +200,7 @@ func TestAdminTellsHealthAndReadiness(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stopping error
-	admin := Admin(m, nil, func() error { return stopping })
+	admin := Admin(m, nil, func() error { return stopping }, nil)
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		admin.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+path, nil))

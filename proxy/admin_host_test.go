@@ -23,7 +23,7 @@ func newAdmin(t testing.TB, hosts ...string) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Admin(m, untouched{}, func() error { return nil }, hosts...)
+	return Admin(m, untouched{}, func() error { return nil }, nil, hosts...)
 }
 
 // cameInOn is a request under a host over a connection to an address.

@@ -50,6 +50,7 @@ func TestRouteNamesAnUpstreamInFourForms(t *testing.T) {
 		{"ns before another upstream's name", "mirror.test", "/v2/docker.io/app/manifests/1?ns=ghcr.io", kindManifest, "ghcr.io/docker.io/app", "1", "docker.io/app", "ghcr.io"},
 		{"a prefix", "mirror.test", "/v2/ghcr.io/org/app/blobs/" + sha256OfNothing, kindBlob, "ghcr.io/org/app", sha256OfNothing, "ghcr.io/org/app", ""},
 		{"a prefix with a port", "mirror.test", "/v2/registry.test:5000/app/manifests/1", kindManifest, "registry.test:5000/app", "1", "registry.test:5000/app", ""},
+		{"a prefix with a port behind an underscore", "mirror.test", "/v2/registry.test_5000/app/manifests/1", kindManifest, "registry.test:5000/app", "1", "registry.test_5000/app", ""},
 		{"a prefix as Homebrew wrote it", "mirror.test", "/v2/ghcr.io/v2/homebrew/core/wget/blobs/" + sha256OfNothing, kindBlob, "ghcr.io/homebrew/core/wget", sha256OfNothing, "ghcr.io/v2/homebrew/core/wget", ""},
 		{"a repository of a user named v2", "mirror.test", "/v2/ghcr.io/v2/app/manifests/1", kindManifest, "ghcr.io/v2/app", "1", "ghcr.io/v2/app", ""},
 		{"the default", "mirror.test", "/v2/org/app/manifests/1", kindManifest, "docker.io/org/app", "1", "org/app", ""},

@@ -32,6 +32,16 @@ func newRoutes(upstreams []Upstream) *routes {
 		for _, alias := range u.Aliases {
 			r.names[strings.ToLower(alias)] = u.Name
 		}
+	}
+	for _, u := range upstreams {
+		for _, name := range append([]string{u.Name}, u.Aliases...) {
+			// No repository's name can hold a port, and many clients can't ask
+			// for one under such a prefix: an underscore stands in for the colon.
+			host, port, err := net.SplitHostPort(strings.ToLower(name))
+			if _, taken := r.names[host+"_"+port]; err == nil && !taken {
+				r.names[host+"_"+port] = u.Name
+			}
+		}
 		for _, host := range u.Hosts {
 			r.hosts[strings.ToLower(host)] = u.Name
 		}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/entrepot/entrepot/cmd/entrepot/hosts"
 	"github.com/entrepot/entrepot/config"
 )
 
@@ -72,27 +73,16 @@ func firstPulls(address, scheme string, upstreams []config.Upstream) []string {
 		if !ok {
 			continue
 		}
-		if len(commands) == 0 && (scheme == "https" || isLoopback(address)) {
+		if len(commands) == 0 && (scheme == "https" || hosts.IsLoopback(address)) {
 			commands = append(commands, "docker pull "+address+"/"+image)
 			continue
 		}
 		return append(commands, "crane manifest "+insecure+address+"/"+image)
 	}
 	for _, u := range upstreams {
-		if prefix := prefixOf(u); prefix != "" && len(commands) == 0 {
+		if prefix := hosts.PrefixOf(u); prefix != "" && len(commands) == 0 {
 			commands = append(commands, "crane manifest "+insecure+address+"/"+prefix+"/REPOSITORY:TAG")
 		}
 	}
 	return commands
-}
-
-// isLoopback says whether an address is this machine's own, so that Docker
-// speaks plain HTTP to it unasked.
-func isLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }

@@ -37,6 +37,10 @@ func file(t *testing.T, name, content string) {
 
 func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 	clean(t)
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	const all = "containerd, docker, crio, podman, skopeo, buildkit, k3s, rke2, talos, homebrew"
 	for _, c := range []struct{ name, args, want string }{
 		{"an unknown command", "sevre", `unknown command "sevre"; did you mean serve? (known: completion, config, hosts, ls, pin, pins, purge, scrub, serve, unpin, version)`},
@@ -59,9 +63,18 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 		{"a version of containerd that says too little", "hosts containerd --version 2", `--version "2" is not a version such as 2.2`},
 		{"a version of Docker that is none", "hosts docker --version new", `--version "new" is not a version such as 29`},
 		{"a version where none matters", "hosts podman --version 5.1", "--version is for containerd and docker only"},
+		{"a folder and nothing to write", "hosts docker ./here", "name one runtime: " + all},
+		{"a folder that is a runtime too", "hosts docker --write podman", "docker and podman are both runtimes: a folder of such a name is written ./podman"},
+		{"two things at a time", "hosts docker --write --remove", "--write, --remove and --check are one at a time"},
+		{"no folder behind the sign", "hosts docker --write=", "--write names no folder: leave the = out for the runtime's own"},
+		{"a virtual host for an address", "hosts docker --config testdata/hosts.yaml --address http://virtual.mirror.lan:5000", "http://virtual.mirror.lan:5000 is a virtual host of virtual.example.com:5000 (its hosts): " +
+			"what is asked for there is virtual.example.com:5000's, whatever registry an image names; use an address of entrepot that is none"},
+		{"a CA for plain HTTP", "hosts docker --listen 127.0.0.1:5000 --ca testdata/hosts.yaml", "--ca is for an https address, and http://127.0.0.1:5000 is none"},
+		{"a CA that is not there", "hosts docker --ca gone.pem", "--ca: stat WD/gone.pem: no such file or directory"},
 		{"a version told twice", "hosts containerd --version 2.2 --containerd-version 2.1", "--containerd-version is the same as --version: give one of them"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			c.want = strings.ReplaceAll(c.want, "WD", folder)
 			code, stdout, stderr := entrepot(t, strings.Fields(c.args)...)
 			if code != 2 || stdout != "" || stderr != "entrepot: "+c.want+"\n" {
 				t.Errorf("exit %d, stdout %q, stderr\n%s\nwant\nentrepot: %s", code, stdout, stderr, c.want)

@@ -70,7 +70,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			return errors.New("stopping")
 		}
 		return nil
-	}, adminHosts(cfg)...), log)
+	}, tell(cfg, clients.Addr().String()), adminHosts(cfg)...), log)
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err

@@ -1,0 +1,111 @@
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// errNotAsked means that a runtime never asks for a registry through a mirror.
+var errNotAsked = errors.New("this runtime never asks for it through a mirror")
+
+// errCantSay means that a runtime has no way to judge its files.
+var errCantSay = errors.New("can't say whether its files are right")
+
+// Check says for each registry whether a pull of it would come here, what the
+// runtime's own parser says, what it costs when entrepot is down, and what to
+// restart after a change. It is false where something would not come here.
+func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error) {
+	right := true
+	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	if err := s.Mirror.checkFiles(); err != nil {
+		say("certificates: %v", err)
+		right = false
+	}
+	for _, registry := range s.Mirror.Registries {
+		switch err := r.Comes(s, registry); {
+		case err == nil:
+			say("%s: comes here", registry.Name)
+		case errors.Is(err, errNotAsked), errors.Is(err, errElsewhere):
+			say("%s: %v", registry.Name, err)
+		default:
+			say("%s: DOES NOT COME HERE: %v", registry.Name, err)
+			right = false
+		}
+	}
+	if r.Ask != nil {
+		verdict, err := r.Ask(ctx, s)
+		switch {
+		case errors.Is(err, errCantSay):
+			say("%v", err)
+		case errors.Is(err, ErrNotInstalled):
+			say("%s is not installed here: what it says itself is not asked", r.Name)
+		case err != nil:
+			return false, err
+		case verdict.Asked == "":
+		case verdict.Said == "":
+			say("%s: right", verdict.Asked)
+		default:
+			say("%s: %s", verdict.Asked, strings.ReplaceAll(verdict.Said, "\n", "\n  "))
+			right = false
+		}
+	}
+	say("with entrepot down a pull costs: %s", r.Down(s.Version))
+	say("to restart: %s", r.Restart)
+	return right, nil
+}
+
+// comesByHosts judges by hosts.toml files as their library does: the first
+// folder that is there counts, and of its hosts the first that may pull and
+// resolve.
+func comesByHosts(roots []string, m Mirror, r Registry) error {
+	for _, root := range roots {
+		for _, form := range slices.Compact([]string{hostFolder(r.Name), r.Name, everyRegistry}) {
+			folder := filepath.Join(root, form)
+			if _, err := os.Stat(folder); err == nil {
+				return comesByFile(filepath.Join(folder, "hosts.toml"), m)
+			}
+		}
+	}
+	return fmt.Errorf("there is no folder for it in %s", strings.Join(roots, " or "))
+}
+
+func comesByFile(path string, m Mirror) error {
+	content, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	if len(content) == 0 {
+		return fmt.Errorf("%s is not there", path)
+	}
+	read, err := readTOML(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, e := range expressions(content) {
+		if !e.opens || len(e.path) < 2 || e.path[0] != "host" {
+			continue
+		}
+		capabilities, named := tableAt(read, "host", e.path[1])["capabilities"]
+		if named && (!listHas(capabilities, "pull") || !listHas(capabilities, "resolve")) {
+			continue
+		}
+		if m.isAddress(e.path[1]) {
+			return nil
+		}
+		return fmt.Errorf("%s names %s first", path, e.path[1])
+	}
+	return fmt.Errorf("%s names no mirror", path)
+}
+
+// isAddress says whether a URL is one of entrepot's addresses.
+func (m Mirror) isAddress(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && slices.ContainsFunc(m.Addresses, func(a *url.URL) bool { return a.Scheme == u.Scheme && a.Host == u.Host })
+}

@@ -1,0 +1,127 @@
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// containerd reads a hosts.toml for each registry: through CRI where config_path
+// in its config.toml names their folder, ctr where --hosts-dir does, nerdctl in
+// any case.
+func containerd() Runtime {
+	return Runtime{
+		Name:    "containerd",
+		Program: []string{"containerd", "--version"},
+		Version: func(told string) (Version, error) {
+			v, ok := ParseVersion(told)
+			if !ok || v.Minor == latest {
+				return Version{}, errors.New("is not a version such as 2.2") // 2.1 and 2.2 differ
+			}
+			return v, nil
+		},
+		Place:   func(m Machine) string { return m.Own("/etc/containerd/certs.d", "containerd/certs.d") },
+		Files:   containerdFiles,
+		Comes:   containerdComes,
+		Ask:     containerdAsk,
+		Down:    containerdDown,
+		Restart: "nothing for the files below certs.d, which are read at each pull; after a change of config.toml: systemctl restart containerd",
+	}
+}
+
+func containerdFiles(s Setting) (Layout, error) {
+	var layout Layout
+	config, err := s.containerdConfig()
+	if err != nil {
+		return layout, err
+	}
+	if s.Told && config.named != nil && !slices.Contains(config.named, s.Dir) {
+		return layout, Blocked{
+			Path: config.path, Problem: "config_path names " + strings.Join(config.named, " and ") + ", and containerd's CRI looks nowhere else",
+			Mend: "write there: --write " + config.named[0],
+		}
+	}
+	if !s.Version.Known() {
+		layout.Notes = append(layout.Notes, `without --version these files grant no "referrers": tell it for containerd 2.2 and later, or they ask the registry itself for signatures and attestations`)
+	}
+	for _, r := range s.Mirror.Registries {
+		file, notes, err := s.hostsFile(config.roots, hostsTOML{
+			runtime: "containerd", registry: r, mirror: s.Mirror, referrers: s.Version.AtLeast(2, 2),
+		})
+		if err != nil {
+			return layout, err
+		}
+		layout.Files, layout.Notes = append(layout.Files, file), append(layout.Notes, notes...)
+	}
+	layout.Notes = append(layout.Notes, config.notes...)
+	if config.edit != nil {
+		layout.Files = append(layout.Files, File{Path: config.path, Edit: config.edit, Aside: true})
+	}
+	return layout, nil
+}
+
+// containerdComes judges by the folder that containerd would go by.
+func containerdComes(s Setting, r Registry) error {
+	config, err := s.containerdConfig()
+	if err != nil {
+		return err
+	}
+	roots := config.roots
+	if config.aside && config.edit != nil || config.named != nil {
+		now, err := s.criNow(config.path)
+		if err != nil {
+			return err
+		}
+		var works bool
+		switch roots, _, works = s.criRoots(now); {
+		case len(roots) == 0:
+			return fmt.Errorf("CRI does not look into %s: config_path is not set in %s", s.Dir, config.path)
+		case !works:
+			return fmt.Errorf("CRI does not look into %s: they are a list in config_path of %s, and %s", strings.Join(roots, " and "), config.path, listIsOne)
+		}
+	}
+	return comesByHosts(roots, s.Mirror, r)
+}
+
+func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
+	config, err := s.containerdConfig()
+	if err != nil || !config.aside {
+		return Verdict{}, err
+	}
+	if content, err := readFile(config.path); err != nil || content == nil {
+		return Verdict{}, err
+	}
+	main := filepath.Join(filepath.Dir(s.Dir), "config.toml")
+	v := Verdict{Asked: "containerd --config " + main + " config dump"}
+	said, err := s.Machine.Output(ctx, "containerd", "--config", main, "config", "dump")
+	if errors.Is(err, ErrNotInstalled) {
+		return Verdict{}, err
+	}
+	if err != nil {
+		v.Said = said
+		return v, nil //nolint:nilerr // that it failed is what it says
+	}
+	now, err := s.criNow(config.path)
+	if err != nil {
+		return Verdict{}, err
+	}
+	set, _ := lookUp(now, append(criSection(now), "registry", "config_path")...).(string)
+	if set != "" && !strings.Contains(said, set) {
+		v.Said = "another file of containerd's configuration overrides config_path of " + config.path
+	}
+	return v, nil
+}
+
+func containerdDown(v Version) string {
+	const hung = "30 s a request where it hangs"
+	switch {
+	case v.AtLeast(2, 1):
+		return "nothing where the connection is refused, 1 s a request where its machine is gone, " + hung
+	case v.Known():
+		return "nothing where the connection is refused, 30 s a request where its machine is gone (dial_timeout is known from 2.1 on), " + hung
+	}
+	return "nothing where the connection is refused, 1 s a request where its machine is gone (30 s before 2.1), " + hung
+}

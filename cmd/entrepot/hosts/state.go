@@ -1,0 +1,158 @@
+package hosts
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// StateName is the file below a runtime's folder that says what was written
+	// where, so that it can be given back. No runtime reads it.
+	StateName = "entrepot-hosts.json"
+	// BackupEnding is behind the name of what a file was before.
+	BackupEnding = ".entrepot-backup"
+)
+
+// state is what is kept in StateName.
+type state struct {
+	About string   `json:"about"`
+	Files []record `json:"files"`
+}
+
+const aboutState = `What "entrepot hosts" wrote. "entrepot hosts RUNTIME --remove" gives back what was there.`
+
+// record is what is known of one file.
+type record struct {
+	Runtime string        `json:"runtime"`
+	Path    string        `json:"path"`
+	Existed bool          `json:"existed"`            // before it was written
+	Before  digest.Digest `json:"original,omitempty"` // of its backup
+	Written digest.Digest `json:"written"`
+	Undo    Undo          `json:"undo"`
+	// Folders were made for it, the outermost first.
+	Folders []string `json:"folders,omitempty"`
+}
+
+func readState(dir string) (state, error) {
+	var s state
+	content, err := os.ReadFile(filepath.Join(dir, StateName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("read what was written before: %w", err)
+	}
+	if err := json.Unmarshal(content, &s); err != nil {
+		return s, fmt.Errorf("%s can't be read: %w; move it away, and --write goes by the marks in the files", filepath.Join(dir, StateName), err)
+	}
+	return s, nil
+}
+
+func (s state) write(dir string) error {
+	name := filepath.Join(dir, StateName)
+	if len(s.Files) == 0 {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	s.About = aboutState
+	content, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return replaceFile(name, append(content, '\n'), 0o644, nil)
+}
+
+func (s state) find(path string) (record, bool) {
+	i := slices.IndexFunc(s.Files, func(r record) bool { return r.Path == path })
+	if i < 0 {
+		return record{}, false
+	}
+	return s.Files[i], true
+}
+
+// with is the state with one record more, in place of that of the same path;
+// without takes it out.
+func (s state) with(r record) state {
+	s = s.without(r.Path)
+	s.Files = append(s.Files, r)
+	return s
+}
+
+func (s state) without(path string) state {
+	s.Files = slices.DeleteFunc(slices.Clone(s.Files), func(r record) bool { return r.Path == path })
+	return s
+}
+
+// made says that a folder was made by entrepot.
+func (s state) made(folder string) bool {
+	return slices.ContainsFunc(s.Files, func(r record) bool { return slices.Contains(r.Folders, folder) })
+}
+
+// readFile is nil, and no error, where there is no file.
+func readFile(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // nil is no file
+	}
+	if content == nil && err == nil {
+		content = []byte{}
+	}
+	return content, err
+}
+
+// Theirs is what a file holds without ours, whichever runtime that is for: nil
+// where people have none.
+func (s Setting) Theirs(path string) ([]byte, error) {
+	if s.blank {
+		return nil, nil
+	}
+	now, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read what is there: %w", err)
+	}
+	r, known := s.kept.find(path)
+	return theirs(path, now, r, known, anyRuntime)
+}
+
+// theirs is what a file holds without what was written for a runtime. A file
+// that two of them share has what is the other's still.
+func theirs(path string, now []byte, r record, known bool, runtime string) ([]byte, error) {
+	switch {
+	case now == nil:
+		return nil, nil
+	case known && digest.FromBytes(now) == r.Written:
+		if !r.Existed {
+			return nil, nil
+		}
+		original, err := readFile(path + BackupEnding)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("read the backup: %w", err)
+		case original != nil && digest.FromBytes(original) == r.Before:
+			return original, nil
+		}
+	}
+	undo := Undo{Kind: undoMarked} // by which what nobody recorded is recognised
+	if known {
+		undo = r.Undo
+	}
+	rest, err := undo.take(now, runtime)
+	var blocked Blocked
+	if errors.As(err, &blocked) {
+		blocked.Path = path
+		return nil, blocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return rest, nil
+}
