@@ -224,3 +224,32 @@ func TestAnItemOfAVariableIsReportedAtTheVariable(t *testing.T) {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
 }
+
+func TestAVariableThatMeansNothingIsAMistake(t *testing.T) {
+	const somewhere = "unset it, or name a key as in ENTREPOT_CACHE_DIR, which is cache.dir"
+	for assignment, want := range map[string]string{
+		"ENTREPOT_GREETING=hello":                 "ENTREPOT_GREETING: unknown variable; " + somewhere,
+		"ENTREPOT_PIN=a":                          "ENTREPOT_PIN: unknown variable; did you mean ENTREPOT_PINS?",
+		"ENTREPOT_TAG_TTL=1m":                     "ENTREPOT_TAG_TTL: unknown variable; did you mean ENTREPOT_FRESHNESS_TAG_TTL?",
+		"ENTREPOT_PORT=5000":                      "ENTREPOT_PORT: unknown variable; " + somewhere,
+		"ENTREPOT_SERVICE_HOST=entrepot.lan":      "ENTREPOT_SERVICE_HOST: unknown variable; " + somewhere,
+		"ENTREPOT_SERVICE_PORT=http":              "ENTREPOT_SERVICE_PORT: unknown variable; " + somewhere,
+		"ENTREPOT_PORT_5000_TCP_PROTO=http":       "ENTREPOT_PORT_5000_TCP_PROTO: unknown variable; " + somewhere,
+		"ENTREPOT_PORT_5000_HTTP=tcp://10.0.0.1":  "ENTREPOT_PORT_5000_HTTP: unknown variable; " + somewhere,
+		"ENTREPOT_PINS=,":                         `ENTREPOT_PINS: pins: "," has nothing between its commas; write what the list holds, or unset it`,
+		"ENTREPOT_PINS=ghcr.io/a/b ghcr.io/c/d":   `ENTREPOT_PINS: pins[0]: "ghcr.io/a/b ghcr.io/c/d" has a blank in it; write a comma between two: ghcr.io/a/b,ghcr.io/c/d`,
+		"ENTREPOT_ADMIN_HOSTS=b.lan,a.lan\nc.lan": `ENTREPOT_ADMIN_HOSTS: admin_hosts[1]: "a.lan\nc.lan" has a blank in it; write a comma between two: a.lan,c.lan`,
+		`ENTREPOT_PINS=["ghcr.io/a/b"]`:           `ENTREPOT_PINS: pins[0]: "[\"ghcr.io/a/b\"]" is no pattern of images; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…`,
+		"ENTREPOT_UPSTREAMS_0_NAME=ghcr.io":       "ENTREPOT_UPSTREAMS_0_NAME: upstreams can't be set by a variable; set them in a file, named by --config or ENTREPOT_CONFIG",
+	} {
+		t.Run(assignment, func(t *testing.T) {
+			clean(t)
+			name, value, _ := strings.Cut(assignment, "=")
+			t.Setenv(name, value)
+			_, _, err := Load(Options{File: write(t, "c.yaml", "pins: [ghcr.io/org/a]\n"), Environment: true})
+			if want = "the configuration has a mistake:\n  " + want; err == nil || err.Error() != want {
+				t.Errorf("got\n%v\nwant\n%s", err, want)
+			}
+		})
+	}
+}
