@@ -15,20 +15,26 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/upstream"
 )
+
+// login is what there is to show to a registry; see upstream.Credentials.
+type login struct {
+	Username, Password string
+	IdentityToken      string
+	Absent             string
+}
 
 // credentials are read at the time of use, so that a renewed password needs no
 // restart.
-func credentials(c config.Credentials, upstreamName string, endpoint *url.URL) func(context.Context) (upstream.Credentials, error) {
+func credentials(c config.Credentials, upstreamName string, endpoint *url.URL) func(context.Context) (login, error) {
 	switch {
 	case c.Username != "":
-		return func(context.Context) (upstream.Credentials, error) {
+		return func(context.Context) (login, error) {
 			password, err := os.ReadFile(c.PasswordFile)
 			if err != nil {
-				return upstream.Credentials{}, fmt.Errorf("password_file: %w", err)
+				return login{}, fmt.Errorf("password_file: %w", err)
 			}
-			return upstream.Credentials{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
+			return login{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
 		}
 	case c.DockerConfig:
 		// "docker login" writes the host that it was told, which is the
@@ -37,7 +43,7 @@ func credentials(c config.Credentials, upstreamName string, endpoint *url.URL) f
 		if upstreamName != registries[0] {
 			registries = append(registries, upstreamName)
 		}
-		return func(ctx context.Context) (upstream.Credentials, error) { return dockerCredentials(ctx, registries) }
+		return func(ctx context.Context) (login, error) { return dockerCredentials(ctx, registries) }
 	}
 	return nil
 }
@@ -54,21 +60,21 @@ func hostOf(endpoint *url.URL) string {
 // dockerCredentials are those of the first registry that Docker's
 // configuration, or Podman's, has any for. What is wrong with one entry is no
 // reason not to look for the next.
-func dockerCredentials(ctx context.Context, registries []string) (upstream.Credentials, error) {
+func dockerCredentials(ctx context.Context, registries []string) (login, error) {
 	var keys []string
 	var failed error
 	for _, registry := range registries {
 		key, found, err := dockerEntry(ctx, registry)
 		if err == nil && (found.Username != "" || found.IdentityToken != "") {
-			return upstream.Credentials{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
+			return login{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
 		}
 		keys, failed = append(keys, key), errors.Join(failed, err)
 	}
 	asked := strings.Join(keys, " or ")
 	if failed != nil {
-		return upstream.Credentials{}, fmt.Errorf("docker_config: %s, asked for %s: %w", dockerConfigFile(), asked, failed)
+		return login{}, fmt.Errorf("docker_config: %s, asked for %s: %w", dockerConfigFile(), asked, failed)
 	}
-	return upstream.Credentials{Absent: fmt.Sprintf("%s has nothing for %s", dockerConfigFile(), asked)}, nil
+	return login{Absent: fmt.Sprintf("%s has nothing for %s", dockerConfigFile(), asked)}, nil
 }
 
 func dockerEntry(ctx context.Context, registry string) (key string, found *authn.AuthConfig, err error) {

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/upstream"
 )
 
 // loggedIn makes a home with Docker's configuration in it, or Podman's, that
@@ -41,7 +40,7 @@ func loggedIn(t *testing.T, file string, keys ...string) (path string) {
 	return path
 }
 
-func lookUp(t *testing.T, name, endpoint string) (upstream.Credentials, error) {
+func lookUp(t *testing.T, name, endpoint string) (login, error) {
 	t.Helper()
 	at, err := url.Parse(endpoint)
 	if err != nil {
@@ -74,7 +73,7 @@ func TestDockersConfigurationIsAskedForTheEndpointAndForTheName(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			loggedIn(t, c.file, c.keys...)
 			got, err := lookUp(t, c.upstream, c.from)
-			if err != nil || got != (upstream.Credentials{Username: "me", Password: "for " + c.want}) {
+			if err != nil || got != (login{Username: "me", Password: "for " + c.want}) {
 				t.Errorf("got %+v, %v, want those of %s", got, err, c.want)
 			}
 		})
@@ -91,7 +90,7 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 		t.Run(c.name, func(t *testing.T) {
 			path := loggedIn(t, c.file, "other.example")
 			got, err := lookUp(t, c.upstream, c.from)
-			if want := path + " has nothing for " + c.want; err != nil || got != (upstream.Credentials{Absent: want}) {
+			if want := path + " has nothing for " + c.want; err != nil || got != (login{Absent: want}) {
 				t.Errorf("got %+v, %v, want %s", got, err, want)
 			}
 		})

@@ -257,7 +257,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it is the path that says so.
 		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           credentials(u.Credentials, u.Name, base),
+		Credentials:           shown(credentials(u.Credentials, u.Name, base)),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
@@ -299,4 +299,15 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
 	}
 	return pool, nil
+}
+
+// shown makes of a login what upstreams take.
+func shown(get func(context.Context) (login, error)) func(context.Context) (upstream.Credentials, error) {
+	if get == nil {
+		return nil
+	}
+	return func(ctx context.Context) (upstream.Credentials, error) {
+		l, err := get(ctx)
+		return upstream.Credentials(l), err
+	}
 }
