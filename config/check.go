@@ -35,6 +35,7 @@ func (r *report) check(cfg *Config) {
 	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
 	r.checkChoice("log.format", cfg.Log.Format, "text", "json")
 	r.checkUpstreams(cfg)
+	r.checkVirtualHosts(cfg)
 	r.checkPins(cfg)
 }
 

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // settings turns a file's tree into the maps that viper merges, and reports
@@ -100,7 +101,14 @@ func (r *report) decode(settings any, v reflect.Value, path string) {
 	case v.Kind() == reflect.Slice:
 		items, ok := settings.([]any)
 		if text, isText := settings.(string); !ok && isText {
-			items = itemsOf(text)
+			if items = itemsOf(text); text != "" && len(items) == 0 {
+				r.add(path, quoted(text)+" has nothing between its commas", "write what the list holds, or unset it")
+			}
+			for i, item := range items {
+				if item := item.(string); strings.ContainsFunc(item, unicode.IsSpace) {
+					r.add(at(path, i), quoted(item)+" has a blank in it", "write a comma between two: "+strings.Join(strings.Fields(item), ","))
+				}
+			}
 		}
 		all := reflect.MakeSlice(v.Type(), len(items), len(items))
 		for i, item := range items {

@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -25,9 +26,9 @@ func singleKeys() []string {
 	return paths
 }
 
-// checkEnvironment reports variables that were probably meant for entrepot and
-// mean nothing to it. Others with the prefix are let be: Kubernetes makes some
-// for a service that is called entrepot.
+// checkEnvironment reports variables that mean nothing to entrepot, but for
+// those that Kubernetes makes for a service that is called entrepot. One that
+// is empty is as good as none.
 func (r *report) checkEnvironment() {
 	known := []string{EnvFile}
 	for _, path := range singleKeys() {
@@ -37,7 +38,7 @@ func (r *report) checkEnvironment() {
 	slices.Sort(environment)
 	for _, assignment := range environment {
 		name, value, _ := strings.Cut(assignment, "=")
-		if !strings.HasPrefix(name, envPrefix) || value == "" || slices.Contains(known, name) || fromKubernetes(name) {
+		if !strings.HasPrefix(name, envPrefix) || value == "" || slices.Contains(known, name) || fromKubernetes(assignment) {
 			continue
 		}
 		place := Origin{Kind: FromEnvironment, Name: name}
@@ -45,6 +46,8 @@ func (r *report) checkEnvironment() {
 			r.addAt(place, "", "upstreams can't be set by a variable", "set them in a file, named by --config or "+EnvFile)
 		} else if near := nearestVariable(name, known); near != "" {
 			r.addAt(place, "", "unknown variable", "did you mean "+near+"?")
+		} else {
+			r.addAt(place, "", "unknown variable", "unset it, or name a key as in "+variable("cache.dir")+", which is cache.dir")
 		}
 	}
 }
@@ -62,9 +65,15 @@ func nearestVariable(name string, known []string) string {
 	return envPrefix + near
 }
 
-// fromKubernetes knows the variables that Kubernetes makes for services whose
-// name begins with entrepot.
-func fromKubernetes(name string) bool {
-	return strings.HasSuffix(name, "_SERVICE_HOST") || strings.Contains(name, "_SERVICE_PORT") ||
-		strings.HasSuffix(name, "_PORT") || strings.Contains(name, "_PORT_")
-}
+// What Kubernetes tells each container of the services in its namespace, as
+// pkg/kubelet/envvars makes it: name=value. Of a service called entrepot-admin
+// the names go on with ADMIN_, and one may be called entrepot-service.
+var fromServices = regexp.MustCompile(`^ENTREPOT(_[A-Z0-9_]+)?_(` +
+	`(SERVICE_HOST|PORT_[0-9]+_(TCP|UDP|SCTP)_ADDR)=[0-9a-f.:]+|` +
+	`(SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)_PORT)=[0-9]+|` +
+	`PORT_[0-9]+_(TCP|UDP|SCTP)_PROTO=(tcp|udp|sctp)|` +
+	`PORT(_[0-9]+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://[0-9a-f.:[\]]+)$`)
+
+// fromKubernetes says whether a variable is one of those. ENTREPOT_PORT=5000 is
+// none: somebody wrote it, and waits for it to do something.
+func fromKubernetes(assignment string) bool { return fromServices.MatchString(assignment) }

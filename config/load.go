@@ -123,7 +123,7 @@ func (r *report) bind(merged *viper.Viper, opts Options) error {
 				return fmt.Errorf("bind %s: %w", variable(path), err)
 			}
 			if os.Getenv(variable(path)) != "" {
-				r.places[path] = Origin{Kind: FromEnvironment, Name: variable(path)}
+				r.place(path, Origin{Kind: FromEnvironment, Name: variable(path)})
 			}
 		}
 		if opts.Flags == nil || flagOf(path) == "" {
@@ -133,7 +133,7 @@ func (r *report) bind(merged *viper.Viper, opts Options) error {
 			if err := merged.BindPFlag(path, flag); err != nil {
 				return fmt.Errorf("bind --%s: %w", flag.Name, err)
 			}
-			r.places[path] = Origin{Kind: FromFlag, Name: flag.Name}
+			r.place(path, Origin{Kind: FromFlag, Name: flag.Name})
 		}
 	}
 	if opts.Environment {

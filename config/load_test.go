@@ -378,11 +378,46 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 	})
 }
 
-func TestLoadLeavesVariablesOfOthersAlone(t *testing.T) {
+func TestAListByAVariableTakesThePlaceOfTheFiles(t *testing.T) {
+	for format, content := range map[string]string{
+		"c.yaml": "pins: [ghcr.io/org/a, ghcr.io/org/b]\nadmin_hosts: [a.lan]\n",
+		"c.toml": "pins = ['ghcr.io/org/a', 'ghcr.io/org/b']\nadmin_hosts = ['a.lan']\n",
+		"c.json": `{"pins": ["ghcr.io/org/a", "ghcr.io/org/b"], "admin_hosts": ["a.lan"]}`,
+	} {
+		t.Run(format, func(t *testing.T) {
+			clean(t)
+			file := write(t, format, content)
+			t.Setenv("ENTREPOT_PINS", "quay.io/org/app:1, docker.io/library/alpine")
+			cfg, origins, err := Load(Options{File: file, Environment: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"quay.io/org/app:1", "docker.io/library/alpine"}; !slices.Equal(cfg.Pins, want) {
+				t.Errorf("pins: got %q, want %q", cfg.Pins, want)
+			}
+			if len(cfg.PinList()) != 2 || origins["pins"].String() != "env ENTREPOT_PINS" {
+				t.Errorf("pins: %+v from %s", cfg.PinList(), origins["pins"])
+			}
+			if want := []string{"a.lan"}; !slices.Equal(cfg.AdminHosts, want) || origins["admin_hosts"].String() != format+":"+map[bool]string{true: "1", false: "2"}[format == "c.json"] {
+				t.Errorf("admin_hosts: got %q from %s, want %q", cfg.AdminHosts, origins["admin_hosts"], want)
+			}
+		})
+	}
+}
+
+// Names and values as makeEnvVariables of pkg/kubelet/envvars makes them, for
+// services called entrepot, entrepot-admin, entrepot-9 and entrepot-service.
+func TestLoadLeavesVariablesOfKubernetesAlone(t *testing.T) {
 	clean(t)
 	for name, value := range map[string]string{
-		"ENTREPOT_SERVICE_HOST": "10.0.0.1", "ENTREPOT_SERVICE_PORT_HTTP": "5000", "ENTREPOT_PORT": "tcp://10.0.0.1:5000",
-		"ENTREPOT_PORT_5000_TCP_ADDR": "10.0.0.1", "ENTREPOT_ADMIN_SERVICE_HOST": "10.0.0.2", "ENTREPOT_ADMIN_PORT": "tcp://10.0.0.2:5001", "ENTREPOT_GREETING": "hello", "ENTREPOT_LISTN": "",
+		"ENTREPOT_SERVICE_HOST": "10.0.0.1", "ENTREPOT_SERVICE_PORT": "5000", "ENTREPOT_SERVICE_PORT_REGISTRY": "5000",
+		"ENTREPOT_PORT": "tcp://10.0.0.1:5000", "ENTREPOT_PORT_5000_TCP": "tcp://10.0.0.1:5000", "ENTREPOT_PORT_5000_TCP_PROTO": "tcp",
+		"ENTREPOT_PORT_5000_TCP_PORT": "5000", "ENTREPOT_PORT_5000_TCP_ADDR": "10.0.0.1",
+		"ENTREPOT_ADMIN_SERVICE_HOST": "fd00::2", "ENTREPOT_ADMIN_SERVICE_PORT_ADMIN_HTTP": "5001", "ENTREPOT_ADMIN_PORT": "udp://[fd00::2]:5001",
+		"ENTREPOT_ADMIN_PORT_5001_UDP_ADDR": "fd00::2", "ENTREPOT_9_PORT_1_SCTP_PROTO": "sctp", "ENTREPOT_9_SERVICE_PORT": "1",
+		"ENTREPOT_SERVICE_PORT_80_TCP": "tcp://10.0.0.3:80", "ENTREPOT_SERVICE_SERVICE_HOST": "10.0.0.3", // of one called entrepot-service
+		"ENTREPOT_LISTN": "", // as good as none
+		"ENTREPOTLISTEN": "none of these",
 	} {
 		t.Setenv(name, value)
 	}

@@ -71,6 +71,16 @@ func (r *report) addAt(at Origin, key, problem, mend string) {
 	r.found = append(r.found, Mistake{Key: key, Line: at.Line, Problem: problem, Mend: mend, Origin: at})
 }
 
+// place notes where a key, with all that its list holds, comes from instead.
+func (r *report) place(key string, from Origin) {
+	for known := range r.places {
+		if strings.HasPrefix(known, key+"[") {
+			delete(r.places, known)
+		}
+	}
+	r.places[key] = from
+}
+
 // origin is where a key, or else the table or list it belongs to, came from.
 func (r *report) origin(key string) Origin {
 	for key != "" {

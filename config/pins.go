@@ -33,13 +33,23 @@ func ParsePin(text string) (Pin, error) {
 	} else if colon := strings.LastIndex(rest, ":"); colon > strings.LastIndex(rest, "/") {
 		p.Repository, p.Tag = rest[:colon], rest[colon+1:]
 	}
-	if p.Repository == "" || p.Tag == "" && p.Digest == "" || slices.Contains(strings.Split(p.Repository, "/"), "") {
+	if !isRepositoryPattern(p.Repository) || p.Digest == "" && !tagPattern.MatchString(p.Tag) {
 		return Pin{}, Mistake{Problem: quoted(text) + " is no pattern of images", Mend: mend}
 	}
 	if upstream == dockerHub && !strings.Contains(p.Repository, "/") && p.Repository != "**" {
 		p.Repository = "library/" + p.Repository
 	}
 	return p, nil
+}
+
+// isRepositoryPattern says whether a pattern can match any repository.
+func isRepositoryPattern(pattern string) bool {
+	for segment := range strings.SplitSeq(pattern, "/") {
+		if segment != "**" && (!patternSegment.MatchString(segment) || strings.Contains(segment, "**")) {
+			return false
+		}
+	}
+	return true
 }
 
 // Matches says whether the pin is on a repository's tag or digest.

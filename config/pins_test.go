@@ -48,7 +48,10 @@ func TestPinsThatNameOneImage(t *testing.T) {
 }
 
 func TestPinsThatAreNone(t *testing.T) {
-	for _, text := range []string{"", "alpine", "docker.io/", "/alpine", "docker.io/alpine:", "docker.io//alpine", "quay.io/org/app@sha256:abc", "quay.io/@sha256:abc"} {
+	for _, text := range []string{"", "alpine", "docker.io/", "/alpine", "docker.io/alpine:", "docker.io//alpine", "quay.io/org/app@sha256:abc", "quay.io/@sha256:abc",
+		// What can match nothing would be taken for a pin that holds.
+		"docker.io/library/Alpine:3", "ghcr.io/org/app:1 ghcr.io/org/b", "ghcr.io/org**", "ghcr.io/org/app:-1", "ghcr.io/org/app;x:1",
+	} {
 		if p, err := ParsePin(text); err == nil || !strings.Contains(err.Error(), "write it as") {
 			t.Errorf("%q is read as %+v, %v", text, p, err)
 		}

@@ -92,6 +92,8 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"docker.io twice", "c.yaml", "upstreams:\n- name: docker.io\n- name: docker.io\n", "c.yaml:3: upstreams[1].name: \"docker.io\" is upstreams[0].name already; a name means one upstream"},
 		{"one virtual host twice", "c.yaml", "upstreams:\n- name: a.b\n  hosts: [m.lan]\n- name: c.d\n  hosts: [m.lan]\n", "c.yaml:5: upstreams[1].hosts[0]: \"m.lan\" is upstreams[0].hosts[0] already; a name means one upstream"},
 		{"a virtual host with a port", "c.yaml", "upstreams: [{name: a.b, hosts: [\"m.lan:80\"]}]\n", "c.yaml:1: upstreams[0].hosts[0]: \"m.lan:80\" has a port; did you mean m.lan? It counts on every port"},
+		{"a virtual host that is the address of all", "c.yaml", "listen: Mirror.lan:5000\nupstreams:\n- name: a.b\n- name: c.d\n  hosts: [c.lan, mirror.lan]\n", "c.yaml:5: upstreams[1].hosts[1]: \"mirror.lan\" is the address that all clients come by: unless they say which registry they mean, they would get c.d; write a name of its own, such as ghcr.mirror.example.com, or take it out"},
+		{"a virtual host that is the IPv6 address of all", "c.yaml", "listen: \"[fd00:0::1]:5000\"\nupstreams: [{name: a.b, hosts: [\"[fd00::1]\"]}]\n", "c.yaml:2: upstreams[0].hosts[0]: \"[fd00::1]\" is the address that all clients come by: unless they say which registry they mean, they would get a.b; write a name of its own, such as ghcr.mirror.example.com, or take it out"},
 		{"two defaults", "c.yaml", "upstreams:\n- name: a.b\n  default: true\n- name: c.d\n  default: true\n", "c.yaml:5: upstreams[1].default: a second default upstream; keep one; upstreams[0] is one already"},
 		{"an endpoint without a scheme", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"a.b:5000\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: \"a.b:5000\" has no scheme; did you mean https://a.b:5000?"},
 		{"an endpoint of another scheme", "c.yaml", "upstreams: [{name: a.b, endpoints: [\"htps://a.b\"]}]\n", "c.yaml:1: upstreams[0].endpoints[0]: unknown scheme \"htps\"; did you mean https://a.b?"},
@@ -220,5 +222,34 @@ func TestAnItemOfAVariableIsReportedAtTheVariable(t *testing.T) {
   ENTREPOT_PINS: pins[1]: "alpine" names no repository of an upstream; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestAVariableThatMeansNothingIsAMistake(t *testing.T) {
+	const somewhere = "unset it, or name a key as in ENTREPOT_CACHE_DIR, which is cache.dir"
+	for assignment, want := range map[string]string{
+		"ENTREPOT_GREETING=hello":                 "ENTREPOT_GREETING: unknown variable; " + somewhere,
+		"ENTREPOT_PIN=a":                          "ENTREPOT_PIN: unknown variable; did you mean ENTREPOT_PINS?",
+		"ENTREPOT_TAG_TTL=1m":                     "ENTREPOT_TAG_TTL: unknown variable; did you mean ENTREPOT_FRESHNESS_TAG_TTL?",
+		"ENTREPOT_PORT=5000":                      "ENTREPOT_PORT: unknown variable; " + somewhere,
+		"ENTREPOT_SERVICE_HOST=entrepot.lan":      "ENTREPOT_SERVICE_HOST: unknown variable; " + somewhere,
+		"ENTREPOT_SERVICE_PORT=http":              "ENTREPOT_SERVICE_PORT: unknown variable; " + somewhere,
+		"ENTREPOT_PORT_5000_TCP_PROTO=http":       "ENTREPOT_PORT_5000_TCP_PROTO: unknown variable; " + somewhere,
+		"ENTREPOT_PORT_5000_HTTP=tcp://10.0.0.1":  "ENTREPOT_PORT_5000_HTTP: unknown variable; " + somewhere,
+		"ENTREPOT_PINS=,":                         `ENTREPOT_PINS: pins: "," has nothing between its commas; write what the list holds, or unset it`,
+		"ENTREPOT_PINS=ghcr.io/a/b ghcr.io/c/d":   `ENTREPOT_PINS: pins[0]: "ghcr.io/a/b ghcr.io/c/d" has a blank in it; write a comma between two: ghcr.io/a/b,ghcr.io/c/d`,
+		"ENTREPOT_ADMIN_HOSTS=b.lan,a.lan\nc.lan": `ENTREPOT_ADMIN_HOSTS: admin_hosts[1]: "a.lan\nc.lan" has a blank in it; write a comma between two: a.lan,c.lan`,
+		`ENTREPOT_PINS=["ghcr.io/a/b"]`:           `ENTREPOT_PINS: pins[0]: "[\"ghcr.io/a/b\"]" is no pattern of images; write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…`,
+		"ENTREPOT_UPSTREAMS_0_NAME=ghcr.io":       "ENTREPOT_UPSTREAMS_0_NAME: upstreams can't be set by a variable; set them in a file, named by --config or ENTREPOT_CONFIG",
+	} {
+		t.Run(assignment, func(t *testing.T) {
+			clean(t)
+			name, value, _ := strings.Cut(assignment, "=")
+			t.Setenv(name, value)
+			_, _, err := Load(Options{File: write(t, "c.yaml", "pins: [ghcr.io/org/a]\n"), Environment: true})
+			if want = "the configuration has a mistake:\n  " + want; err == nil || err.Error() != want {
+				t.Errorf("got\n%v\nwant\n%s", err, want)
+			}
+		})
 	}
 }

@@ -89,8 +89,9 @@ func TestW12NamespaceIsEchoedWhereItChose(t *testing.T) {
 	} {
 		f.do(http.MethodGet, target).wantHeader(t, "OCI-Namespace", want)
 	}
-	got := f.do(http.MethodGet, "/v2/app/manifests/1?ns=ghcr.io", "Host", "ghcr.mirror.test")
-	got.wantHeader(t, "OCI-Namespace", "")
+	for target, want := range map[string]string{"/v2/app/manifests/1?ns=docker.io": "docker.io", "/v2/app/manifests/1": ""} {
+		f.do(http.MethodGet, target, "Host", "ghcr.mirror.test").wantHeader(t, "OCI-Namespace", want)
+	}
 }
 
 func TestW5PingNeverChallenges(t *testing.T) {

@@ -57,19 +57,22 @@ const (
 	hubLibrary = "library/"
 )
 
-// choose finds the upstream: by virtual host, then ns, then prefix, then the
+// choose finds the upstream: by ns, then virtual host, then prefix, then the
 // default. The list is closed; nothing in a request is ever dialled.
+//
+// ns is what the client wants, a virtual host only where it happened to ask:
+// answered by the host, it would get another registry's content under a name
+// that it trusts.
 func (r *routes) choose(q *route, host, ns, name string) error {
 	q.asked = name
 	upstream := ""
-	if len(r.hosts) > 0 {
-		upstream = r.hosts[hostOf(host)]
-	}
-	if upstream == "" && ns != "" {
-		if upstream = r.named(ns); upstream == "" {
+	if ns != "" {
+		if upstream = r.meant(ns); upstream == "" {
 			return unknownUpstream(ns)
 		}
 		q.ns = ns
+	} else if len(r.hosts) > 0 {
+		upstream = r.hosts[hostOf(host)]
 	}
 	first, rest, deep := strings.Cut(name, "/")
 	switch prefix := r.named(first); {
@@ -101,6 +104,15 @@ func (r *routes) choose(q *route, host, ns, name string) error {
 }
 
 func (r *routes) named(name string) string { return r.names[strings.ToLower(name)] }
+
+// meant is the upstream that ns means. A client that calls a virtual host the
+// registry, and comes by another address, says so in ns.
+func (r *routes) meant(ns string) string {
+	if upstream := r.named(ns); upstream != "" {
+		return upstream
+	}
+	return r.hosts[hostOf(ns)]
+}
 
 // withoutVersion takes off the second v2/ of /v2/ghcr.io/v2/homebrew/core/…:
 // until 2026, Homebrew put its artifact domain in place of the host alone.

@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -169,7 +169,7 @@ func (r *Remote) reach(err error, host string) error {
 		return unwell(fmt.Errorf("%w: the certificate of %s is not trusted (%w); name its authority with tls.ca_file", ErrRefused, host, cert.Err))
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return unwell(fmt.Errorf("%w: no such host %s", ErrRefused, dns.Name))
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case isUnreachable(err):
 		return unwell(fmt.Errorf("%w: %s: %w", ErrRefused, host, cause(err)))
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
 		late := fmt.Errorf("%w: %s", ErrTimeout, host)
@@ -181,6 +181,12 @@ func (r *Remote) reach(err error, host string) error {
 		return unwell(fmt.Errorf("%w: %s: %w", ErrUnavailable, host, cause(err)))
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, host, cause(err))
+}
+
+// isUnreachable says whether the kernel, or another on the way, refused the
+// connection.
+func isUnreachable(err error) bool {
+	return slices.ContainsFunc(unreachable, func(refused error) bool { return errors.Is(err, refused) })
 }
 
 func isTLS(err error) bool {

@@ -125,6 +125,39 @@ func TestRefusedCredentialsAreDeniedAndNotTold(t *testing.T) {
 	}
 }
 
+func TestARefusalTellsWhereCredentialsWereLookedFor(t *testing.T) {
+	const absent = "config.json has nothing for hub.test"
+	none := func(o *upstream.RemoteOptions) {
+		o.Credentials = func(context.Context) (upstream.Credentials, error) { return upstream.Credentials{Absent: absent}, nil }
+	}
+	for name, auth := range map[string]upstreamtest.Auth{
+		"basic": {Scheme: "basic", Username: "me", Password: password},
+		"token": {Scheme: "token", Username: "me", Password: password},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fake := upstreamtest.New(t, upstreamtest.WithAuth(auth))
+			fake.AddImage("app", "1", []byte("layer"))
+			_, err := remote(t, fake.URL(), none).Resolve(t.Context(), "app", "1")
+			if !errors.Is(err, upstream.ErrDenied) || !strings.HasSuffix(err.Error(), ", and "+absent) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	t.Run("a token for everybody, which opens nothing", func(t *testing.T) {
+		fake := upstreamtest.New(t, upstreamtest.WithAuth(upstreamtest.Auth{Scheme: "token"}))
+		fake.AddImage("app", "1", []byte("layer"))
+		r := remote(t, fake.URL(), none)
+		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+			t.Fatalf("what everybody may read: %v", err)
+		}
+		fake.Always("", upstreamtest.Status(http.StatusForbidden, "DENIED"))
+		_, err := r.Resolve(t.Context(), "app", "1")
+		if !errors.Is(err, upstream.ErrDenied) || !strings.HasSuffix(err.Error(), ", and "+absent) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 // W40: the realm is of the registry's own domain, or named in the configuration.
 func TestRealms(t *testing.T) {
 	for realm, trusted := range map[string]bool{

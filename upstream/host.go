@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type host struct {
 	varies   bool // one repository's token server refused another's scope
 	wants    *lru.Cache[string, want]
 	noTokens time.Time // it limits those that it gives, until then
+	absent   string    // where credentials were looked for last, in vain
 }
 
 const (
@@ -137,7 +139,7 @@ func (h *host) obtain(ctx context.Context, w want) (shown, error) {
 			return shown{}, err
 		}
 		if c.Username == "" {
-			return shown{}, fmt.Errorf("%w: %s wants a user name and password, and none are configured", ErrDenied, h.url.Host)
+			return shown{}, fmt.Errorf("%w: %s wants a user name and password, and %s", ErrDenied, h.url.Host, cmp.Or(c.Absent, "none are configured"))
 		}
 		req := http.Request{Header: http.Header{}}
 		req.SetBasicAuth(c.Username, c.Password)
@@ -161,7 +163,21 @@ func (h *host) credentials(ctx context.Context) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, fmt.Errorf("%w: credentials for %s: %w", ErrUnavailable, h.r.opts.Name, err)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.absent = c.Absent
 	return c, nil
+}
+
+// unarmed adds to a refusal that there was nothing to show, where somebody
+// thought that there was.
+func (h *host) unarmed() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.absent == "" {
+		return ""
+	}
+	return ", and " + h.absent
 }
 
 // introduce asks /v2/ once what the host wants, where there are credentials to

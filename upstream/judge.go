@@ -72,6 +72,9 @@ func (h *host) judge(ctx context.Context, a ask, at *url.URL, resp *http.Respons
 		e.meaning, e.text = ErrElsewhere, fmt.Sprintf("%s answered %s", h.url.Host, s)
 		return nil, e
 	}
+	if errors.Is(e.meaning, ErrDenied) {
+		e.text += h.unarmed()
+	}
 	if s.status == http.StatusTooManyRequests {
 		e.meaning = &RateLimitedError{RetryAfter: retryAfter(resp)}
 	}

@@ -78,6 +78,9 @@ type Credentials struct {
 	Username, Password string
 	// IdentityToken is an OAuth2 refresh token, instead of the two.
 	IdentityToken string
+	// Absent says where none were found, in words that follow "and": it is told
+	// where the registry refuses. Empty where there are some.
+	Absent string
 }
 
 // Observation is one request to an upstream.

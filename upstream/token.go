@@ -155,7 +155,7 @@ func (h *host) refusedToken(server *host, realm *url.URL, resp *http.Response) e
 	case said.form == formBare || said.form == formRegistry:
 		switch said.status {
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("%w: the token server %s of %s gives no token (%s)", ErrDenied, realm.Host, h.r.opts.Name, said)
+			return fmt.Errorf("%w: the token server %s of %s gives no token (%s)%s", ErrDenied, realm.Host, h.r.opts.Name, said, h.unarmed())
 		}
 	}
 	return fmt.Errorf("%w: the token server %s answered %s", ErrElsewhere, realm.Host, said)

@@ -28,7 +28,7 @@ func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...
 	attrs := append([]any{"digest", d.String()}, why...)
 	err := os.Mkdir(b.damaged, 0o700)
 	if err == nil || os.IsExist(err) {
-		err = os.Rename(path, filepath.Join(b.damaged, d.Encoded()))
+		err = rename(path, filepath.Join(b.damaged, d.Encoded()))
 	}
 	if err != nil {
 		attrs = append(attrs, "kept", false, "error", err)

@@ -1,23 +1,42 @@
 package disk
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
-	"syscall"
 )
 
-// blob is a file open for reading. It shows what the kernel needs to send it
-// by itself (net's sendfile asks for syscall.Conn) and hides the rest of
-// os.File.
-type blob struct {
-	file *os.File
-	size int64
+// apart reads an open file at a position of its own, because others move the
+// file's.
+type apart struct {
+	file     *os.File
+	size, at int64
 }
 
-func (b *blob) Read(p []byte) (int, error)                   { return b.file.Read(p) }
-func (b *blob) ReadAt(p []byte, off int64) (int, error)      { return b.file.ReadAt(p, off) }
-func (b *blob) Seek(offset int64, whence int) (int64, error) { return b.file.Seek(offset, whence) }
-func (b *blob) WriteTo(w io.Writer) (int64, error)           { return b.file.WriteTo(w) }
-func (b *blob) SyscallConn() (syscall.RawConn, error)        { return b.file.SyscallConn() }
-func (b *blob) Close() error                                 { return b.file.Close() }
-func (b *blob) Size() int64                                  { return b.size }
+func (a *apart) Read(p []byte) (int, error) {
+	n, err := a.ReadAt(p, a.at)
+	a.at += int64(n)
+	if n > 0 && errors.Is(err, io.EOF) {
+		err = nil // more may be written
+	}
+	return n, err
+}
+
+func (a *apart) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += a.at
+	case io.SeekEnd:
+		offset += a.size
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("seek to %d", offset)
+	}
+	a.at = offset
+	return offset, nil
+}
+
+func (a *apart) ReadAt(p []byte, off int64) (int, error) { return a.file.ReadAt(p, off) }
+func (a *apart) Close() error                            { return a.file.Close() }
+func (a *apart) Size() int64                             { return a.size }

@@ -12,9 +12,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/opencontainers/go-digest"
 
@@ -87,7 +86,7 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 	if !ok {
 		return nil, fmt.Errorf("open %q: %w", d, cache.ErrNotFound)
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	file, err := openPublished(path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", d, notFound(err))
 	}
@@ -99,7 +98,7 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 		file.Close()
 		return nil, fmt.Errorf("open %s: %w", d, notFound(err))
 	}
-	return &kept{blob: &blob{file, info.Size()}, blobs: b, digest: d, path: path}, nil
+	return &kept{blob: newBlob(file, info.Size()), blobs: b, digest: d, path: path}, nil
 }
 
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
@@ -197,15 +196,16 @@ func listed(entries []fs.DirEntry, name string) bool {
 // readFolder lists a folder; what is none, or is gone, is empty.
 func readFolder(path string) ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	return entries, err
 }
 
 // notFound adds cache.ErrNotFound to the errors of a path that leads to no file.
+// FreeBSD calls a symbolic link that is not followed EMLINK.
 func notFound(err error) error {
-	for _, none := range []error{fs.ErrNotExist, unix.ENOTDIR, unix.ELOOP} {
+	for _, none := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.EMLINK} {
 		if errors.Is(err, none) {
 			return fmt.Errorf("%w: %w", cache.ErrNotFound, err)
 		}

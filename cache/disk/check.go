@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -56,14 +53,6 @@ type identity struct {
 	inode      uint64
 	size       int64
 	sec, nanos int64 // of its last change
-}
-
-func identify(file *os.File) (identity, error) {
-	var s unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &s); err != nil {
-		return identity{}, fmt.Errorf("stat: %w", err)
-	}
-	return identity{s.Ino, s.Size, s.Ctim.Sec, s.Ctim.Nsec}, nil
 }
 
 // settled says whether a change of the file after t would show in its change
@@ -281,7 +270,7 @@ func (c *checks) withoutSums() bool {
 // unreadable says whether a disk or a file system can't give back what it was
 // given: that is damage too.
 func unreadable(err error) bool {
-	for _, lost := range []error{unix.EIO, unix.EBADMSG, unix.EUCLEAN, unix.ENODATA} {
+	for _, lost := range lostErrors {
 		if errors.Is(err, lost) {
 			return true
 		}

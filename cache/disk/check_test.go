@@ -203,7 +203,7 @@ func TestWhatTheDiskCannotReadBackIsDamaged(t *testing.T) {
 	for _, c := range []struct {
 		refusal error
 		damage  bool
-	}{{syscall.EIO, true}, {syscall.EUCLEAN, true}, {syscall.ENOMEM, false}} {
+	}{{syscall.EIO, true}, {syscall.EBADMSG, true}, {syscall.ENOMEM, false}} {
 		t.Run(c.refusal.Error(), func(t *testing.T) {
 			for _, without := range []bool{false, true} {
 				refuse := true

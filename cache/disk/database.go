@@ -53,8 +53,8 @@ func openDatabase(path string) (*database, error) {
 			NoFreelistSync: false,
 			FreelistType:   bbolt.FreelistMapType,
 			NoStatistics:   true,
-			OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-				file, err := os.OpenFile(name, flag, mode)
+			OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
+				file, err := openShared(name, flag)
 				d.file = file
 				return file, err
 			},

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -42,7 +41,7 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := b.reserve(promised); err != nil {
 		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, noRoom(err))
 	}
-	file, err := os.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+	file, err := createShared(b.drafts, want.Digest.Encoded()[:12]+"-*")
 	if err != nil {
 		b.promised.Add(-promised)
 		return nil, fmt.Errorf("create %s: %w", want.Digest, noRoom(err))
@@ -103,16 +102,18 @@ func (d *draft) Reader() (cache.Blob, error) {
 	if d.closed {
 		return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, errDone)
 	}
-	file, err := os.Open(d.path)
+	file, err := openShared(d.path, os.O_RDONLY)
+	if err == nil {
+		return newBlob(file, size), nil
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		// Committed and deleted since. The file lives on without a name while
-		// this draft has it open, and here is the one way back to it.
-		file, err = os.Open("/proc/self/fd/" + strconv.Itoa(int(d.file.Fd())))
+		// this draft has it open.
+		if file, err = again(d.file); err == nil {
+			return &apart{file: file, size: size}, nil
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, err)
-	}
-	return &blob{file, size}, nil
+	return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, err)
 }
 
 func (d *draft) Verify() error {

@@ -66,7 +66,7 @@ func (j *journal) append(lines []byte) error {
 }
 
 func (j *journal) open() error {
-	file, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := openShared(j.path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (j *journal) grown() bool {
 // rewrite replaces the journal by one that holds what db holds now. Everything
 // that was ever appended must be in db.
 func (j *journal) rewrite(db *database) (err error) {
-	next, err := os.OpenFile(j.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	next, err := openShared(j.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
@@ -138,7 +138,7 @@ func (j *journal) rewrite(db *database) (err error) {
 		err = next.Sync()
 	}
 	if err == nil {
-		err = os.Rename(next.Name(), j.path)
+		err = rename(next.Name(), j.path)
 	}
 	if err != nil {
 		err = errors.Join(err, next.Close(), os.Remove(next.Name()))
@@ -188,7 +188,7 @@ func (j *journal) close() error {
 // readJournal returns the records that the journal at path says are live, and
 // the number of damaged lines it had to pass over. A missing one has none.
 func readJournal(path string) (live map[recordName][]byte, damaged int, err error) {
-	file, err := os.Open(path)
+	file, err := openShared(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/entrepot/entrepot/cache"
 )
 
@@ -58,12 +56,12 @@ func prepare(dir string, log *slog.Logger) error {
 // lockFolder takes the lock of a cache folder. The kernel gives it back when
 // the process ends, however it ends.
 func lockFolder(dir string) (*os.File, error) {
-	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := openShared(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("the cache folder %s can't be written: %w; choose another, or give it to this user", dir, reason(err))
 	}
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	locked, err := tryLock(lock)
+	if err == nil && !locked {
 		owner, _ := io.ReadAll(io.LimitReader(lock, 20)) // for the message only
 		lock.Close()
 		if owner = bytes.TrimSpace(owner); len(owner) > 0 {
@@ -125,7 +123,7 @@ func checkFormat(dir string, log *slog.Logger) error {
 
 // readFormat reads what a format file says, as far as it is worth reading.
 func readFormat(path string) (string, error) {
-	file, err := os.Open(path)
+	file, err := openShared(path, os.O_RDONLY)
 	if err != nil {
 		return "", err
 	}
@@ -170,7 +168,7 @@ func dropDrafts(drafts string, log *slog.Logger) error {
 
 // writeDurably puts a small file in place at once or not at all.
 func writeDurably(path string, content []byte) error {
-	next, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	next, err := openShared(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
@@ -178,19 +176,10 @@ func writeDurably(path string, content []byte) error {
 	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(next.Name(), path); err != nil {
+	if err := rename(next.Name(), path); err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes the names in a folder durable.
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // reason is the cause of a path error, without the path that the sentence

@@ -2,14 +2,11 @@ package disk
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -110,11 +107,11 @@ func (k *kept) proof() (*proof, error) {
 
 // again opens the file once more, whatever has become of its name.
 func (k *kept) again() (*kept, error) {
-	fd, err := unix.FcntlInt(k.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	file, err := again(k.file)
 	if err != nil {
-		return nil, fmt.Errorf("open again: %w", err)
+		return nil, err
 	}
-	own := &kept{blob: &blob{os.NewFile(uintptr(fd), k.path), k.size}, blobs: k.blobs, digest: k.digest, path: k.path}
+	own := &kept{blob: newBlob(file, k.size), blobs: k.blobs, digest: k.digest, path: k.path}
 	own.once.Do(func() { own.checks = k.checks })
 	return own, nil
 }

@@ -66,14 +66,14 @@ func (b *blobs) name(from, to string) error {
 	if err := b.makeLasting(folder); err != nil {
 		return err
 	}
-	err := os.Rename(from, to)
+	err := rename(from, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Someone cleared the folders away since they were made.
 		clear(b.lasting)
 		if err := b.makeLasting(folder); err != nil {
 			return err
 		}
-		err = os.Rename(from, to)
+		err = rename(from, to)
 	}
 	return err
 }

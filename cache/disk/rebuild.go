@@ -135,7 +135,7 @@ func (r *records) setAside(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
 	aside := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	err := os.Rename(r.path, aside)
+	err := rename(r.path, aside)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -157,9 +157,9 @@ func (r *records) boundAside() error {
 		return !strings.HasPrefix(entry.Name(), name+".damaged-")
 	})
 	for len(entries) > keptAside {
-		if err := os.Remove(filepath.Join(folder, entries[0].Name())); err != nil {
-			return err
-		}
+		// One that this process has still mapped can't be removed everywhere:
+		// the next to be set aside tries again.
+		os.Remove(filepath.Join(folder, entries[0].Name()))
 		entries = entries[1:]
 	}
 	return nil

@@ -3,9 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -30,7 +27,7 @@ func (f faults) refuse(fault func() error) error {
 // noRoom adds cache.ErrFull to the errors by which a kernel says that there is
 // no room: of the file system, of a quota, or for a file as large as that.
 func noRoom(err error) error {
-	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG} {
+	for _, full := range noRoomErrors {
 		if errors.Is(err, full) {
 			return fmt.Errorf("%w: %w", cache.ErrFull, err)
 		}
@@ -61,14 +58,4 @@ func (b *blobs) free() (int64, error) {
 	}
 	_, free, err := Space(b.drafts)
 	return free, err
-}
-
-// Space is the size of the file system that a folder is on, and what of it
-// this user may still write, in bytes.
-func Space(folder string) (total, free int64, err error) {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(folder, &stat); err != nil {
-		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
-	}
-	return int64(stat.Blocks) * stat.Bsize, int64(stat.Bavail) * stat.Bsize, nil
 }

@@ -5,8 +5,6 @@ import (
 	"os"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/entrepot/entrepot/cache"
 )
 
@@ -33,8 +31,8 @@ const (
 // newSizes tries out whether files in folder keep attributes.
 func newSizes(folder string, records *records) sizes {
 	s := sizes{records: records}
-	if probe, err := os.CreateTemp(folder, "attribute-*"); err == nil {
-		s.attributes = unix.Fsetxattr(int(probe.Fd()), attribute, []byte("0"), 0) == nil
+	if probe, err := createShared(folder, "attribute-*"); err == nil {
+		s.attributes = setAttribute(probe, attribute, []byte("0")) == nil
 		probe.Close()
 		os.Remove(probe.Name())
 	}
@@ -43,7 +41,7 @@ func newSizes(folder string, records *records) sizes {
 
 // publish notes the size of a file that is about to get its name.
 func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
-	if s.attributes && unix.Fsetxattr(int(file.Fd()), attribute, strconv.AppendInt(nil, size, 10), 0) == nil {
+	if s.attributes && setAttribute(file, attribute, strconv.AppendInt(nil, size, 10)) == nil {
 		return
 	}
 	s.records.Put(bucketSize, d.String(), binary.BigEndian.AppendUint64(nil, uint64(size)))
@@ -52,7 +50,7 @@ func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
 // published is the size noted for d, and false where none is.
 func (s sizes) published(d cache.Digest, path string) (int64, bool) {
 	var text [20]byte
-	if n, err := unix.Lgetxattr(path, attribute, text[:]); err == nil {
+	if n, err := getAttribute(path, attribute, text[:]); err == nil {
 		size, err := strconv.ParseInt(string(text[:n]), 10, 64)
 		return size, err == nil
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -117,8 +118,13 @@ func loadSums(d cache.Digest, path string, size int64) sums {
 	if err != nil || !info.Mode().IsRegular() || info.Size() != sumsLength(size) {
 		return nil
 	}
-	raw, err := os.ReadFile(path + sumsSuffix)
+	file, err := openShared(path+sumsSuffix, os.O_RDONLY)
 	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	raw := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, raw); err != nil {
 		return nil
 	}
 	s, _ := decodeSums(raw, d, size)
@@ -139,7 +145,7 @@ func (b *blobs) saveSums(d cache.Digest, path string, file *os.File, s sums) {
 }
 
 func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
-	file, err := os.CreateTemp(b.drafts, filepath.Base(path)[:12]+"-*"+sumsSuffix)
+	file, err := createShared(b.drafts, filepath.Base(path)[:12]+"-*"+sumsSuffix)
 	if err != nil {
 		return err
 	}
@@ -152,7 +158,7 @@ func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
 			err = fmt.Errorf("%s is another file now: %w", path, fs.ErrNotExist)
 		}
 		if err == nil {
-			if err = os.Rename(file.Name(), path+sumsSuffix); err == nil {
+			if err = rename(file.Name(), path+sumsSuffix); err == nil {
 				return nil
 			}
 		}

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sys/unix"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -22,7 +20,7 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	if !ok {
 		return 0, fmt.Errorf("verify %q: %w", d, cache.ErrNotFound)
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	file, err := openPublished(path)
 	if err != nil {
 		return 0, fmt.Errorf("verify %s: %w", d, notFound(err))
 	}
@@ -36,8 +34,9 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	}
 	var made summing
 	hash := d.Algorithm().Hash()
+	over := passing(file)
 	err = readPaced(ctx, file, io.MultiWriter(hash, &made), found.Size(), pace)
-	forgetPages(file)
+	over()
 	switch {
 	case unreadable(err):
 		return 0, fmt.Errorf("verify %s: %w: %w", d, b.mismatch(d, path, found, "error", err), err)
@@ -80,10 +79,4 @@ func readPaced(ctx context.Context, file io.Reader, into io.Writer, size int64, 
 		}
 	}
 	return nil
-}
-
-// forgetPages keeps a scrub from pushing what clients ask for out of the
-// kernel's memory. It is advice: a kernel that knows none loses nothing.
-func forgetPages(file *os.File) {
-	_ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED)
 }

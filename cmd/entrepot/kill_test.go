@@ -140,7 +140,7 @@ var address = regexp.MustCompile(`http://(127\.0\.0\.1:\d+)`)
 func (k *killing) start() *life {
 	k.Helper()
 	l := &life{k: k, cmd: exec.Command(os.Args[0], "-test.run=^TestKillChild$"), client: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
-	l.cmd.Env = append(os.Environ(), killChild+"="+k.config)
+	l.cmd.Env = append(otherVariables(), killChild+"="+k.config)
 	l.cmd.Stderr = &l.stderr
 	stdout, err := l.cmd.StdoutPipe()
 	if err == nil {

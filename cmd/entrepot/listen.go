@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 
 	"github.com/entrepot/entrepot/config"
 )
@@ -17,11 +16,11 @@ func listen(ctx context.Context, address, flag string) (net.Listener, error) {
 	switch {
 	case err == nil:
 		return listener, nil
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, errInUse):
 		return nil, fmt.Errorf("another program listens on %s: stop it, or choose another address with --%s", address, flag)
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, errMayNotListen):
 		return nil, fmt.Errorf("this user may not listen on %s: choose a port above 1023 with --%s", address, flag)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
+	case errors.Is(err, errNoSuchAddress):
 		return nil, fmt.Errorf("%s is no address of this machine: choose another with --%s", address, flag)
 	}
 	return nil, fmt.Errorf("listen on %s: %w", address, err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -24,6 +25,12 @@ func clean(t *testing.T) {
 			t.Setenv(name, "")
 		}
 	}
+}
+
+// otherVariables are those of this process but for the program's: tests know
+// some that the program does not.
+func otherVariables() []string {
+	return slices.DeleteFunc(os.Environ(), func(assignment string) bool { return strings.HasPrefix(assignment, "ENTREPOT_") })
 }
 
 // file writes a file in the test's own folder, which becomes the current one.

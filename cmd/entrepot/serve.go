@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -26,11 +27,35 @@ func newServe() *cobra.Command {
 			defer stop()
 			// A second signal ends the program at once, whatever it waits for.
 			defer context.AfterFunc(ctx, stop)()
-			return run(ctx, cfg, cmd.OutOrStdout(), newLogger(cmd.ErrOrStderr(), cfg.Log))
+			log := newLogger(cmd.ErrOrStderr(), cfg.Log)
+			defer outliveHangups(cmd.Context(), log)()
+			return run(ctx, cfg, cmd.OutOrStdout(), log)
 		},
 	}
 	config.AddFlags(cmd.Flags())
 	return cmd
+}
+
+// outliveHangups keeps SIGHUP from ending the program at once, and every pull
+// with it: whoever sends it means "read the configuration again", or has closed
+// a terminal.
+func outliveHangups(ctx context.Context, log *slog.Logger) (end func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := inBackground(ctx, func(ctx context.Context) {
+		for {
+			select {
+			case <-hangups:
+				log.Warn("SIGHUP changes nothing: the configuration is read at the start; restart to have it read again")
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(hangups)
+		done()
+	}
 }
 
 // newLogger logs as the configuration says, which has been checked.

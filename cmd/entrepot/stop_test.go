@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,5 +52,57 @@ func TestServeAnnouncesItselfAndStopsOnASignal(t *testing.T) {
 				t.Error("did not stop")
 			}
 		})
+	}
+}
+
+func TestAHangupEndsNothing(t *testing.T) {
+	file(t, "c.yaml", "listen: 127.0.0.1:0\nadmin: 127.0.0.1:0\noffline: true\ncache: {dir: kept}\n")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestKillChild$")
+	cmd.Env = append(otherVariables(), killChild+"=c.yaml")
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	// Nothing below waits for ever.
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop()
+	first, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := strings.TrimSpace(strings.TrimPrefix(first, "entrepot listens on "))
+	log := bufio.NewReader(stderr)
+	for range 2 {
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := log.ReadString('\n'); err != nil || !strings.Contains(line, "SIGHUP changes nothing") {
+			t.Fatalf("it logs %q, %v", line, err)
+		}
+	}
+	resp, err := http.Get(address + "/v2/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("/v2/ answers %s", resp.Status)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(log)
+	if err != nil || !strings.Contains(string(rest), "msg=stopping") {
+		t.Errorf("at the end it logs %q, %v", rest, err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ends with %v", err)
 	}
 }

@@ -12,13 +12,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/entrepot/entrepot/cache"
@@ -260,7 +257,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it is the path that says so.
 		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           credentials(u.Credentials, u.Name),
+		Credentials:           shown(credentials(u.Credentials, u.Name, base)),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
@@ -304,34 +301,13 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// credentials are read at the time of use, so that a renewed password needs no
-// restart.
-func credentials(c config.Credentials, upstreamName string) func(context.Context) (upstream.Credentials, error) {
-	switch {
-	case c.Username != "":
-		return func(context.Context) (upstream.Credentials, error) {
-			password, err := os.ReadFile(c.PasswordFile)
-			if err != nil {
-				return upstream.Credentials{}, fmt.Errorf("password_file: %w", err)
-			}
-			return upstream.Credentials{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
-		}
-	case c.DockerConfig:
-		return func(ctx context.Context) (upstream.Credentials, error) {
-			registry, err := name.NewRegistry(upstreamName, name.WeakValidation)
-			if err != nil {
-				return upstream.Credentials{}, err
-			}
-			helper, err := authn.Resolve(ctx, authn.DefaultKeychain, registry)
-			if err != nil {
-				return upstream.Credentials{}, err
-			}
-			found, err := authn.Authorization(ctx, helper)
-			if err != nil {
-				return upstream.Credentials{}, err
-			}
-			return upstream.Credentials{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
-		}
+// shown makes of a login what upstreams take.
+func shown(get func(context.Context) (login, error)) func(context.Context) (upstream.Credentials, error) {
+	if get == nil {
+		return nil
 	}
-	return nil
+	return func(ctx context.Context) (upstream.Credentials, error) {
+		l, err := get(ctx)
+		return upstream.Credentials(l), err
+	}
 }

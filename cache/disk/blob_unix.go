@@ -1,0 +1,27 @@
+//go:build !windows
+
+package disk
+
+import (
+	"io"
+	"os"
+	"syscall"
+)
+
+// blob is a file open for reading. It shows what the kernel needs to send it
+// by itself (net's sendfile asks for syscall.Conn) and hides the rest of
+// os.File.
+type blob struct {
+	file *os.File
+	size int64
+}
+
+func newBlob(file *os.File, size int64) *blob { return &blob{file, size} }
+
+func (b *blob) Read(p []byte) (int, error)                   { return b.file.Read(p) }
+func (b *blob) ReadAt(p []byte, off int64) (int, error)      { return b.file.ReadAt(p, off) }
+func (b *blob) Seek(offset int64, whence int) (int64, error) { return b.file.Seek(offset, whence) }
+func (b *blob) WriteTo(w io.Writer) (int64, error)           { return b.file.WriteTo(w) }
+func (b *blob) SyscallConn() (syscall.RawConn, error)        { return b.file.SyscallConn() }
+func (b *blob) Close() error                                 { return b.file.Close() }
+func (b *blob) Size() int64                                  { return b.size }

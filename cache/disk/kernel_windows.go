@@ -1,0 +1,160 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/windows"
+)
+
+// What this package asks of the system; kernel_unix.go says what each does.
+//
+// A file that os.OpenFile has open can't be renamed or removed here. One that
+// an os.Root has open can, and its Rename takes the place of an open file (Go
+// 1.26, internal/syscall/windows, at_windows.go): here every file is opened
+// like that.
+
+func openShared(path string, flag int) (*os.File, error) {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return root.OpenFile(filepath.Base(path), flag, 0o600)
+}
+
+// openPublished may follow a link, but none that leads out of the folder.
+func openPublished(path string) (*os.File, error) { return openShared(path, os.O_RDONLY) }
+
+func createShared(folder, pattern string) (*os.File, error) {
+	before, after, _ := strings.Cut(pattern, "*")
+	for {
+		name := filepath.Join(folder, before+strconv.FormatUint(rand.Uint64(), 36)+after)
+		file, err := openShared(name, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+		if !errors.Is(err, fs.ErrExist) {
+			return file, err
+		}
+	}
+}
+
+func rename(from, to string) error {
+	from, err := filepath.Abs(from)
+	if err != nil {
+		return err
+	}
+	if to, err = filepath.Abs(to); err != nil {
+		return err
+	}
+	above := filepath.Dir(from)
+	for !strings.HasPrefix(to, strings.TrimSuffix(above, `\`)+`\`) {
+		up := filepath.Dir(above)
+		if up == above {
+			return &os.LinkError{Op: "rename", Old: from, New: to, Err: windows.ERROR_NOT_SAME_DEVICE}
+		}
+		above = up
+	}
+	root, err := os.OpenRoot(above)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	within := func(path string) string { return strings.TrimLeft(path[len(above):], `\`) }
+	return root.Rename(within(from), within(to))
+}
+
+// syncFolder has nothing to do: NTFS keeps a journal of names, and no folder
+// can be flushed without rights that only an administrator has.
+func syncFolder(string) error { return nil }
+
+func again(file *os.File) (*os.File, error) {
+	var handle windows.Handle
+	self := windows.CurrentProcess()
+	if err := windows.DuplicateHandle(self, windows.Handle(file.Fd()), self, &handle, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
+		return nil, fmt.Errorf("open again: %w", err)
+	}
+	return os.NewFile(uintptr(handle), file.Name()), nil
+}
+
+// tryLock locks a byte far behind what the file holds, for nobody can read what
+// another has locked.
+func tryLock(file *os.File) (locked bool, err error) {
+	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
+	err = windows.LockFileEx(windows.Handle(file.Fd()), flags, 0, 1, 0, &windows.Overlapped{OffsetHigh: 1})
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Space is the size of the file system that a folder is on, and what of it
+// this user may still write, in bytes.
+func Space(folder string) (total, free int64, err error) {
+	name, err := windows.UTF16PtrFromString(folder)
+	if err != nil {
+		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
+	}
+	var allowed, size, left uint64
+	if err := windows.GetDiskFreeSpaceEx(name, &allowed, &size, &left); err != nil {
+		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
+	}
+	return int64(size), int64(allowed), nil
+}
+
+// identify takes the time of the last change of any kind, as ctime is; FAT
+// knows only that of the last write.
+func identify(file *os.File) (identity, error) {
+	handle := windows.Handle(file.Fd())
+	var info windows.ByHandleFileInformation
+	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
+		return identity{}, fmt.Errorf("stat: %w", err)
+	}
+	var times struct { // FILE_BASIC_INFO
+		creation, access, write, change int64
+		attributes                      uint32
+	}
+	if err := windows.GetFileInformationByHandleEx(handle, windows.FileBasicInfo, (*byte)(unsafe.Pointer(&times)), uint32(unsafe.Sizeof(times))); err != nil {
+		return identity{}, fmt.Errorf("stat: %w", err)
+	}
+	if times.change == 0 {
+		times.change = times.write
+	}
+	// Hundreds of nanoseconds since 1601.
+	changed := windows.Filetime{LowDateTime: uint32(times.change), HighDateTime: uint32(times.change >> 32)}
+	at := time.Unix(0, changed.Nanoseconds())
+	return identity{
+		inode: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
+		size:  int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow),
+		sec:   at.Unix(), nanos: int64(at.Nanosecond()),
+	}, nil
+}
+
+// Files have no attributes of our own here: records hold the sizes.
+func setAttribute(*os.File, string, []byte) error          { return errors.ErrUnsupported }
+func getAttribute(string, string, []byte) (n int, _ error) { return 0, errors.ErrUnsupported }
+
+// Errors by which this system says that there is no room, and that a disk or a
+// file system can't give back what it was given; and what other systems call
+// that.
+var (
+	noRoomErrors = []error{
+		windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED, windows.ERROR_FILE_TOO_LARGE,
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG,
+	}
+	lostErrors = []error{
+		windows.ERROR_CRC, windows.ERROR_DATA_CHECKSUM_ERROR, windows.ERROR_SECTOR_NOT_FOUND, windows.ERROR_READ_FAULT,
+		windows.ERROR_IO_DEVICE, windows.ERROR_FILE_CORRUPT, windows.ERROR_DISK_CORRUPT,
+		syscall.EIO, syscall.EBADMSG, syscall.EUCLEAN, syscall.ENODATA,
+	}
+)
+
+// passing: there is no such advice about a file that is open.
+func passing(*os.File) (over func()) { return func() {} }
