@@ -16,7 +16,7 @@ var errElsewhere = errors.New("what counts is where this is put, which can't be 
 func elsewhere() []Runtime {
 	return []Runtime{
 		readyText("openshift", "entrepot-mirrors.yaml", Mirror.openShift,
-			"nothing beside: oc apply -f entrepot-mirrors.yaml (each node drains and takes it over by itself)",
+			"nothing beside: oc apply -f entrepot-mirrors.yaml (nodes take it over one after the other)",
 			"nothing where the connection is refused, 120 s a manifest where its machine is gone or it hangs"),
 		readyText("bottlerocket", "user-data.toml", Mirror.bottlerocket,
 			"nothing, as user data of new machines or through apiclient apply",

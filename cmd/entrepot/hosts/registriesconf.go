@@ -69,6 +69,11 @@ func registriesConfFiles(s Setting) (Layout, error) {
 			fmt.Fprintf(&ours, "# %s is left out: no image name can hold it. Give it an alias.\n", r.Name)
 			continue
 		}
+		if path, ok := confs.blocks(r.Name); ok {
+			// A mirror is asked all the same: it would unblock the registry.
+			layout.Notes = append(layout.Notes, r.Name+" stays as it is: it is blocked in "+path)
+			continue
+		}
 		inPlace := false
 		for _, c := range confs.all {
 			if i := c.indexOf(r.Name); i >= 0 && c.own {
@@ -232,7 +237,7 @@ func registriesConfComes(s Setting, r Registry) error {
 		}
 		list := entry.mirrors()
 		switch {
-		case entry.table["blocked"] == true:
+		case entry.table["blocked"] == true && len(list) == 0:
 			return fmt.Errorf("it is blocked in %s: %w", entry.path, errNotAsked)
 		case len(list) == 0:
 			return fmt.Errorf("%s names no mirror", entry.path)

@@ -27,7 +27,7 @@ func TestAnEntryOfTheirsKeepsItsMeaning(t *testing.T) {
 		{"nothing of it", map[string]string{mainConf: "unqualified-search-registries = [\"docker.io\"]\n"}, map[string]string{ourConf: marked("podman", hubEntry)}, "docker.io: comes here"},
 		{
 			"blocked", map[string]string{mainConf: "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n"},
-			map[string]string{mainConf: "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n" + marked("podman", ourHub)}, "docker.io: it is blocked in " + mainConf,
+			map[string]string{}, "docker.io: it is blocked in " + mainConf,
 		},
 		{
 			"with mirrors, by digest only, in a drop-in that is read later",
@@ -45,9 +45,13 @@ func TestAnEntryOfTheirsKeepsItsMeaning(t *testing.T) {
 			map[string]string{}, "docker.io: comes here",
 		},
 		{
-			"for all names below one", map[string]string{mainConf: "[[registry]]\nprefix = \"*.io\"\nblocked = true\nextra = 1\n[[registry.mirror]]\nlocation = \"office.lan/io\"\npull-from-mirror = \"tag-only\"\n"},
-			map[string]string{ourConf: marked("podman", "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\nblocked = true\nextra = 1\n\n"+ourHub+"\n[[registry.mirror]]\nlocation = \"office.lan/io\"\npull-from-mirror = 'tag-only'\n")},
-			"docker.io: it is blocked in " + ourConf,
+			"blocked, for all names below one", map[string]string{mainConf: "[[registry]]\nprefix = \"*.io\"\nblocked = true\n"},
+			map[string]string{}, "docker.io: it is blocked in " + mainConf,
+		},
+		{
+			"for all names below one", map[string]string{mainConf: "[[registry]]\nprefix = \"*.io\"\ninsecure = true\nextra = 1\n[[registry.mirror]]\nlocation = \"office.lan/io\"\npull-from-mirror = \"tag-only\"\n"},
+			map[string]string{ourConf: marked("podman", "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\nextra = 1\ninsecure = true\n\n"+ourHub+"\n[[registry.mirror]]\nlocation = \"office.lan/io\"\npull-from-mirror = 'tag-only'\n")},
+			"docker.io: comes here",
 		},
 		{
 			"of a package", map[string]string{"/usr/share/containers/registries.conf": "[[registry]]\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"distribution.lan\"\n"},
@@ -147,10 +151,10 @@ func TestAUserWithARegistriesConfOfTheirOwnReadsOurs(t *testing.T) {
 		}
 	})
 	t.Run("of a user without root, beside what the system says", func(t *testing.T) {
-		p := newPlace(t, map[string]string{mainConf: "[[registry]]\nlocation = \"docker.io\"\nblocked = true\n"})
+		p := newPlace(t, map[string]string{mainConf: "[[registry]]\nlocation = \"docker.io\"\ninsecure = true\n"})
 		p.Rootless = true
 		p.write("podman", m, "")
-		if got := p.get(own + ".d/entrepot.conf"); !strings.Contains(got, "blocked = true\n") {
+		if got := p.get(own + ".d/entrepot.conf"); !strings.Contains(got, "location = \"docker.io\"\ninsecure = true\n") {
 			t.Errorf("got\n%s", got)
 		}
 		if got := p.get(mainConf); strings.Contains(got, "mirror") {

@@ -13,7 +13,7 @@ type addition struct {
 }
 
 // confEdit puts mirrors before those of entries that are there. All else of an
-// entry, blocked and mirror-by-digest-only too, stays as it is.
+// entry, mirror-by-digest-only too, stays as it is.
 type confEdit []addition
 
 func (e confEdit) edit(theirs []byte) (Change, error) {

@@ -246,6 +246,16 @@ func (l confList) of(name string) (found, bool) {
 	return best, length > 0
 }
 
+// blocks is the file that blocks a registry, in the one order or the other.
+func (r registryConfs) blocks(name string) (string, bool) {
+	for _, files := range []confList{r.newer(), r.older()} {
+		if entry, ok := files.of(name); ok && entry.table["blocked"] == true {
+			return entry.path, true
+		}
+	}
+	return "", false
+}
+
 // matching is how much of a registry's name a prefix stands for.
 func matching(name, prefix string) int {
 	if rest, ok := strings.CutPrefix(prefix, "*"); ok && strings.HasPrefix(rest, ".") {
