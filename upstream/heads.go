@@ -71,7 +71,7 @@ func (h *heads) works(head func(thing) (Descriptor, error)) bool {
 		switch {
 		case err == nil:
 			h.worked = true
-		case doubtful(err, false):
+		case doubtful(err, false), errors.Is(err, ErrTimeout): // or each absence would wait for it
 			h.vain = time.Now().Add(uselessFor)
 		}
 	})

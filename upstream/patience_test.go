@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,4 +83,31 @@ func TestAQuestionAboutReferrersIsAskedTwiceAtMost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whether HEAD can be believed is learnt from what a GET has brought. One that
+// hangs there is waited for once, and not for every tag that is absent.
+func TestAHEADThatHangsIsNotWaitedForEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		remote, w := reach(t, func(w http.ResponseWriter, req *http.Request) {
+			switch {
+			case !strings.HasSuffix(req.URL.Path, "/1"):
+				answer(w, http.StatusNotFound, "application/json", `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`)
+			case req.Method == http.MethodHead:
+				late(req, time.Hour)
+			default:
+				answerManifest(w)
+			}
+		})
+		asking{t, remote}.pulls()
+		for n, most := range []time.Duration{10 * time.Second, 0, 0} {
+			began := time.Now()
+			if _, err := remote.Resolve(t.Context(), "app", "2"); !errors.Is(err, ErrNotFound) || time.Since(began) > most {
+				t.Errorf("the %d. time: %v after %s", n+1, err, time.Since(began))
+			}
+		}
+		if got := w.count("/manifests/1"); got != 2 {
+			t.Errorf("what is there was asked about %d times, want once with GET and once with HEAD", got)
+		}
+	})
 }
