@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -26,7 +28,7 @@ type login struct {
 
 // credentials are read at the time of use, so that a renewed password needs no
 // restart.
-func credentials(c config.Credentials, upstreamName string, endpoint *url.URL) func(context.Context) (login, error) {
+func credentials(c config.Credentials, upstreamName string, endpoint *url.URL, log *slog.Logger) func(context.Context) (login, error) {
 	switch {
 	case c.Username != "":
 		return func(context.Context) (login, error) {
@@ -43,7 +45,8 @@ func credentials(c config.Credentials, upstreamName string, endpoint *url.URL) f
 		if upstreamName != registries[0] {
 			registries = append(registries, upstreamName)
 		}
-		return func(ctx context.Context) (login, error) { return dockerCredentials(ctx, registries) }
+		d := &dockerConfig{registries: registries, log: log.With("upstream", upstreamName)}
+		return d.login
 	}
 	return nil
 }
@@ -57,24 +60,53 @@ func hostOf(endpoint *url.URL) string {
 	return endpoint.Host
 }
 
-// dockerCredentials are those of the first registry that Docker's
-// configuration, or Podman's, has any for. What is wrong with one entry is no
-// reason not to look for the next.
-func dockerCredentials(ctx context.Context, registries []string) (login, error) {
+// dockerConfig is Docker's configuration, or Podman's, as far as it is about
+// one endpoint.
+type dockerConfig struct {
+	registries []string
+	log        *slog.Logger
+
+	mu   sync.Mutex
+	told string
+}
+
+// login is that of the first registry that has one. What is wrong with one
+// entry is no reason not to look for the next. What is told to a client names
+// what was looked for; in which file is for the log, once.
+func (d *dockerConfig) login(ctx context.Context) (login, error) {
 	var keys []string
 	var failed error
-	for _, registry := range registries {
+	for _, registry := range d.registries {
 		key, found, err := dockerEntry(ctx, registry)
 		if err == nil && (found.Username != "" || found.IdentityToken != "") {
+			d.tell("", nil)
 			return login{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
 		}
 		keys, failed = append(keys, key), errors.Join(failed, err)
 	}
 	asked := strings.Join(keys, " or ")
 	if failed != nil {
-		return login{}, fmt.Errorf("docker_config: %s, asked for %s: %w", dockerConfigFile(), asked, failed)
+		d.tell("the Docker configuration can't be used", failed, "file", dockerConfigFile(), "asked", asked)
+		return login{}, fmt.Errorf("the Docker configuration of the mirror can't be used for %s; its log says why", asked)
 	}
-	return login{Absent: fmt.Sprintf("%s has nothing for %s", dockerConfigFile(), asked)}, nil
+	d.tell("the Docker configuration has no credentials for an upstream", nil, "file", dockerConfigFile(), "asked", asked)
+	return login{Absent: "the Docker configuration of the mirror has nothing for " + asked}, nil
+}
+
+// tell logs what is wrong where that is news.
+func (d *dockerConfig) tell(what string, err error, attrs ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	news := fmt.Sprint(what, err, attrs)
+	known := what == "" || news == d.told
+	d.told = news
+	if known {
+		return
+	}
+	if err != nil {
+		attrs = append(attrs, "error", err)
+	}
+	d.log.Warn(what, attrs...)
 }
 
 func dockerEntry(ctx context.Context, registry string) (key string, found *authn.AuthConfig, err error) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -40,13 +42,21 @@ func loggedIn(t *testing.T, file string, keys ...string) (path string) {
 	return path
 }
 
-func lookUp(t *testing.T, name, endpoint string) (login, error) {
+// lookUp asks twice, and returns what was logged.
+func lookUp(t *testing.T, name, endpoint string) (l login, logged string, err error) {
 	t.Helper()
 	at, err := url.Parse(endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return credentials(config.Credentials{DockerConfig: true}, name, at)(context.Background())
+	var log bytes.Buffer
+	get := credentials(config.Credentials{DockerConfig: true}, name, at, slog.New(slog.NewTextHandler(&log, nil)))
+	first, firstErr := get(context.Background())
+	l, err = get(context.Background())
+	if l != first || fmt.Sprint(err) != fmt.Sprint(firstErr) {
+		t.Errorf("asked twice it answers %+v, %v, then %+v, %v", first, firstErr, l, err)
+	}
+	return l, log.String(), err
 }
 
 func TestDockersConfigurationIsAskedForTheEndpointAndForTheName(t *testing.T) {
@@ -72,7 +82,10 @@ func TestDockersConfigurationIsAskedForTheEndpointAndForTheName(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			loggedIn(t, c.file, c.keys...)
-			got, err := lookUp(t, c.upstream, c.from)
+			got, logged, err := lookUp(t, c.upstream, c.from)
+			if logged != "" {
+				t.Errorf("logged: %s", logged)
+			}
 			if err != nil || got != (login{Username: "me", Password: "for " + c.want}) {
 				t.Errorf("got %+v, %v, want those of %s", got, err, c.want)
 			}
@@ -89,10 +102,11 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := loggedIn(t, c.file, "other.example")
-			got, err := lookUp(t, c.upstream, c.from)
-			if want := path + " has nothing for " + c.want; err != nil || got != (login{Absent: want}) {
+			got, logged, err := lookUp(t, c.upstream, c.from)
+			if want := "the Docker configuration of the mirror has nothing for " + c.want; err != nil || got != (login{Absent: want}) {
 				t.Errorf("got %+v, %v, want %s", got, err, want)
 			}
+			wantLoggedOnce(t, logged, c.upstream, path, c.want)
 		})
 	}
 	t.Run("no file at all", func(t *testing.T) {
@@ -100,20 +114,22 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		got, err := lookUp(t, "quay.io", "https://quay.io")
-		if want := path + " has nothing for quay.io"; err != nil || got.Absent != want {
-			t.Errorf("got %+v, %v, want %s", got, err, want)
+		got, logged, err := lookUp(t, "quay.io", "https://quay.io")
+		if err != nil || !strings.HasSuffix(got.Absent, "has nothing for quay.io") {
+			t.Errorf("got %+v, %v", got, err)
 		}
+		wantLoggedOnce(t, logged, "quay.io", path, "quay.io")
 	})
 	t.Run("a file that can't be read", func(t *testing.T) {
 		path := loggedIn(t, ".docker/config.json")
 		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := lookUp(t, "quay.io", "https://harbor.example")
-		if want := "docker_config: " + path + ", asked for harbor.example or quay.io: "; err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("got %v, want %s…", err, want)
+		_, logged, err := lookUp(t, "quay.io", "https://harbor.example")
+		if want := "the Docker configuration of the mirror can't be used for harbor.example or quay.io; its log says why"; err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
 		}
+		wantLoggedOnce(t, logged, "quay.io", path, "harbor.example or quay.io", "unexpected EOF")
 	})
 	t.Run("a helper that fails for the endpoint alone", func(t *testing.T) {
 		path := loggedIn(t, ".docker/config.json")
@@ -121,12 +137,26 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := lookUp(t, "quay.io", "https://harbor.example"); err != nil || got.Password != "sesame" {
+		if got, _, err := lookUp(t, "quay.io", "https://harbor.example"); err != nil || got.Password != "sesame" {
 			t.Errorf("the name's entry: got %+v, %v", got, err)
 		}
-		_, err := lookUp(t, "ghcr.io", "https://harbor.example")
-		if err == nil || !strings.HasPrefix(err.Error(), "docker_config: "+path+", asked for harbor.example or ghcr.io: ") || !strings.Contains(err.Error(), "that-is-nowhere") {
+		_, logged, err := lookUp(t, "ghcr.io", "https://harbor.example")
+		if err == nil || strings.Contains(err.Error(), path) {
 			t.Errorf("no other entry: %v", err)
 		}
+		wantLoggedOnce(t, logged, "ghcr.io", path, "harbor.example or ghcr.io", "that-is-nowhere")
 	})
+}
+
+// wantLoggedOnce wants one line, which names an upstream, a file and more.
+func wantLoggedOnce(t *testing.T, logged, upstream, file string, words ...string) {
+	t.Helper()
+	for _, word := range append(words, "level=WARN", "upstream="+upstream, "file="+file) {
+		if !strings.Contains(logged, word) {
+			t.Errorf("%q is not logged:\n%s", word, logged)
+		}
+	}
+	if n := strings.Count(logged, "\n"); n != 1 {
+		t.Errorf("%d lines are logged, want one:\n%s", n, logged)
+	}
 }

@@ -125,7 +125,7 @@ func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *
 	if err := metrics.RecordsBehind(store.Behind); err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
-	upstreams, err := registries(cfg, metrics, store.Records())
+	upstreams, err := registries(cfg, metrics, store.Records(), log)
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
@@ -208,14 +208,14 @@ func names(cfg config.Config) []proxy.Upstream {
 
 // registries makes each configured upstream what the rules of pulling work
 // with: its endpoints in order, each behind its breaker.
-func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records) ([]pull.Upstream, error) {
+func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
 		metrics.Expect(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, quota, metrics, records)
+			remote, err := newRemote(u, endpoint, quota, metrics, records, log)
 			if err != nil {
 				return nil, err
 			}
@@ -235,7 +235,7 @@ func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics, records cache.Records) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
@@ -257,7 +257,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it is the path that says so.
 		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           shown(credentials(u.Credentials, u.Name, base)),
+		Credentials:           shown(credentials(u.Credentials, u.Name, base, log)),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
