@@ -385,7 +385,7 @@ func (c *course) content(d Descriptor, most int64) {
 		return
 	}
 	for _, b := range rec.Blobs {
-		if b.Size <= most && len(b.URLs) == 0 && !c.p.has(c.ctx, b.Digest) {
+		if b.Size >= 0 && b.Size <= most && len(b.URLs) == 0 && !c.p.has(c.ctx, b.Digest) {
 			c.manifests = append(c.manifests, lesson{aBlob, b})
 		}
 	}

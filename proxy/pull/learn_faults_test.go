@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -106,6 +108,26 @@ func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A manifest need not tell how large its blobs are.
+func TestABlobOfWhichNobodyTellsTheSizeIsNotLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		a := o.attested("1")
+		blob := o.put("app", "application/octet-stream", bytesOf(3, 2*maxAttached))
+		o.put("app", ocispec.MediaTypeImageManifest, fmt.Appendf(nil,
+			`{"schemaVersion":2,"mediaType":%q,"artifactType":"sig","subject":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q}]}`,
+			ocispec.MediaTypeImageManifest, a.index.MediaType, a.index.Digest, a.index.Size, blob.MediaType, blob.Digest))
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, a, "1", 0)
+		time.Sleep(time.Hour)
+		if left := unlearntOf(t, m); m.has(t.Context(), blob.Digest) || len(left) > 0 {
+			t.Errorf("%d bytes were learnt, and there is left %v", blob.Size, left)
+		}
+	})
 }
 
 // large are records that take a second to go over the manifests of a repository.
