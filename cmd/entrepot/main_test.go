@@ -69,7 +69,7 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 		{"a version of containerd for another", "hosts docker --containerd-version 2.2", "--containerd-version is for containerd only"},
 		{"a version of containerd that says too little", "hosts containerd --version 2", `--version "2" is not a version such as 2.2`},
 		{"a version of Docker that is none", "hosts docker --version new", `--version "new" is not a version such as 29`},
-		{"a version where none matters", "hosts podman --version 5.1", "--version is for containerd and docker only"},
+		{"a version where none matters", "hosts podman --version 5.1", "--version is for containerd, docker and talos only"},
 		{"a folder and nothing to write", "hosts docker ./here", "name one runtime: " + all},
 		{"a folder that is a runtime too", "hosts docker --write podman", "docker and podman are both runtimes: a folder of such a name is written ./podman"},
 		{"two things at a time", "hosts docker --write --remove", "--write, --remove and --check are one at a time"},
