@@ -48,7 +48,7 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const all = "containerd, docker, crio, podman, skopeo, buildkit, k3s, rke2, talos, homebrew"
+	const all = "containerd, docker, crio, podman, skopeo, buildah, buildkit, buildx, k3s, rke2, talos, homebrew, openshift, bottlerocket, trivy, kaniko, crossplane, renovate"
 	for _, c := range []struct{ name, args, want string }{
 		{"an unknown command", "sevre", `unknown command "sevre"; did you mean serve? (known: completion, config, hosts, ls, pin, pins, purge, scrub, serve, unpin, version)`},
 		{"an unknown command of config", "config chekc", `unknown command "config chekc"; did you mean config check? (known: config check, config show)`},
