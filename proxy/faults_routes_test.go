@@ -131,7 +131,10 @@ func routesMirror(t *testing.T, row routesRow, state string) (*mirror, ocispec.D
 	t.Helper()
 	fake := upstreamtest.New(t, upstreamtest.WithReferrers())
 	subject, _ := fake.AddImage("app", "1", []byte("layer"))
-	m := newMirror(t, fake, setup{once: true, silent: row.silent, options: func(o *pull.Options) { o.ReferrersTTL, o.TagTTL = time.Nanosecond, time.Nanosecond }})
+	m := newMirror(t, fake, setup{once: true, silent: row.silent, options: func(o *pull.Options) {
+		o.ReferrersTTL, o.TagTTL = time.Nanosecond, time.Nanosecond
+		o.Patience, o.MaxWait = 5*time.Second, 5*time.Second // as it is: some of these never answer
+	}})
 	before := ""
 	switch state {
 	case oneKept:

@@ -93,8 +93,9 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	options := pull.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
 		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
-		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 10 * time.Second,
-		Logger: log,
+		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: time.Minute,
+		Patience: time.Minute, // so that no row depends on who is faster
+		Logger:   log,
 	}
 	if s.options != nil {
 		s.options(&options)

@@ -1,12 +1,15 @@
 package pull
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -78,6 +81,34 @@ func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
 		}
 		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
 			t.Errorf("once it can be read: %v, %v", types(got), err)
+		}
+	})
+}
+
+// An index that marks an image as an attestation makes none of it: of an image
+// unknown is never told as none.
+func TestAnImageThatAnIndexCallsAnAttestationIsStillAnImage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		image, _ := o.image("app", "1", bytesOf(1, 50))
+		other, _ := o.image("app", "", bytesOf(2, 50))
+		image.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": other.Digest.String()}
+		index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image, other}}
+		index.SchemaVersion = 2
+		raw, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.put("app", indexType, raw, "2")
+		m := newMirror(t, o, nil)
+		for _, ref := range []string{"1", "2"} {
+			if _, err := m.Manifest(t.Context(), hubApp, ref); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o.fail("*", upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), hubApp, image.Digest); err == nil {
+			t.Errorf("it is told as %v", got)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -58,6 +59,7 @@ const (
 
 var (
 	errLimitLow     = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
+	errResting      = fmt.Errorf("%w: it failed a moment ago", upstream.ErrUnavailable)
 	errStillUnknown = fmt.Errorf("%w: not all that lists referrers could be asked", upstream.ErrUnavailable)
 )
 
@@ -67,11 +69,12 @@ type learner struct {
 	refused  *memory.Answers[string, struct{}]
 	wake     chan struct{}
 
-	mu    sync.Mutex
-	due   map[Repository]time.Time
-	rests map[Repository]*rest         // of those that failed
-	after map[Repository]string        // the lesson that failed last
-	took  map[Repository]time.Duration // to look at those that are large
+	mu     sync.Mutex
+	due    map[Repository]time.Time
+	rests  map[Repository]*rest           // of those that failed
+	failed map[Repository]map[string]bool // lessons, until the rest is over
+	after  map[Repository]string          // the lesson that failed last
+	took   map[Repository]time.Duration   // to look at those that are large
 }
 
 func newLearner(upstreamName string) *learner {
@@ -81,7 +84,8 @@ func newLearner(upstreamName string) *learner {
 	}
 	return &learner{
 		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
-		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest), after: make(map[Repository]string),
+		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest),
+		failed: make(map[Repository]map[string]bool), after: make(map[Repository]string),
 		took: make(map[Repository]time.Duration),
 	}
 }
@@ -122,7 +126,14 @@ func (l *learner) leave(repo Repository, err error) {
 	defer l.mu.Unlock()
 	if err == nil {
 		delete(l.rests, repo)
+		delete(l.failed, repo)
 		delete(l.after, repo)
+		return
+	}
+	if errors.Is(err, errResting) {
+		if _, ok := l.due[repo]; !ok {
+			l.due[repo] = l.rests[repo].until
+		}
 		return
 	}
 	again := time.Now().Add(quotaRest)
@@ -154,6 +165,21 @@ func (l *learner) failedAt(repo Repository, what lesson) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.after[repo] = what.String()
+	if l.failed[repo] == nil {
+		l.failed[repo] = make(map[string]bool)
+	}
+	l.failed[repo][what.String()] = true
+}
+
+// resting are the lessons that failed and are left alone until the rest is over,
+// whatever new is kept meanwhile.
+func (l *learner) resting(repo Repository) map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if rest := l.rests[repo]; rest == nil || !time.Now().Before(rest.until) {
+		delete(l.failed, repo)
+	}
+	return maps.Clone(l.failed[repo])
 }
 
 // inTurn orders lessons so that a pass goes on behind what the last one could
@@ -205,7 +231,7 @@ func (p *Puller) learnFrom(ctx context.Context, l *learner) {
 		}
 		l.leave(repo, err)
 		switch {
-		case err != nil:
+		case err != nil && !errors.Is(err, errResting):
 			p.log.Info("not all that pulling again may ask for could be learnt", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
 		case n > 0:
 			p.log.Debug("learnt what pulling again may ask for", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
@@ -228,9 +254,15 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	lessons := p.unlearnt(ctx, repo, kept)
 	l.looked(repo, time.Since(began))
 	var failed []error
+	var left error
+	resting := l.resting(repo)
 	for _, what := range l.inTurn(repo, lessons) {
 		key := recordKey(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
+			continue
+		}
+		if resting[what.String()] {
+			left = errResting
 			continue
 		}
 		if u.Quota != nil && u.Quota() < lowQuota {
@@ -259,6 +291,9 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	}
 	if learnt > 0 {
 		l.look(repo)
+	}
+	if len(failed) == 0 {
+		return learnt, left
 	}
 	return learnt, errors.Join(failed...)
 }

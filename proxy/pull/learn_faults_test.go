@@ -75,6 +75,42 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 	})
 }
 
+// What failed rests, also while more is pulled that can be learnt.
+func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		var fails []string
+		for i := range maxFailures {
+			tag := fmt.Sprint("fails ", i)
+			a := o.attested(tag)
+			ask := "GET manifest app " + short(a.of[0].Digest.String())
+			fails = append(fails, ask)
+			o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+			m.pull(t, a, tag, 0)
+		}
+		time.Sleep(time.Minute)
+		o.transcript()
+		var last attested
+		for i := range 60 {
+			tag := fmt.Sprint("new ", i)
+			last = o.attested(tag)
+			m.pull(t, last, tag, 0)
+			time.Sleep(time.Minute)
+		}
+		asked := o.transcript()
+		for _, ask := range fails {
+			if n := count(asked, ask); n == 0 || n > 20 {
+				t.Errorf("it was asked %d times in an hour for what fails", n)
+			}
+		}
+		if _, ok := m.ledger.manifest(hubApp, last.of[0].Digest); !ok {
+			t.Error("the attestation of what was pulled last is not learnt")
+		}
+	})
+}
+
 // What is listed under a referrers tag is an index as well, whether the upstream
 // has it or it was made here, and no image of which a platform was pulled.
 func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {

@@ -34,7 +34,7 @@ func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 			}
 			return got, err
 		}
-		if got, err := ask(lookupPatience); !errors.Is(err, upstream.ErrTimeout) {
+		if got, err := ask(usualPatience); !errors.Is(err, upstream.ErrTimeout) {
 			t.Errorf("nothing is known: %v, %v", types(got), err)
 		}
 		// Whoever asks now, by the API's route or for the tag, waits no more:
@@ -79,7 +79,7 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 		m := newMirror(t, o, nil)
 		began := time.Now()
 		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != lookupPatience {
+		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != usualPatience {
 			t.Errorf("got %v, stale %v, partial %v, %v, after %s", types(got), got.Stale, got.Partial, err, time.Since(began))
 		}
 		if rec, ok := m.ledger.referrers(hubApp, subject.Digest); ok {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -33,7 +34,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
-	wait := lookupPatience
+	wait := p.opts.Patience
 	if onRecord {
 		wait = min(wait, p.opts.MaxWait)
 	}
@@ -54,10 +55,19 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 // answer is then an empty list, marked as stale. Not where somebody lists what
 // cannot be read, or did so when the tag was asked for: then there is something.
 func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
-	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.isAttestation(repo, subject) && !p.tagKept(repo, subject) {
+	rec, _ := p.ledger.manifest(repo, subject)
+	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.isAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
 		return Referrers{Stale: true, Outcome: Stale}, nil
 	}
 	return Referrers{}, err
+}
+
+// isImage says of a manifest that it is what somebody runs, whatever an index
+// marks it as: it has other manifests, or layers of a file system.
+func isImage(m manifestRecord) bool {
+	return len(m.Children) > 0 || slices.ContainsFunc(m.Blobs, func(b Descriptor) bool {
+		return strings.HasPrefix(b.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(b.MediaType, "application/vnd.docker.image.rootfs.")
+	})
 }
 
 // tagKept says whether a referrers tag of subject is on record.
