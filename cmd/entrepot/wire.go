@@ -74,7 +74,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare())) }()
+	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare(), log)) }()
 	go func() { failed <- serve(back, admin) }()
 	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
