@@ -49,24 +49,25 @@ func (q *lineQueue) Write(line []byte) (int, error) {
 // run writes the lines, and to log how many are lost.
 func (q *lineQueue) run(w io.Writer, log *slog.Logger) {
 	defer close(q.ended)
-	for ending := q.ending; ; {
+	write := func(line []byte) {
+		_, _ = w.Write(line) // nobody is left to tell
+		if n := q.lost.Swap(0); n > 0 {
+			log.Warn("lines of the log are lost: nobody took them for a while", "lines", n)
+		}
+	}
+	for {
 		select {
 		case line := <-q.lines:
-			_, _ = w.Write(line) // nobody is left to tell
-			if n := q.lost.Swap(0); n > 0 {
-				log.Warn("lines of the log are lost: nobody took them for a while", "lines", n)
+			write(line)
+		case <-q.ending:
+			for {
+				select {
+				case line := <-q.lines:
+					write(line)
+				default:
+					return
+				}
 			}
-			continue
-		default:
-		}
-		if ending == nil {
-			return
-		}
-		select {
-		case line := <-q.lines:
-			_, _ = w.Write(line)
-		case <-ending:
-			ending = nil
 		}
 	}
 }
