@@ -69,7 +69,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		Waits: upstream.Waits{Connect: 10 * time.Second, Header: 10 * time.Second, Silence: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second}
+		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second, Referrers: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)
@@ -93,8 +93,9 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	options := pull.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
 		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
-		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: 10 * time.Second,
-		Logger: log,
+		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: time.Minute,
+		Patience: time.Minute, // so that no row depends on who is faster
+		Logger:   log,
 	}
 	if s.options != nil {
 		s.options(&options)

@@ -125,8 +125,12 @@ func (r *Remote) roundTrip(ctx context.Context, a ask, h *host, at *url.URL, aut
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
+	client := r.client
+	if a.kind == "referrers" {
+		client = r.patient
+	}
 	began := time.Now()
-	resp, err := r.client.RoundTrip(req)
+	resp, err := client.RoundTrip(req)
 	seen := Observation{Kind: a.kind, Method: a.method, Duration: time.Since(began)}
 	if err != nil {
 		cancel(nil)

@@ -15,12 +15,12 @@ func (r *Remote) askBlob(method, repo string, d Digest) ask {
 
 // ResolveBlob implements Registry.
 func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	found, err := r.blobs.tell(func() (Descriptor, error) {
-		resp, err := r.do(ctx, r.askBlob(http.MethodHead, repo, d))
+	found, err := r.blobs.tell(thing{repo, d.String()}, func(of thing) (Descriptor, error) {
+		resp, err := r.do(ctx, r.askBlob(http.MethodHead, of.repo, Digest(of.ref)))
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return describe(resp, d.String())
+		return describe(resp, of.ref)
 	}, func() (Descriptor, error) {
 		first := "bytes=0-0"
 		if isEmpty(d) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 )
@@ -29,18 +29,30 @@ const (
 	getOfManifest
 	ofBlob
 	ofReferrers
+	// ofReferrersTag is any question about a tag that carries referrers. Nobody
+	// pulls those: that they are limited must not keep images from being pulled.
+	ofReferrersTag
 	ofTags
 	questions
 )
 
-// Breaker answers for an endpoint that is unwell, and for a kind of question
-// that it limits: no request goes out before it is time, then one tries, and
-// the others still get the breaker's answer.
+// about is the kind of a question about a manifest.
+func (q question) about(ref string) question {
+	if strings.HasPrefix(ref, "sha256-") || strings.HasPrefix(ref, "sha512-") {
+		return ofReferrersTag
+	}
+	return q
+}
+
+// Breaker answers for an endpoint that is unwell, for a kind of question that
+// it limits, and for a Referrers API that fails: no request goes out before it
+// is time, then one tries, and the others still get the breaker's answer.
 //
 // Unwell is a host that can't be reached, that answers 502, 503 or 504, or 500
 // for one repository after another. What an endpoint says of one repository or
 // of one request, slowness, and what storage or a token server does, says
-// nothing of the host.
+// nothing of the host; nor do the statuses of its Referrers API, which have a
+// gate of their own.
 func Breaker(next Registry) Registry { return &breaker{next: next} }
 
 type breaker struct {
@@ -53,54 +65,74 @@ type breaker struct {
 	ill     gate
 	rest    time.Duration
 	limits  [questions]gate
-}
-
-// gate is closed until a time. Then, or at a probe before, one may pass.
-type gate struct {
-	until, probe time.Time
-	probing      bool
-}
-
-// enter says whether a request may pass, and whether it is the one that tries.
-func (g *gate) enter() (left time.Duration, pass, probe bool) {
-	if g.until.IsZero() {
-		return 0, true, false
-	}
-	left = time.Until(g.until)
-	if g.probing || left > 0 && time.Until(g.probe) > 0 {
-		return max(left, time.Second), false, false
-	}
-	g.probing = true
-	return left, true, true
+	route   route // of the Referrers API
 }
 
 // pass is a request under way, with the gates that it is the probe of.
-type pass struct{ ill, limit bool }
+type pass struct {
+	ill, limit, route bool
 
-func (b *breaker) enter(q question) (pass, error) {
+	began  time.Time
+	silent bool // it has had no answer for long, which is noted
+	over   bool
+}
+
+func (b *breaker) enter(q question) (*pass, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	left, open, limit := b.limits[q].enter()
-	if !open {
-		return pass{}, &RateLimitedError{RetryAfter: left}
+	if err := b.refuse(q); err != nil {
+		return nil, err
 	}
-	_, open, ill := b.ill.enter()
-	if !open {
-		b.limits[q].probing = b.limits[q].probing && !limit
-		return pass{}, fmt.Errorf("%w: its last %d answers failed: %w", ErrUnavailable, b.signs, b.last)
+	return &pass{
+		ill: b.ill.enter(), limit: b.limits[q].enter(), route: q == ofReferrers && b.route.enter(), began: time.Now(),
+	}, nil
+}
+
+// refuse is the answer to a question that may not pass. b.mu is held.
+func (b *breaker) refuse(q question) error {
+	if left, closed := b.limits[q].closed(); closed {
+		return &RateLimitedError{RetryAfter: left}
 	}
-	return pass{ill, limit}, nil
+	if _, closed := b.route.closed(); closed && q == ofReferrers {
+		return fmt.Errorf("%w: its Referrers API gave no answer: %s", ErrUnavailable, b.route.why)
+	}
+	if _, closed := b.ill.closed(); closed {
+		return fmt.Errorf("%w: its last %d answers failed: %w", ErrUnavailable, b.signs, b.last)
+	}
+	return nil
+}
+
+func (b *breaker) refusal(q question) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refuse(q)
+}
+
+// refusal is what a Registry would answer to a kind of question without asking
+// anybody, nil where it would ask.
+func refusal(r Registry, q question) error {
+	if g, ok := r.(interface{ refusal(q question) error }); ok {
+		return g.refusal(q)
+	}
+	return nil
 }
 
 // leave notes how a request ended.
-func (b *breaker) leave(ctx context.Context, q question, p pass, err error) {
+func (b *breaker) leave(ctx context.Context, q question, p *pass, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	p.over = true
 	if p.ill {
 		b.ill.probing = false
 	}
 	if p.limit {
 		b.limits[q].probing = false
+	}
+	if p.route {
+		b.route.probing = false
+	}
+	if q == ofReferrers && (err == nil || ctx.Err() == nil) {
+		b.route.note(p, err)
 	}
 	var limited *RateLimitedError
 	var sick *unwellError
@@ -116,6 +148,8 @@ func (b *breaker) leave(ctx context.Context, q question, p pass, err error) {
 		b.well()
 	case errors.Is(err, ErrElsewhere), errors.Is(err, ErrBadAnswer):
 		b.well()
+	case q == ofReferrers && failedRoute(err):
+		// The route's own trouble.
 	case errors.As(err, &sick):
 		b.sign(err)
 	case errors.As(err, &failing):
@@ -154,8 +188,7 @@ func (b *breaker) sign(err error) {
 func (b *breaker) close(err error) {
 	b.last = err
 	b.rest = min(max(2*b.rest, firstRest), longestRest)
-	at := time.Now().Add(b.rest/2 + rand.N(b.rest))
-	b.ill = gate{until: at, probe: at}
+	b.ill = closedFor(b.rest)
 }
 
 // well forgets all signs: the host has answered. b.mu is held.
@@ -175,11 +208,11 @@ func guarded[T any](ctx context.Context, b *breaker, q question, fn func() (T, e
 }
 
 func (b *breaker) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return guarded(ctx, b, headOfManifest, func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
+	return guarded(ctx, b, headOfManifest.about(ref), func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
 }
 
 func (b *breaker) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return guarded(ctx, b, getOfManifest, func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
+	return guarded(ctx, b, getOfManifest.about(ref), func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
 }
 
 func (b *breaker) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
@@ -191,7 +224,15 @@ func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64
 }
 
 func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return guarded(ctx, b, ofReferrers, func() ([]Descriptor, error) { return b.next.Referrers(ctx, repo, subject) })
+	p, err := b.enter(ofReferrers)
+	if err != nil {
+		return nil, err
+	}
+	watch := time.AfterFunc(silentAfter, func() { b.silence(p) })
+	defer watch.Stop()
+	all, err := b.next.Referrers(ctx, repo, subject)
+	b.leave(ctx, ofReferrers, p, err)
+	return all, err
 }
 
 func (b *breaker) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -45,6 +45,45 @@ func TestWhatStorageSaysIsNotTheRegistrysWord(t *testing.T) {
 	}
 }
 
+// W34: a registry that sends whoever has not signed in to its web site says
+// nothing of what was asked for, whatever that site says to a program.
+func TestWhatTheRegistrysWebSiteSaysIsNotItsWord(t *testing.T) {
+	for _, c := range []struct {
+		status          int
+		mediaType, body string
+	}{
+		{404, "text/plain", "404 page not found"},
+		{404, "application/json", notThere},
+		{404, "", ""},
+		{410, "", ""},
+		{401, "application/json", "{}"},
+		{403, "application/json", `{"errors":[{"code":"DENIED"}]}`},
+	} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/v2/":
+				say(w, http.StatusOK, "application/json", "{}")
+			case strings.HasSuffix(r.URL.Path, "/tags/list"):
+				say(w, http.StatusOK, "application/json", `{"name":"app","tags":["2"]}`)
+			case r.URL.Path == "/sign-in":
+				say(w, c.status, c.mediaType, c.body)
+			default:
+				http.Redirect(w, r, "/sign-in", http.StatusFound)
+			}
+		})
+		r := remote(t, s.URL, nil)
+		for name, ask := range map[string]func() error{
+			"Manifest": func() error { _, err := r.Manifest(t.Context(), "app", "1"); return err },
+			"Resolve":  func() error { _, err := r.Resolve(t.Context(), "app", "1"); return err },
+			"Blob":     func() error { _, err := r.Blob(t.Context(), "app", digest.FromString("layer"), 0, -1); return err },
+		} {
+			if err := ask(); !errors.Is(err, upstream.ErrElsewhere) || errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrDenied) {
+				t.Errorf("%s: %d %q: %v", name, c.status, c.body, err)
+			}
+		}
+	}
+}
+
 func TestTheRegistryIsAskedForAFreshAddress(t *testing.T) {
 	store := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/expired" {

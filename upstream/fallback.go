@@ -33,6 +33,20 @@ func inOrder[T any](ctx context.Context, all fallback, fn func(Registry) (T, err
 	return answer, worst
 }
 
+// refusal is nil where one endpoint at least would be asked.
+func (f fallback) refusal(q question) (worst error) {
+	for _, r := range f {
+		err := refusal(r, q)
+		if err == nil {
+			return nil
+		}
+		if weight(err) >= weight(worst) {
+			worst = err
+		}
+	}
+	return worst
+}
+
 // weight orders what endpoints say instead of an answer.
 func weight(err error) int {
 	var limited *RateLimitedError

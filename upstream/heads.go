@@ -8,7 +8,7 @@ import (
 )
 
 // uselessFor is how long an endpoint's HEAD is not tried again once a GET
-// succeeded where it failed.
+// succeeded where it failed, and how long what a GET has brought is not.
 const uselessFor = 10 * time.Minute
 
 // heads is what is known of an endpoint's answers to HEAD, of one kind of
@@ -18,21 +18,26 @@ type heads struct {
 	mu      sync.Mutex
 	worked  bool // it has told of something
 	useless time.Time
+	sample  thing // that a GET brought last
+	vain    time.Time
 }
 
-// tell asks with head, or with get where that is of no use or not to be
-// believed.
-func (h *heads) tell(head, get func() (Descriptor, error)) (Descriptor, error) {
+// thing is what a HEAD is asked about.
+type thing struct{ repo, ref string }
+
+// tell asks about a thing with head, or with get where that is of no use or
+// not to be believed.
+func (h *heads) tell(about thing, head func(thing) (Descriptor, error), get func() (Descriptor, error)) (Descriptor, error) {
 	useless, worked := h.known()
 	if useless {
 		return get()
 	}
-	d, headErr := head()
+	d, headErr := head(about)
 	if headErr == nil {
 		h.note(func() { h.worked = true })
 		return d, nil
 	}
-	if !doubtful(headErr, worked) {
+	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.works(head) {
 		return d, headErr
 	}
 	d, err := get()
@@ -46,6 +51,31 @@ func (h *heads) known() (useless, worked bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return time.Now().Before(h.useless), h.worked
+}
+
+// brought notes what a GET has brought.
+func (h *heads) brought(sample thing) { h.note(func() { h.sample = sample }) }
+
+// works learns whether HEAD tells of anything here from what a GET has brought:
+// registries limit GETs of manifests, and not HEADs (W42). Where it does not,
+// that is not asked again for a while.
+func (h *heads) works(head func(thing) (Descriptor, error)) bool {
+	h.mu.Lock()
+	sample, vain := h.sample, time.Now().Before(h.vain)
+	h.mu.Unlock()
+	if vain || sample == (thing{}) {
+		return false
+	}
+	_, err := head(sample)
+	h.note(func() {
+		switch {
+		case err == nil:
+			h.worked = true
+		case doubtful(err, false), errors.Is(err, ErrTimeout): // or each absence would wait for it
+			h.vain = time.Now().Add(uselessFor)
+		}
+	})
+	return err == nil
 }
 
 func (h *heads) note(what func()) {

@@ -85,6 +85,96 @@ func TestAnAbsenceIsBelievedOfAHEADThatHasToldOfSomething(t *testing.T) {
 	s.wantAsked(t, "HEAD /v2/app/manifests/1", "HEAD /v2/app/manifests/2")
 }
 
+// W42: GETs of manifests are limited, and HEADs are not. Whether a HEAD can be
+// believed is learnt from what a GET has brought.
+func TestAnAbsentTagCostsNoGETWhereAManifestWasBrought(t *testing.T) {
+	d := digest.FromString(manifestBody).String()
+	there := func(r *http.Request) bool {
+		return strings.HasSuffix(r.URL.Path, d) || strings.HasSuffix(r.URL.Path, "/1")
+	}
+	absent, sample := "/v2/other/manifests/2", "/v2/app/manifests/"+d
+	for name, c := range map[string]struct {
+		head        func(w http.ResponseWriter, r *http.Request) // of what is there
+		first, then []string
+	}{
+		"HEAD tells": {
+			func(w http.ResponseWriter, _ *http.Request) { saysManifest(w) },
+			[]string{"HEAD " + absent, "HEAD " + sample},
+			[]string{"HEAD " + absent},
+		},
+		"HEAD is always 404": {
+			func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusNotFound, "application/json", "") },
+			[]string{"HEAD " + absent, "HEAD " + sample, "GET " + absent},
+			[]string{"HEAD " + absent, "GET " + absent},
+		},
+		"HEAD would be a page": {
+			func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "text/html", "") },
+			[]string{"HEAD " + absent, "HEAD " + sample, "GET " + absent},
+			[]string{"HEAD " + absent, "GET " + absent},
+		},
+		"HEAD gives no answer": { // which says nothing, and is asked again
+			func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusServiceUnavailable, "", "") },
+			[]string{"HEAD " + absent, "HEAD " + sample, "GET " + absent},
+			[]string{"HEAD " + absent, "HEAD " + sample, "GET " + absent},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case !there(r):
+					say(w, http.StatusNotFound, "application/json", notThere)
+				case r.Method == http.MethodHead:
+					c.head(w, r)
+				default:
+					saysManifest(w)
+				}
+			})
+			r := remote(t, s.URL, nil)
+			content, err := r.Manifest(t.Context(), "app", d)
+			read(t, content, err)
+			s.transcript()
+			for _, want := range [][]string{c.first, c.then, c.then} {
+				if _, err := r.Resolve(t.Context(), "other", "2"); !errors.Is(err, upstream.ErrNotFound) {
+					t.Error(err)
+				}
+				s.wantAsked(t, want...)
+			}
+		})
+	}
+}
+
+// What a GET has brought is of no use where HEAD is refused: it ends with GET,
+// and that HEAD is of no use is noted.
+func TestWhereHEADIsRefusedItEndsWithGET(t *testing.T) {
+	d := digest.FromString(manifestBody).String()
+	for _, status := range []int{403, 405} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.Method == http.MethodHead:
+				w.WriteHeader(status)
+			case strings.HasSuffix(r.URL.Path, "/2"):
+				say(w, http.StatusNotFound, "application/json", notThere)
+			default:
+				saysManifest(w)
+			}
+		})
+		r := remote(t, s.URL, nil)
+		c, err := r.Manifest(t.Context(), "app", d)
+		read(t, c, err)
+		s.transcript()
+		if _, err := r.Resolve(t.Context(), "app", "2"); !errors.Is(err, upstream.ErrNotFound) {
+			t.Error(err)
+		}
+		if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.Resolve(t.Context(), "app", "2"); !errors.Is(err, upstream.ErrNotFound) {
+			t.Error(err)
+		}
+		s.wantAsked(t, "HEAD /v2/app/manifests/2", "GET /v2/app/manifests/2", "HEAD /v2/app/manifests/1", "GET /v2/app/manifests/1", "GET /v2/app/manifests/2")
+	}
+}
+
 func TestALengthOfNothingIsNoSize(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "0")

@@ -67,7 +67,8 @@ func (h *host) judge(ctx context.Context, a ask, at *url.URL, resp *http.Respons
 	}
 	s := listen(resp)
 	e := &statusError{s, h.meaning(ctx, a, s), fmt.Sprintf("%s answered %s", h.r.opts.Name, s)}
-	if !h.home && (s.form != formRegistry || !strings.Contains(at.Path, "/v2/") || !definite(e)) {
+	api := strings.Contains(at.Path, "/v2/") // else it was led to a site or a storage, of its own host perhaps
+	if !h.home && (s.form != formRegistry || !api || !definite(e)) || h.home && !api && definite(e) {
 		e.meaning, e.text = ErrElsewhere, fmt.Sprintf("%s answered %s", h.url.Host, s)
 		return nil, e
 	}

@@ -19,16 +19,18 @@ const (
 
 // Limit lets at most n requests at once through, each until its body is
 // closed. Where n allows it one place is kept for questions, so that a few
-// large blobs hold up blobs and nothing else. Who waits too long gets
-// ErrUnavailable.
+// large blobs hold up blobs and nothing else; and questions about referrers,
+// which may take a minute each, get a quarter of the places. Who waits too long
+// gets ErrUnavailable.
 func Limit(next Registry, n int) Registry {
-	return limit{next, make(chan struct{}, n), make(chan struct{}, max(n-1, 1))}
+	return limit{next, make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
 }
 
 type limit struct {
-	next  Registry
-	all   chan struct{}
-	blobs chan struct{}
+	next      Registry
+	all       chan struct{}
+	blobs     chan struct{}
+	referrers chan struct{}
 }
 
 // enter takes a place, and returns how to give it back, once or more often.
@@ -100,6 +102,16 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 }
 
 func (l limit) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	// The places may all be taken by questions that hang: what a breaker answers
+	// does not wait for them.
+	if err := refusal(l.next, ofReferrers); err != nil {
+		return nil, err
+	}
+	leave, err := l.enter(ctx, l.referrers, askWait)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	return limited(ctx, l, func() ([]Descriptor, error) { return l.next.Referrers(ctx, repo, subject) })
 }
 

@@ -39,12 +39,12 @@ func (r *Remote) askManifest(method, repo, ref string) ask {
 
 // Resolve implements Registry.
 func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	d, err := r.manifests.tell(func() (Descriptor, error) {
-		resp, err := r.do(ctx, r.askManifest(http.MethodHead, repo, ref))
+	d, err := r.manifests.tell(thing{repo, ref}, func(of thing) (Descriptor, error) {
+		resp, err := r.do(ctx, r.askManifest(http.MethodHead, of.repo, of.ref))
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return describe(resp, ref)
+		return describe(resp, of.ref)
 	}, func() (Descriptor, error) {
 		c, err := r.Manifest(ctx, repo, ref)
 		if err != nil {
@@ -90,6 +90,7 @@ func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error
 			return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
 		}
 	}
+	r.manifests.brought(thing{repo, ref})
 	return c, nil
 }
 

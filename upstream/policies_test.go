@@ -263,6 +263,52 @@ func TestLimit(t *testing.T) {
 	})
 }
 
+// Questions about referrers may take a minute each: they hold up each other,
+// and nothing else.
+func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
+	for n, quarter := range map[int]int{32: 8, 8: 2, 7: 1, 2: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			inner := &told{}
+			r := Limit(slowReferrers{inner, release}, n)
+			done := make(chan error, n)
+			for range n {
+				go func() { _, err := r.Referrers(context.Background(), "repo", digest.FromString("x")); done <- err }()
+			}
+			synctest.Wait()
+			if got := inner.count(); got != quarter {
+				t.Errorf("of %d places %d are for referrers, want %d", n, got, quarter)
+			}
+			began := time.Now()
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {
+				t.Errorf("another question: %v after %s", err, time.Since(began))
+			}
+			for range n - quarter { // who gets no turn
+				if err := <-done; !errors.Is(err, ErrUnavailable) || time.Since(began) != askWait {
+					t.Errorf("%v after %s", err, time.Since(began))
+				}
+			}
+			close(release)
+			for range quarter {
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+type slowReferrers struct {
+	*told
+	release chan struct{}
+}
+
+func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	list, err := s.told.Referrers(ctx, repo, subject)
+	<-s.release
+	return list, err
+}
+
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing := true
@@ -405,6 +451,10 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 			"blob":               func(r Registry) error { _, err := r.Blob(t.Context(), "repo", d, 0, -1); return err },
 			"referrers":          func(r Registry) error { _, err := r.Referrers(t.Context(), "repo", d); return err },
 			"tags":               func(r Registry) error { _, err := r.Tags(t.Context(), "repo", nil); return err },
+			"a referrers tag": func(r Registry) error {
+				_, err := r.Manifest(t.Context(), "repo", "sha256-"+d.Encoded())
+				return err
+			},
 		}
 		for limited := range kinds {
 			inner := &told{answer: func(_ context.Context, n int) error {
@@ -420,6 +470,12 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 					t.Errorf("with %s limited, %s: %v", limited, kind, err)
 				}
 			}
+		}
+		// Of a referrers tag HEAD and GET are one kind: both are asked for its sake.
+		tagged := Breaker(&told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute} }})
+		_, _ = tagged.Resolve(t.Context(), "repo", "sha256-"+d.Encoded())
+		if _, err := tagged.Manifest(t.Context(), "repo", "sha256-"+d.Encoded()+".sig"); err == nil || tagged.(*breaker).next.(*told).count() != 1 {
+			t.Errorf("GET of a limited tag: %v", err)
 		}
 		// A token server's limit is remembered where it was met.
 		inner := &told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute, elsewhere: true} }}

@@ -26,6 +26,9 @@ type Waits struct {
 	TLS     time.Duration // for its handshake: 5 s
 	Header  time.Duration // for the first header of an answer: 10 s
 	Silence time.Duration // in the middle of a body: 10 s
+	// Referrers is Header for the Referrers API: 60 s. Some registries search
+	// for half a minute, and a list that comes late is still a list.
+	Referrers time.Duration
 }
 
 func (w Waits) withDefaults() Waits {
@@ -33,6 +36,7 @@ func (w Waits) withDefaults() Waits {
 	w.TLS = cmp.Or(w.TLS, 5*time.Second)
 	w.Header = cmp.Or(w.Header, 10*time.Second)
 	w.Silence = cmp.Or(w.Silence, 10*time.Second)
+	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
 	return w
 }
 
@@ -96,6 +100,9 @@ type Remote struct {
 	endpoint endpoint
 	guard    *guard
 	client   *http.Transport
+	// patient is client with the wait of Referrers. That wait is one for all of
+	// a transport, so it has connections of its own.
+	patient *http.Transport
 
 	home   *host
 	mu     sync.Mutex
@@ -135,11 +142,19 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		DisableCompression:     true,                                                                            // W2: bytes are passed on as they are
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, //nolint:gosec // the configuration's wish
 	}
+	r.patient = r.client.Clone()
+	r.patient.ResponseHeaderTimeout = opts.Waits.Referrers
+	// A connection that nobody has heard of for long may be dead, which here
+	// would cost a minute.
+	r.patient.IdleConnTimeout = 30 * time.Second
 	return r, nil
 }
 
 // Close releases idle connections.
-func (r *Remote) Close() { r.client.CloseIdleConnections() }
+func (r *Remote) Close() {
+	r.client.CloseIdleConnections()
+	r.patient.CloseIdleConnections()
+}
 
 // host is the state of the host of a URL.
 func (r *Remote) host(at *url.URL) *host {

@@ -129,7 +129,7 @@ type Registry interface {
 	// Referrers asks the Referrers API and returns the descriptors of all its
 	// pages. ErrUnsupported where nothing speaks for such an API, and the
 	// upstream's first answer against it. An upstream that was seen to have it
-	// is ErrUnavailable then.
+	// is ErrUnavailable then. It may take over a minute.
 	Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error)
 	// Tags asks for one page of a repository's tags. The query page is sent as
 	// it is: n and last, or the Next of an earlier TagList. Where the upstream

@@ -19,6 +19,10 @@ import (
 type runtimeConfig struct {
 	name  string
 	files func(mirrors) ([]configFile, error)
+	// parse reads a version of the runtime, where what it is given depends on it.
+	parse func(told string) (version, error)
+	// untold is what is said where it depends on the version, and none is told.
+	untold string
 }
 
 // configFile is a file for a client.
@@ -30,16 +34,16 @@ type configFile struct {
 
 func runtimes() []runtimeConfig {
 	return []runtimeConfig{
-		{"containerd", containerdFiles},
-		{"docker", dockerFiles},
-		{"crio", registriesConf("crio")},
-		{"podman", registriesConf("podman")},
-		{"skopeo", registriesConf("skopeo")},
-		{"buildkit", buildkitFiles},
-		{"k3s", registriesYAML("k3s")},
-		{"rke2", registriesYAML("rke2")},
-		{"talos", talosFiles},
-		{"homebrew", homebrewFiles},
+		{name: "containerd", files: containerdFiles, parse: containerdVersion, untold: containerdUntold},
+		{name: "docker", files: dockerFiles, parse: dockerVersion, untold: dockerUntold},
+		{name: "crio", files: registriesConf("crio")},
+		{name: "podman", files: registriesConf("podman")},
+		{name: "skopeo", files: registriesConf("skopeo")},
+		{name: "buildkit", files: buildkitFiles},
+		{name: "k3s", files: registriesYAML("k3s")},
+		{name: "rke2", files: registriesYAML("rke2")},
+		{name: "talos", files: talosFiles},
+		{name: "homebrew", files: homebrewFiles},
 	}
 }
 
@@ -52,12 +56,12 @@ func runtimeNames() []string {
 }
 
 func newHosts() *cobra.Command {
-	var address, folder, containerdVersion string
+	var address, folder, told string
 	cmd := &cobra.Command{
 		Use:   "hosts RUNTIME",
 		Short: "Make the mirror configuration of a runtime",
 		Long: "Make the configuration that lets a runtime pull through this entrepot, from the upstreams in force.\n" +
-			"Runtimes: " + strings.Join(runtimeNames(), ", ") + ".",
+			"Runtimes: " + strings.Join(runtimeNames(), ", ") + ".\n\n" + versionHelp,
 		ValidArgs: runtimeNames(),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -77,29 +81,28 @@ func newHosts() *cobra.Command {
 			if m.address, err = clientAddress(address, cfg, cmd.ErrOrStderr()); err != nil {
 				return err
 			}
-			if containerdVersion != "" {
-				if args[0] != "containerd" {
-					return usageError("--containerd-version is for containerd only")
-				}
-				if m.referrers, err = knowsReferrers(containerdVersion); err != nil {
-					return err
-				}
+			runtime := runtimes()[slices.Index(runtimeNames(), args[0])]
+			if m.version, err = toldVersion(cmd, runtime, told); err != nil {
+				return err
 			}
-			i := slices.Index(runtimeNames(), args[0])
-			files, err := runtimes()[i].files(m)
+			files, err := runtime.files(m)
 			if err != nil {
 				return err
+			}
+			if runtime.untold != "" && !m.version.told() {
+				fmt.Fprintln(cmd.ErrOrStderr(), runtime.untold)
 			}
 			if folder != "" {
 				return writeFiles(cmd.OutOrStdout(), folder, files)
 			}
-			return printFiles(cmd.OutOrStdout(), files)
+			return printFiles(cmd.OutOrStdout(), cmd.ErrOrStderr(), files)
 		},
 	}
 	config.AddFlags(cmd.Flags())
 	cmd.Flags().StringVar(&address, "address", "", "URL that clients reach this entrepot under (default: where it listens)")
 	cmd.Flags().StringVar(&folder, "write", "", "write the files below this folder instead of printing them")
-	cmd.Flags().StringVar(&containerdVersion, "containerd-version", "", "version of containerd; 2.2 and later ask the mirror for referrers as well")
+	cmd.Flags().StringVar(&told, "version", "", "version of the runtime, where its configuration depends on it: containerd and docker")
+	cmd.Flags().StringVar(&told, "containerd-version", "", "the same as --version, for containerd")
 	return cmd
 }
 
@@ -107,7 +110,7 @@ func newHosts() *cobra.Command {
 type mirrors struct {
 	address   *url.URL // scheme and host only
 	upstreams []config.Upstream
-	referrers bool // the runtime knows the capability
+	version   version
 }
 
 func (m mirrors) plainHTTP() bool { return m.address.Scheme == "http" }

@@ -6,18 +6,28 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// printFiles prints each file below its path.
-func printFiles(w io.Writer, files []configFile) error {
+// printFiles prints each file below its path. One whose format has no comments
+// is printed alone, and its path beside it, so that what is printed can be
+// taken for the file.
+func printFiles(stdout, stderr io.Writer, files []configFile) error {
+	if i := slices.IndexFunc(files, func(f configFile) bool { return path.Ext(f.path) == ".json" }); i >= 0 {
+		f := files[i]
+		fmt.Fprintf(stderr, "# %s/%s\n", f.dir, f.path)
+		_, err := io.WriteString(stdout, f.content)
+		return err
+	}
 	for i, f := range files {
 		gap := ""
 		if i > 0 {
 			gap = "\n"
 		}
-		if _, err := fmt.Fprintf(w, "%s# %s/%s\n%s", gap, f.dir, f.path, f.content); err != nil {
+		if _, err := fmt.Fprintf(stdout, "%s# %s/%s\n%s", gap, f.dir, f.path, f.content); err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,10 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 		{"any free port and no address", "hosts docker --listen :0", "entrepot listens on any free port: say with --address which one clients use"},
 		{"a version that is none", "hosts containerd --containerd-version new", `--containerd-version "new" is not a version such as 2.2`},
 		{"a version of containerd for another", "hosts docker --containerd-version 2.2", "--containerd-version is for containerd only"},
+		{"a version of containerd that says too little", "hosts containerd --version 2", `--version "2" is not a version such as 2.2`},
+		{"a version of Docker that is none", "hosts docker --version new", `--version "new" is not a version such as 29`},
+		{"a version where none matters", "hosts podman --version 5.1", "--version is for containerd and docker only"},
+		{"a version told twice", "hosts containerd --version 2.2 --containerd-version 2.1", "--containerd-version is the same as --version: give one of them"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, stdout, stderr := entrepot(t, strings.Fields(c.args)...)

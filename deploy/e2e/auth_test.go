@@ -67,7 +67,8 @@ func TestTheMirrorHasCredentialsOfItsOwn(t *testing.T) {
 						c.pull(t, img)
 						c.check(t, img)
 					}
-					asked := up.take()
+					m.waitAllLearnt(t)
+					asked, _ := up.take().apart()
 					checkFirst(t, asked.where(func(r request) bool { return r.status != http.StatusUnauthorized }), []image{img})
 					t.Logf("the upstream is asked %s", asked.summary())
 					results.add(g.name, from.name, took, "pulled by crane, pulled by oras", asked.summary())

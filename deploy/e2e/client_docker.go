@@ -19,9 +19,10 @@ func (s *suite) startDocker(t *testing.T, m *mirror) client {
 	d := &docker{tool: s.tool(t, "docker"), dir: s.folder(t)}
 	// dockerd starts the containerd that is first in its path.
 	d.env = environment(d.dir, d.tool.bin(), s.tool(t, "containerd16").bin(), s.tool(t, "runc").bin())
-	m.hosts(t, "docker", d.dir)
-	daemon := startProcess(t, d.dir, d.env, d.tool.program("dockerd"),
-		"--config-file", filepath.Join(d.dir, "daemon.json"),
+	// Both forms, of which it has to ignore the one that it does not know.
+	etc := filepath.Join(d.dir, "etc")
+	m.hosts(t, "docker", etc)
+	daemon := startDockerd(t, d.dir, d.env, etc, d.tool.program("dockerd"),
 		"--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"), "-H", d.host(),
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "overlay2")
@@ -30,6 +31,14 @@ func (s *suite) startDocker(t *testing.T, m *mirror) client {
 		return err
 	})
 	return d
+}
+
+// startDockerd starts a dockerd that sees a folder as /etc/docker: for certs.d it
+// looks nowhere else.
+func startDockerd(t *testing.T, dir string, env []string, etc, program string, args ...string) *process {
+	t.Helper()
+	return startProcess(t, dir, env, "/usr/bin/unshare", append([]string{"--mount", "--", "/bin/sh", "-c",
+		`mkdir -p /etc/docker && mount --bind "$1" /etc/docker && shift && exec "$@"`, "sh", etc, program}, args...)...)
 }
 
 func (d *docker) host() string { return "unix://" + filepath.Join(d.dir, "sock") }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,18 +25,31 @@ type moby struct {
 	api *http.Client
 }
 
-// mobyContainerd is the version of the library that dockerd asks registries with.
-const mobyContainerd = "2.3.5"
-
 func (s *suite) startMoby(t *testing.T, m *mirror) client {
 	t.Helper()
 	d := &moby{dir: s.folder(t)}
+	m.hosts(t, "docker", d.etc(), "--version", "29")
+	d.start(t, s, nil)
+	return d
+}
+
+// etc is what the daemon sees as /etc/docker.
+func (d *moby) etc() string      { return filepath.Join(d.dir, "etc") }
+func (d *moby) hostsDir() string { return filepath.Join(d.etc(), "certs.d") }
+
+// start starts the daemon with settings of its own.
+func (d *moby) start(t *testing.T, s *suite, settings map[string]any) {
+	t.Helper()
 	// dockerd starts the containerd that is first in its path.
 	env := environment(d.dir, s.tool(t, "containerd").bin(), s.tool(t, "runc").bin())
-	etc := filepath.Join(d.dir, "etc")
-	m.hosts(t, "containerd", filepath.Join(etc, "certs.d"), "--containerd-version", mobyContainerd)
 	// Debian's runc knows no namespaces of time.
-	if err := os.WriteFile(filepath.Join(etc, "daemon.json"), []byte(`{"features": {"time-namespaces": false}}`), 0o644); err != nil {
+	all := map[string]any{"features": map[string]bool{"time-namespaces": false}}
+	maps.Copy(all, settings)
+	written, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.etc(), "daemon.json"), written, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(d.dir, "sock")
@@ -43,17 +57,14 @@ func (s *suite) startMoby(t *testing.T, m *mirror) client {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	t.Cleanup(d.api.CloseIdleConnections)
-	// It looks for hosts.toml in /etc/docker and nowhere else, so it sees another
-	// folder there.
-	daemon := startProcess(t, d.dir, env, "/usr/bin/unshare", "--mount", "--", "/bin/sh", "-c", `mount --bind "$1" /etc/docker && shift && exec "$@"`, "sh", etc,
-		s.tool(t, "moby").program("dockerd"), "--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
+	daemon := startDockerd(t, d.dir, env, d.etc(), s.tool(t, "moby").program("dockerd"),
+		"--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"), "--host", "unix://"+socket,
 		"--iptables=false", "--ip6tables=false", "--bridge=none", "--userland-proxy=false")
 	daemon.waitReady(t, func() error {
 		_, err := d.try(t.Context(), http.MethodGet, "/_ping", nil)
 		return err
 	})
-	return d
 }
 
 // try asks the API once, and returns the whole answer.
@@ -96,17 +107,29 @@ func (d *moby) ask(t *testing.T, method, path string, body any) []byte {
 // pull reads the whole progress: that it failed is told at its end.
 func (d *moby) pull(t *testing.T, img image) {
 	t.Helper()
-	query := url.Values{"fromImage": {img.registry + "/" + img.repository}, "tag": {img.tag}}
-	progress := d.ask(t, http.MethodPost, "/images/create?"+query.Encode(), nil)
+	if err := d.tryPull(t.Context(), img.registry+"/"+img.repository, img.tag); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *moby) tryPull(ctx context.Context, repository, tag string) error {
+	query := url.Values{"fromImage": {repository}, "tag": {tag}}
+	progress, err := d.try(ctx, http.MethodPost, "/images/create?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
 	lines := json.NewDecoder(bytes.NewReader(progress))
 	for {
 		var line struct{ Error string }
 		err := lines.Decode(&line)
 		if errors.Is(err, io.EOF) {
-			return
+			return nil
 		}
-		if err != nil || line.Error != "" {
-			t.Fatalf("pull %s: %v\n%s", img.reference(), err, progress)
+		if err == nil && line.Error != "" {
+			err = errors.New(line.Error)
+		}
+		if err != nil {
+			return fmt.Errorf("pull %s:%s: %w\n%s", repository, tag, err, progress)
 		}
 	}
 }

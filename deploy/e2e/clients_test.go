@@ -68,9 +68,10 @@ func TestClientsPullThroughTheMirror(t *testing.T) {
 	put(t, "runtimes", `## Images
 
 Each client pulls an image of two platforms and six layers from each of the registries that it can be led through the mirror
-to; what arrives is compared with what was pushed, digest by digest. The columns say what the upstream was asked meanwhile.
+to; what arrives is compared with what was pushed, digest by digest. The columns say what the upstream was asked meanwhile; "to pull again" is what the mirror then asked of its own
+accord: what refers to the image and to a platform of it, of the Referrers API and, with HEAD, of the fallback tag.
 
-`+results.sorted("client", "version", "led by", "upstream", "first pull", "second pull", "when stale", "upstream stopped", "after `kill -9`, upstream stopped", "image run"))
+`+results.sorted("client", "version", "led by", "upstream", "first pull", "to pull again", "second pull", "when stale", "upstream stopped", "after `kill -9`, upstream stopped", "image run"))
 }
 
 // stocked is an upstream of a kind that holds the suite's images.
@@ -116,9 +117,13 @@ func (s *suite) pullThrough(t *testing.T, r row, kind registryKind) (columns []s
 	}
 	columns = []string{r.name, s.tool(t, r.tool).version, r.how, kind.name}
 
-	first := pull("of something never seen")
+	first, learnt := pull("of something never seen").apart()
+	m.waitAllLearnt(t)
+	more, rest := up.take().apart()
+	learnt = append(learnt, rest...)
 	ran := false
-	checkFirst(t, first, images)
+	checkFirst(t, append(first, more...), images)
+	checkLearnt(t, learnt, images, kind)
 	if runs, ok := c.(runner); ok {
 		for _, img := range images {
 			if got := runs.run(t, img); strings.TrimSpace(got) != img.greeting {
@@ -148,7 +153,7 @@ func (s *suite) pullThrough(t *testing.T, r row, kind registryKind) (columns []s
 	m.start(t)
 	time.Sleep(staleAfter)
 	again("after kill -9, with the upstream stopped")
-	return append(columns, first.summary(), fresh.summary(), stale.summary(), "pulled", "pulled", whether(ran, "yes"))
+	return append(columns, first.summary(), learnt.summary(), fresh.summary(), stale.summary(), "pulled", "pulled", whether(ran, "yes"))
 }
 
 // checkFirst checks that nothing crossed the line twice, whichever repository
@@ -198,6 +203,51 @@ func checkFirst(t *testing.T, asked requests, images []image) {
 	}
 	if t.Failed() {
 		t.Logf("the upstream was asked:\n%s", asked)
+	}
+}
+
+// apart takes what is asked about referrers out of the rest: with whether a HEAD
+// that finds nothing is to be believed, which is learnt from what was brought.
+func (all requests) apart() (rest, ofReferrers requests) {
+	is := func(q request) bool {
+		return strings.Contains(q.path, "/referrers/") || strings.Contains(q.path, "/manifests/sha256-") ||
+			q.method == http.MethodHead && strings.Contains(q.path, "/manifests/sha256:")
+	}
+	return all.where(func(q request) bool { return !is(q) }), all.where(is)
+}
+
+// checkLearnt checks that the mirror asked once what refers to each image and
+// to the platforms of it that were pulled, and about nothing else: in a way that
+// is not counted as a pull, where the registry's answer to HEAD is not such that
+// it could be anybody's.
+func checkLearnt(t *testing.T, asked requests, images []image, kind registryKind) {
+	t.Helper()
+	checkNobodyElse(t, asked)
+	allowed := map[string]bool{}
+	for _, img := range images {
+		subjects := []string{img.digest}
+		for _, arch := range architectures {
+			subjects = append(subjects, img.platforms[arch].manifest)
+		}
+		for i, subject := range subjects {
+			tag := "HEAD /v2/" + img.repository + "/manifests/" + strings.Replace(subject, ":", "-", 1)
+			allowed["GET /v2/"+img.repository+"/referrers/"+subject], allowed[tag] = true, true
+			allowed["HEAD /v2/"+img.repository+"/manifests/"+subject] = true
+			if kind.name != withoutAPI.name {
+				allowed[strings.Replace(tag, "HEAD", "GET", 1)] = true // F34: errors are text/plain, as an ingress' are
+			}
+			if n := len(asked.where(func(q request) bool { return q.method+" "+q.path == tag })); n != 1 && i == 0 {
+				t.Errorf("the fallback tag of %s was asked for %d times, want once:\n%s", img.reference(), n, asked)
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, q := range asked {
+		line := q.method + " " + q.path
+		if !allowed[line] || seen[line] {
+			t.Errorf("what refers to an image is asked otherwise, or again: %s\nin\n%s", q, asked)
+		}
+		seen[line] = true
 	}
 }
 

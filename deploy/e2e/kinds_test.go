@@ -13,7 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if code == 0 {
-		if err := writePage(); err != nil {
+		if err := writePages(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -70,10 +70,14 @@ func (s *suite) bring(t *testing.T, k kind, r registryKind) (columns []string) {
 	m := s.startMirror(t, up, time.Hour)
 	take := push.at(m.address, m.address+"/registry.example")
 	take.mirror = m
+	stopped := false
 	pull := func(when string) requests {
 		t.Helper()
 		if err := k.take(take); err != nil {
 			t.Fatalf("%s: %v", when, err)
+		}
+		if !stopped {
+			m.waitAllLearnt(t)
 		}
 		return up.take()
 	}
@@ -81,6 +85,7 @@ func (s *suite) bring(t *testing.T, k kind, r registryKind) (columns []string) {
 	fresh := pull("while fresh")
 	t.Logf("the upstream is asked %s, then %s", first.summary(), fresh.summary())
 	checkOnce(t, slices.Concat(first, fresh))
+	stopped = true
 	up.stop(t)
 	pull("with the upstream stopped")
 	time.Sleep(moment)

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -9,41 +10,51 @@ import (
 	"testing"
 )
 
-// page is the page of results: a section a test.
-var page struct {
+// results are the sections that tests have written.
+var results struct {
 	mu       sync.Mutex
 	sections map[string]string
 }
 
-// sections are all that make the page, in their order.
-var sections = []string{"runtimes", "kinds", "conformance", "credentials"}
+// pages are made of sections, in their order.
+var pages = []struct {
+	file, title string
+	sections    []string
+}{
+	{"RESULTS.md", "What works through it", []string{"runtimes", "kinds", "conformance", "credentials"}},
+	{"REFERRERS.md", "What clients are told of referrers", []string{"referrers", "learnt"}},
+}
 
-// put writes a section of the page, once all that it needs has passed.
+// put writes a section of a page, once all that it needs has passed.
 func put(t *testing.T, section, text string) {
 	t.Helper()
 	if t.Failed() {
 		t.Log("not all has passed: the page of results stays as it was")
 		return
 	}
-	page.mu.Lock()
-	defer page.mu.Unlock()
-	if page.sections == nil {
-		page.sections = map[string]string{}
+	results.mu.Lock()
+	defer results.mu.Unlock()
+	if results.sections == nil {
+		results.sections = map[string]string{}
 	}
-	page.sections[section] = text
+	results.sections[section] = text
 }
 
-// writePage writes the page of a run that had everything in it.
-func writePage() error {
-	text := "# What works through it\n\nWritten by `deploy/e2e/run`.\n"
-	for _, section := range sections {
-		part, ok := page.sections[section]
-		if !ok {
-			return nil
+// writePages writes the pages of a run that had everything in it.
+func writePages() error {
+	var failed []error
+	for _, page := range pages {
+		parts := []string{"# " + page.title + "\n\nWritten by `deploy/e2e/run`.\n"}
+		for _, section := range page.sections {
+			if part, ok := results.sections[section]; ok {
+				parts = append(parts, part)
+			}
 		}
-		text += "\n" + part
+		if len(parts) == 1+len(page.sections) {
+			failed = append(failed, os.WriteFile(page.file, []byte(strings.Join(parts, "\n")), 0o644))
+		}
 	}
-	return os.WriteFile("RESULTS.md", []byte(text), 0o644)
+	return errors.Join(failed...)
 }
 
 // table is one that goroutines add lines to.

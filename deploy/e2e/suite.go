@@ -94,6 +94,20 @@ func (s *suite) folder(t *testing.T) string {
 	return dir
 }
 
+// inMemory is a folder that is never written to a disk: Docker waits for that at
+// each of a pull's small steps.
+func (s *suite) inMemory(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(s.folder(t), "m")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 func unmountBelow(t *testing.T, dir string) {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // evict frees at least want bytes, if there is that much to take: images and
@@ -90,12 +91,29 @@ func (p *Puller) forget(w *warehouse, c cut) {
 		for _, tag := range n.tags {
 			p.ledger.dropTagAt(n.repo, tag, n.digest)
 		}
-		p.ledger.dropManifest(n.repo, n.digest)
+		p.ledger.dropManifest(n.repo, n.digest, w.marks[n.key()] == 0)
+		p.unmark(w, n)
 		p.uses.drop(n.key())
 		for _, b := range n.rec.Blobs {
 			if w.held[recordKey(n.repo, b.Digest.String())] == 0 && !p.evictor.since[b.Digest] {
 				p.ledger.dropMember(n.repo, b.Digest)
 			}
+		}
+	}
+}
+
+// unmark forgets what an index attached, as far as no other attaches it. What
+// it attached stays known for as long as it is kept, whether that is or not.
+func (p *Puller) unmark(w *warehouse, n *keptNode) {
+	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
+		if p.evictor.since[a.Entry.Digest] {
+			continue // another index has come meanwhile
+		}
+		if w.marks[attachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
+			p.ledger.dropAttached(n.repo, a.Subject, a.Entry.Digest)
+		}
+		if w.marks[recordKey(n.repo, a.Entry.Digest.String())] == 0 {
+			p.ledger.dropAttestation(n.repo, a.Entry.Digest)
 		}
 	}
 }

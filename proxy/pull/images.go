@@ -44,6 +44,7 @@ type warehouse struct {
 	sizes map[Digest]int64 // of what lies on disk, in bytes
 	refs  map[Digest]int   // manifests that need it: naming it, or being it
 	held  map[string]int   // the same by repository and digest
+	marks map[string]int   // indexes that attach, by repository, subject and attestation, and by repository and attestation
 	uses  *uses
 	total int64
 }
@@ -72,7 +73,7 @@ func (p *Puller) picture(ctx context.Context) (_ *warehouse, done func(), err er
 		}
 	}()
 	p.uses.flush()
-	w := &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, uses: &p.uses}
+	w := &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, marks: map[string]int{}, uses: &p.uses}
 	err = e.count(func(see func(Digest, int64)) error {
 		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
 			see(d, size)
@@ -136,6 +137,10 @@ func (w *warehouse) need(n *keptNode, by int) {
 	for _, b := range n.rec.Blobs {
 		w.refs[b.Digest] += by
 		w.held[recordKey(n.repo, b.Digest.String())] += by
+	}
+	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
+		w.marks[recordKey(n.repo, a.Entry.Digest.String())] += by
+		w.marks[attachedKey(n.repo, a.Subject, a.Entry.Digest)] += by
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -32,11 +34,15 @@ const (
 	// settles is how long after something was kept it is looked for what there
 	// is to learn: the pull itself goes first.
 	settles = 2 * time.Second
+	// breathes is how many times as long as it took to look at a repository it
+	// is not looked at again: thousands of images can be kept of one, while more
+	// of it is pulled.
+	breathes = 20
 	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
 	// are fetched: of attestations, SBOMs among them, and of other referrers.
 	maxAttestation = 16 << 20
 	maxAttached    = 1 << 20
-	// maxLearnt is how many attestations and referrers of one manifest count.
+	// maxLearnt is how many referrers of one manifest are fetched.
 	maxLearnt = 64
 	// lowQuota is the share of a limit below which nothing is learnt, quotaRest
 	// how long until it is looked at again.
@@ -53,6 +59,7 @@ const (
 
 var (
 	errLimitLow     = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
+	errResting      = fmt.Errorf("%w: it failed a moment ago", upstream.ErrUnavailable)
 	errStillUnknown = fmt.Errorf("%w: not all that lists referrers could be asked", upstream.ErrUnavailable)
 )
 
@@ -62,9 +69,12 @@ type learner struct {
 	refused  *memory.Answers[string, struct{}]
 	wake     chan struct{}
 
-	mu    sync.Mutex
-	due   map[Repository]time.Time
-	rests map[Repository]*rest // of those that failed
+	mu     sync.Mutex
+	due    map[Repository]time.Time
+	rests  map[Repository]*rest           // of those that failed
+	failed map[Repository]map[string]bool // lessons, until the rest is over
+	after  map[Repository]string          // the lesson that failed last
+	took   map[Repository]time.Duration   // to look at those that are large
 }
 
 func newLearner(upstreamName string) *learner {
@@ -75,14 +85,17 @@ func newLearner(upstreamName string) *learner {
 	return &learner{
 		upstream: upstreamName, refused: refused, wake: make(chan struct{}, 1),
 		due: make(map[Repository]time.Time), rests: make(map[Repository]*rest),
+		failed: make(map[Repository]map[string]bool), after: make(map[Repository]string),
+		took: make(map[Repository]time.Duration),
 	}
 }
 
 // look has a repository looked at when the pull under way has settled.
 func (l *learner) look(repo Repository) {
 	l.mu.Lock()
-	if at, ok := l.due[repo]; !ok || time.Until(at) > settles {
-		l.due[repo] = time.Now().Add(settles)
+	wait := max(settles, breathes*l.took[repo])
+	if at, ok := l.due[repo]; !ok || time.Until(at) > wait {
+		l.due[repo] = time.Now().Add(wait)
 	}
 	l.mu.Unlock()
 	select {
@@ -113,6 +126,14 @@ func (l *learner) leave(repo Repository, err error) {
 	defer l.mu.Unlock()
 	if err == nil {
 		delete(l.rests, repo)
+		delete(l.failed, repo)
+		delete(l.after, repo)
+		return
+	}
+	if errors.Is(err, errResting) {
+		if _, ok := l.due[repo]; !ok {
+			l.due[repo] = l.rests[repo].until
+		}
 		return
 	}
 	again := time.Now().Add(quotaRest)
@@ -128,6 +149,46 @@ func (l *learner) leave(repo Repository, err error) {
 		again = time.Now().Add(limited.RetryAfter)
 	}
 	l.due[repo] = again
+}
+
+// looked notes how long it took to look at a repository.
+func (l *learner) looked(repo Repository, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if delete(l.took, repo); breathes*took > settles {
+		l.took[repo] = took
+	}
+}
+
+// failedAt notes a lesson that a pass could not go past.
+func (l *learner) failedAt(repo Repository, what lesson) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.after[repo] = what.String()
+	if l.failed[repo] == nil {
+		l.failed[repo] = make(map[string]bool)
+	}
+	l.failed[repo][what.String()] = true
+}
+
+// resting are the lessons that failed and are left alone until the rest is over,
+// whatever new is kept meanwhile.
+func (l *learner) resting(repo Repository) map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if rest := l.rests[repo]; rest == nil || !time.Now().Before(rest.until) {
+		delete(l.failed, repo)
+	}
+	return maps.Clone(l.failed[repo])
+}
+
+// inTurn orders lessons so that a pass goes on behind what the last one could
+// not go past: what always fails must not keep the rest from being learnt.
+func (l *learner) inTurn(repo Repository, all []lesson) []lesson {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := slices.IndexFunc(all, func(what lesson) bool { return what.String() == l.after[repo] }) + 1
+	return slices.Concat(all[at:], all[:at])
 }
 
 // Learn learns what pulling again may ask for, until ctx ends.
@@ -170,7 +231,7 @@ func (p *Puller) learnFrom(ctx context.Context, l *learner) {
 		}
 		l.leave(repo, err)
 		switch {
-		case err != nil:
+		case err != nil && !errors.Is(err, errResting):
 			p.log.Info("not all that pulling again may ask for could be learnt", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
 		case n > 0:
 			p.log.Debug("learnt what pulling again may ask for", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
@@ -185,14 +246,23 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	if err != nil {
 		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
+	began := time.Now()
 	kept, err := p.ledger.manifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
+	lessons := p.unlearnt(ctx, repo, kept)
+	l.looked(repo, time.Since(began))
 	var failed []error
-	for _, what := range p.unlearnt(ctx, repo, kept) {
+	var left error
+	resting := l.resting(repo)
+	for _, what := range l.inTurn(repo, lessons) {
 		key := recordKey(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
+			continue
+		}
+		if resting[what.String()] {
+			left = errResting
 			continue
 		}
 		if u.Quota != nil && u.Quota() < lowQuota {
@@ -205,9 +275,13 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 			return learnt, context.Cause(ctx)
 		case err == nil:
 			learnt++
-		case errors.As(err, &limited), errors.Is(err, cache.ErrFull):
+		case errors.As(err, &limited):
+			return learnt, err
+		case errors.Is(err, cache.ErrFull):
+			l.failedAt(repo, what)
 			return learnt, err
 		case cannotTell(err):
+			l.failedAt(repo, what)
 			if failed = append(failed, err); len(failed) == maxFailures {
 				return learnt, errors.Join(failed...)
 			}
@@ -218,6 +292,9 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	if learnt > 0 {
 		l.look(repo)
 	}
+	if len(failed) == 0 {
+		return learnt, left
+	}
 	return learnt, errors.Join(failed...)
 }
 
@@ -225,6 +302,9 @@ func (p *Puller) learnOne(ctx context.Context, u Upstream, repo Repository, what
 	switch what.kind {
 	case aManifest:
 		_, err := p.manifestByDigest(ctx, u, repo, what.of.Digest)
+		if err == nil && !p.has(ctx, what.of.Digest) {
+			err = fmt.Errorf("manifest %s of %s: %w", what.of.Digest, repo, cache.ErrFull)
+		}
 		return err
 	case aBlob:
 		return p.bring(ctx, u, repo, what.of)
@@ -261,7 +341,7 @@ func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]
 		c.index(d)
 	}
 	for _, d := range sortedDigests(kept) {
-		if p.ledger.isAttestation(repo, d) {
+		if !c.seen[d] && p.ledger.isAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
 	}
@@ -281,13 +361,21 @@ type course struct {
 
 // index gathers what an index of which a platform was pulled leads to.
 func (c *course) index(d Digest) {
+	entries := c.kept[d].Children
+	attested := make(map[Digest][]Descriptor)
+	isAttestation := make(map[Digest]bool)
+	for _, a := range referrers.AttestationsAmong(entries) {
+		attested[a.Subject] = append(attested[a.Subject], a.Entry)
+		isAttestation[a.Entry.Digest] = true
+	}
 	pulled := false
-	for _, child := range c.kept[d].Children {
-		if _, ok := c.kept[child.Digest]; !ok || c.p.ledger.isAttestation(c.repo, child.Digest) {
-			continue
+	for _, child := range entries {
+		rec, ok := c.kept[child.Digest]
+		if !ok || isAttestation[child.Digest] || !isPlatform(rec) {
+			continue // what is listed under a referrers tag is no image either
 		}
 		pulled = true
-		for _, a := range atMost(maxLearnt, c.p.ledger.attached(c.repo, child.Digest)) {
+		for _, a := range attested[child.Digest] {
 			c.attestation(a)
 		}
 		c.subject(child.Digest)
@@ -316,7 +404,7 @@ func (c *course) subject(d Digest) {
 		c.referrers = append(c.referrers, lesson{ofReferrers, Descriptor{Digest: d}})
 		return
 	}
-	for _, r := range atMost(maxLearnt, rec.Manifests) {
+	for _, r := range rec.Manifests[:min(maxLearnt, len(rec.Manifests))] {
 		c.content(r, maxAttached)
 	}
 }
@@ -332,13 +420,11 @@ func (c *course) content(d Descriptor, most int64) {
 		return
 	}
 	for _, b := range rec.Blobs {
-		if b.Size <= most && len(b.URLs) == 0 && !c.p.has(c.ctx, b.Digest) {
+		if b.Size >= 0 && b.Size <= most && len(b.URLs) == 0 && !c.p.has(c.ctx, b.Digest) {
 			c.manifests = append(c.manifests, lesson{aBlob, b})
 		}
 	}
 }
-
-func atMost[T any](n int, all []T) []T { return all[:min(n, len(all))] }
 
 func sortedDigests(of map[Digest]manifestRecord) []Digest {
 	all := make([]Digest, 0, len(of))
@@ -355,8 +441,12 @@ var imageConfigs = []string{
 	"application/vnd.docker.container.image.v1+json",
 }
 
+func isPlatform(m manifestRecord) bool {
+	return len(m.Blobs) > 0 && slices.Contains(imageConfigs, m.Blobs[0].MediaType)
+}
+
 // hasMore says of a manifest that was just kept that there may be more to learn
 // now: an index, a platform, an attestation.
 func (p *Puller) hasMore(repo Repository, d Digest, rec manifestRecord) bool {
-	return len(rec.Children) > 0 || len(rec.Blobs) > 0 && slices.Contains(imageConfigs, rec.Blobs[0].MediaType) || p.ledger.isAttestation(repo, d)
+	return len(rec.Children) > 0 || isPlatform(rec) || p.ledger.isAttestation(repo, d)
 }

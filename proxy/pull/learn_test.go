@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -171,6 +172,28 @@ func readBlob(t *testing.T, m mirror, d Descriptor) {
 	b.Close()
 }
 
+// A fallback tag's index and its signatures are no image, of which there would be
+// more to know.
+func TestNothingIsLearntOfSignatures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		a := o.attested("1")
+		signature := o.attach(a.of[0], "sig")
+		o.list(a.of[0].Digest, signature)
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, a, "1", 0)
+		time.Sleep(time.Hour)
+		list := indexAlgorithm.FromBytes(o.content["app "+referrers.TagOf(a.of[0].Digest)].body)
+		asked := o.transcript()
+		for _, d := range []Digest{signature.Digest, list} {
+			if count(asked, "HEAD manifest app "+referrers.TagOf(d)) > 0 {
+				t.Errorf("it was asked what refers to %s", d)
+			}
+		}
+	})
+}
+
 // What it costs: of a 1.1 upstream a question for each subject; of a 1.0 one a
 // HEAD of a tag each, which nobody counts (W42), once it is known to have no
 // API.
@@ -258,8 +281,15 @@ func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
 		a := o.attested("1")
-		share := 0.1
-		m := newMirror(t, o, func(opts *Options) { opts.Upstreams[0].Quota = func() float64 { return share } })
+		var ample atomic.Bool
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Upstreams[0].Quota = func() float64 {
+				if ample.Load() {
+					return 0.5
+				}
+				return 0.1
+			}
+		})
 		m.learning(t)
 		m.pull(t, a, "1", 0)
 		o.transcript()
@@ -268,8 +298,7 @@ func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
 		if len(unlearntOf(t, m)) == 0 {
 			t.Error("it is not said that there is more to learn")
 		}
-		synctest.Wait()
-		share = 0.5
+		ample.Store(true)
 		time.Sleep(quotaRest + 5*settles)
 		if left := unlearntOf(t, m); len(left) > 0 {
 			t.Errorf("not learnt: %v", left)
@@ -296,7 +325,8 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 				m.learning(t)
 				time.Sleep(15 * time.Minute)
 				first := o.transcript()
-				if most := 3 * 2 * maxFailures; len(first) == 0 || len(first) > most || name == "limited" && len(first) != 1 {
+				// Four passes, and at most three requests for a lesson.
+				if most := 4 * maxFailures * 3; len(first) == 0 || len(first) > most || name == "limited" && len(first) != 1 {
 					t.Errorf("it was asked %d times in a quarter of an hour, want at most %d", len(first), most)
 				}
 				o.mu.Lock()
@@ -309,6 +339,28 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is found by the tag alone is told, and it is not all that there is to know.
+func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		a := o.attested("1")
+		o.list(a.of[0].Digest, o.attach(a.of[0], "sig"))
+		ask := "GET referrers app " + short(a.of[0].Digest.String())
+		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, a, "1", 0)
+		time.Sleep(time.Hour)
+		if left := unlearntOf(t, m); fmt.Sprint(left) != "[referrers of "+a.of[0].Digest.String()+"]" {
+			t.Errorf("to learn: %v", left)
+		}
+		if n := count(o.transcript(), ask); n < 2 || n > 10 {
+			t.Errorf("in an hour it was asked %d times", n)
+		}
+	})
 }
 
 // What an upstream says that it does not have, or does not give away, is not
@@ -325,9 +377,9 @@ func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
 		if left := unlearntOf(t, m); fmt.Sprint(left) != "[manifest "+a.of[0].Digest.String()+"]" {
 			t.Errorf("to learn: %v", left)
 		}
+		time.Sleep(2 * m.opts.NegativeTTL)
 		o.transcript()
-		m.pull(t, a, "1", 1)
-		o.transcript()
+		m.pull(t, a, "1", 1) // the repository is looked at again
 		time.Sleep(time.Hour)
 		if asked := o.transcript(); count(asked, "GET manifest app "+short(a.of[0].Digest.String())) > 0 {
 			t.Errorf("it was asked %v", asked)
@@ -359,6 +411,143 @@ func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
 			if m.has(t.Context(), d) != want {
 				t.Errorf("%s is kept: %v", d, !want)
 			}
+		}
+	})
+}
+
+// A platform may be pulled long after its index, and an index after the platform
+// that it shares with another.
+func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		a := o.attested("1")
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		m.pull(t, a, "1", 1)
+		time.Sleep(5 * settles)
+		if !m.has(t.Context(), a.of[1].Digest) {
+			t.Error("the attestation of a platform that came later was not learnt")
+		}
+		b := o.attested("2") // of the same platforms
+		if _, err := m.Manifest(t.Context(), hubApp, "2"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * settles)
+		if !m.has(t.Context(), b.of[1].Digest) {
+			t.Error("the attestation of an index that came later was not learnt")
+		}
+	})
+}
+
+func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		image, _ := o.image("app", "", bytesOf(1, 50))
+		index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image}}
+		index.SchemaVersion = 2
+		raw, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject := o.put("app", indexType, raw, "1")
+		m := newMirror(t, o, nil)
+		m.pull(t, attested{index: subject, platforms: []Descriptor{image}}, "1", 0)
+		for _, b := range m.blobsOf(t, image.Digest) {
+			u, _ := m.admit(hubApp)
+			if err := m.bring(t.Context(), u, hubApp, Descriptor{Digest: b, Size: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		whole := func() bool {
+			list, err := m.Inventory(t.Context())
+			if err != nil || len(list.Images) != 1 {
+				t.Fatal(list, err)
+			}
+			return list.Images[0].Whole
+		}
+		if whole() {
+			t.Error("it is whole before it is known what refers to it")
+		}
+		m.learning(t)
+		time.Sleep(5 * settles)
+		if !whole() {
+			t.Error("it is not whole once that is known")
+		}
+	})
+}
+
+// Attestations that somebody reads are no platform that somebody pulls.
+func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		a := o.attested("1")
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		for _, ref := range []string{"1", a.of[0].Digest.String()} {
+			if _, err := m.Manifest(t.Context(), hubApp, ref); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * settles)
+		if asked := o.transcript(); count(asked, "HEAD manifest app "+referrers.TagOf(a.index.Digest)) > 0 {
+			t.Errorf("it was asked %v", asked)
+		}
+		if _, ok := m.ledger.referrers(hubApp, a.of[0].Digest); !ok {
+			t.Error("what refers to the attestation that is kept was not asked for")
+		}
+	})
+}
+
+// A signature is small, and what hangs on an image may be many and elsewhere.
+func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		image, _ := o.image("app", "", bytesOf(1, 50))
+		index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image}}
+		index.SchemaVersion = 2
+		raw, err := json.Marshal(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject := o.put("app", indexType, raw, "1")
+		o.put("app", ocispec.MediaTypeEmptyJSON, []byte("{}"))
+		elsewhere := Descriptor{MediaType: "application/octet-stream", Digest: indexAlgorithm.FromString("elsewhere"), Size: 9, URLs: []string{"https://example.com/"}}
+		var blobs []Descriptor
+		for i := range 2 * maxLearnt {
+			blob := o.put("app", "application/octet-stream", fmt.Appendf(nil, "signature %d", i))
+			raw, err := json.Marshal(ocispec.Manifest{
+				MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "sig", Subject: &subject,
+				Config: ocispec.DescriptorEmptyJSON, Layers: []Descriptor{blob, elsewhere},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.put("app", ocispec.MediaTypeImageManifest, raw)
+			blobs = append(blobs, blob)
+		}
+		m := newMirror(t, o, nil)
+		m.learning(t)
+		m.pull(t, attested{index: subject, platforms: []Descriptor{image}}, "1", 0)
+		time.Sleep(10 * settles)
+		kept := 0
+		for _, b := range blobs {
+			if m.has(t.Context(), b.Digest) {
+				kept++
+			}
+		}
+		if kept != maxLearnt {
+			t.Errorf("blobs of %d referrers are kept, want of %d", kept, maxLearnt)
+		}
+		if asked := o.transcript(); count(asked, "GET blob app "+short(elsewhere.Digest.String())) > 0 {
+			t.Error("a blob that lies elsewhere was asked for (W9)")
+		}
+		if left := unlearntOf(t, m); len(left) > 0 {
+			t.Errorf("to learn: %v", left)
 		}
 	})
 }

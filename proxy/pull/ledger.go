@@ -252,14 +252,18 @@ func (l *ledger) remember(key string, m manifestRecord) {
 	l.manifests.Add(key, m)
 }
 
-func (l *ledger) dropManifest(repo Repository, d Digest) {
+// dropManifest forgets a manifest; unmarked says that no index that is kept
+// marks it as an attestation.
+func (l *ledger) dropManifest(repo Repository, d Digest, unmarked bool) {
 	key := recordKey(repo, d.String())
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.records.Delete(bucketManifest, key)
 	l.manifests.Remove(key)
 	l.removeMember(key)
-	l.records.Delete(bucketAttestation, key)
+	if unmarked {
+		l.records.Delete(bucketAttestation, key)
+	}
 	l.removeSubject(repo, d)
 }
 

@@ -103,6 +103,18 @@ func (l *ledger) putAttestation(repo Repository, d Digest) {
 	l.records.Put(bucketAttestation, recordKey(repo, d.String()), []byte{1})
 }
 
+func (l *ledger) dropAttestation(repo Repository, d Digest) {
+	l.records.Delete(bucketAttestation, recordKey(repo, d.String()))
+}
+
+func (l *ledger) dropAttached(repo Repository, subject, d Digest) {
+	l.records.Delete(bucketAttached, attachedKey(repo, subject, d))
+}
+
+func attachedKey(repo Repository, subject, d Digest) string {
+	return recordKey(repo, subject.String()) + "\x00" + d.String()
+}
+
 func (l *ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
 	var list []Descriptor
 	// Records that can't be scanned are records that are lost: the sources
@@ -121,16 +133,13 @@ func (l *ledger) putUnder(b cache.Bucket, repo Repository, subject Digest, d Des
 	l.write(b, recordKey(repo, subject.String())+"\x00"+d.Digest.String(), d)
 }
 
-// removeSubject forgets everything about what refers to a manifest. l.mu is
-// held.
+// removeSubject forgets what refers to a manifest. What an index attaches to it
+// goes with the index. l.mu is held.
 func (l *ledger) removeSubject(repo Repository, subject Digest) {
 	for _, d := range l.passed(repo, subject) {
 		l.removePassed(repo, subject, d.Digest)
 	}
 	key := recordKey(repo, subject.String())
-	for _, d := range l.attached(repo, subject) {
-		l.records.Delete(bucketAttached, key+"\x00"+d.Digest.String())
-	}
 	l.records.Delete(bucketReferrers, key)
 	l.answers.Remove(key)
 }

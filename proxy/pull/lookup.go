@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// lookupPatience is how long at most a client waits for a lookup. Then it is
+	// usualPatience is how long at most a client waits for a lookup. Then it is
 	// answered from what is known by then, and the lookup goes on.
-	lookupPatience = 5 * time.Second
+	usualPatience = 5 * time.Second
 	// maxLookup bounds a lookup. Registries have been seen to take half a minute
 	// for a list.
 	maxLookup = 90 * time.Second

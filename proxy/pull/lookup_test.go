@@ -34,7 +34,7 @@ func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 			}
 			return got, err
 		}
-		if got, err := ask(lookupPatience); !errors.Is(err, upstream.ErrTimeout) {
+		if got, err := ask(usualPatience); !errors.Is(err, upstream.ErrTimeout) {
 			t.Errorf("nothing is known: %v, %v", types(got), err)
 		}
 		// Whoever asks now, by the API's route or for the tag, waits no more:
@@ -79,7 +79,7 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 		m := newMirror(t, o, nil)
 		began := time.Now()
 		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != lookupPatience {
+		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != usualPatience {
 			t.Errorf("got %v, stale %v, partial %v, %v, after %s", types(got), got.Stale, got.Partial, err, time.Since(began))
 		}
 		if rec, ok := m.ledger.referrers(hubApp, subject.Digest); ok {
@@ -178,7 +178,8 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 		attestation := o.attach(Descriptor{}, referrers.AttestationType)
 		image, _ := o.image("app", "1", bytesOf(1, 50))
 		m := newMirror(t, o, nil)
-		for _, d := range []Descriptor{attestation, image} {
+		named := o.attach(Descriptor{}, "as/"+referrers.AttestationType)
+		for _, d := range []Descriptor{attestation, image, named} {
 			if _, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil {
 				t.Fatal(err)
 			}
@@ -192,8 +193,10 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(attestation.Digest)); !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &stale) {
 			t.Errorf("its tag: %v", err)
 		}
-		if list, err := m.Referrers(t.Context(), hubApp, image.Digest); err == nil {
-			t.Errorf("of the image: %v", list)
+		for name, d := range map[string]Descriptor{"the image": image, "what only names the type": named} {
+			if list, err := m.Referrers(t.Context(), hubApp, d.Digest); err == nil {
+				t.Errorf("of %s: %v", name, list)
+			}
 		}
 		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(image.Digest)); errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("the image's tag: %v", err)
@@ -224,10 +227,87 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 			t.Errorf("listed: %v, %v", types(got), err)
 		}
 		m.ledger.dropTag(hubApp, tag)
+		m.ledger.dropPassed(hubApp, subject.Digest, sig.Digest)
 		time.Sleep(time.Hour)
 		o.fail("HEAD manifest app "+tag, upstream.ErrNotFound)
 		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
 			t.Errorf("with a HEAD that finds nothing: %v, %v", types(got), err)
 		}
 	})
+}
+
+// That the API is refused says that it can't be asked, as long as the tag, which
+// anybody may read who may read what it lists, has not been refused as well.
+func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		o.api = true
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
+		tag := "HEAD manifest app " + referrers.TagOf(subject.Digest)
+		release := o.hold(tag)
+		m := newMirror(t, o, nil)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("while the tag is asked for: %v", err)
+		}
+		o.fail(tag, upstream.ErrDenied)
+		release()
+		synctest.Wait()
+		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
+		o.fail(tag, upstream.ErrDenied)
+		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("with the tag refused as well: %v", err)
+		}
+	})
+}
+
+// A list that was seen under the tag is newer than that there was none.
+func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		m := newMirror(t, o, nil)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) > 0 {
+			t.Fatal(got, err)
+		}
+		time.Sleep(time.Hour)
+		o.list(subject.Digest, o.attach(subject, "sig"))
+		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest)); err != nil {
+			t.Fatal(err)
+		}
+		o.fail("*", upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err == nil {
+			t.Errorf("it lists %v", got.Manifests)
+		}
+	})
+}
+
+// That what passed through is still there is asked last, and may take long.
+// Until the answer is in it is there: a list without it would say that nothing
+// refers.
+func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
+	for _, listed := range []bool{false, true} {
+		t.Run(fmt.Sprint("listed before: ", listed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOrigin()
+				subject, _ := o.image("app", "1", bytesOf(1, 50))
+				sig := o.attach(subject, "sig")
+				m := newMirror(t, o, nil)
+				if _, err := m.Manifest(t.Context(), hubApp, sig.Digest.String()); err != nil {
+					t.Fatal(err)
+				}
+				if listed {
+					if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Hour)
+				}
+				defer o.hold("HEAD manifest app " + short(sig.Digest.String()))()
+				got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+				if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" {
+					t.Errorf("got %v, stale %v, %v", types(got), got.Stale, err)
+				}
+			})
+		})
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/upstream"
 )
 
 const (
@@ -233,7 +232,10 @@ func (p *Puller) bringImage(ctx context.Context, u Upstream, r Reference) (Compl
 		rec, _ := p.ledger.manifest(r.Repository, m.Descriptor.Digest)
 		next := rec.Children
 		hang, err := p.Referrers(ctx, r.Repository, m.Descriptor.Digest)
-		if err != nil && !errors.Is(err, upstream.ErrNotFound) {
+		if _, known := p.ledger.referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
+			err = errStillUnknown // and part of being whole
+		}
+		if err != nil {
 			wrong = append(wrong, err)
 		}
 		for _, d := range slices.Concat(next, hang.Manifests) {

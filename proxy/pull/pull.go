@@ -80,6 +80,9 @@ type Options struct {
 	ReferrersTTL time.Duration // how long a referrers answer is fresh
 	NegativeTTL  time.Duration // how long "not found" is remembered
 	MaxWait      time.Duration // how long a check may hold up an answer that is kept
+	// Patience is how long a client waits for what refers to a manifest where
+	// nothing is kept. Zero means 5 s.
+	Patience time.Duration
 
 	// Room bounds what is kept. Pins are images that the configuration names
 	// one by one: they are brought here before anybody asks.
@@ -138,6 +141,7 @@ type Puller struct {
 // New returns a Puller. Close ends what it has under way.
 func New(opts Options) *Puller {
 	opts.MaxFlights = cmp.Or(opts.MaxFlights, 1024)
+	opts.Patience = cmp.Or(opts.Patience, usualPatience)
 	p := &Puller{
 		opts:      opts,
 		log:       opts.Logger,

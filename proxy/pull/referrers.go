@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -32,11 +34,11 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
-	wait := lookupPatience
+	wait := p.opts.Patience
 	if onRecord {
 		wait = min(wait, p.opts.MaxWait)
 	}
-	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.conclude(repo, subject, f) })
+	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.soFar(repo, subject, f) })
 	switch {
 	case err == nil:
 		return answer, nil
@@ -50,12 +52,30 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 // asks at every pull for what refers to the attestations of the image (W58),
 // and fails a pull that is complete where nobody answers. About a manifest that
 // a kept index marks as BuildKit's attestation, and about nothing else, the
-// answer is then an empty list, marked as stale.
+// answer is then an empty list, marked as stale. Not where somebody lists what
+// cannot be read, or did so when the tag was asked for: then there is something.
 func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
-	if cannotTell(err) && p.ledger.isAttestation(repo, subject) {
+	rec, _ := p.ledger.manifest(repo, subject)
+	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.isAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
 		return Referrers{Stale: true, Outcome: Stale}, nil
 	}
 	return Referrers{}, err
+}
+
+// isImage says of a manifest that it is what somebody runs, whatever an index
+// marks it as: it has other manifests, or layers of a file system.
+func isImage(m manifestRecord) bool {
+	return len(m.Children) > 0 || slices.ContainsFunc(m.Blobs, func(b Descriptor) bool {
+		return strings.HasPrefix(b.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(b.MediaType, "application/vnd.docker.image.rootfs.")
+	})
+}
+
+// tagKept says whether a referrers tag of subject is on record.
+func (p *Puller) tagKept(repo Repository, subject Digest) bool {
+	return slices.ContainsFunc(referrers.TagForms(subject), func(tag string) bool {
+		_, ok := p.ledger.tag(repo, tag)
+		return ok
+	})
 }
 
 // partial is what is found where not all could be asked.
@@ -74,6 +94,22 @@ func (p *Puller) freshReferrers(rec referrersRecord) bool {
 	return age >= 0 && age < ttl // a time in the future is no time
 }
 
+// soFar is the answer while a lookup is under way.
+func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, error) {
+	answer, err := p.conclude(repo, subject, f)
+	if err != nil || answer.Stale {
+		return answer, err
+	}
+	// All sources have answered, and it is being asked whether what passed
+	// through, and nobody lists, is still there. Until then it counts.
+	listed := len(answer.Manifests)
+	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.passed(repo, subject))
+	if len(answer.Manifests) > listed {
+		answer.Stale, answer.Outcome = true, Stale
+	}
+	return answer, nil
+}
+
 // conclude makes an answer of what the sources have said, all of them or not.
 func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers, error) {
 	found := referrers.Merge(f.lists...)
@@ -84,14 +120,21 @@ func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers
 	case !cannotTell(err):
 		return Referrers{}, err
 	}
-	if rec, ok := p.ledger.referrers(repo, subject); ok {
+	// That nothing refers is no answer any more where something is listed now.
+	if rec, ok := p.ledger.referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
 		answer := rec.stale()
 		answer.Manifests = referrers.Merge(rec.Manifests, found)
 		return answer, nil
 	}
+	switch {
+	case errors.Is(err, errUnread):
+		return Referrers{}, err
+	case f.unread():
+		return Referrers{}, fmt.Errorf("%w: %w", errUnread, err)
+	}
 	// What one source lists, and what passed through, is proof in itself; that
 	// there is no more nobody says.
-	if passed := p.ledger.passed(repo, subject); !f.unread() && (f.anyWhole() || len(passed) > 0) {
+	if passed := p.ledger.passed(repo, subject); f.anyWhole() || len(passed) > 0 {
 		return partial(found, passed), nil
 	}
 	return Referrers{}, err
@@ -167,9 +210,12 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) > 0:
-	case list.Stale && !errors.Is(gone, upstream.ErrNotFound):
+	case list.Stale:
 		// Nothing is all that was ever listed, and the API's route says the same.
-		return Manifest{}, &StaleError{fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)}
+		if !errors.Is(gone, upstream.ErrNotFound) {
+			gone = fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)
+		}
+		return Manifest{}, &StaleError{gone}
 	default:
 		return Manifest{}, gone
 	}

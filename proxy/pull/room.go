@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -194,7 +195,7 @@ func (e *evictor) tight() bool {
 // called: the bytes lie on disk a while before the records tell of them, and
 // a picture that is taken between would show bytes that nobody needs.
 func (e *evictor) keep(m manifestRecord, d Digest) (done func()) {
-	all := append(digestsOf(m.Blobs), d)
+	all := slices.Concat(digestsOf(m.Blobs), digestsOf(m.Children), []Digest{d})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range all {

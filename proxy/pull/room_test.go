@@ -296,6 +296,7 @@ func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
 		m := newMirror(t, o, nil)
+		synctest.Wait() // the look at the start finds no pin
 		_, layer := o.image("app", "1", bytesOf(1, 10<<10))
 		o.fail("*", slices.Repeat([]error{upstream.ErrRefused}, 10)...)
 		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, ErrNotWhole) || !errors.Is(err, upstream.ErrUnavailable) {
@@ -319,6 +320,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		o := newOrigin()
 		o.api = true
 		m := newMirror(t, o, nil)
+		synctest.Wait() // what tends pins has looked
 		subject, _ := o.image("app", "1", bytesOf(1, 50))
 		signature := o.attach(subject, "sig")
 		ask := "GET referrers app " + short(subject.Digest.String())
@@ -342,6 +344,19 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if n := count(o.transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in two hours it was asked %d times", n)
+		}
+		// Nor where a part is known, which is not all.
+		third, _ := o.image("app", "3", bytesOf(3, 50))
+		o.list(third.Digest, o.attach(third, "sig"))
+		ask = "GET referrers app " + short(third.Digest.String())
+		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		if _, err := m.Pin(t.Context(), Reference{hubApp, "3"}); !errors.Is(err, ErrNotWhole) {
+			t.Errorf("pin of what the tag alone lists: %v", err)
+		}
+		o.transcript()
+		time.Sleep(2 * time.Hour)
+		if n := count(o.transcript(), ask); n < 2 || n > 10 {
+			t.Errorf("in two hours it was asked %d times, with a part of the answer", n)
 		}
 	})
 }

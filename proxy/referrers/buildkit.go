@@ -22,6 +22,11 @@ func Attestations(index []byte) ([]Attestation, error) {
 	if err != nil {
 		return nil, err
 	}
+	return AttestationsAmong(entries), nil
+}
+
+// AttestationsAmong is Attestations of an index with these entries.
+func AttestationsAmong(entries []Descriptor) []Attestation {
 	listed := make(map[Digest]bool, len(entries))
 	for _, e := range entries {
 		listed[e.Digest] = true
@@ -33,5 +38,5 @@ func Attestations(index []byte) ([]Attestation, error) {
 			out = append(out, Attestation{Entry: e, Subject: subject})
 		}
 	}
-	return out, nil
+	return out
 }
