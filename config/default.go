@@ -39,10 +39,7 @@ func Default() Config {
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")
 	}
-	for _, name := range []string{
-		dockerHub, "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com",
-		"public.ecr.aws", "nvcr.io", "registry.gitlab.com", "lscr.io",
-	} {
+	for _, name := range publicRegistries() {
 		u := defaultUpstream()
 		u.Name = name
 		u.Default = name == dockerHub
@@ -50,6 +47,43 @@ func Default() Config {
 	}
 	completeUpstreams(cfg.Upstreams)
 	return cfg
+}
+
+// publicRegistries are those that many pull from, each by the host that images
+// name: it is that of its API, but for docker.io.
+func publicRegistries() []string {
+	return []string{
+		dockerHub, "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com",
+		"public.ecr.aws", "nvcr.io", "registry.gitlab.com", "lscr.io",
+		"mirror.gcr.io",              // Docker Hub's, for GKE, and Trivy's databases
+		"us-docker.pkg.dev",          // Artifact Registry's, where Google's own images go
+		"docker.elastic.co",          // Elasticsearch, Kibana, Beats
+		"registry.access.redhat.com", // UBI
+		"registry.fedoraproject.org",
+		"registry.opensuse.org",
+		"registry.suse.com",             // BCI, Rancher
+		"container-registry.oracle.com", // Oracle Linux, MySQL
+		"cgr.dev",                       // Chainguard
+		"cr.fluentbit.io",
+		"cr.l5d.io", // Linkerd
+		"reg.kyverno.io",
+		"xpkg.crossplane.io",
+		"factory.talos.dev", // installers of Talos
+	}
+}
+
+// realmsOf are the token servers of registries that send elsewhere for tokens.
+// All of these are gateways in front of another registry, which they pass on
+// with its own challenge. (Scarf's redirects a few clients, by their names, and
+// passes on what all others ask: scarf-sh/gateway, Rule/Docker.hs.)
+func realmsOf(name string) []string {
+	switch name {
+	case "lscr.io", "cr.l5d.io", "reg.kyverno.io", "xpkg.crossplane.io":
+		return []string{"ghcr.io"}
+	case "cr.fluentbit.io":
+		return []string{"ghcr.io", "auth.docker.io"}
+	}
+	return nil
 }
 
 // defaultUpstream is what an entry in upstreams has before its keys are read.
@@ -86,6 +120,9 @@ func completeUpstreams(upstreams []Upstream) {
 			u.Endpoints = []string{dockerHubEndpoint}
 		} else {
 			u.Endpoints = []string{"https://" + u.Name}
+			if len(u.TrustedRealms) == 0 {
+				u.TrustedRealms = realmsOf(u.Name)
+			}
 		}
 	}
 }

@@ -289,12 +289,49 @@ func TestLoadWithoutAnythingGivesThePublicRegistriesOnLoopback(t *testing.T) {
 		"docker.io https://registry-1.docker.io", "ghcr.io https://ghcr.io", "quay.io https://quay.io", "gcr.io https://gcr.io",
 		"registry.k8s.io https://registry.k8s.io", "mcr.microsoft.com https://mcr.microsoft.com", "public.ecr.aws https://public.ecr.aws",
 		"nvcr.io https://nvcr.io", "registry.gitlab.com https://registry.gitlab.com", "lscr.io https://lscr.io",
+		"mirror.gcr.io https://mirror.gcr.io", "us-docker.pkg.dev https://us-docker.pkg.dev", "docker.elastic.co https://docker.elastic.co",
+		"registry.access.redhat.com https://registry.access.redhat.com", "registry.fedoraproject.org https://registry.fedoraproject.org",
+		"registry.opensuse.org https://registry.opensuse.org", "registry.suse.com https://registry.suse.com",
+		"container-registry.oracle.com https://container-registry.oracle.com", "cgr.dev https://cgr.dev", "cr.fluentbit.io https://cr.fluentbit.io",
+		"cr.l5d.io https://cr.l5d.io", "reg.kyverno.io https://reg.kyverno.io", "xpkg.crossplane.io https://xpkg.crossplane.io",
+		"factory.talos.dev https://factory.talos.dev",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("upstreams: got %q, want %q", got, want)
 	}
 	if got, want := cfg.Upstreams[0].Aliases, []string{"index.docker.io", "registry-1.docker.io"}; !slices.Equal(got, want) {
 		t.Errorf("aliases: got %q, want %q", got, want)
+	}
+}
+
+func TestAGatewaysTokenServerIsTrustedUnlessOthersAre(t *testing.T) {
+	clean(t)
+	defaults := map[string][]string{}
+	for _, u := range Default().Upstreams {
+		if len(u.TrustedRealms) > 0 {
+			defaults[u.Name] = u.TrustedRealms
+		}
+	}
+	want := map[string][]string{
+		"lscr.io": {"ghcr.io"}, "cr.l5d.io": {"ghcr.io"}, "reg.kyverno.io": {"ghcr.io"}, "xpkg.crossplane.io": {"ghcr.io"},
+		"cr.fluentbit.io": {"ghcr.io", "auth.docker.io"},
+	}
+	if !reflect.DeepEqual(defaults, want) {
+		t.Errorf("by default: %v, want %v", defaults, want)
+	}
+	for content, want := range map[string][]string{
+		"upstreams: [{name: lscr.io}]":                                          {"ghcr.io"},
+		"upstreams: [{name: lscr.io, trusted_realms: [auth.example.com]}]":      {"auth.example.com"},
+		"upstreams: [{name: lscr.io, endpoints: [\"https://harbor.example\"]}]": nil,
+		"upstreams: [{name: ghcr.io}]":                                          nil,
+	} {
+		cfg, _, err := Load(Options{File: write(t, "c.yaml", content+"\n")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cfg.Upstreams[0].TrustedRealms; !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", content, got, want)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	bound := Bound(&http.Server{}, l, crowd+1)
+	bound := Bound(&http.Server{}, l, crowd+1, quiet())
 	taken := func() int {
 		t.Helper()
 		client, err := net.Dial("tcp", l.Addr().String())

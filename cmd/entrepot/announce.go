@@ -30,7 +30,7 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	fmt.Fprintf(&b, "entrepot listens on %s://%s\n", scheme, listen)
 	fmt.Fprintf(&b, "  admin      http://%s (health, metrics, status)\n", admin)
 	fmt.Fprintf(&b, "  keeps      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
-	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(names, ", "))
+	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(lines(names, 87), ",\n             "))
 	if cfg.Offline {
 		b.WriteString("  offline    no upstream is asked\n")
 	}
@@ -40,6 +40,18 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	b.WriteString("\nRuntimes are configured by what \"entrepot hosts RUNTIME\" prints.\n")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// lines puts words, with commas between, into lines of so many columns.
+func lines(words []string, columns int) (all []string) {
+	for _, word := range words {
+		if last := len(all) - 1; last >= 0 && len(all[last])+len(", ")+len(word) < columns {
+			all[last] += ", " + word
+		} else {
+			all = append(all, word)
+		}
+	}
+	return all
 }
 
 // dialable is an address that a client on this machine can use.

@@ -27,7 +27,8 @@ func newServe() *cobra.Command {
 			defer stop()
 			// A second signal ends the program at once, whatever it waits for.
 			defer context.AfterFunc(ctx, stop)()
-			log := newLogger(cmd.ErrOrStderr(), cfg.Log)
+			log, end := newPatientLogger(cmd.ErrOrStderr(), cfg.Log)
+			defer end()
 			defer outliveHangups(cmd.Context(), log)()
 			return run(ctx, cfg, cmd.OutOrStdout(), log)
 		},

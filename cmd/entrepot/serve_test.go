@@ -32,7 +32,12 @@ func TestAnnounceSaysWhatRunsWhereAndAFirstPull(t *testing.T) {
 		{"the defaults", public, loopback, `entrepot listens on http://127.0.0.1:5000
   admin      http://127.0.0.1:5001 (health, metrics, status)
   keeps      up to 50GiB in /home/someone/.cache/entrepot
-  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io
+  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
+             public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
+             us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
+             registry.fedoraproject.org, registry.opensuse.org, registry.suse.com,
+             container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
+             xpkg.crossplane.io, factory.talos.dev
 
 A first pull:
   docker pull 127.0.0.1:5000/docker.io/library/alpine:3
@@ -43,7 +48,12 @@ Runtimes are configured by what "entrepot hosts RUNTIME" prints.
 		{"every address", public, everywhere, `entrepot listens on http://[::]:5000
   admin      http://127.0.0.1:5001 (health, metrics, status)
   keeps      up to 50GiB in /home/someone/.cache/entrepot
-  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io
+  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
+             public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
+             us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
+             registry.fedoraproject.org, registry.opensuse.org, registry.suse.com,
+             container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
+             xpkg.crossplane.io, factory.talos.dev
 
 A first pull:
   docker pull 127.0.0.1:5000/docker.io/library/alpine:3
@@ -54,7 +64,12 @@ Runtimes are configured by what "entrepot hosts RUNTIME" prints.
 		{"plain HTTP to other machines, which Docker refuses", public, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 80}, `entrepot listens on http://192.0.2.1:80
   admin      http://127.0.0.1:5001 (health, metrics, status)
   keeps      up to 50GiB in /home/someone/.cache/entrepot
-  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com, public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io
+  upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
+             public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
+             us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
+             registry.fedoraproject.org, registry.opensuse.org, registry.suse.com,
+             container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
+             xpkg.crossplane.io, factory.talos.dev
 
 A first pull:
   crane manifest --insecure 192.0.2.1:80/docker.io/library/alpine:3

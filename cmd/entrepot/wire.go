@@ -40,11 +40,6 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	if err != nil {
 		return err
 	}
-	clients, err := listen(ctx, cfg.Listen, "listen")
-	if err != nil {
-		return err
-	}
-	defer clients.Close()
 	admin, err := listen(ctx, cfg.Admin, "admin")
 	if err != nil {
 		return err
@@ -56,6 +51,13 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer func() { err = errors.Join(err, closeCache()) }()
+	// Not before: a runtime whose mirror refuses goes on at once, and one whose
+	// mirror can't answer yet would wait.
+	clients, err := listen(ctx, cfg.Listen, "listen")
+	if err != nil {
+		return err
+	}
+	defer clients.Close()
 	defer inBackground(ctx, puller.Learn)()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
@@ -74,7 +76,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare())) }()
+	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare(), log)) }()
 	go func() { failed <- serve(back, admin) }()
 	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
