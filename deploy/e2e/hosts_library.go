@@ -14,9 +14,9 @@ const hostsUpstreams = `upstreams:
   - {name: "corp.lan:5443"}
 `
 
-// writeHosts runs "entrepot hosts RUNTIME --write FOLDER" for a mirror at
+// hostsWritten runs "entrepot hosts RUNTIME --write FOLDER" for a mirror at
 // http://mirror.lan:5000. It needs the built program, and nothing installed.
-func writeHosts(t *testing.T, runtime, folder string, more ...string) {
+func hostsWritten(t *testing.T, runtime, folder string, more ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	configuration := filepath.Join(dir, "entrepot.yaml")

@@ -55,7 +55,7 @@ func TestRegistriesConfMeansWhatItShould(t *testing.T) {
 				writeFile(t, filepath.Join(etc, "registries.conf"), "")
 			}
 			drops := filepath.Join(etc, "registries.conf.d")
-			writeHosts(t, "podman", drops)
+			hostsWritten(t, "podman", drops)
 			sys := &types.SystemContext{SystemRegistriesConfPath: filepath.Join(etc, "registries.conf"), SystemRegistriesConfDirPath: drops}
 			for _, image := range slices.Concat(slices.Collect(maps.Keys(c.from)), c.block) {
 				ref, err := reference.ParseNormalizedNamed(image)
