@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 
+	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -29,7 +30,7 @@ var (
 	// ErrForbidden: the configuration does not let this repository through.
 	ErrForbidden = errors.New("the configuration does not allow this repository")
 	// ErrBusy: more downloads are under way than a mirror can look after.
-	ErrBusy = fmt.Errorf("%w: too many downloads are under way", upstream.ErrUnavailable)
+	ErrBusy = flight.ErrBusy
 	// ErrOffline: nothing is kept, and the configuration forbids asking.
 	ErrOffline = fmt.Errorf("%w: this mirror is offline and keeps no copy", upstream.ErrUnavailable)
 )

@@ -15,8 +15,8 @@ const (
 	// piece is the most that goes to a client between two looks at it, in
 	// bytes: small enough that a slow client shows that it still reads.
 	piece = 256 << 10
-	// farAhead is how far a range may lie before a flight, in bytes, and still
-	// be worth waiting for.
+	// farAhead is how far a range may lie ahead of a download, in bytes, and
+	// still be worth waiting for.
 	farAhead = 4 << 20
 	// smallBlob is the size in bytes up to which blobs are kept in memory too:
 	// configs and the empty descriptor, not layers.
@@ -33,8 +33,10 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 		if size, err := p.opts.Blobs.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
-		if size, ok := p.flights.get(d).flowingSize(); ok {
-			return Descriptor{Digest: d, Size: size}, Joined, nil
+		if f := p.flights.Get(d); f != nil {
+			if size, ok := f.KnownSize(); ok {
+				return Descriptor{Digest: d, Size: size}, Joined, nil
+			}
 		}
 	}
 	desc, err := p.askBlob(ctx, u, repo, d)
@@ -66,8 +68,8 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 	})
 }
 
-// Blob opens a blob of a repository: from what is kept, from the flight that is
-// under way, or with a flight of its own, once its upstream has answered: only
+// Blob opens a blob of a repository: from what is kept, from the download that is
+// under way, or with one of its own, once its upstream has answered: only
 // the answer tells its size.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
@@ -92,24 +94,24 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 		}
 		member.Size, known = desc.Size, true
 	}
-	anew := false
+	again := false
 	if known {
 		b, err := p.openKept(ctx, u, repo, d)
 		if err == nil {
 			return b, nil
 		}
-		anew = !errors.Is(err, cache.ErrNotFound) // it is there and can't be read
+		again = !errors.Is(err, cache.ErrNotFound) // it is there and can't be read
 	} else {
 		member.Size = -1
 	}
-	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, anew)
+	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, again)
 }
 
 // holdsForOthers says whether the bytes of d are here, or on their way, by way
 // of another repository than repo.
 func (p *Puller) holdsForOthers(ctx context.Context, repo Repository, d Digest) bool {
-	if f := p.flights.get(d); f != nil {
-		return f.repo != repo
+	if f := p.flights.Get(d); f != nil {
+		return through(f) != repo
 	}
 	_, err := p.opts.Blobs.Stat(ctx, d)
 	return err == nil
@@ -152,29 +154,32 @@ func (p *Puller) readProven(ctx context.Context, d Digest, file cache.Blob) ([]b
 	return nil, fmt.Errorf("read %s: %w", d, errors.Join(cache.ErrMismatch, err, verifyErr))
 }
 
-// openFlight joins or starts the flight for a blob; anew says, whatever is kept.
-func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, anew bool) (Blob, error) {
+// openFlight joins or starts the download of a blob; again says, whatever is kept.
+func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, again bool) (Blob, error) {
 	if err := p.absent.err(blobKey(repo, want.Digest)); err != nil {
 		return nil, err
 	}
 	if p.opts.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, started, err := p.fly(u, repo, want, anew, nil)
+	from := p.sourceOf(u, repo, want.Digest)
+	start := from.start()
+	start.Again = again
+	f, started, err := p.flights.Join(want, start)
 	if err != nil {
 		return nil, err
 	}
-	if f == nil { // landed since we looked
+	if f == nil { // complete since we looked
 		return p.openBlob(ctx, repo, want.Digest)
 	}
-	b := &inFlight{p: p, u: u, repo: repo, f: f, started: started, mends: p.sent.to(want.Digest)}
-	another := !started && f.repo != repo
-	size, err := f.known(ctx)
+	b := &inFlight{from: from, f: f, started: started, heals: p.sent.to(want.Digest)}
+	another := !started && through(f) != repo
+	size, err := f.Size(ctx)
 	switch {
 	case err == nil:
 		b.size = size
 	case another:
-		// Another's flight failed; that says nothing about this repository.
+		// Another's download failed; that says nothing about this repository.
 		b.Close()
 		return p.openBlob(ctx, repo, want.Digest)
 	default:

@@ -73,38 +73,6 @@ func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
 	})
 }
 
-func TestFirstByteGoesOutBeforeTheLastIsIn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		content := bytesOf(2, 256<<10)
-		layer := o.put("app", "layer", content)
-		more := make(chan struct{})
-		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
-			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:128<<10]), gated{more, bytes.NewReader(body[128<<10:])}))
-		}
-		m := newMirror(t, o, nil)
-		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		var got bytes.Buffer
-		done := make(chan error, 1)
-		go func() {
-			_, err := b.WriteRange(context.Background(), &got, 0, -1)
-			done <- err
-		}()
-		synctest.Wait()
-		if got.Len() == 0 {
-			t.Error("nothing arrived while the upstream still had bytes to send")
-		}
-		close(more)
-		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), content) {
-			t.Errorf("got %d bytes, error %v", got.Len(), err)
-		}
-	})
-}
-
 // gated reads only once its gate is open.
 type gated struct {
 	open <-chan struct{}
@@ -145,92 +113,39 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 	})
 }
 
-func TestDownloads(t *testing.T) {
+// Whatever became of a download, the next pull of the blob works.
+func TestAPullAfterADownloadThatFailed(t *testing.T) {
 	const size = 300 << 10
 	content := bytesOf(4, size)
-	cut := fmt.Errorf("%w: connection reset", upstream.ErrUnavailable)
 	corrupt := bytes.Clone(content)
 	corrupt[size/2] ^= 1
 	for name, c := range map[string]struct {
 		script func(o *origin)
-		err    error // what the first client sees; nil means the whole blob
-		asked  int   // requests for the blob
+		err    error // what the first client sees
 	}{
-		"one that is cut is taken up at its offset": {
-			script: func(o *origin) {
-				o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
-					if from == 0 {
-						return cutAfter(body, 100<<10, cut)
-					}
-					return io.NopCloser(bytes.NewReader(body))
-				}
-			},
-			asked: 2,
-		},
-		"one that is cut goes on where the upstream knows no Range": {
-			script: func(o *origin) {
-				o.noRange = true
-				first := true
-				o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
-					if first {
-						first = false
-						return cutAfter(body, 100<<10, cut)
-					}
-					return io.NopCloser(bytes.NewReader(body))
-				}
-			},
-			asked: 2,
-		},
-		"one that is silent in the middle is taken up": {
-			script: func(o *origin) {
-				o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
-					if from == 0 {
-						return cutAfter(body, 10<<10, upstream.ErrTimeout)
-					}
-					return io.NopCloser(bytes.NewReader(body))
-				}
-			},
-			asked: 2,
-		},
-		"one that never gets further fails in the end": {
-			script: func(o *origin) {
-				o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
-					if from == 0 {
-						return cutAfter(body, 100<<10, cut)
-					}
-					return cutAfter(body, 0, cut)
-				}
-			},
-			err:   upstream.ErrUnavailable,
-			asked: 1 + maxResumes,
-		},
-		"one with a wrong byte is refused": {
+		"one with a wrong byte": {
 			script: func(o *origin) {
 				o.bodies = func(string, Digest, int64, []byte) io.ReadCloser {
 					return io.NopCloser(bytes.NewReader(corrupt))
 				}
 			},
-			err:   cache.ErrMismatch,
-			asked: 1,
+			err: cache.ErrMismatch,
 		},
-		"one that is longer than announced is refused": {
+		"one that never gets further": {
 			script: func(o *origin) {
-				o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
-					return io.NopCloser(bytes.NewReader(append(bytes.Clone(body), 'x')))
+				o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
+					return cutAfter(body, int(100<<10-from), upstream.ErrUnavailable)
 				}
 			},
-			err:   upstream.ErrBadAnswer,
-			asked: 1,
+			err: upstream.ErrUnavailable,
 		},
-		"one that is not there is not found": {
+		"one that is not there": {
 			script: func(o *origin) { o.fail("*", upstream.ErrNotFound) },
 			err:    upstream.ErrNotFound,
-			asked:  1,
 		},
-		"one that is denied is denied": {
+		"one that is denied": {
 			script: func(o *origin) { o.fail("*", upstream.ErrDenied) },
 			err:    upstream.ErrDenied,
-			asked:  1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -241,22 +156,22 @@ func TestDownloads(t *testing.T) {
 				m := newMirror(t, o, nil)
 				got, err := m.fetch(hubApp, layer.Digest)
 				synctest.Wait()
-				if !errors.Is(err, c.err) {
-					t.Errorf("error %v, want %v", err, c.err)
+				if !errors.Is(err, c.err) || len(got) == size {
+					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
-				if c.err == nil && !bytes.Equal(got, content) {
-					t.Errorf("got %d bytes, or other ones, of %d", len(got), size)
+				if m.keeps(layer.Digest) {
+					t.Error("it is kept")
 				}
-				if c.err != nil && len(got) > size-heldBack {
-					t.Errorf("got %d of %d bytes of a blob that was never proven", len(got), size)
+				// Only that it is not there is remembered.
+				o.transcript()
+				_, again := m.fetch(hubApp, layer.Digest)
+				if !errors.Is(again, c.err) {
+					t.Errorf("the same client again: %v", again)
 				}
-				if kept := m.keeps(layer.Digest); kept != (c.err == nil) {
-					t.Errorf("kept: %v", kept)
+				synctest.Wait()
+				if asked := len(o.transcript()) > 0; asked == errors.Is(c.err, upstream.ErrNotFound) {
+					t.Errorf("the upstream was asked again: %v", asked)
 				}
-				if asked := len(o.transcript()); asked != c.asked {
-					t.Errorf("the upstream was asked %d times, want %d", asked, c.asked)
-				}
-				// Whatever happened, the next pull works.
 				o.mu.Lock()
 				o.bodies, o.failures = nil, nil
 				o.mu.Unlock()
@@ -424,6 +339,62 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 	})
 }
 
+// A download without a disk has a window only: whoever comes when that has moved
+// on gets a download of its own, and of a part just the part.
+func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
+	const size = 18 << 20
+	content := bytesOf(8, size)
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		layer := o.put("app", "layer", content)
+		full := memory.NewBounded(0)
+		m := newMirror(t, o, func(opts *Options) { opts.Blobs = full.Blobs() })
+		d := short(layer.Digest.String())
+		last := make(chan struct{})
+		var once sync.Once
+		o.bodies = func(_ string, _ Digest, _ int64, body []byte) (rc io.ReadCloser) {
+			rc = io.NopCloser(bytes.NewReader(body))
+			once.Do(func() {
+				rc = io.NopCloser(io.MultiReader(bytes.NewReader(body[:size-1]), gated{last, bytes.NewReader(body[size-1:])}))
+			})
+			return rc
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if got, err := m.fetch(hubApp, layer.Digest); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("the first client got %d bytes and %v", len(got), err)
+			}
+		})
+		synctest.Wait()
+		wantTranscript(t, o, "GET blob app "+d)
+		for _, c := range []struct {
+			off, n  int64
+			outcome Outcome
+			asked   string
+		}{
+			{0, -1, Joined, "GET blob app " + d},
+			{1000, 5000, Passed, "GET blob app " + d + " 1000+5000"},
+		} {
+			b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := content[c.off:]
+			if c.n >= 0 {
+				want = want[:c.n]
+			}
+			var got bytes.Buffer
+			if _, err := b.WriteRange(t.Context(), &got, c.off, c.n); err != nil || !bytes.Equal(got.Bytes(), want) || b.Outcome() != c.outcome {
+				t.Errorf("from %d on: %d bytes, %s, %v", c.off, got.Len(), b.Outcome(), err)
+			}
+			b.Close()
+			wantTranscript(t, o, c.asked)
+		}
+		close(last)
+		first.Wait()
+	})
+}
+
 type stuckWriter struct{ until <-chan struct{} }
 
 func (w stuckWriter) Write(b []byte) (int, error) {
@@ -482,38 +453,6 @@ func TestHEADOfABlobNeverDownloads(t *testing.T) {
 	})
 }
 
-func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const size = 64 << 10
-		o := newOrigin()
-		layer := o.put("app", "layer", bytesOf(11, size))
-		last := make(chan struct{})
-		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
-			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:size-1]), gated{last, bytes.NewReader(body[size-1:])}))
-		}
-		m := newMirror(t, o, nil)
-		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		var got bytes.Buffer
-		done := make(chan error, 1)
-		go func() {
-			_, err := b.WriteRange(context.Background(), &got, 0, -1)
-			done <- err
-		}()
-		synctest.Wait()
-		if got.Len() != size-heldBack {
-			t.Errorf("%d bytes are out before the last one is in, want %d", got.Len(), size-heldBack)
-		}
-		close(last)
-		if err := <-done; err != nil || got.Len() != size {
-			t.Errorf("in the end %d bytes and %v", got.Len(), err)
-		}
-	})
-}
-
 func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
@@ -547,27 +486,5 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		settleDown()
 		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
 		m.wantCounted(t)
-	})
-}
-
-func TestAFlightThatIsLostIsNotJoined(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		m := newMirror(t, o, nil)
-		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
-			t.Fatal(err)
-		}
-		// One has just been lost, and its goroutine is not gone yet.
-		f := m.newFlight(hubApp, layer, true)
-		defer f.store.release()
-		f.lose(upstream.ErrNotFound)
-		m.flights.mu.Lock()
-		m.flights.byDigest[layer.Digest] = f
-		m.flights.mu.Unlock()
-		if err := m.read(t.Context(), hubApp, layer.Digest); err != nil {
-			t.Errorf("the client got %v", err)
-		}
-		settleDown()
 	})
 }

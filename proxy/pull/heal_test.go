@@ -129,6 +129,31 @@ func (r rotting) wantMended(t *testing.T) {
 	wantTranscript(t, r.origin)
 }
 
+// countedBlobs count the files that are open.
+type countedBlobs struct {
+	cache.Blobs
+	open *atomic.Int32
+}
+
+type countedFile struct {
+	cache.Kept
+	of countedBlobs
+}
+
+func (b countedBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+	kept, err := b.Blobs.Open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	b.open.Add(1)
+	return countedFile{kept, b}, nil
+}
+
+func (f countedFile) Close() error {
+	f.of.open.Add(-1)
+	return f.Kept.Close()
+}
+
 func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
@@ -150,7 +175,8 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRotting(t, nil)
+				var open atomic.Int32
+				r := newRotting(t, func(opts *Options) { opts.Blobs = countedBlobs{opts.Blobs, &open} })
 				for _, off := range c.rot {
 					r.rot(t, off)
 				}
@@ -162,8 +188,8 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 				settleDown()
 				defer func() {
 					b.Close()
-					if users := b.(*onDisk).users.Load(); users != 0 {
-						t.Errorf("%d still use the file that was damaged", users)
+					if files := open.Load(); files != 0 {
+						t.Errorf("%d files are still open", files)
 					}
 				}()
 				if c.begins < 0 {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/flight"
 )
 
 // onDisk is a blob that is kept. What goes out is checked first, piece by
@@ -20,19 +20,17 @@ type onDisk struct {
 	repo   Repository
 	digest Digest
 	file   cache.Kept
-	users  *atomic.Int32 // of file
-	pos    int64
-	// anew says that the file is there and may be the one that was found
+	cursor cache.Cursor // over file
+	seed   *flight.Seed // the file, shared with the downloads that begin with it
+	// again says that the file is there and may be the one that was found
 	// damaged: another is fetched, whatever is kept.
-	anew   bool
+	again  bool
 	healed bool
 }
 
 func newOnDisk(p *Puller, u Upstream, repo Repository, d Digest, file cache.Kept) *onDisk {
-	b := &onDisk{p: p, u: u, repo: repo, digest: d, file: file, users: new(atomic.Int32)}
-	b.users.Store(1)
 	p.sent.add(d, 1)
-	return b
+	return &onDisk{p: p, u: u, repo: repo, digest: d, file: file, cursor: cache.NewCursor(file), seed: flight.NewSeed(file)}
 }
 
 // sent counts the clients that kept files are sent to, by digest. Who finds no
@@ -62,7 +60,7 @@ func (b *onDisk) Size() int64    { return b.file.Size() }
 
 func (b *onDisk) Close() error {
 	b.p.sent.add(b.digest, -1)
-	return (&seed{b.file, b.users}).Close()
+	return b.seed.Close()
 }
 
 func (b *onDisk) Outcome() Outcome {
@@ -90,12 +88,12 @@ func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (wri
 		b.p.noteAside(err, b.Size())
 		var wrote int64
 		if err == nil {
-			wrote, err = copyFrom(w, b.file, &b.pos, at, sound)
+			wrote, err = b.cursor.Copy(w, at, sound)
 			written += wrote
 		}
 		if errors.Is(err, syscall.EIO) && off+written != doubted {
 			// The disk has lost what was checked a while ago.
-			doubted, b.pos = off+written, -1
+			doubted = off + written
 			b.file.Doubt()
 			continue
 		}

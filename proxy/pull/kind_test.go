@@ -2,11 +2,13 @@ package pull
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -235,7 +238,9 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		o := newOrigin()
 		layer := o.put("app", "layer", bytesOf(3, 2<<20))
 		bypassed := 0
+		drafts := &draftedBlobs{}
 		m := newMirror(t, o, func(opts *Options) {
+			drafts.Blobs, opts.Blobs = opts.Blobs, drafts
 			opts.Room.MaxBytes = 1 << 20
 			opts.Events.Bypassed = func(string) { bypassed++ }
 		})
@@ -244,9 +249,6 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer b.Close()
-		if !b.(*inFlight).f.store.left {
-			t.Error("it is on its way to the disk")
-		}
 		if n, err := b.WriteRange(t.Context(), io.Discard, 0, -1); err != nil || n != 2<<20 {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -254,5 +256,28 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 			t.Errorf("counted %d times as passed by", bypassed)
 		}
 		settleDown()
+		if len(drafts.sizes) > 0 {
+			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
+		}
+		// What fits is drafted, once, with the size that its upstream tells.
+		fits := o.put("app", "layer", bytesOf(4, 100<<10))
+		if _, err := m.fetch(hubApp, fits.Digest); err != nil {
+			t.Fatal(err)
+		}
+		settleDown()
+		if !slices.Equal(drafts.sizes, []int64{fits.Size}) {
+			t.Errorf("drafts of %d bytes", drafts.sizes)
+		}
 	})
+}
+
+// draftedBlobs note the sizes of the drafts that were begun.
+type draftedBlobs struct {
+	cache.Blobs
+	sizes []int64
+}
+
+func (b *draftedBlobs) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
+	b.sizes = append(b.sizes, want.Size)
+	return b.Blobs.Create(ctx, want)
 }

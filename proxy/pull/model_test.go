@@ -277,9 +277,7 @@ func (m *model) settle() {
 }
 
 func (m *model) quiet() bool {
-	m.flights.mu.Lock()
-	flights := len(m.flights.byDigest)
-	m.flights.mu.Unlock()
+	flights := m.flights.Len()
 	m.evictor.mu.Lock()
 	defer m.evictor.mu.Unlock()
 	return flights == 0 && m.evictor.coming == 0 && m.evictor.waiting == 0 && len(m.evictor.pending) == 0 && m.up.asking.Load() == 0

@@ -239,23 +239,20 @@ func (p *Puller) bring(ctx context.Context, u Upstream, repo Repository, want De
 	if p.opts.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, _, err := p.fly(u, repo, want, false, nil)
+	f, _, err := p.flights.Join(want, p.sourceOf(u, repo, want.Digest).start())
 	if err != nil {
 		return err
 	}
 	if f == nil {
-		return nil // it has landed meanwhile
+		return nil // it is complete by now
 	}
-	defer f.store.release()
+	defer f.Release()
 	select {
-	case <-f.over:
+	case <-f.Done():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	f.mu.Lock()
-	err = f.err
-	f.mu.Unlock()
-	if err != nil {
+	if err := f.Err(); err != nil {
 		return err
 	}
 	if _, err := p.opts.Blobs.Stat(ctx, want.Digest); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -125,7 +126,7 @@ type Puller struct {
 	completions singleflight.Group // pinned images, by repository and reference
 	learners    map[string]*learner
 
-	flights hangar
+	flights *flight.Group
 	sent    sent
 	evictor *evictor
 	moved   chan struct{} // a pinned tag points elsewhere now
@@ -152,7 +153,6 @@ func New(opts Options) *Puller {
 		lists:     newLists(),
 		lookups:   lookups{all: make(map[string]*lookup)},
 		learners:  make(map[string]*learner, len(opts.Upstreams)),
-		flights:   hangar{byDigest: make(map[Digest]*flight)},
 		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
@@ -162,6 +162,7 @@ func New(opts Options) *Puller {
 	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)
 	p.moved = make(chan struct{}, 1)
 	p.ctx, p.stop = context.WithCancel(context.Background())
+	p.flights = flight.NewGroup(p.ctx, sink{opts.Blobs, p.evictor}, flight.Options{Max: opts.MaxFlights, Running: opts.Events.Flights})
 	p.work.Go(func() { p.meta.Run(p.ctx) })
 	p.work.Go(func() { p.runEvictor(p.ctx) })
 	p.work.Go(func() { p.tendPinned(p.ctx) })
@@ -174,7 +175,8 @@ func New(opts Options) *Puller {
 // Close ends all downloads and checks and waits for them.
 func (p *Puller) Close() {
 	p.stop()
-	p.work.Wait()
+	p.work.Wait() // may start downloads to its end
+	p.flights.Wait()
 }
 
 // Reindex notes anew which blobs belong to which repositories, from the
@@ -241,5 +243,11 @@ func causeOf(ctx context.Context, err error) error {
 func tell[A any](fn func(A), a A) {
 	if fn != nil {
 		fn(a)
+	}
+}
+
+func tell2[A, B any](fn func(A, B), a A, b B) {
+	if fn != nil {
+		fn(a, b)
 	}
 }

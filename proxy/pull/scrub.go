@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -97,5 +98,17 @@ func (p *Puller) scrubNowAndThen(ctx context.Context) {
 		if pause(ctx, scrubEvery) != nil {
 			return
 		}
+	}
+}
+
+// pause waits for about d, with jitter.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }

@@ -1,0 +1,293 @@
+package flight_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/flight"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func afterHours() <-chan time.Time { return time.After(5 * time.Hour) }
+
+func TestADownloadThatFailedIsNotJoined(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := newShelf(memory.New())
+		// One has just failed, and is not gone yet.
+		leaves := make(chan struct{})
+		var once atomic.Bool
+		sink.onExpect = func(int64) {
+			if once.Load() {
+				<-leaves
+			}
+		}
+		g := newGroup(t, sink)
+		bad := &scripted{content: bytesOf(1, 100<<10), fail: upstream.ErrNotFound, gate: make(chan struct{})}
+		failed, _ := g.join(t, bad.want(), bad.start())
+		defer failed.Release()
+		synctest.Wait()
+		once.Store(true)
+		close(bad.gate)
+		synctest.Wait()
+		if !errors.Is(failed.Err(), upstream.ErrNotFound) || g.Get(bad.want().Digest) != failed {
+			t.Fatalf("it is gone, or not failed: %v", failed.Err())
+		}
+		once.Store(false)
+		good := &scripted{content: bad.content, gate: make(chan struct{})}
+		f, started := g.join(t, good.want(), good.start())
+		defer f.Release()
+		if !started || f == failed {
+			t.Error("it was joined")
+		}
+		close(leaves)
+		<-failed.Done()
+		if g.Get(good.want().Digest) != f {
+			t.Error("the one that failed took the next one away")
+		}
+		close(good.gate)
+		var got bytes.Buffer
+		if err := <-follow(f, &got); err != nil || !bytes.Equal(got.Bytes(), good.content) {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+	})
+}
+
+func TestNoMoreDownloadsStartThanAreAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int64
+		g := flight.NewGroup(t.Context(), newShelf(memory.New()), flight.Options{Max: 1, Running: func(n int) { running.Add(int64(n)) }})
+		defer g.Wait()
+		one, other := &scripted{content: bytesOf(1, 100), gate: make(chan struct{})}, &scripted{content: bytesOf(2, 100)}
+		f, started, err := g.Join(one.want(), one.start())
+		if !started || err != nil {
+			t.Fatal(started, err)
+		}
+		defer f.Release()
+		synctest.Wait()
+		if running.Load() != 1 {
+			t.Errorf("%d are running", running.Load())
+		}
+		if _, _, err := g.Join(other.want(), other.start()); !errors.Is(err, flight.ErrBusy) || !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("a second one: %v", err)
+		}
+		again, started, err := g.Join(one.want(), one.start())
+		if started || err != nil {
+			t.Errorf("the first one is not joined: %v", err)
+		}
+		again.Release()
+		close(one.gate)
+		<-f.Done()
+		synctest.Wait()
+		if running.Load() != 0 {
+			t.Errorf("%d are running in the end", running.Load())
+		}
+		if _, started, err = g.Join(other.want(), other.start()); !started || err != nil {
+			t.Errorf("the next one: %v, %v", started, err)
+		}
+	})
+}
+
+func TestADownloadEndsWithItsGroup(t *testing.T) {
+	for name, script := range map[string]func(s *scripted){
+		"before the answer": func(s *scripted) { s.gate = make(chan struct{}) },
+		"between two tries": func(s *scripted) {
+			s.bodies = func(_ int64, body []byte) io.ReadCloser { return cutAfter(body, 1000, upstream.ErrUnavailable) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{content: bytesOf(1, 100<<10)}
+				script(s)
+				sink := newShelf(memory.New())
+				g := newGroup(t, sink)
+				f, _ := g.join(t, s.want(), s.start())
+				defer f.Release()
+				var got bytes.Buffer
+				done := follow(f, &got)
+				synctest.Wait()
+				g.stop()
+				g.Wait()
+				if err := <-done; !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, context.Canceled) {
+					t.Errorf("the reader got %v", err)
+				}
+				if sink.expected != 0 || g.Len() != 0 {
+					t.Errorf("%d bytes are expected, %d downloads are left", sink.expected, g.Len())
+				}
+			})
+		})
+	}
+}
+
+func TestAllButHasMayUseTheGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := newShelf(memory.NewBounded(9 << 20))
+		s := &scripted{content: bytesOf(1, 10<<20)}
+		g := newGroup(t, sink)
+		kept := &scripted{content: bytesOf(2, 100)}
+		if _, err := g.read(kept.want(), kept.start()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		want, of := s.want(), kept.want()
+		var calls atomic.Int64
+		use := func() {
+			calls.Add(1)
+			if f := g.Get(want.Digest); f != nil {
+				f.Progress()
+				f.KnownSize()
+			}
+			if f, _, err := g.Join(of, kept.start()); f != nil || err != nil {
+				t.Errorf("joined %v: %v", f, err)
+			}
+		}
+		s.onCall, sink.onCall = use, use
+		f, _ := g.join(t, want, s.start())
+		defer f.Release()
+		if _, err := f.Follow(t.Context(), writerFunc(func(b []byte) (int, error) { use(); return len(b), nil }), 0, -1); err != nil {
+			t.Error(err)
+		}
+		<-f.Done()
+		if n := calls.Load(); n < 20 {
+			t.Errorf("only %d calls", n)
+		}
+	})
+}
+
+type writerFunc func(b []byte) (int, error)
+
+func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
+
+// damaged is a kept file with damage at an offset.
+type damaged struct {
+	*bytes.Reader
+	at     int64
+	closed *atomic.Int32
+}
+
+func (d damaged) Close() error { d.closed.Add(1); return nil }
+func (d damaged) Doubt()       {}
+
+func (d damaged) Check(_ context.Context, off, n int64) (int64, error) {
+	if off >= d.at {
+		return 0, errors.Join(cache.ErrMismatch, cache.ErrSetAside)
+	}
+	return min(n, d.at-off), nil
+}
+
+func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
+	const size = 1 << 20
+	for name, c := range map[string]struct {
+		at    int64
+		asked []string
+	}{
+		"damaged at its start":  {0, []string{"0+-1"}},
+		"damaged in its middle": {size / 2, []string{"524288+-1"}},
+		"damaged at its end":    {size - 1, []string{"1048575+-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{content: bytesOf(1, size)}
+				sink := newShelf(memory.New())
+				g := newGroup(t, sink)
+				var closed atomic.Int32
+				seed := flight.NewSeed(damaged{bytes.NewReader(s.content), c.at, &closed})
+				start := s.start()
+				start.Seed = seed
+				want := s.want()
+				want.Size = size
+				f, _ := g.join(t, want, start)
+				defer f.Release()
+				if joined, started := g.join(t, want, start); started {
+					t.Error("there are two")
+				} else {
+					joined.Release()
+				}
+				var got bytes.Buffer
+				if err := <-follow(f, &got); err != nil || !bytes.Equal(got.Bytes(), s.content) {
+					t.Errorf("%d bytes, %v", got.Len(), err)
+				}
+				<-f.Done()
+				s.wantAsked(t, c.asked...)
+				if s.received != size-c.at || sink.quarantined != size || !sink.has(want.Digest) {
+					t.Errorf("%d bytes were received, %d bytes quarantined, kept: %v", s.received, sink.quarantined, sink.has(want.Digest))
+				}
+				if closed.Load() != 0 {
+					t.Error("the seed was closed with a user left")
+				}
+				if err := seed.Close(); err != nil || closed.Load() != 1 {
+					t.Errorf("the seed was closed %d times: %v", closed.Load(), err)
+				}
+			})
+		})
+	}
+}
+
+func TestErrorsAndLogsSayWhatIsDownloaded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := &scripted{content: bytesOf(1, 100), fail: upstream.ErrDenied}
+		start := s.start()
+		start.Log = slog.New(slog.NewTextHandler(&log, nil)).With("digest", "this one")
+		g := newGroup(t, newShelf(memory.New()))
+		f, _ := g.join(t, s.want(), start)
+		defer f.Release()
+		<-f.Done()
+		if want := "the scripted content: " + upstream.ErrDenied.Error(); f.Err().Error() != want {
+			t.Errorf("the error is %q, want %q", f.Err(), want)
+		}
+		if !bytes.Contains(log.Bytes(), []byte(`msg="download failed" digest="this one" error="the scripted content: `)) {
+			t.Errorf("the log says %s", log.Bytes())
+		}
+	})
+}
+
+// What a manifest says of a size may be wrong: the source's word counts.
+func TestTheSizeIsTheSources(t *testing.T) {
+	const size = 100 << 10
+	for name, c := range map[string]struct {
+		announced int64
+		script    *scripted
+		err       error
+	}{
+		"a manifest says less":                         {10, &scripted{}, nil},
+		"a manifest says more":                         {5 << 20, &scripted{}, nil},
+		"a manifest says nothing":                      {0, &scripted{}, nil},
+		"a manifest says less, and the source nothing": {10, &scripted{noLength: true}, nil},
+		"a manifest says more, and the source nothing": {5 << 20, &scripted{noLength: true}, nil},
+		"what comes is a web page of another size":     {10, &scripted{mediaType: "text/html"}, upstream.ErrBadAnswer},
+		"what comes is a web page of that size":        {size, &scripted{mediaType: "text/html"}, nil},
+		"the source ends late, where a manifest says where": {size, &scripted{noLength: true, bodies: func(_ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{upstream.ErrTimeout}))
+		}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := c.script
+				s.content = bytesOf(1, size)
+				want := s.want()
+				want.Size = c.announced
+				sink := newShelf(memory.New())
+				f, _ := newGroup(t, sink).join(t, want, s.start())
+				defer f.Release()
+				var got bytes.Buffer
+				err := <-follow(f, &got)
+				<-f.Done()
+				if !errors.Is(err, c.err) || c.err == nil && !bytes.Equal(got.Bytes(), s.content) || c.err != nil && got.Len() > 0 {
+					t.Errorf("%d bytes, %v", got.Len(), err)
+				}
+				if sink.has(want.Digest) != (c.err == nil) || sink.expected != 0 {
+					t.Errorf("kept: %v, expected: %d", sink.has(want.Digest), sink.expected)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,44 @@
+package flight
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Pass writes n bytes from off to w, all the rest where n is negative, straight
+// from a source, beside the download, and keeps nothing of them. received is
+// called with the bytes that came. The size is known by now. It returns
+// upstream.ErrUnsupported where the source has no ranges.
+func (f *Flight) Pass(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+	content, err := source.Blob(ctx, off, n)
+	if err != nil {
+		return 0, err
+	}
+	defer content.Body.Close()
+	if content.From != off {
+		return 0, fmt.Errorf("%w: no ranges", upstream.ErrUnsupported)
+	}
+	if n < 0 {
+		size, _ := f.KnownSize()
+		n = size - off
+	}
+	buf := make([]byte, bufferSize)
+	for written < n {
+		got, err := content.Body.Read(buf[:min(int64(len(buf)), n-written)])
+		received(int64(got))
+		if got > 0 {
+			wrote, err := w.Write(buf[:got])
+			written += int64(wrote)
+			if err != nil {
+				return written, err
+			}
+		}
+		if err != nil && written < n {
+			return written, endOf(err)
+		}
+	}
+	return written, nil
+}

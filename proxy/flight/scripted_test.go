@@ -1,0 +1,277 @@
+package flight_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/flight"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scripted is a Source and the Observer of its downloads. It has the content it
+// is given, fails as it is told, and writes down what it was asked and told.
+type scripted struct {
+	content   []byte
+	mediaType string
+	noRange   bool
+	noLength  bool
+	fail      error
+	gate      chan struct{}                               // nil, or answers wait until it is closed
+	bodies    func(from int64, body []byte) io.ReadCloser // nil for the content itself
+	onCall    func()                                      // called with each call, where it is set
+
+	mu       sync.Mutex
+	asked    []string
+	told     []string // by the download, but for Received
+	received int64
+}
+
+func (s *scripted) String() string { return "the scripted content" }
+
+func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, error) {
+	s.called()
+	s.mu.Lock()
+	s.asked = append(s.asked, fmt.Sprintf("%d+%d", from, n))
+	s.mu.Unlock()
+	if s.gate != nil {
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+			return upstream.Content{}, ctx.Err()
+		}
+	}
+	if s.fail != nil {
+		return upstream.Content{}, s.fail
+	}
+	if s.noRange {
+		from, n = 0, -1
+	}
+	body := s.content[from:]
+	if n >= 0 {
+		body = body[:min(n, int64(len(body)))]
+	}
+	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from}
+	if s.bodies != nil {
+		c.Body = s.bodies(from, body)
+	}
+	if s.noLength {
+		c.Size = -1
+	}
+	return c, nil
+}
+
+func (s *scripted) called() {
+	if s.onCall != nil {
+		s.onCall()
+	}
+}
+
+func (s *scripted) tell(format string, args ...any) {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.told = append(s.told, fmt.Sprintf(format, args...))
+}
+
+func (s *scripted) Answered(size int64)  { s.tell("answered %d", size) }
+func (s *scripted) Completed(size int64) { s.tell("completed %d", size) }
+func (s *scripted) NotKept()             { s.tell("not kept") }
+func (s *scripted) Failed(error)         { s.tell("failed") }
+
+func (s *scripted) Received(n int64) {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received += n
+}
+
+func (s *scripted) want() cache.Descriptor {
+	return cache.Descriptor{Digest: digest.FromBytes(s.content), Size: -1}
+}
+
+func (s *scripted) start() flight.Start {
+	return flight.Start{Source: s, Observer: s, Log: slog.New(slog.DiscardHandler)}
+}
+
+func (s *scripted) transcript() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked := s.asked
+	s.asked = nil
+	return asked
+}
+
+func (s *scripted) wantAsked(t *testing.T, want ...string) {
+	t.Helper()
+	if got := s.transcript(); !slices.Equal(got, want) {
+		t.Errorf("the source was asked %q, want %q", got, want)
+	}
+}
+
+func (s *scripted) wantTold(t *testing.T, want ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.told, want) {
+		t.Errorf("the observer was told %q, want %q", s.told, want)
+	}
+}
+
+// shelf is a Sink over a memory that may be bounded.
+type shelf struct {
+	cache.Blobs
+	onCall   func() // called with each call but Has, where it is set
+	onExpect func(n int64)
+
+	mu          sync.Mutex
+	expected    int64
+	notKept     int
+	quarantined int64
+}
+
+func newShelf(store *memory.Cache) *shelf { return &shelf{Blobs: store.Blobs()} }
+
+func (s *shelf) called() {
+	if s.onCall != nil {
+		s.onCall()
+	}
+}
+
+func (s *shelf) Has(ctx context.Context, d cache.Digest) bool {
+	_, err := s.Stat(ctx, d)
+	return err == nil
+}
+
+func (s *shelf) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
+	s.called()
+	return s.Blobs.Create(ctx, want)
+}
+
+func (s *shelf) Expect(n int64) {
+	s.called()
+	if s.onExpect != nil {
+		s.onExpect(n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expected += n
+}
+
+func (s *shelf) Publish(_ context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {
+	s.called()
+	return draft.Commit()
+}
+
+func (s *shelf) NotKept() {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notKept++
+}
+
+func (s *shelf) Quarantined(size int64) {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quarantined += size
+}
+
+func (s *shelf) has(d cache.Digest) bool { return s.Has(context.Background(), d) }
+
+// group is a Group that ends with its test.
+type group struct {
+	*flight.Group
+	stop context.CancelFunc
+}
+
+func newGroup(t *testing.T, sink flight.Sink) group {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	g := group{flight.NewGroup(ctx, sink, flight.Options{Max: 100}), stop}
+	t.Cleanup(func() {
+		stop()
+		g.Wait()
+	})
+	return g
+}
+
+// join joins or starts a download that is not kept yet.
+func (g group) join(t *testing.T, want cache.Descriptor, start flight.Start) (f *flight.Flight, started bool) {
+	t.Helper()
+	f, started, err := g.Join(want, start)
+	if err != nil || f == nil {
+		t.Fatalf("joined %v: %v", f, err)
+	}
+	return f, started
+}
+
+// read reads a whole content as a client would.
+func (g group) read(want cache.Descriptor, start flight.Start) ([]byte, error) {
+	f, _, err := g.Join(want, start)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
+	var got bytes.Buffer
+	_, err = f.Follow(context.Background(), &got, 0, -1)
+	return got.Bytes(), err
+}
+
+// follow reads a whole content in the background.
+func follow(f *flight.Flight, got io.Writer) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.Follow(context.Background(), got, 0, -1)
+		done <- err
+	}()
+	return done
+}
+
+func bytesOf(seed byte, n int) []byte {
+	b := make([]byte, n)
+	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// cutAfter breaks a body off after n bytes.
+func cutAfter(body []byte, n int, err error) io.ReadCloser {
+	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), failing{err}))
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// gated reads only once its gate is open.
+type gated struct {
+	open <-chan struct{}
+	r    io.Reader
+}
+
+func (g gated) Read(b []byte) (int, error) {
+	<-g.open
+	return g.r.Read(b)
+}
+
+// heldAt is a body that stops at n bytes until the gate is open.
+func heldAt(n int, open <-chan struct{}) func(from int64, body []byte) io.ReadCloser {
+	return func(_ int64, body []byte) io.ReadCloser {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), gated{open, bytes.NewReader(body[n:])}))
+	}
+}
