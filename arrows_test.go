@@ -30,9 +30,10 @@ var arrows = map[string]struct {
 	"upstream/upstreamtest": {to: []string{"upstream"}},
 	"proxy/referrers":       {never: []string{"net", "net/http"}},
 	"proxy/pull":            {to: []string{"proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
+	"proxy/admin":           {to: []string{"proxy/pull", "upstream"}},
 	"proxy":                 {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":    {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/pull", "cache", "cache/disk", "cache/memory", "upstream"}},
+	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/admin", "proxy/pull", "cache", "cache/disk", "cache/memory", "upstream"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the
