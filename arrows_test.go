@@ -32,9 +32,10 @@ var arrows = map[string]struct {
 	"proxy/flight":          {to: []string{"cache", "upstream"}, never: []string{"net/http"}},
 	"proxy/metadata":        {to: []string{"proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/pull":            {to: []string{"proxy/flight", "proxy/metadata", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
+	"proxy/admin":           {to: []string{"proxy/pull", "upstream"}},
 	"proxy":                 {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":    {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/metadata", "proxy/pull", "cache", "cache/disk", "cache/memory", "upstream"}},
+	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/admin", "proxy/metadata", "proxy/pull", "cache", "cache/disk", "cache/memory", "upstream"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the

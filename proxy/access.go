@@ -39,7 +39,9 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 	if outcome == "" {
 		outcome = outcomeNone
 	}
-	s.metrics.request(q, outcome, status, w.bytes, took)
+	if s.observer != nil {
+		s.observer.Request(q.repo.Upstream, string(q.kind), string(outcome), status, w.bytes, took)
+	}
 	if !s.log.Enabled(r.Context(), level) {
 		return
 	}

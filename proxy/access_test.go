@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -136,26 +137,26 @@ func TestClientThatLeavesIsNoFailure(t *testing.T) {
 }
 
 func TestMetricsHaveNoNamesOfClients(t *testing.T) {
-	m, err := NewMetrics()
+	m, err := admin.NewMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFace(t, manifests(ocispec.MediaTypeImageIndex, []byte("{}"), nil), func(o *Options, _ *httptest.Server) { o.Metrics = m })
+	f := newFace(t, manifests(ocispec.MediaTypeImageIndex, []byte("{}"), nil), func(o *Options, _ *httptest.Server) { o.Observer = m })
 	for range 2 {
 		f.do(http.MethodGet, "/v2/ghcr.io/someone/something/manifests/sometime")
 	}
 	f.do(http.MethodGet, "/v2/someplace.example/someone/manifests/sometime?ns=somewhere.example")
 	f.do(http.MethodGet, "/something")
-	m.Expect("ghcr.io", "quay.io")
+	m.Declare("ghcr.io", "quay.io")
 	m.Flights(1)
 	m.Received("ghcr.io", 1000)
 	m.Bypassed("ghcr.io")
 	m.Damaged()
 	m.Upstream("ghcr.io", "manifest", "HEAD", 200)
 	m.Upstream("ghcr.io", "blob", "GET", 0)
-	admin := httptest.NewServer(Admin(m, nil, func() error { return nil }, nil))
-	defer admin.Close()
-	resp, err := http.Get(admin.URL + "/metrics")
+	prometheus := httptest.NewServer(m.Handler())
+	defer prometheus.Close()
+	resp, err := http.Get(prometheus.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,37 +195,11 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 	}
 }
 
-func TestAdminTellsHealthAndReadiness(t *testing.T) {
-	m, err := NewMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var stopping error
-	admin := Admin(m, nil, func() error { return stopping }, nil)
-	get := func(method, path string) *httptest.ResponseRecorder {
-		w := httptest.NewRecorder()
-		admin.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+path, nil))
-		return w
-	}
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404, "/": 404} {
-		if got := get(http.MethodGet, path); got.Code != want {
-			t.Errorf("%s: %d", path, got.Code)
-		}
-	}
-	if got := get(http.MethodPost, "/readyz"); got.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %d", got.Code)
-	}
-	stopping = errors.New("stopping")
-	if got := get(http.MethodGet, "/readyz"); got.Code != http.StatusServiceUnavailable || got.Body.String() != "stopping\n" {
-		t.Errorf("while it stops: %d %s", got.Code, got.Body)
-	}
-	if got := get(http.MethodGet, "/healthz"); got.Code != http.StatusOK {
-		t.Errorf("health while it stops: %d", got.Code)
-	}
+func TestTheAdminRoutesAreNotOnTheClientsPort(t *testing.T) {
 	clients := newFace(t, script{})
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		if got := clients.do(http.MethodGet, path); got.status != http.StatusNotFound {
-			t.Errorf("%s on the clients' port: %d", path, got.status)
+			t.Errorf("%s: %d", path, got.status)
 		}
 	}
 }

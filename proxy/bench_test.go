@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
@@ -22,13 +23,13 @@ func (n nowhere) WriteHeader(int)             {}
 func BenchmarkManifestHit(b *testing.B) {
 	content := []byte(`{"schemaVersion":2}`)
 	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(content), Size: int64(len(content))}
-	metrics, err := NewMetrics()
+	metrics, err := admin.NewMetrics()
 	if err != nil {
 		b.Fatal(err)
 	}
 	s := New(Options{
 		Upstreams: []Upstream{{Name: "docker.io", Default: true}, {Name: "ghcr.io"}},
-		Logger:    quiet(), Metrics: metrics,
+		Logger:    quiet(), Observer: metrics,
 		Puller: script{manifest: func(pull.Repository, string) (pull.Manifest, error) {
 			return pull.Manifest{Descriptor: desc, Bytes: content, Outcome: pull.Hit}, nil
 		}},

@@ -41,12 +41,19 @@ type Puller interface {
 	Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error)
 }
 
+// Observer is notified of each request after it has been answered. The
+// upstream and the kind are empty if the request names none. It MUST be safe
+// for concurrent use.
+type Observer interface {
+	Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration)
+}
+
 // Options say what a Server works with.
 type Options struct {
 	Puller    Puller
 	Upstreams []Upstream
 	Logger    *slog.Logger
-	Metrics   *Metrics // nil counts nothing
+	Observer  Observer // nil: nobody is notified
 	// MaxBlobs is how many blobs may be sent at once; each is an open file.
 	// Zero means 4096.
 	MaxBlobs int
@@ -54,18 +61,18 @@ type Options struct {
 
 // Server answers clients. It is an http.Handler.
 type Server struct {
-	puller  Puller
-	routes  *routes
-	log     *slog.Logger
-	metrics *Metrics
-	buffers *sync.Pool
-	sending chan struct{} // a place for each blob that is being sent
+	puller   Puller
+	routes   *routes
+	log      *slog.Logger
+	observer Observer
+	buffers  *sync.Pool
+	sending  chan struct{} // a place for each blob that is being sent
 }
 
 // New returns a Server.
 func New(opts Options) *Server {
 	return &Server{
-		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, metrics: opts.Metrics,
+		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, observer: opts.Observer,
 		buffers: newBuffers(), sending: make(chan struct{}, cmp.Or(opts.MaxBlobs, 4096)),
 	}
 }

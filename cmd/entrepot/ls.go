@@ -12,17 +12,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
 func newLs() *cobra.Command {
 	var output string
-	cmd := newKeeping("ls", "List the images that are kept", noArguments, func(cmd *cobra.Command, _ config.Config, k proxy.Keeper, _ []string) error {
+	cmd := newCacheCommand("ls", "List the images that are kept", noArguments, func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
 		if output != "table" && output != "json" {
 			return unknownWord("output", output, []string{"table", "json"})
 		}
-		list, err := k.Inventory(cmd.Context())
+		list, err := c.Inventory(cmd.Context())
 		if err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func mirroredOf(cfg config.Config) mirrored { return tell(cfg, cfg.Listen).mirro
 func findConfig(ctx context.Context, admin string, wanted bool, units []string) (found mirrored, whose string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	answer, err := ask[mirroredAnswer](ctx, &running{address: admin}, http.MethodGet, "/config", nil)
+	answer, err := call[mirroredAnswer](ctx, &adminClient{address: admin}, http.MethodGet, "/config", nil)
 	if err == nil {
 		return answer.mirrored(), "of the entrepot that answers on " + admin, nil
 	}

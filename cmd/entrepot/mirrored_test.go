@@ -11,17 +11,17 @@ import (
 	"testing"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 )
 
 // adminOf is the admin address of a server with that configuration.
 func adminOf(t *testing.T, cfg config.Config) string {
 	t.Helper()
-	metrics, err := proxy.NewMetrics()
+	metrics, err := admin.NewMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(proxy.Admin(metrics, nil, func() error { return nil }, tell(cfg, cfg.Listen)))
+	server := httptest.NewServer(admin.New(admin.Options{Metrics: metrics, Config: tell(cfg, cfg.Listen)}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }

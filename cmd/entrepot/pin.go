@@ -3,22 +3,23 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
 func newPin() *cobra.Command {
-	cmd := newKeeping("pin IMAGE", "Keep an image whole until it is unpinned", oneArgument("image"),
-		func(cmd *cobra.Command, cfg config.Config, k proxy.Keeper, args []string) error {
-			what, err := image(cfg, args[0])
+	cmd := newCacheCommand("pin IMAGE", "Keep an image whole until it is unpinned", oneArgument("image"),
+		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error {
+			what, err := parseImage(cfg, args[0])
 			if err != nil {
 				return err
 			}
-			done, err := k.Pin(cmd.Context(), what)
+			done, err := c.Pin(cmd.Context(), what)
 			if errors.Is(err, pull.ErrNotWhole) {
 				// The pin holds: the rest comes when the upstream can be asked.
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not whole yet: a running entrepot makes it so\n  %v\n", what, err)
@@ -36,13 +37,13 @@ func newPin() *cobra.Command {
 }
 
 func newUnpin() *cobra.Command {
-	cmd := newKeeping("unpin IMAGE", "End a pin that the pin command made", oneArgument("image"),
-		func(cmd *cobra.Command, cfg config.Config, k proxy.Keeper, args []string) error {
-			what, err := image(cfg, args[0])
+	cmd := newCacheCommand("unpin IMAGE", "End a pin that the pin command made", oneArgument("image"),
+		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error {
+			what, err := parseImage(cfg, args[0])
 			if err != nil {
 				return err
 			}
-			was, err := k.Unpin(cmd.Context(), what)
+			was, err := c.Unpin(cmd.Context(), what)
 			switch {
 			case err != nil:
 				return err
@@ -59,9 +60,9 @@ func newUnpin() *cobra.Command {
 }
 
 func newPins() *cobra.Command {
-	return newKeeping("pins", "List what is pinned, by commands and by the configuration", noArguments,
-		func(cmd *cobra.Command, cfg config.Config, k proxy.Keeper, _ []string) error {
-			pins, err := k.Pins()
+	return newCacheCommand("pins", "List what is pinned, by commands and by the configuration", noArguments,
+		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, _ []string) error {
+			pins, err := c.Pins()
 			if err != nil {
 				return err
 			}
@@ -73,4 +74,25 @@ func newPins() *cobra.Command {
 			}
 			return nil
 		})
+}
+
+// pinned returns a function that reports whether the configuration pins an
+// image.
+func pinned(cfg config.Config) func(repo pull.Repository, ref string) bool {
+	pins := cfg.PinList()
+	return func(repo pull.Repository, ref string) bool {
+		return slices.ContainsFunc(pins, func(p config.Pin) bool { return p.Matches(repo.Upstream, repo.Name, ref) })
+	}
+}
+
+// exactPins returns the configured pins that name one image each, which can be
+// fetched before a client asks for it.
+func exactPins(cfg config.Config) []pull.Reference {
+	var all []pull.Reference
+	for _, p := range cfg.PinList() {
+		if ref, ok := p.Exact(); ok {
+			all = append(all, pull.Reference{Repository: pull.Repository{Upstream: p.Upstream, Name: p.Repository}, Ref: ref})
+		}
+	}
+	return all
 }

@@ -7,19 +7,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
 func newPurge() *cobra.Command {
 	var dryRun bool
-	cmd := newKeeping("purge IMAGE|REPOSITORY|DIGEST", "Forget an image, a repository or a digest", oneArgument("image, repository or digest"),
-		func(cmd *cobra.Command, cfg config.Config, k proxy.Keeper, args []string) error {
-			what, err := target(cfg, args[0])
+	cmd := newCacheCommand("purge IMAGE|REPOSITORY|DIGEST", "Forget an image, a repository or a digest", oneArgument("image, repository or digest"),
+		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error {
+			what, err := parseTarget(cfg, args[0])
 			if err != nil {
 				return err
 			}
-			gone, err := k.Purge(cmd.Context(), what, dryRun)
+			gone, err := c.Purge(cmd.Context(), what, dryRun)
 			if errors.Is(err, pull.ErrNotKept) {
 				return fmt.Errorf("nothing is kept of %s: entrepot ls lists what is", args[0])
 			}

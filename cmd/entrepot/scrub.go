@@ -11,21 +11,21 @@ import (
 	"golang.org/x/term"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
 func newScrub() *cobra.Command {
 	var rate string
-	cmd := newKeeping("scrub", "Hash everything that is kept, and set aside what is damaged", noArguments,
-		func(cmd *cobra.Command, _ config.Config, k proxy.Keeper, _ []string) error {
+	cmd := newCacheCommand("scrub", "Hash everything that is kept, and set aside what is damaged", noArguments,
+		func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
 			perSecond, err := config.ParseSize(rate)
 			if err != nil || perSecond.Percent != 0 {
 				return usageError(fmt.Sprintf("--rate %q is not a number of bytes a second, such as 50MiB", rate))
 			}
 			begun := time.Now()
 			bar := newBar(cmd.ErrOrStderr())
-			done, err := k.Scrub(cmd.Context(), perSecond.Bytes, bar)
+			done, err := c.Scrub(cmd.Context(), perSecond.Bytes, bar)
 			if err != nil {
 				return err
 			}

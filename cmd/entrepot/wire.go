@@ -23,6 +23,7 @@ import (
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
@@ -37,15 +38,15 @@ const maxFlights = 1024
 
 // run puts the program together and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
-	metrics, err := proxy.NewMetrics()
+	metrics, err := admin.NewMetrics()
 	if err != nil {
 		return err
 	}
-	admin, err := listen(ctx, cfg.Admin, "admin")
+	operators, err := listen(ctx, cfg.Admin, "admin")
 	if err != nil {
 		return err
 	}
-	defer admin.Close()
+	defer operators.Close()
 
 	puller, closeCache, err := openCache(cfg, metrics, log)
 	if err != nil {
@@ -62,15 +63,18 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	defer inBackground(ctx, puller.Learn)()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: puller, Upstreams: names(cfg), Logger: log, Metrics: metrics, MaxBlobs: filesShare(),
+		Puller: puller, Upstreams: names(cfg), Logger: log, Observer: metrics, MaxBlobs: filesShare(),
 	}), log)
 	var stopping atomic.Bool
-	back := proxy.HTTPServer(proxy.Admin(metrics, puller, func() error {
-		if stopping.Load() {
-			return errors.New("stopping")
-		}
-		return nil
-	}, tell(cfg, clients.Addr().String()), adminHosts(cfg)...), log)
+	back := proxy.HTTPServer(admin.New(admin.Options{
+		Metrics: metrics, Cache: puller, Config: tell(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
+		Ready: func() error {
+			if stopping.Load() {
+				return errors.New("stopping")
+			}
+			return nil
+		},
+	}), log)
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
@@ -78,8 +82,8 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare(), log)) }()
-	go func() { failed <- serve(back, admin) }()
-	if err := announce(stdout, cfg, clients.Addr(), admin.Addr()); err != nil {
+	go func() { failed <- serve(back, operators) }()
+	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
 
@@ -113,7 +117,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openCache opens the cache folder with the rules of pulling through over it.
 // It returns cache.ErrLocked where another process has the folder.
-func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *pull.Puller, closeCache func() error, err error) {
+func openCache(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *pull.Puller, closeCache func() error, err error) {
 	bounds, err := room(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -211,10 +215,10 @@ func names(cfg config.Config) []proxy.Upstream {
 
 // registries makes each configured upstream what the rules of pulling work
 // with: its endpoints in order, each behind its breaker.
-func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
+func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
-		metrics.Expect(u.Name)
+		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
@@ -238,7 +242,7 @@ func registries(cfg config.Config, metrics *proxy.Metrics, records cache.Records
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *proxy.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)

@@ -1,4 +1,4 @@
-package proxy
+package admin
 
 import (
 	"context"
@@ -13,8 +13,9 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// untouched is a Keeper that a test asks for nothing but an inventory.
-type untouched struct{ Keeper }
+// untouched is a Cache that serves an inventory and panics when asked for
+// anything else.
+type untouched struct{ Cache }
 
 func (untouched) Inventory(context.Context) (pull.Inventory, error) { return pull.Inventory{}, nil }
 
@@ -23,11 +24,11 @@ func newAdmin(t testing.TB, hosts ...string) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Admin(m, untouched{}, func() error { return nil }, nil, hosts...)
+	return New(Options{Metrics: m, Cache: untouched{}, Ready: func() error { return nil }, Hosts: hosts})
 }
 
-// cameInOn is a request under a host over a connection to an address.
-func cameInOn(address, method, host, path string) *http.Request {
+// requestTo returns a request for a host that came in on a local address.
+func requestTo(address, method, host, path string) *http.Request {
 	r := httptest.NewRequest(method, path, nil)
 	r.Host = host
 	return r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 5001}))
@@ -60,13 +61,13 @@ func TestAdminAnswersUnderItsOwnHostsOnly(t *testing.T) {
 				}
 				for _, path := range paths {
 					w := httptest.NewRecorder()
-					if admin.ServeHTTP(w, cameInOn(c.local, http.MethodGet, host, path)); w.Code != c.want {
+					if admin.ServeHTTP(w, requestTo(c.local, http.MethodGet, host, path)); w.Code != c.want {
 						t.Errorf("%q %s: %d %s", host, path, w.Code, w.Body)
 					}
 				}
 				for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 					w := httptest.NewRecorder()
-					if admin.ServeHTTP(w, cameInOn(c.local, http.MethodGet, host, path)); w.Code != http.StatusOK {
+					if admin.ServeHTTP(w, requestTo(c.local, http.MethodGet, host, path)); w.Code != http.StatusOK {
 						t.Errorf("%q %s: %d", host, path, w.Code)
 					}
 				}
@@ -76,7 +77,7 @@ func TestAdminAnswersUnderItsOwnHostsOnly(t *testing.T) {
 }
 
 func TestAPageWhoseNameIsReboundPurgesAndReadsNothing(t *testing.T) {
-	server := httptest.NewServer(newAdmin(t)) // whatever else the keeper is asked for panics
+	server := httptest.NewServer(newAdmin(t)) // any other call of the cache panics
 	defer server.Close()
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
 	if err != nil {
@@ -96,7 +97,7 @@ func TestAPageWhoseNameIsReboundPurgesAndReadsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var said AdminError
+		var said Error
 		err = json.NewDecoder(resp.Body).Decode(&said)
 		resp.Body.Close()
 		if resp.StatusCode != http.StatusMisdirectedRequest || err != nil || said.Kind != "wrong_host" || !strings.Contains(said.Message, "admin_hosts") {
@@ -106,7 +107,7 @@ func TestAPageWhoseNameIsReboundPurgesAndReadsNothing(t *testing.T) {
 }
 
 func TestUnderALoopbackNameAnotherOriginIsStillRefused(t *testing.T) {
-	r := cameInOn("127.0.0.1", http.MethodPost, "localhost:5001", "/cache/purge")
+	r := requestTo("127.0.0.1", http.MethodPost, "localhost:5001", "/cache/purge")
 	r.Header.Set("Origin", "http://evil.example")
 	w := httptest.NewRecorder()
 	if newAdmin(t).ServeHTTP(w, r); w.Code != http.StatusForbidden {
@@ -120,9 +121,9 @@ func FuzzAdminHost(f *testing.F) {
 	for _, host := range []string{"localhost:5001", "127.0.0.1", "[::1]:5001", "[fe80::1%25lo]:1", "mirror.lan", "192.0.2.7", "::1", "[::ffff:7f00:1]", "127.0.0.1:5001:5001", "[localhost]", "localhost.:1"} {
 		f.Add(host)
 	}
-	hosts := newAdminHosts([]string{"mirror.lan", "192.0.2.7"})
+	hosts := newAllowedHosts([]string{"mirror.lan", "192.0.2.7"})
 	f.Fuzz(func(t *testing.T, host string) {
-		if !hosts.has(cameInOn("198.51.100.3", http.MethodGet, host, "/cache")) {
+		if !hosts.allows(requestTo("198.51.100.3", http.MethodGet, host, "/cache")) {
 			return
 		}
 		bare := strings.ToLower(host)

@@ -1,4 +1,4 @@
-package proxy
+package admin
 
 import (
 	"context"
@@ -15,13 +15,12 @@ import (
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
-
-	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// Metrics are OpenTelemetry's, shown in Prometheus' form. Labels are upstreams
-// of the closed list, kinds, outcomes and statuses: never what a client names,
-// so their number is bounded. All methods are safe for concurrent use.
+// Metrics are OpenTelemetry metrics, exported in the Prometheus format. The
+// values of labels are configured upstreams, kinds, outcomes, methods and
+// statuses. Nothing that a client names is a label, so the number of time
+// series is bounded. All methods are safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
 	provider  *sdk.MeterProvider
@@ -35,12 +34,12 @@ type Metrics struct {
 	evicted   metric.Int64Counter
 	damaged   metric.Int64Counter
 	kept      metric.Int64Gauge
-	// sets are the labels that have been seen, by their values: to put them
-	// together costs more than to count.
-	sets sync.Map // labels → metric.MeasurementOption
+	// options caches the attribute set for each combination of labels: building
+	// one costs more than counting.
+	options sync.Map // labels → metric.MeasurementOption
 }
 
-// labels are the values of one time series.
+// labels are the label values of one time series.
 type labels struct {
 	upstream, kind, outcome, method string
 	status                          int
@@ -80,7 +79,7 @@ func NewMetrics() (*Metrics, error) {
 	if m.kept, err = meter.Int64Gauge("entrepot.cache", metric.WithDescription("Bytes that are kept."), metric.WithUnit("By")); err != nil {
 		return nil, fmt.Errorf("metric entrepot.cache: %w", err)
 	}
-	m.Flights(0) // shown from the start
+	m.Flights(0) // exported from the start
 	m.seconds, err = meter.Float64Histogram("entrepot.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's headers to the end of its answer."),
 		metric.WithExplicitBucketBoundaries(.001, .005, .02, .1, .5, 2, 10, 60, 300))
@@ -90,24 +89,25 @@ func NewMetrics() (*Metrics, error) {
 	return m, nil
 }
 
-// Handler shows the metrics to Prometheus.
+// Handler serves the metrics to Prometheus.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// Expect shows what may never happen at 0 from the start, for each upstream, so
-// that the first time it does is a change.
-func (m *Metrics) Expect(upstreams ...string) {
+// Declare exports counters of rare events as 0 from the start, for each
+// upstream. Otherwise the first event would create the time series and alerts
+// on an increase would miss it.
+func (m *Metrics) Declare(upstreams ...string) {
 	m.Evicted(0)
 	m.damaged.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
-		m.bypassed.Add(context.Background(), 0, m.set(labels{upstream: upstream}))
+		m.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
 		m.Received(upstream, 0)
 	}
 }
 
-// RecordsBehind shows what behind returns: the age of the oldest record that a
-// power cut would take.
+// RecordsBehind exports what behind returns: the age of the oldest record that
+// a power failure would lose.
 func (m *Metrics) RecordsBehind(behind func() time.Duration) error {
 	_, err := m.provider.Meter("entrepot").Float64ObservableGauge("entrepot.records.behind", metric.WithUnit("s"),
 		metric.WithDescription("Age of the oldest record that is not durable, at most; 0 where none waits."),
@@ -121,54 +121,52 @@ func (m *Metrics) RecordsBehind(behind func() time.Duration) error {
 	return nil
 }
 
-// Flights notes downloads that begin (+1) and end (-1).
+// Flights counts downloads that start (+1) and end (-1).
 func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
 
-// Received notes bytes from an upstream.
+// Received counts bytes from an upstream.
 func (m *Metrics) Received(upstream string, bytes int64) {
-	m.received.Add(context.Background(), bytes, m.set(labels{upstream: upstream}))
+	m.received.Add(context.Background(), bytes, m.attributes(labels{upstream: upstream}))
 }
 
-// Evicted notes bytes that made room.
+// Evicted counts bytes that were evicted.
 func (m *Metrics) Evicted(bytes int64) { m.evicted.Add(context.Background(), bytes) }
 
-// Damaged notes that kept content was found damaged and set aside.
+// Damaged counts stored content that was found damaged and quarantined.
 func (m *Metrics) Damaged() { m.damaged.Add(context.Background(), 1) }
 
-// Kept notes how many bytes are kept now.
+// Kept records how many bytes are stored now.
 func (m *Metrics) Kept(bytes int64) { m.kept.Record(context.Background(), bytes) }
 
-// Bypassed notes content that could not be kept.
+// Bypassed counts content that was served but could not be stored.
 func (m *Metrics) Bypassed(upstream string) {
-	m.bypassed.Add(context.Background(), 1, m.set(labels{upstream: upstream}))
+	m.bypassed.Add(context.Background(), 1, m.attributes(labels{upstream: upstream}))
 }
 
-// Upstream notes a request to an upstream. The status is 0 where no answer
-// came.
+// Upstream counts a request to an upstream. The status is 0 if there was no
+// response.
 func (m *Metrics) Upstream(upstream, kind, method string, status int) {
-	m.upstreams.Add(context.Background(), 1, m.set(labels{upstream: upstream, kind: kind, method: method, status: status}))
+	m.upstreams.Add(context.Background(), 1, m.attributes(labels{upstream: upstream, kind: kind, method: method, status: status}))
 }
 
-func (m *Metrics) request(q route, outcome pull.Outcome, status int, bytes int64, took time.Duration) {
-	if m == nil {
-		return
-	}
+// Request counts a client's request that has been answered. The kind is empty
+// for a request that is none of the specification's.
+func (m *Metrics) Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration) {
 	ctx := context.Background()
-	kind := string(q.kind)
 	if kind == "" {
 		kind = "other"
 	}
-	m.requests.Add(ctx, 1, m.set(labels{upstream: q.repo.Upstream, kind: kind, outcome: string(outcome), status: status}))
-	m.seconds.Record(ctx, took.Seconds(), m.set(labels{kind: kind}))
+	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: status}))
+	m.seconds.Record(ctx, took.Seconds(), m.attributes(labels{kind: kind}))
 	if bytes > 0 {
-		m.sent.Add(ctx, bytes, m.set(labels{upstream: q.repo.Upstream}))
+		m.sent.Add(ctx, bytes, m.attributes(labels{upstream: upstream}))
 	}
 }
 
-// set returns the labels that have a value. An upstream that answered nothing
-// has the status 0.
-func (m *Metrics) set(l labels) metric.MeasurementOption {
-	if known, ok := m.sets.Load(l); ok {
+// attributes returns the labels that have a value. The status is 0 when an
+// upstream did not answer.
+func (m *Metrics) attributes(l labels) metric.MeasurementOption {
+	if known, ok := m.options.Load(l); ok {
 		return known.(metric.MeasurementOption)
 	}
 	var all []attribute.KeyValue
@@ -184,6 +182,6 @@ func (m *Metrics) set(l labels) metric.MeasurementOption {
 		all = append(all, attribute.String("status", strconv.Itoa(l.status)))
 	}
 	option := metric.WithAttributeSet(attribute.NewSet(all...))
-	m.sets.Store(l, option)
+	m.options.Store(l, option)
 	return option
 }

@@ -236,7 +236,7 @@ func TestCommandsAboutWhatIsKeptSayWhoIsMissing(t *testing.T) {
 	fake := upstreamtest.New(t)
 	p := newPlace(t, fake, "")
 	code, _, stderr := p.run(nil, "ls")
-	if want := "entrepot: no cache is kept in " + p.cache + ": say where with --cache-dir or --config, or name a server with --admin\n"; code != 1 || stderr != want {
+	if want := "entrepot: there is no cache in " + p.cache + ": name its folder with --cache-dir or --config, or a server with --admin\n"; code != 1 || stderr != want {
 		t.Errorf("without a cache: exit %d, %s", code, stderr)
 	}
 	if _, err := os.Stat(p.cache); err == nil {
@@ -245,7 +245,7 @@ func TestCommandsAboutWhatIsKeptSayWhoIsMissing(t *testing.T) {
 	p.serve()
 	// The configuration's admin address is any free port, so nobody answers there.
 	code, _, stderr = p.run(nil, "ls")
-	if code != 1 || !strings.Contains(stderr, "another entrepot has "+p.cache+" open, and nobody answers on the admin address 127.0.0.1:0: say with --admin where it listens") {
+	if code != 1 || !strings.Contains(stderr, "another entrepot has "+p.cache+" open, but nothing answers on the admin address 127.0.0.1:0: name its admin address with --admin") {
 		t.Errorf("with a server that can't be found: exit %d, %s", code, stderr)
 	}
 	code, _, stderr = p.run([]string{"--admin", strings.TrimPrefix(fake.URL(), "http://")}, "ls")
@@ -271,7 +271,7 @@ func TestCommandsAboutWhatIsKeptRefuseWhatNamesNothing(t *testing.T) {
 	p.stop()
 	for _, c := range []struct{ args, want string }{
 		{"purge team/app@sha256:12", `"team/app@sha256:12" has a malformed digest: write it as sha256:<64 hexadecimal digits>`},
-		{"purge team/app:", `"team/app:" has no tag behind its colon`},
+		{"purge team/app:", `"team/app:" has no tag after its colon`},
 		{"purge hub.test/", `"hub.test/" names no repository: write it as ghcr.io/org/app`},
 		{"pin team/app", `"team/app" names no image: write it as ghcr.io/org/app:TAG or ghcr.io/org/app@DIGEST`},
 		{"scrub --rate much", `--rate "much" is not a number of bytes a second, such as 50MiB`},

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/admin"
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+// adminClient is a client of a server's admin API. It is an admin.Cache.
+type adminClient struct{ address string }
+
+func (c *adminClient) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	resp, err := c.send(ctx, http.MethodGet, "/healthz", nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// send sends a request and returns a response with status 200, or an error.
+func (c *adminClient) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var content io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		content = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+dialable(c.address)+path, content)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var refused admin.Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&refused); err != nil || refused.Message == "" {
+		return nil, fmt.Errorf("%s answers %s: is it the admin address of an entrepot?", c.address, resp.Status)
+	}
+	return nil, refused
+}
+
+// call sends a request and decodes the JSON of the response.
+func call[T any](ctx context.Context, c *adminClient, method, path string, body any) (T, error) {
+	var answer T
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return answer, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("the answer of %s can't be read: %w", c.address, err)
+	}
+	return answer, nil
+}
+
+func (c *adminClient) Inventory(ctx context.Context) (pull.Inventory, error) {
+	return call[pull.Inventory](ctx, c, http.MethodGet, "/cache", nil)
+}
+
+func (c *adminClient) Purge(ctx context.Context, t pull.Target, dryRun bool) (pull.Purged, error) {
+	return call[pull.Purged](ctx, c, http.MethodPost, "/cache/purge", admin.PurgeRequest{Reference: admin.ReferenceOf(pull.Reference(t)), DryRun: dryRun})
+}
+
+func (c *adminClient) Pin(ctx context.Context, r pull.Reference) (pull.Completion, error) {
+	return call[pull.Completion](ctx, c, http.MethodPost, "/pins", admin.ReferenceOf(r))
+}
+
+func (c *adminClient) Unpin(ctx context.Context, r pull.Reference) (bool, error) {
+	answer, err := call[admin.UnpinResponse](ctx, c, http.MethodDelete, "/pins", admin.ReferenceOf(r))
+	return answer.Unpinned, err
+}
+
+func (c *adminClient) Pins() ([]pull.Reference, error) {
+	list, err := call[[]admin.Reference](context.Background(), c, http.MethodGet, "/pins", nil)
+	var all []pull.Reference
+	for _, r := range list {
+		all = append(all, r.Image())
+	}
+	return all, err
+}
+
+func (c *adminClient) Scrub(ctx context.Context, rate int64, progress func(pull.Scrubbed)) (pull.Scrubbed, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/cache/scrub?rate="+strconv.FormatInt(rate, 10), nil)
+	if err != nil {
+		return pull.Scrubbed{}, err
+	}
+	defer resp.Body.Close()
+	var last admin.ScrubLine
+	for lines := json.NewDecoder(bufio.NewReader(resp.Body)); !last.Done; progress(last.Scrubbed) {
+		last = admin.ScrubLine{}
+		if err := lines.Decode(&last); err != nil {
+			return last.Scrubbed, fmt.Errorf("%s broke off: %w", c.address, err)
+		}
+	}
+	if last.Error != "" {
+		return last.Scrubbed, errors.New(last.Error)
+	}
+	return last.Scrubbed, nil
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy/admin"
+)
+
+// newCacheCommand returns a command that works on a cache: through the server
+// that has it open, or on the folder itself if there is none.
+func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+			if err != nil {
+				return err
+			}
+			c, closeCache, err := findCache(cmd.Context(), cfg, cmd.Flags().Changed("admin"))
+			if err != nil {
+				return err
+			}
+			return errors.Join(run(cmd, cfg, c, args), closeCache())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	for _, other := range []string{"listen", "max-size", "offline", "log-level", "log-format"} {
+		if err := cmd.Flags().MarkHidden(other); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
+	return cmd
+}
+
+// findCache returns the cache behind the admin address if --admin was given.
+// Otherwise it opens the cache folder, or, if another process has that open,
+// returns the cache behind that process's admin address.
+func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	nothingToClose := func() error { return nil }
+	if adminGiven {
+		return &adminClient{cfg.Admin}, nothingToClose, nil
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil {
+		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
+	}
+	metrics, err := admin.NewMetrics()
+	if err != nil {
+		return nil, nil, err
+	}
+	// A command that looks at a cache contacts no upstream and evicts nothing.
+	cfg.Offline = true
+	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
+	puller, closeCache, err := openCache(cfg, metrics, slog.New(slog.DiscardHandler))
+	if errors.Is(err, cache.ErrLocked) {
+		client := &adminClient{cfg.Admin}
+		if err := client.ping(ctx); err != nil {
+			return nil, nil, fmt.Errorf("another entrepot has %s open, but nothing answers on the admin address %s: name its admin address with --admin (%w)", cfg.Cache.Dir, cfg.Admin, err)
+		}
+		return client, nothingToClose, nil
+	}
+	return puller, closeCache, err
+}
+
+// oneArgument is for commands that take exactly one argument.
+func oneArgument(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usageError(fmt.Sprintf("name one %s, as in: %s", what, cmd.Example))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy/pull"
+)
+
+// parseTarget parses the argument of a purge: REPOSITORY, REPOSITORY:TAG,
+// REPOSITORY@DIGEST or DIGEST.
+func parseTarget(cfg config.Config, text string) (pull.Target, error) {
+	if d, err := digest.Parse(text); err == nil {
+		return pull.Target{Ref: d.String()}, nil
+	}
+	repository, ref := text, ""
+	if name, d, ok := strings.Cut(text, "@"); ok {
+		if _, err := digest.Parse(d); err != nil {
+			return pull.Target{}, usageError(fmt.Sprintf("%q has a malformed digest: write it as sha256:<64 hexadecimal digits>", text))
+		}
+		repository, ref = name, d
+	} else if colon := strings.LastIndex(text, ":"); colon > strings.LastIndex(text, "/") {
+		repository, ref = text[:colon], text[colon+1:]
+		if ref == "" {
+			return pull.Target{}, usageError(fmt.Sprintf("%q has no tag after its colon", text))
+		}
+	}
+	repo, err := parseRepository(cfg, repository)
+	if err != nil {
+		return pull.Target{}, err
+	}
+	return pull.Target{Repository: repo, Ref: ref}, nil
+}
+
+// parseRepository parses a repository as clients write it. Without a registry
+// host in front, it is one of the default upstream's.
+func parseRepository(cfg config.Config, text string) (pull.Repository, error) {
+	upstream, name, _ := strings.Cut(text, "/")
+	for _, u := range cfg.Upstreams {
+		if u.Name == upstream || slices.Contains(u.Aliases, upstream) {
+			return withLibrary(u.Name, name, text)
+		}
+	}
+	if strings.ContainsAny(upstream, ".:") || upstream == "localhost" {
+		return withLibrary(upstream, name, text) // an upstream that is no longer configured
+	}
+	for _, u := range cfg.Upstreams {
+		if u.Default {
+			return withLibrary(u.Name, text, text)
+		}
+	}
+	return pull.Repository{}, usageError(fmt.Sprintf("%q names no upstream: write it as ghcr.io/org/app", text))
+}
+
+func withLibrary(upstream, name, text string) (pull.Repository, error) {
+	if name == "" || strings.HasSuffix(name, "/") {
+		return pull.Repository{}, usageError(fmt.Sprintf("%q names no repository: write it as ghcr.io/org/app", text))
+	}
+	if upstream == "docker.io" && !strings.Contains(name, "/") {
+		name = "library/" + name
+	}
+	return pull.Repository{Upstream: upstream, Name: name}, nil
+}
+
+// parseImage parses the argument of a pin: REPOSITORY:TAG or REPOSITORY@DIGEST.
+func parseImage(cfg config.Config, text string) (pull.Reference, error) {
+	t, err := parseTarget(cfg, text)
+	if err != nil {
+		return pull.Reference{}, err
+	}
+	if t.Ref == "" || t.Repository == (pull.Repository{}) {
+		return pull.Reference{}, usageError(fmt.Sprintf("%q names no image: write it as ghcr.io/org/app:TAG or ghcr.io/org/app@DIGEST", text))
+	}
+	return pull.Reference(t), nil
+}

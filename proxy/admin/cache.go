@@ -1,0 +1,159 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Cache is what operators can do to a cache.
+type Cache interface {
+	Inventory(ctx context.Context) (pull.Inventory, error)
+	Purge(ctx context.Context, target pull.Target, dryRun bool) (pull.Purged, error)
+	Pin(ctx context.Context, r pull.Reference) (pull.Completion, error)
+	Unpin(ctx context.Context, r pull.Reference) (bool, error)
+	Pins() ([]pull.Reference, error)
+	Scrub(ctx context.Context, rate int64, progress func(pull.Scrubbed)) (pull.Scrubbed, error)
+}
+
+// Requests and responses are JSON. A scrub answers with one line for each step;
+// the last line has done or error set.
+type (
+	// Reference names an image: an upstream, a repository as that upstream names
+	// it, and a tag or a digest.
+	Reference struct {
+		Upstream   string `json:"upstream"`
+		Repository string `json:"repository"`
+		Ref        string `json:"ref"`
+	}
+	// PurgeRequest is the body of POST /cache/purge.
+	PurgeRequest struct {
+		Reference
+		DryRun bool `json:"dryRun"`
+	}
+	// UnpinResponse says whether there was a pin.
+	UnpinResponse struct {
+		Unpinned bool `json:"unpinned"`
+	}
+	// ScrubLine is one line of the response to POST /cache/scrub?rate=BYTES.
+	ScrubLine struct {
+		pull.Scrubbed
+		Done  bool   `json:"done,omitempty"`
+		Error string `json:"error,omitempty"`
+	}
+	// Error is the response to a request that failed. Programs may branch on
+	// Kind: not_kept, pinned, not_whole, wrong_host or failed.
+	Error struct {
+		Message string `json:"error"`
+		Kind    string `json:"kind"`
+	}
+)
+
+func (e Error) Error() string { return e.Message }
+
+// Is reports whether the error's kind stands for target.
+func (e Error) Is(target error) bool {
+	switch e.Kind {
+	case "not_kept":
+		return target == pull.ErrNotKept
+	case "pinned":
+		return target == pull.ErrPinned
+	case "not_whole":
+		return target == pull.ErrNotWhole
+	}
+	return false
+}
+
+// ReferenceOf returns the JSON form of an image's name.
+func ReferenceOf(image pull.Reference) Reference {
+	return Reference{image.Repository.Upstream, image.Repository.Name, image.Ref}
+}
+
+// Image returns the image that r names.
+func (r Reference) Image() pull.Reference {
+	return pull.Reference{Repository: pull.Repository{Upstream: r.Upstream, Name: r.Repository}, Ref: r.Ref}
+}
+
+func handleCache(mux *http.ServeMux, c Cache) {
+	mux.HandleFunc("GET /cache", func(w http.ResponseWriter, r *http.Request) {
+		respond(w)(c.Inventory(r.Context()))
+	})
+	mux.HandleFunc("POST /cache/purge", func(w http.ResponseWriter, r *http.Request) {
+		var request PurgeRequest
+		if readJSON(w, r, &request) {
+			respond(w)(c.Purge(r.Context(), pull.Target(request.Image()), request.DryRun))
+		}
+	})
+	mux.HandleFunc("GET /pins", func(w http.ResponseWriter, _ *http.Request) {
+		pins, err := c.Pins()
+		list := make([]Reference, 0, len(pins))
+		for _, pin := range pins {
+			list = append(list, ReferenceOf(pin))
+		}
+		respond(w)(list, err)
+	})
+	mux.HandleFunc("POST /pins", func(w http.ResponseWriter, r *http.Request) {
+		var request Reference
+		if readJSON(w, r, &request) {
+			respond(w)(c.Pin(r.Context(), request.Image()))
+		}
+	})
+	mux.HandleFunc("DELETE /pins", func(w http.ResponseWriter, r *http.Request) {
+		var request Reference
+		if readJSON(w, r, &request) {
+			unpinned, err := c.Unpin(r.Context(), request.Image())
+			respond(w)(UnpinResponse{unpinned}, err)
+		}
+	})
+	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
+}
+
+func serveScrub(w http.ResponseWriter, r *http.Request, c Cache) {
+	rate, err := strconv.ParseInt(r.URL.Query().Get("rate"), 10, 64)
+	if err != nil || rate < 0 {
+		respond(w)(nil, Error{"rate is not a number of bytes a second", "failed"})
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	lines := json.NewEncoder(w)
+	flusher := http.NewResponseController(w)
+	send := func(l ScrubLine) {
+		// When the client disconnects, the request's context ends the scrub.
+		_ = lines.Encode(l)
+		_ = flusher.Flush()
+	}
+	last := ScrubLine{Done: true}
+	if last.Scrubbed, err = c.Scrub(r.Context(), rate, func(s pull.Scrubbed) { send(ScrubLine{Scrubbed: s}) }); err != nil {
+		last.Error = err.Error()
+	}
+	send(last)
+}
+
+// respond returns a function that takes the results of a call and writes the
+// response.
+func respond(w http.ResponseWriter) func(any, error) {
+	return func(result any, err error) {
+		var known Error
+		switch {
+		case err == nil:
+			writeJSON(w, http.StatusOK, result)
+		case errors.As(err, &known):
+			writeJSON(w, http.StatusBadRequest, known)
+		case errors.Is(err, pull.ErrNotKept):
+			writeJSON(w, http.StatusNotFound, Error{err.Error(), "not_kept"})
+		case errors.Is(err, upstream.ErrNotFound):
+			writeJSON(w, http.StatusNotFound, Error{err.Error(), "failed"})
+		case errors.Is(err, pull.ErrPinned):
+			writeJSON(w, http.StatusConflict, Error{err.Error(), "pinned"})
+		case errors.Is(err, pull.ErrNotWhole):
+			writeJSON(w, http.StatusBadGateway, Error{err.Error(), "not_whole"})
+		default:
+			writeJSON(w, http.StatusInternalServerError, Error{err.Error(), "failed"})
+		}
+	}
+}
