@@ -16,6 +16,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -84,7 +85,7 @@ func roomRows() []roomRow {
 		return func(_ *testing.T, s *setup) func() {
 			var refuses atomic.Bool
 			refuses.Store(true)
-			s.options = func(o *pull.Options) { o.Blobs = fullBlobs{o.Blobs, at, &refuses, why} }
+			s.options = func(o *pulling.Options) { o.Blobs = fullBlobs{o.Blobs, at, &refuses, why} }
 			return func() { refuses.Store(false) }
 		}
 	}
@@ -99,7 +100,7 @@ func roomRows() []roomRow {
 			mendDrafts, mendJournal := blobs("create", full)(t, s), fullJournal(t, s)
 			device := openFull(t)
 			drafts := s.options
-			s.options = func(o *pull.Options) {
+			s.options = func(o *pulling.Options) {
 				drafts(o)
 				o.Logger = slog.New(slog.NewTextHandler(device, nil))
 			}
@@ -185,7 +186,7 @@ type watched struct {
 func watch(s *setup) *watched {
 	w := &watched{landed: make(chan struct{}, 16)}
 	before := s.options
-	s.options = func(o *pull.Options) {
+	s.options = func(o *pulling.Options) {
 		if before != nil {
 			before(o)
 		}
@@ -425,9 +426,10 @@ func scrub(t *testing.T, mir *mirror, damaged pull.Digest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := pull.New(pull.Options{Blobs: mir.store.Blobs(), Records: mir.store.Records(), Memory: nothing, Logger: slog.New(slog.DiscardHandler)})
-	defer p.Close()
-	s, err := p.Scrub(t.Context(), 0, nil)
+	m := pulling.New(pulling.Options{Blobs: mir.store.Blobs(), Records: mir.store.Records(), Memory: nothing, Logger: slog.New(slog.DiscardHandler)})
+	m.Start()
+	defer m.Close()
+	s, err := m.Retention.Scrub(t.Context(), 0, nil)
 	if err != nil || len(s.Damaged) != 1 || s.Damaged[0] != damaged {
 		t.Errorf("scrubbed: %+v, %v", s, err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -233,7 +234,7 @@ func runHostile(t *testing.T, row hostileRow) (sees string, kept bool, taken int
 	manifest, m := fake.AddImage("app", "1", content.bytes)
 	content.manifest, content.layer = manifest, m.Layers[0]
 	var received atomic.Int64
-	s := setup{dir: t.TempDir(), options: func(o *pull.Options) {
+	s := setup{dir: t.TempDir(), options: func(o *pulling.Options) {
 		o.Events.Received = func(_ string, n int64) { received.Add(n) }
 	}}
 	path, d := "/v2/app/manifests/1", manifest.Digest

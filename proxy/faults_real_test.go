@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -139,7 +139,7 @@ func runReal(t *testing.T, row realRow, target string) string {
 	fake := upstreamtest.New(t, upstreamtest.WithAuth(row.auth))
 	manifest, m := fake.AddImage("app", "1", upstreamtest.Bytes(1, size))
 	path, d, whole := "/v2/app/manifests/1", manifest.Digest, manifest.Size
-	s := setup{dir: t.TempDir(), options: func(o *pull.Options) { o.TagTTL = time.Nanosecond }}
+	s := setup{dir: t.TempDir(), options: func(o *pulling.Options) { o.Rules.TagTTL = time.Nanosecond }}
 	if target != "tag" { // the manifest has been pulled
 		first := newMirror(t, fake, s)
 		if a := first.get(path); a.status != http.StatusOK {

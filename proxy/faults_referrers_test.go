@@ -11,7 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -133,8 +133,8 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	}
 	fake := upstreamtest.New(t, options...)
 	subject, _ := fake.AddImage("app", "1", []byte("layer"))
-	s := setup{dir: t.TempDir(), once: true, silent: fault.silent, options: func(o *pull.Options) {
-		o.ReferrersTTL, o.TagTTL = time.Nanosecond, time.Nanosecond
+	s := setup{dir: t.TempDir(), once: true, silent: fault.silent, options: func(o *pulling.Options) {
+		o.Rules.ReferrersTTL, o.Rules.TagTTL = time.Nanosecond, time.Nanosecond
 		o.Upstreams[0].CosignTags = source.by != nil
 	}}
 	path := "/v2/app/referrers/" + subject.Digest.String()

@@ -11,7 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -131,9 +131,9 @@ func routesMirror(t *testing.T, row routesRow, state string) (*mirror, ocispec.D
 	t.Helper()
 	fake := upstreamtest.New(t, upstreamtest.WithReferrers())
 	subject, _ := fake.AddImage("app", "1", []byte("layer"))
-	m := newMirror(t, fake, setup{once: true, silent: row.silent, options: func(o *pull.Options) {
-		o.ReferrersTTL, o.TagTTL = time.Nanosecond, time.Nanosecond
-		o.Patience, o.MaxWait = 5*time.Second, 5*time.Second // as it is: some of these never answer
+	m := newMirror(t, fake, setup{once: true, silent: row.silent, options: func(o *pulling.Options) {
+		o.Rules.ReferrersTTL, o.Rules.TagTTL = time.Nanosecond, time.Nanosecond
+		o.Rules.Patience, o.Rules.MaxWait = 5*time.Second, 5*time.Second // as it is: some of these never answer
 	}})
 	before := ""
 	switch state {

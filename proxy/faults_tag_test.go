@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -106,8 +106,8 @@ func runTagFault(t *testing.T, row tagRow, serve bool) (sees string, stays bool)
 	right := func(a answer) bool {
 		return a.status == http.StatusOK && a.broken == nil && manifest.Digest.Algorithm().FromBytes(a.body) == manifest.Digest
 	}
-	s := setup{dir: t.TempDir(), silent: row.silent, options: func(o *pull.Options) {
-		o.TagTTL = 0
+	s := setup{dir: t.TempDir(), silent: row.silent, options: func(o *pulling.Options) {
+		o.Rules.TagTTL = 0
 		o.Upstreams[0].ServeDeleted = serve
 	}}
 	mir := newMirror(t, fake, s)
@@ -130,7 +130,7 @@ func runTagFault(t *testing.T, row tagRow, serve bool) (sees string, stays bool)
 		sees = fmt.Sprintf("%d %s", a.status, a.code)
 	}
 	mir.stop()
-	offline := newMirror(t, fake, setup{dir: s.dir, options: func(o *pull.Options) { o.Offline = true }})
+	offline := newMirror(t, fake, setup{dir: s.dir, options: func(o *pulling.Options) { o.Rules.Offline = true }})
 	stays = right(offline.get(path))
 	offline.stop()
 	// Whatever it was, an upstream that is mended is believed.

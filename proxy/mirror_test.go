@@ -19,6 +19,7 @@ import (
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
@@ -50,7 +51,7 @@ type setup struct {
 	dir      string
 	endpoint string
 	remote   func(*upstream.RemoteOptions)
-	options  func(*pull.Options)
+	options  func(*pulling.Options)
 	wrap     func(http.Handler) http.Handler
 	once     bool // nothing is asked again
 	silent   bool // the upstream falls silent, and is not waited for long
@@ -91,24 +92,27 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := pull.Options{
+	options := pulling.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
 		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
-		TagTTL:    time.Minute, ReferrersTTL: time.Minute, MaxWait: time.Minute,
-		Patience: time.Minute, // so that no row depends on who is faster
-		Logger:   log,
+		Rules: pull.Rules{
+			TagTTL: time.Minute, ReferrersTTL: time.Minute, MaxWait: time.Minute,
+			Patience: time.Minute, // so that no row depends on who is faster
+		},
+		Logger: log,
 	}
 	if s.options != nil {
 		s.options(&options)
 	}
-	puller := pull.New(options)
+	behind := pulling.New(options)
 	if store.Rebuilt() {
-		if _, err := puller.Reindex(); err != nil {
+		if _, err := behind.Ledger.Reindex(); err != nil {
 			t.Fatal(err)
 		}
 	}
+	behind.Start()
 	var handler http.Handler = proxy.New(proxy.Options{
-		Puller: puller, Logger: log,
+		Puller: behind.Puller, Logger: log,
 		Upstreams: []proxy.Upstream{
 			{Name: "hub.test", Aliases: []string{"alias.test"}, Hosts: []string{"virtual.test"}, Default: true},
 			{Name: "docker.io", Aliases: []string{"index.docker.io"}},
@@ -132,7 +136,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		transport.CloseIdleConnections()
 		server.CloseClientConnections()
 		server.Close()
-		puller.Close()
+		behind.Close()
 		content.Close()
 		remote.Close()
 		if err := store.Close(); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -71,7 +72,7 @@ func TestFiftyColdPullsOfOneImageAreOneGETPerManifestAndBlob(t *testing.T) {
 func TestAPullOfAStaleTagIsOneHEAD(t *testing.T) {
 	fake := upstreamtest.New(t)
 	_, paths, _ := platforms(fake)
-	m := newMirror(t, fake, setup{options: func(o *pull.Options) { o.TagTTL = time.Nanosecond }})
+	m := newMirror(t, fake, setup{options: func(o *pulling.Options) { o.Rules.TagTTL = time.Nanosecond }})
 	m.pullAll(paths)
 	fake.Transcript()
 	m.pullAll(paths)
@@ -96,7 +97,7 @@ func TestWhatWasPulledIsThereWithTheUpstreamUnplugged(t *testing.T) {
 			fake := upstreamtest.New(t)
 			_, paths, _ := platforms(fake)
 			dir := t.TempDir()
-			soon := func(o *pull.Options) { o.TagTTL = time.Nanosecond }
+			soon := func(o *pulling.Options) { o.Rules.TagTTL = time.Nanosecond }
 			m := newMirror(t, fake, setup{dir: dir, options: soon})
 			m.pullAll(paths)
 			fake.Stop()
@@ -114,7 +115,7 @@ func TestWhatWasPulledIsThereWithTheUpstreamUnplugged(t *testing.T) {
 func TestAnUpstreamThatKnowsNoHEADIsAskedByGET(t *testing.T) {
 	fake := upstreamtest.New(t)
 	_, paths, _ := platforms(fake)
-	m := newMirror(t, fake, setup{options: func(o *pull.Options) { o.TagTTL = time.Nanosecond }})
+	m := newMirror(t, fake, setup{options: func(o *pulling.Options) { o.Rules.TagTTL = time.Nanosecond }})
 	m.pullAll(paths)
 	fake.Transcript()
 	fake.Always("HEAD", upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"))

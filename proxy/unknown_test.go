@@ -7,7 +7,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -31,7 +31,7 @@ func TestThatNothingIsKnownOfAnAttestationFailsNoPull(t *testing.T) {
 	fake.Stop()
 	for name, offline := range map[string]bool{"upstream gone": false, "offline": true} {
 		t.Run(name, func(t *testing.T) {
-			s.options = func(o *pull.Options) { o.Offline = offline }
+			s.options = func(o *pulling.Options) { o.Rules.Offline = offline }
 			m := newMirror(t, fake, s)
 			a := m.get("/v2/app/referrers/" + attestation.Digest.String())
 			var index ocispec.Index

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/admin"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/warm"
 )
 
 // adminClient is a client of a server's admin API. It is an admin.Cache.
@@ -73,36 +75,36 @@ func call[T any](ctx context.Context, c *adminClient, method, path string, body 
 	return answer, nil
 }
 
-func (c *adminClient) Inventory(ctx context.Context) (pull.Inventory, error) {
-	return call[pull.Inventory](ctx, c, http.MethodGet, "/cache", nil)
+func (c *adminClient) Inventory(ctx context.Context) (retention.Inventory, error) {
+	return call[retention.Inventory](ctx, c, http.MethodGet, "/cache", nil)
 }
 
-func (c *adminClient) Purge(ctx context.Context, t pull.Target, dryRun bool) (pull.Purged, error) {
-	return call[pull.Purged](ctx, c, http.MethodPost, "/cache/purge", admin.PurgeRequest{Reference: admin.ReferenceOf(pull.Reference(t)), DryRun: dryRun})
+func (c *adminClient) Purge(ctx context.Context, t retention.Target, dryRun bool) (retention.Purged, error) {
+	return call[retention.Purged](ctx, c, http.MethodPost, "/cache/purge", admin.PurgeRequest{Reference: admin.ReferenceOf(metadata.Reference(t)), DryRun: dryRun})
 }
 
-func (c *adminClient) Pin(ctx context.Context, r pull.Reference) (pull.Completion, error) {
-	return call[pull.Completion](ctx, c, http.MethodPost, "/pins", admin.ReferenceOf(r))
+func (c *adminClient) Pin(ctx context.Context, r metadata.Reference) (warm.Completion, error) {
+	return call[warm.Completion](ctx, c, http.MethodPost, "/pins", admin.ReferenceOf(r))
 }
 
-func (c *adminClient) Unpin(ctx context.Context, r pull.Reference) (bool, error) {
+func (c *adminClient) Unpin(ctx context.Context, r metadata.Reference) (bool, error) {
 	answer, err := call[admin.UnpinResponse](ctx, c, http.MethodDelete, "/pins", admin.ReferenceOf(r))
 	return answer.Unpinned, err
 }
 
-func (c *adminClient) Pins() ([]pull.Reference, error) {
+func (c *adminClient) Pins() ([]metadata.Reference, error) {
 	list, err := call[[]admin.Reference](context.Background(), c, http.MethodGet, "/pins", nil)
-	var all []pull.Reference
+	var all []metadata.Reference
 	for _, r := range list {
 		all = append(all, r.Image())
 	}
 	return all, err
 }
 
-func (c *adminClient) Scrub(ctx context.Context, rate int64, progress func(pull.Scrubbed)) (pull.Scrubbed, error) {
+func (c *adminClient) Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error) {
 	resp, err := c.send(ctx, http.MethodPost, "/cache/scrub?rate="+strconv.FormatInt(rate, 10), nil)
 	if err != nil {
-		return pull.Scrubbed{}, err
+		return retention.Scrubbed{}, err
 	}
 	defer resp.Body.Close()
 	var last admin.ScrubLine

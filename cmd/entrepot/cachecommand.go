@@ -61,7 +61,7 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	// A command that looks at a cache contacts no upstream and evicts nothing.
 	cfg.Offline = true
 	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
-	puller, closeCache, err := openCache(cfg, metrics, slog.New(slog.DiscardHandler))
+	m, closeMirror, err := openMirror(cfg, metrics, slog.New(slog.DiscardHandler))
 	if errors.Is(err, cache.ErrLocked) {
 		client := &adminClient{cfg.Admin}
 		if err := client.ping(ctx); err != nil {
@@ -69,7 +69,10 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 		}
 		return client, nothingToClose, nil
 	}
-	return puller, closeCache, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.Cache(), closeMirror, nil
 }
 
 // oneArgument is for commands that take exactly one argument.

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -102,10 +102,10 @@ func (p *place) run(flags []string, args ...string) (code int, stdout, stderr st
 	return entrepot(p.T, append(append(args, "--config", p.config), flags...)...)
 }
 
-func (p *place) list(flags []string) pull.Inventory {
+func (p *place) list(flags []string) retention.Inventory {
 	p.Helper()
 	code, stdout, stderr := p.run(flags, "ls", "--output", "json")
-	var list pull.Inventory
+	var list retention.Inventory
 	if err := json.Unmarshal([]byte(stdout), &list); err != nil || code != 0 {
 		p.Fatalf("ls: exit %d, %s%s, %v", code, stdout, stderr, err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -26,7 +26,7 @@ func (l *life) keeps(key string) bool {
 	if err != nil {
 		l.k.Errorf("round %d: %v", l.k.round, err)
 	}
-	return slices.ContainsFunc(list.Images, func(image pull.Kept) bool { return image.Digest.String() == key })
+	return slices.ContainsFunc(list.Images, func(image retention.Kept) bool { return image.Digest.String() == key })
 }
 
 // examine starts a server whose upstream refuses, over what the killed one
@@ -50,7 +50,7 @@ func (k *killing) examine() {
 	if err != nil {
 		k.Fatalf("round %d: %v", k.round, err)
 	}
-	kept := map[string]pull.Kept{}
+	kept := map[string]retention.Kept{}
 	for _, image := range list.Images {
 		kept[image.Digest.String()] = image
 	}
@@ -72,7 +72,7 @@ func (k *killing) examine() {
 }
 
 // examineImage pulls what is kept, without an upstream.
-func (k *killing) examineImage(l *life, key string, image pull.Kept) {
+func (k *killing) examineImage(l *life, key string, image retention.Kept) {
 	status, body, _, err := l.get(l.clients + "/v2/" + image.Repository + "/manifests/" + key)
 	if err != nil || status != http.StatusOK || digest.FromBytes(body).String() != key {
 		if err == nil && status != http.StatusOK && !l.keeps(key) {
@@ -135,7 +135,7 @@ func (k *killing) examineTag(l *life, tag string, versions []*made, died time.Ti
 
 // examineFolder sees to it that nothing lies in the folder but what belongs
 // there, and that it is what its name says.
-func (k *killing) examineFolder(list pull.Inventory) {
+func (k *killing) examineFolder(list retention.Inventory) {
 	var total int64
 	err := filepath.WalkDir(k.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 // load pulls until the server is killed.
@@ -155,7 +155,7 @@ func (l *life) watch(killed <-chan struct{}) {
 }
 
 // note remembers what was whole when it was asked.
-func (k *killing) note(list pull.Inventory, asked time.Time) {
+func (k *killing) note(list retention.Inventory, asked time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.over = max(k.over, list.Bytes-killBound)

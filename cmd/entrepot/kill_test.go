@@ -22,7 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -226,7 +226,7 @@ func (k *killing) loadAndKill() {
 	k.kills++
 }
 
-func (l *life) inventory() (list pull.Inventory, err error) {
+func (l *life) inventory() (list retention.Inventory, err error) {
 	status, body, _, err := l.get(l.admin + "/cache")
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("%d %s", status, body)

@@ -13,7 +13,8 @@ import (
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 func newLs() *cobra.Command {
@@ -42,7 +43,7 @@ func writeIndented(w io.Writer, v any) error {
 }
 
 // writeTable writes a line for each image. ALONE is what would become free.
-func writeTable(w io.Writer, list pull.Inventory, now time.Time) error {
+func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tALONE\tLAST PULLED\tFRESH\tPINNED\tWHOLE")
 	for _, k := range list.Images {
@@ -64,7 +65,7 @@ func writeTable(w io.Writer, list pull.Inventory, now time.Time) error {
 	return err
 }
 
-func short(d pull.Digest) string {
+func short(d metadata.Digest) string {
 	return string(d.Algorithm()) + ":" + d.Encoded()[:12]
 }
 
@@ -77,7 +78,7 @@ func since(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
 }
 
-func freshness(k pull.Kept, now time.Time) string {
+func freshness(k retention.Kept, now time.Time) string {
 	switch {
 	case len(k.Tags) == 0:
 		return "by digest"
@@ -91,7 +92,7 @@ func freshness(k pull.Kept, now time.Time) string {
 
 // wholeness says how much of what pulling again may ask for is still to be
 // learnt.
-func wholeness(k pull.Kept) string {
+func wholeness(k retention.Kept) string {
 	if n := len(k.Unlearnt); n > 0 {
 		return fmt.Sprintf("no, %d to learn", n)
 	}

@@ -9,7 +9,8 @@ import (
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/warm"
 )
 
 func newPin() *cobra.Command {
@@ -20,7 +21,7 @@ func newPin() *cobra.Command {
 				return err
 			}
 			done, err := c.Pin(cmd.Context(), what)
-			if errors.Is(err, pull.ErrNotWhole) {
+			if errors.Is(err, warm.ErrNotWhole) {
 				// The pin holds: the rest comes when the upstream can be asked.
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not whole yet: a running entrepot makes it so\n  %v\n", what, err)
 				return err
@@ -78,20 +79,20 @@ func newPins() *cobra.Command {
 
 // pinned returns a function that reports whether the configuration pins an
 // image.
-func pinned(cfg config.Config) func(repo pull.Repository, ref string) bool {
+func pinned(cfg config.Config) func(repo metadata.Repository, ref string) bool {
 	pins := cfg.PinList()
-	return func(repo pull.Repository, ref string) bool {
+	return func(repo metadata.Repository, ref string) bool {
 		return slices.ContainsFunc(pins, func(p config.Pin) bool { return p.Matches(repo.Upstream, repo.Name, ref) })
 	}
 }
 
 // exactPins returns the configured pins that name one image each, which can be
 // fetched before a client asks for it.
-func exactPins(cfg config.Config) []pull.Reference {
-	var all []pull.Reference
+func exactPins(cfg config.Config) []metadata.Reference {
+	var all []metadata.Reference
 	for _, p := range cfg.PinList() {
 		if ref, ok := p.Exact(); ok {
-			all = append(all, pull.Reference{Repository: pull.Repository{Upstream: p.Upstream, Name: p.Repository}, Ref: ref})
+			all = append(all, metadata.Reference{Repository: metadata.Repository{Upstream: p.Upstream, Name: p.Repository}, Ref: ref})
 		}
 	}
 	return all

@@ -8,7 +8,7 @@ import (
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 func newPurge() *cobra.Command {
@@ -20,7 +20,7 @@ func newPurge() *cobra.Command {
 				return err
 			}
 			gone, err := c.Purge(cmd.Context(), what, dryRun)
-			if errors.Is(err, pull.ErrNotKept) {
+			if errors.Is(err, retention.ErrNotKept) {
 				return fmt.Errorf("nothing is kept of %s: entrepot ls lists what is", args[0])
 			}
 			if err != nil {

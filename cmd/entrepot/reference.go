@@ -8,37 +8,38 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/config"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 // parseTarget parses the argument of a purge: REPOSITORY, REPOSITORY:TAG,
 // REPOSITORY@DIGEST or DIGEST.
-func parseTarget(cfg config.Config, text string) (pull.Target, error) {
+func parseTarget(cfg config.Config, text string) (retention.Target, error) {
 	if d, err := digest.Parse(text); err == nil {
-		return pull.Target{Ref: d.String()}, nil
+		return retention.Target{Ref: d.String()}, nil
 	}
 	repository, ref := text, ""
 	if name, d, ok := strings.Cut(text, "@"); ok {
 		if _, err := digest.Parse(d); err != nil {
-			return pull.Target{}, usageError(fmt.Sprintf("%q has a malformed digest: write it as sha256:<64 hexadecimal digits>", text))
+			return retention.Target{}, usageError(fmt.Sprintf("%q has a malformed digest: write it as sha256:<64 hexadecimal digits>", text))
 		}
 		repository, ref = name, d
 	} else if colon := strings.LastIndex(text, ":"); colon > strings.LastIndex(text, "/") {
 		repository, ref = text[:colon], text[colon+1:]
 		if ref == "" {
-			return pull.Target{}, usageError(fmt.Sprintf("%q has no tag after its colon", text))
+			return retention.Target{}, usageError(fmt.Sprintf("%q has no tag after its colon", text))
 		}
 	}
 	repo, err := parseRepository(cfg, repository)
 	if err != nil {
-		return pull.Target{}, err
+		return retention.Target{}, err
 	}
-	return pull.Target{Repository: repo, Ref: ref}, nil
+	return retention.Target{Repository: repo, Ref: ref}, nil
 }
 
 // parseRepository parses a repository as clients write it. Without a registry
 // host in front, it is one of the default upstream's.
-func parseRepository(cfg config.Config, text string) (pull.Repository, error) {
+func parseRepository(cfg config.Config, text string) (metadata.Repository, error) {
 	upstream, name, _ := strings.Cut(text, "/")
 	for _, u := range cfg.Upstreams {
 		if u.Name == upstream || slices.Contains(u.Aliases, upstream) {
@@ -53,27 +54,27 @@ func parseRepository(cfg config.Config, text string) (pull.Repository, error) {
 			return withLibrary(u.Name, text, text)
 		}
 	}
-	return pull.Repository{}, usageError(fmt.Sprintf("%q names no upstream: write it as ghcr.io/org/app", text))
+	return metadata.Repository{}, usageError(fmt.Sprintf("%q names no upstream: write it as ghcr.io/org/app", text))
 }
 
-func withLibrary(upstream, name, text string) (pull.Repository, error) {
+func withLibrary(upstream, name, text string) (metadata.Repository, error) {
 	if name == "" || strings.HasSuffix(name, "/") {
-		return pull.Repository{}, usageError(fmt.Sprintf("%q names no repository: write it as ghcr.io/org/app", text))
+		return metadata.Repository{}, usageError(fmt.Sprintf("%q names no repository: write it as ghcr.io/org/app", text))
 	}
 	if upstream == "docker.io" && !strings.Contains(name, "/") {
 		name = "library/" + name
 	}
-	return pull.Repository{Upstream: upstream, Name: name}, nil
+	return metadata.Repository{Upstream: upstream, Name: name}, nil
 }
 
 // parseImage parses the argument of a pin: REPOSITORY:TAG or REPOSITORY@DIGEST.
-func parseImage(cfg config.Config, text string) (pull.Reference, error) {
+func parseImage(cfg config.Config, text string) (metadata.Reference, error) {
 	t, err := parseTarget(cfg, text)
 	if err != nil {
-		return pull.Reference{}, err
+		return metadata.Reference{}, err
 	}
-	if t.Ref == "" || t.Repository == (pull.Repository{}) {
-		return pull.Reference{}, usageError(fmt.Sprintf("%q names no image: write it as ghcr.io/org/app:TAG or ghcr.io/org/app@DIGEST", text))
+	if t.Ref == "" || t.Repository == (metadata.Repository{}) {
+		return metadata.Reference{}, usageError(fmt.Sprintf("%q names no image: write it as ghcr.io/org/app:TAG or ghcr.io/org/app@DIGEST", text))
 	}
-	return pull.Reference(t), nil
+	return metadata.Reference(t), nil
 }

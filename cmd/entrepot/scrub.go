@@ -12,7 +12,7 @@ import (
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 func newScrub() *cobra.Command {
@@ -45,14 +45,14 @@ func newScrub() *cobra.Command {
 }
 
 // newBar shows how far a scrub is, to people: not in a log.
-func newBar(w io.Writer) func(pull.Scrubbed) {
+func newBar(w io.Writer) func(retention.Scrubbed) {
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
-		return func(pull.Scrubbed) {}
+		return func(retention.Scrubbed) {}
 	}
 	bar := progressbar.NewOptions64(1, progressbar.OptionSetWriter(w), progressbar.OptionShowBytes(true),
 		progressbar.OptionSetDescription("scrubbing"), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
-	return func(s pull.Scrubbed) {
+	return func(s retention.Scrubbed) {
 		bar.ChangeMax64(s.TotalBytes)
 		_ = bar.Set64(s.Bytes) // a bar that can't be drawn is no reason to stop
 	}

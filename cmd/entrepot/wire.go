@@ -25,7 +25,9 @@ import (
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/store"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -48,11 +50,11 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer operators.Close()
 
-	puller, closeCache, err := openCache(cfg, metrics, log)
+	m, closeMirror, err := openMirror(cfg, metrics, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeCache()) }()
+	defer func() { err = errors.Join(err, closeMirror()) }()
 	// Not before: a runtime whose mirror refuses goes on at once, and one whose
 	// mirror can't answer yet would wait.
 	clients, err := listen(ctx, cfg.Listen, "listen")
@@ -60,14 +62,14 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer clients.Close()
-	defer inBackground(ctx, puller.Learn)()
+	m.StartLearning()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: puller, Upstreams: names(cfg), Logger: log, Observer: metrics, MaxBlobs: filesShare(),
+		Puller: m.Puller, Upstreams: names(cfg), Logger: log, Observer: metrics, MaxBlobs: filesShare(),
 	}), log)
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(admin.New(admin.Options{
-		Metrics: metrics, Cache: puller, Config: tell(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
+		Metrics: metrics, Cache: m.Cache(), Config: tell(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
 		Ready: func() error {
 			if stopping.Load() {
 				return errors.New("stopping")
@@ -115,68 +117,71 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 	}
 }
 
-// openCache opens the cache folder with the rules of pulling through over it.
-// It returns cache.ErrLocked where another process has the folder.
-func openCache(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *pull.Puller, closeCache func() error, err error) {
-	bounds, err := room(cfg)
+// openMirror opens the cache folder, and puts the mirror together over it. It
+// returns cache.ErrLocked where another process has the folder.
+func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeAll func() error, err error) {
+	bounds, err := boundsOf(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := disk.Open(cfg.Cache.Dir, disk.Options{
+	files, err := disk.Open(cfg.Cache.Dir, disk.Options{
 		Log: log, MinFree: bounds.MinFree, Journal: metadata.Durable(),
 		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := metrics.RecordsBehind(store.Behind); err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+	if err := metrics.RecordsBehind(files.Behind); err != nil {
+		return nil, nil, errors.Join(err, files.Close())
 	}
-	upstreams, err := registries(cfg, metrics, store.Records(), log)
+	upstreams, err := registries(cfg, metrics, files.Records(), log)
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, files.Close())
 	}
 	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, files.Close())
 	}
-	puller := pull.New(pull.Options{
-		Blobs: store.Blobs(), Records: store.Records(), Memory: content, Upstreams: upstreams,
-		TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
-		NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait,
-		Room: bounds, Pins: exactPins(cfg), ScrubRate: cfg.Cache.ScrubRate.Bytes,
-		MaxFlights: min(maxFlights, filesShare()), Offline: cfg.Offline, Logger: log,
-		Events: pull.Events{
+	m := mirror.New(mirror.Options{
+		Blobs: files.Blobs(), Records: files.Records(), Memory: content, Upstreams: upstreams,
+		Rules: pull.Rules{
+			TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
+			NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait, Offline: cfg.Offline,
+		},
+		Bounds:    bounds,
+		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, filesShare()), Logger: log,
+		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Kept: metrics.Kept,
 		},
 	})
-	if store.Rebuilt() {
-		manifests, err := puller.Reindex()
+	if files.Rebuilt() {
+		manifests, err := m.Ledger.Reindex()
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
 	}
-	return puller, func() error {
-		puller.Close()
+	m.Start()
+	return m, func() error {
+		m.Close()
 		content.Close()
-		return store.Close()
+		return files.Close()
 	}, nil
 }
 
-// room is what the configuration's bounds mean on the file system. They may be
-// shares of it. The folder itself may not be there yet, and need not be, to
+// boundsOf is what the configuration's bounds mean on the file system. They may
+// be shares of it. The folder itself may not be there yet, and need not be, to
 // know that.
-func room(cfg config.Config) (pull.Room, error) {
+func boundsOf(cfg config.Config) (store.Bounds, error) {
 	total, _, err := disk.Space(existing(cfg.Cache.Dir))
 	if err != nil {
-		return pull.Room{}, err
+		return store.Bounds{}, err
 	}
-	return pull.Room{
+	return store.Bounds{
 		MaxBytes: cfg.Cache.MaxSize.Of(total),
 		MinFree:  cfg.Cache.MinFree.Of(total),
 		Free: func() (int64, error) {
 			_, free, err := disk.Space(cfg.Cache.Dir)
 			return free, err
 		},
-		Pinned: pinned(cfg),
 	}, nil
 }
 

@@ -7,18 +7,20 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/warm"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 // Cache is what operators can do to a cache.
 type Cache interface {
-	Inventory(ctx context.Context) (pull.Inventory, error)
-	Purge(ctx context.Context, target pull.Target, dryRun bool) (pull.Purged, error)
-	Pin(ctx context.Context, r pull.Reference) (pull.Completion, error)
-	Unpin(ctx context.Context, r pull.Reference) (bool, error)
-	Pins() ([]pull.Reference, error)
-	Scrub(ctx context.Context, rate int64, progress func(pull.Scrubbed)) (pull.Scrubbed, error)
+	Inventory(ctx context.Context) (retention.Inventory, error)
+	Purge(ctx context.Context, target retention.Target, dryRun bool) (retention.Purged, error)
+	Pin(ctx context.Context, r metadata.Reference) (warm.Completion, error)
+	Unpin(ctx context.Context, r metadata.Reference) (bool, error)
+	Pins() ([]metadata.Reference, error)
+	Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error)
 }
 
 // Requests and responses are JSON. A scrub answers with one line for each step;
@@ -42,7 +44,7 @@ type (
 	}
 	// ScrubLine is one line of the response to POST /cache/scrub?rate=BYTES.
 	ScrubLine struct {
-		pull.Scrubbed
+		retention.Scrubbed
 		Done  bool   `json:"done,omitempty"`
 		Error string `json:"error,omitempty"`
 	}
@@ -60,23 +62,23 @@ func (e Error) Error() string { return e.Message }
 func (e Error) Is(target error) bool {
 	switch e.Kind {
 	case "not_kept":
-		return target == pull.ErrNotKept
+		return target == retention.ErrNotKept
 	case "pinned":
-		return target == pull.ErrPinned
+		return target == retention.ErrPinned
 	case "not_whole":
-		return target == pull.ErrNotWhole
+		return target == warm.ErrNotWhole
 	}
 	return false
 }
 
 // ReferenceOf returns the JSON form of an image's name.
-func ReferenceOf(image pull.Reference) Reference {
+func ReferenceOf(image metadata.Reference) Reference {
 	return Reference{image.Repository.Upstream, image.Repository.Name, image.Ref}
 }
 
 // Image returns the image that r names.
-func (r Reference) Image() pull.Reference {
-	return pull.Reference{Repository: pull.Repository{Upstream: r.Upstream, Name: r.Repository}, Ref: r.Ref}
+func (r Reference) Image() metadata.Reference {
+	return metadata.Reference{Repository: metadata.Repository{Upstream: r.Upstream, Name: r.Repository}, Ref: r.Ref}
 }
 
 func handleCache(mux *http.ServeMux, c Cache) {
@@ -86,7 +88,7 @@ func handleCache(mux *http.ServeMux, c Cache) {
 	mux.HandleFunc("POST /cache/purge", func(w http.ResponseWriter, r *http.Request) {
 		var request PurgeRequest
 		if readJSON(w, r, &request) {
-			respond(w)(c.Purge(r.Context(), pull.Target(request.Image()), request.DryRun))
+			respond(w)(c.Purge(r.Context(), retention.Target(request.Image()), request.DryRun))
 		}
 	})
 	mux.HandleFunc("GET /pins", func(w http.ResponseWriter, _ *http.Request) {
@@ -128,7 +130,7 @@ func serveScrub(w http.ResponseWriter, r *http.Request, c Cache) {
 		_ = flusher.Flush()
 	}
 	last := ScrubLine{Done: true}
-	if last.Scrubbed, err = c.Scrub(r.Context(), rate, func(s pull.Scrubbed) { send(ScrubLine{Scrubbed: s}) }); err != nil {
+	if last.Scrubbed, err = c.Scrub(r.Context(), rate, func(s retention.Scrubbed) { send(ScrubLine{Scrubbed: s}) }); err != nil {
 		last.Error = err.Error()
 	}
 	send(last)
@@ -144,13 +146,13 @@ func respond(w http.ResponseWriter) func(any, error) {
 			writeJSON(w, http.StatusOK, result)
 		case errors.As(err, &known):
 			writeJSON(w, http.StatusBadRequest, known)
-		case errors.Is(err, pull.ErrNotKept):
+		case errors.Is(err, retention.ErrNotKept):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "not_kept"})
 		case errors.Is(err, upstream.ErrNotFound):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "failed"})
-		case errors.Is(err, pull.ErrPinned):
+		case errors.Is(err, retention.ErrPinned):
 			writeJSON(w, http.StatusConflict, Error{err.Error(), "pinned"})
-		case errors.Is(err, pull.ErrNotWhole):
+		case errors.Is(err, warm.ErrNotWhole):
 			writeJSON(w, http.StatusBadGateway, Error{err.Error(), "not_whole"})
 		default:
 			writeJSON(w, http.StatusInternalServerError, Error{err.Error(), "failed"})

@@ -10,14 +10,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 )
 
 // untouched is a Cache that serves an inventory and panics when asked for
 // anything else.
 type untouched struct{ Cache }
 
-func (untouched) Inventory(context.Context) (pull.Inventory, error) { return pull.Inventory{}, nil }
+func (untouched) Inventory(context.Context) (retention.Inventory, error) {
+	return retention.Inventory{}, nil
+}
 
 func newAdmin(t testing.TB, hosts ...string) http.Handler {
 	m, err := NewMetrics()

@@ -22,6 +22,7 @@
 package metadata
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -128,3 +129,7 @@ func (l *Ledger) keys(b cache.Bucket, prefix string) (all []string) {
 	})
 	return all
 }
+
+// Flush returns when everything that was put before the call is durable. Uses
+// may still be in memory.
+func (l *Ledger) Flush(ctx context.Context) error { return l.records.Flush(ctx) }

@@ -44,3 +44,6 @@ func (l *Ledger) IsPinned(repo Repository, ref string) bool {
 func (l *Ledger) IsConfigured(repo Repository, ref string) bool {
 	return l.configured != nil && l.configured(repo, ref)
 }
+
+// IsConfiguring says whether the configuration pins anything.
+func (l *Ledger) IsConfiguring() bool { return l.configured != nil }

@@ -126,3 +126,12 @@ func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
 func (l *Ledger) PutTagList(repo Repository, tags []string) {
 	l.write(bucketTagList, Key(repo, ""), tags)
 }
+
+// Gone is since when the tag does not exist any more, and zero where it does. A
+// time in the future is no time: then it is gone since now.
+func (t Tag) Gone() time.Time {
+	if now := time.Now(); t.GoneSince.After(now) {
+		return now.UTC().Truncate(time.Second)
+	}
+	return t.GoneSince
+}

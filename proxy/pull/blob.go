@@ -18,9 +18,6 @@ const (
 	// farAhead is how far a range may lie ahead of a download, in bytes, and
 	// still be worth waiting for.
 	farAhead = 4 << 20
-	// smallBlob is the size in bytes up to which blobs are kept in memory too:
-	// configs and the empty descriptor, not layers.
-	smallBlob = 64 << 10
 )
 
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads.
@@ -29,8 +26,8 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	if err != nil {
 		return Descriptor{}, "", err
 	}
-	if _, known := p.meta.Member(repo, d); known {
-		if size, err := p.opts.Blobs.Stat(ctx, d); err == nil {
+	if _, known := p.ledger.Member(repo, d); known {
+		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
 		if f := p.flights.Get(d); f != nil {
@@ -53,14 +50,14 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 	if err := p.absent.err(key); err != nil {
 		return Descriptor{}, err
 	}
-	if p.opts.Offline {
+	if p.rules.Offline {
 		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
 	}
-	return once(ctx, p, &p.asks, key, func(ctx context.Context) (Descriptor, error) {
+	return once(ctx, p, &p.questions.asks, key, func(ctx context.Context) (Descriptor, error) {
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
-			p.meta.PutMember(repo, d, metadata.Member{Size: desc.Size})
+			p.ledger.PutMember(repo, d, metadata.Member{Size: desc.Size})
 		case errors.Is(err, upstream.ErrNotFound):
 			p.absent.remember(key, err)
 		}
@@ -74,7 +71,7 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
 	if err == nil {
-		p.meta.UseBlob(d) // not of what is not there: whoever asks for that would fill the records
+		p.ledger.UseBlob(d) // not of what is not there: whoever asks for that would fill the records
 	}
 	return b, err
 }
@@ -84,7 +81,7 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 	if err != nil {
 		return nil, err
 	}
-	member, known := p.meta.Member(repo, d)
+	member, known := p.ledger.Member(repo, d)
 	if !known && p.holdsForOthers(ctx, repo, d) {
 		// The bytes are here, by way of another repository. That this one has
 		// them too only its upstream can say.
@@ -113,45 +110,19 @@ func (p *Puller) holdsForOthers(ctx context.Context, repo Repository, d Digest) 
 	if f := p.flights.Get(d); f != nil {
 		return through(f) != repo
 	}
-	_, err := p.opts.Blobs.Stat(ctx, d)
+	_, err := p.store.Stat(ctx, d)
 	return err == nil
 }
 
 func (p *Puller) openKept(ctx context.Context, u Upstream, repo Repository, d Digest) (Blob, error) {
-	if content, ok := p.opts.Memory.Get(d); ok {
-		return inMemory{d, content}, nil
-	}
-	file, err := p.opts.Blobs.Open(ctx, d)
-	if err != nil {
-		if !errors.Is(err, cache.ErrNotFound) {
-			p.log.Error("kept blob cannot be read", "digest", d.String(), "error", err)
-		}
+	content, file, err := p.store.Open(ctx, d)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if file.Size() > smallBlob {
+	case file != nil:
 		return newOnDisk(p, u, repo, d, file), nil
 	}
-	defer file.Close()
-	content, err := p.readProven(ctx, d, file)
-	if err != nil {
-		p.log.Error("kept blob cannot be read", "digest", d.String(), "error", err)
-		return nil, err
-	}
-	p.opts.Memory.Put(d, content)
 	return inMemory{d, content}, nil
-}
-
-// readProven reads content that is small enough to be proven each time it
-// comes from disk. What is damaged is set aside, so that what is fetched
-// instead is kept.
-func (p *Puller) readProven(ctx context.Context, d Digest, file cache.Blob) ([]byte, error) {
-	content, err := io.ReadAll(file)
-	if err == nil && d.Algorithm().FromBytes(content) == d {
-		return content, nil
-	}
-	size, verifyErr := p.opts.Blobs.Verify(ctx, d, func(int) error { return nil })
-	p.noteAside(verifyErr, size)
-	return nil, fmt.Errorf("read %s: %w", d, errors.Join(cache.ErrMismatch, err, verifyErr))
 }
 
 // openFlight joins or starts the download of a blob; again says, whatever is kept.
@@ -159,7 +130,7 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	if err := p.absent.err(blobKey(repo, want.Digest)); err != nil {
 		return nil, err
 	}
-	if p.opts.Offline {
+	if p.rules.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
 	from := p.sourceOf(u, repo, want.Digest)
@@ -193,6 +164,38 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 		}
 	}
 	return b, nil
+}
+
+// FetchBlob keeps a blob, if it is not kept yet, for nobody but the cache: that
+// is no use of it. It returns cache.ErrFull where there is no room for it.
+func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor) error {
+	u, err := p.admit(repo)
+	if err != nil {
+		return err
+	}
+	if p.rules.Offline {
+		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
+	}
+	f, _, err := p.flights.Join(want, p.sourceOf(u, repo, want.Digest).start())
+	if err != nil {
+		return err
+	}
+	if f == nil {
+		return nil // it is complete by now
+	}
+	defer f.Release()
+	select {
+	case <-f.Done():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := f.Err(); err != nil {
+		return err
+	}
+	if !p.store.Has(ctx, want.Digest) {
+		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrFull)
+	}
+	return nil
 }
 
 // inMemory is a small blob.

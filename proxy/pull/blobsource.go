@@ -37,7 +37,7 @@ func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content,
 
 // Answered remembers that the repository has the blob.
 func (s *blobSource) Answered(size int64) {
-	s.p.meta.PutMember(s.repo, s.digest, metadata.Member{Size: size})
+	s.p.ledger.PutMember(s.repo, s.digest, metadata.Member{Size: size})
 }
 
 // Completed remembers the size, which is known by now.
@@ -51,9 +51,9 @@ func (s *blobSource) Failed(err error) {
 	}
 }
 
-func (s *blobSource) Received(bytes int64) { tell2(s.p.opts.Events.Received, s.u.Name, bytes) }
+func (s *blobSource) Received(bytes int64) { notify2(s.p.events.Received, s.u.Name, bytes) }
 
-func (s *blobSource) NotKept() { tell(s.p.opts.Events.Bypassed, s.repo.Upstream) }
+func (s *blobSource) NotKept() { notify(s.p.events.Bypassed, s.repo.Upstream) }
 
 func (p *Puller) sourceOf(u Upstream, repo Repository, d Digest) *blobSource {
 	return &blobSource{p: p, u: u, repo: repo, digest: d}

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"context"
@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -21,11 +25,11 @@ func warningOf(since time.Time) string {
 	return `299 - "the upstream has deleted this tag: gone since ` + since.UTC().Format(time.RFC3339) + `"`
 }
 
-func serveDeleted(opts *Options) { opts.Upstreams[0].ServeDeleted = true }
+func serveDeleted(opts *mirror.Options) { opts.Upstreams[0].ServeDeleted = true }
 
-func mustPull(t *testing.T, m mirror, ref string) Manifest {
+func mustPull(t *testing.T, m mirrortest.Mirror, ref string) pull.Manifest {
 	t.Helper()
-	got, err := m.Manifest(t.Context(), hubApp, ref)
+	got, err := m.Manifest(t.Context(), mirrortest.App, ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +37,7 @@ func mustPull(t *testing.T, m mirror, ref string) Manifest {
 }
 
 // wantGone holds an answer against what is said of a tag that is gone since then.
-func wantGone(t *testing.T, got Manifest, want Descriptor, outcome Outcome, since time.Time) {
+func wantGone(t *testing.T, got pull.Manifest, want pull.Descriptor, outcome pull.Outcome, since time.Time) {
 	t.Helper()
 	if got.Descriptor.Digest != want.Digest || got.Outcome != outcome || !slices.Equal(got.Warnings, []string{warningOf(since)}) {
 		t.Errorf("%s, %s, %q; want %s, %s, gone since %s", got.Descriptor.Digest, got.Outcome, got.Warnings, want.Digest, outcome, since)
@@ -41,59 +45,59 @@ func wantGone(t *testing.T, got Manifest, want Descriptor, outcome Outcome, sinc
 }
 
 func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
-	digestPin := func(o *origin) string { return digestOf(o, "1").String() }
+	digestPin := func(o *mirrortest.Origin) string { return digestOf(o, "1").String() }
 	for name, c := range map[string]struct {
-		change func(*Options)
-		pin    func(*origin) string // what a command pins
-		tag    string               // else "1"
-		err    error                // of the whole repository, where it is set
+		change func(*mirror.Options)
+		pin    func(*mirrortest.Origin) string // what a command pins
+		tag    string                          // else "1"
+		err    error                           // of the whole repository, where it is set
 		served bool
 	}{
 		"forgotten by default":                     {},
 		"served by configuration":                  {change: serveDeleted, served: true},
 		"served when the whole repository is gone": {change: serveDeleted, served: true, err: upstream.ErrNameUnknown},
-		"pinned by a command":                      {pin: func(*origin) string { return "1" }, served: true},
+		"pinned by a command":                      {pin: func(*mirrortest.Origin) string { return "1" }, served: true},
 		"pinned by a command, by its digest":       {pin: digestPin, served: true},
-		"pinned by configuration": {served: true, change: func(opts *Options) {
-			opts.Room.Pinned = func(repo Repository, ref string) bool { return repo == hubApp && ref == "1" }
+		"pinned by configuration": {served: true, change: func(opts *mirror.Options) {
+			opts.Pins.Matches = func(repo pull.Repository, ref string) bool { return repo == mirrortest.App && ref == "1" }
 		}},
-		"another tag is pinned": {change: func(opts *Options) {
-			opts.Room.Pinned = func(_ Repository, ref string) bool { return ref == "2" }
+		"another tag is pinned": {change: func(opts *mirror.Options) {
+			opts.Pins.Matches = func(_ pull.Repository, ref string) bool { return ref == "2" }
 		}},
 		"a tag that carries referrers": {change: serveDeleted, tag: "sha256-" + strings.Repeat("a", 64)},
-		"a tag that carries a signature, pinned with everything": {tag: "sha256-" + strings.Repeat("a", 64) + ".sig", change: func(opts *Options) {
+		"a tag that carries a signature, pinned with everything": {tag: "sha256-" + strings.Repeat("a", 64) + ".sig", change: func(opts *mirror.Options) {
 			serveDeleted(opts)
-			opts.Room.Pinned = func(Repository, string) bool { return true }
+			opts.Pins.Matches = func(pull.Repository, string) bool { return true }
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
+				o := mirrortest.NewOrigin()
 				if c.tag == "" {
 					c.tag = "1"
 				}
-				manifest, _ := o.image("app", c.tag, bytesOf(1, 50))
-				m := newMirror(t, o, c.change)
+				manifest, _ := o.Image("app", c.tag, mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, c.change)
 				mustPull(t, m, c.tag)
 				if c.pin != nil {
-					if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: c.pin(o)}); err != nil {
+					if _, err := m.Pin(t.Context(), pull.Reference{Repository: mirrortest.App, Ref: c.pin(o)}); err != nil {
 						t.Fatal(err)
 					}
 				}
 				time.Sleep(2 * time.Minute)
 				synctest.Wait()
-				o.transcript()
-				o.remove("app", c.tag)
+				o.Transcript()
+				o.Remove("app", c.tag)
 				if c.err != nil {
-					o.fail("*", c.err)
+					o.Fail("*", c.err)
 				}
 				since := time.Now()
-				got, err := m.Manifest(t.Context(), hubApp, c.tag)
+				got, err := m.Manifest(t.Context(), mirrortest.App, c.tag)
 				if !c.served {
 					if !errors.Is(err, upstream.ErrNotFound) {
 						t.Errorf("%s, %v", got.Descriptor.Digest, err)
 					}
-					if _, kept := m.meta.Tag(hubApp, c.tag); kept {
+					if _, kept := m.Ledger.Tag(mirrortest.App, c.tag); kept {
 						t.Error("it is on record")
 					}
 					return
@@ -101,7 +105,7 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				wantGone(t, got, manifest, Deleted, since)
+				wantGone(t, got, manifest, pull.Deleted, since)
 			})
 		})
 	}
@@ -109,25 +113,25 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 
 func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		manifest, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, serveDeleted)
+		o := mirrortest.NewOrigin()
+		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, serveDeleted)
 		mustPull(t, m, "1")
 		time.Sleep(2 * time.Minute)
-		o.remove("app", "1")
-		o.transcript()
+		o.Remove("app", "1")
+		o.Transcript()
 		since := time.Now()
 		for range 3 { // once per tag_ttl, however often clients ask
 			for range 5 {
-				wantGone(t, mustPull(t, m, "1"), manifest, Deleted, since)
+				wantGone(t, mustPull(t, m, "1"), manifest, pull.Deleted, since)
 			}
-			wantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
+			mirrortest.WantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
 			time.Sleep(time.Minute)
 		}
 		// What can't be asked about is stale as well.
-		o.fail("*", upstream.ErrUnavailable)
+		o.Fail("*", upstream.ErrUnavailable)
 		got := mustPull(t, m, "1")
-		if wantGone(t, got, manifest, Stale, since); !got.Stale {
+		if wantGone(t, got, manifest, pull.Stale, since); !got.Stale {
 			t.Error("not stale")
 		}
 		// By digest it is what it is.
@@ -143,71 +147,77 @@ func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 
 func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		manifest, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, serveDeleted)
+		o := mirrortest.NewOrigin()
+		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, serveDeleted)
 		mustPull(t, m, "1")
 		time.Sleep(2 * time.Minute)
-		o.remove("app", "1")
+		o.Remove("app", "1")
 		since := time.Now()
 		mustPull(t, m, "1")
-		again := func(change func(*Options)) mirror {
-			return newMirror(t, o, func(opts *Options) {
-				opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+		again := func(change func(*mirror.Options)) mirrortest.Mirror {
+			return mirrortest.New(t, o, func(opts *mirror.Options) {
+				opts.Blobs, opts.Records = m.Blobs, m.Records
 				change(opts)
 			})
 		}
-		o.transcript()
-		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, Deleted, since)
-		wantTranscript(t, o) // it is fresh
-		got := mustPull(t, again(func(opts *Options) { opts.Offline = true }), "1")
-		wantGone(t, got, manifest, Stale, since)
+		o.Transcript()
+		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, pull.Deleted, since)
+		mirrortest.WantTranscript(t, o) // it is fresh
+		got := mustPull(t, again(func(opts *mirror.Options) { opts.Rules.Offline = true }), "1")
+		wantGone(t, got, manifest, pull.Stale, since)
 		time.Sleep(24 * time.Hour)
-		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, Deleted, since)
-		o.transcript()
+		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, pull.Deleted, since)
+		o.Transcript()
 		// Where it is not wanted any more, the upstream's word counts at once.
-		if _, err := again(func(*Options) {}).Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrNotFound) {
+		if _, err := again(func(*mirror.Options) {}).Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("to be forgotten: %v", err)
 		}
-		wantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
+		mirrortest.WantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
 	})
 }
 
 func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
-	for name, back := range map[string]func(*origin) Descriptor{
-		"as it was": func(o *origin) Descriptor { d, _ := o.image("app", "1", bytesOf(1, 50)); return d },
-		"as another, where HEADs tell nothing": func(o *origin) Descriptor {
-			o.noHEAD = true
-			d, _ := o.image("app", "1", bytesOf(2, 50))
+	for name, back := range map[string]func(*mirrortest.Origin) pull.Descriptor{
+		"as it was": func(o *mirrortest.Origin) pull.Descriptor {
+			d, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 			return d
 		},
-		"as another": func(o *origin) Descriptor { d, _ := o.image("app", "1", bytesOf(2, 50)); return d },
+		"as another, where HEADs tell nothing": func(o *mirrortest.Origin) pull.Descriptor {
+			o.NoHEAD = true
+			d, _ := o.Image("app", "1", mirrortest.Bytes(2, 50))
+			return d
+		},
+		"as another": func(o *mirrortest.Origin) pull.Descriptor {
+			d, _ := o.Image("app", "1", mirrortest.Bytes(2, 50))
+			return d
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				o.image("app", "1", bytesOf(1, 50))
-				m := newMirror(t, o, serveDeleted)
+				o := mirrortest.NewOrigin()
+				o.Image("app", "1", mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, serveDeleted)
 				mustPull(t, m, "1")
 				time.Sleep(2 * time.Minute)
-				o.remove("app", "1")
+				o.Remove("app", "1")
 				mustPull(t, m, "1")
 				time.Sleep(2 * time.Minute)
 				want := back(o)
-				restarted := newMirror(t, o, func(opts *Options) {
-					opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+				restarted := mirrortest.New(t, o, func(opts *mirror.Options) {
+					opts.Blobs, opts.Records = m.Blobs, m.Records
 					serveDeleted(opts)
 				})
 				for range 2 {
-					if got := mustPull(t, restarted, "1"); got.Descriptor.Digest != want.Digest || len(got.Warnings) > 0 || got.Outcome == Deleted {
+					if got := mustPull(t, restarted, "1"); got.Descriptor.Digest != want.Digest || len(got.Warnings) > 0 || got.Outcome == pull.Deleted {
 						t.Errorf("%s, %s, %q", got.Descriptor.Digest, got.Outcome, got.Warnings)
 					}
 				}
 				// Gone again, it is gone since then.
 				time.Sleep(2 * time.Minute)
-				o.noHEAD = false
-				o.remove("app", "1")
-				wantGone(t, mustPull(t, restarted, "1"), want, Deleted, time.Now())
+				o.NoHEAD = false
+				o.Remove("app", "1")
+				wantGone(t, mustPull(t, restarted, "1"), want, pull.Deleted, time.Now())
 			})
 		})
 	}
@@ -215,23 +225,23 @@ func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
 
 func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, serveDeleted)
+		o := mirrortest.NewOrigin()
+		o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, serveDeleted)
 		mustPull(t, m, "1")
 		time.Sleep(2 * time.Minute)
-		o.remove("app", "1")
+		o.Remove("app", "1")
 		mustPull(t, m, "1")
 		// A check that is under way does not bring it back.
 		time.Sleep(2 * time.Minute)
-		release := o.hold("GET manifest app 1")
+		release := o.Hold("GET manifest app 1")
 		mustPull(t, m, "1") // stale, after max_wait
-		if _, err := m.Purge(context.Background(), Target{Repository: hubApp, Ref: "1"}, false); err != nil {
+		if _, err := m.Purge(context.Background(), retention.Target{Repository: mirrortest.App, Ref: "1"}, false); err != nil {
 			t.Fatal(err)
 		}
 		release()
 		synctest.Wait()
-		if got, err := m.Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrNotFound) {
+		if got, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("%s, %v", got.Descriptor.Digest, err)
 		}
 	})
@@ -239,16 +249,16 @@ func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 
 func TestATimeInTheFutureIsNoTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		manifest, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, serveDeleted)
+		o := mirrortest.NewOrigin()
+		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, serveDeleted)
 		mustPull(t, m, "1")
-		o.transcript()
-		key := metadata.Key(hubApp, "1")
-		restarted := func(checked time.Time) mirror {
-			m.opts.Records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(checked.UnixNano())))
-			return newMirror(t, o, func(opts *Options) {
-				opts.Blobs, opts.Records = m.opts.Blobs, m.opts.Records
+		o.Transcript()
+		key := metadata.Key(mirrortest.App, "1")
+		restarted := func(checked time.Time) mirrortest.Mirror {
+			m.Records.Put("checked", key, binary.BigEndian.AppendUint64(nil, uint64(checked.UnixNano())))
+			return mirrortest.New(t, o, func(opts *mirror.Options) {
+				opts.Blobs, opts.Records = m.Blobs, m.Records
 				serveDeleted(opts)
 			})
 		}
@@ -259,41 +269,41 @@ func TestATimeInTheFutureIsNoTime(t *testing.T) {
 			for range 2 { // the check makes the time right
 				mustPull(t, r, "1")
 			}
-			wantTranscript(t, o, asked...)
+			mirrortest.WantTranscript(t, o, asked...)
 		}
 		// So with the time since when it is gone.
-		m.opts.Records.Put(bucketTag, key, fmt.Appendf(nil, `{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"GoneSince":"2999-01-01T00:00:00Z"}`,
+		m.Records.Put("tag", key, fmt.Appendf(nil, `{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"GoneSince":"2999-01-01T00:00:00Z"}`,
 			manifest.MediaType, manifest.Digest, manifest.Size))
-		o.remove("app", "1")
-		o.fail("HEAD manifest app 1", upstream.ErrUnavailable)
+		o.Remove("app", "1")
+		o.Fail("HEAD manifest app 1", upstream.ErrUnavailable)
 		r := restarted(time.Time{})
-		wantGone(t, mustPull(t, r, "1"), manifest, Stale, time.Now())
+		wantGone(t, mustPull(t, r, "1"), manifest, pull.Stale, time.Now())
 		since := time.Now()
-		wantGone(t, mustPull(t, r, "1"), manifest, Deleted, since)
+		wantGone(t, mustPull(t, r, "1"), manifest, pull.Deleted, since)
 		time.Sleep(time.Hour)
-		wantGone(t, mustPull(t, restarted(time.Time{}), "1"), manifest, Deleted, since)
+		wantGone(t, mustPull(t, restarted(time.Time{}), "1"), manifest, pull.Deleted, since)
 	})
 }
 
 func TestATagThatWasDroppedOrMovedIsNotMarkedGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
+		o := mirrortest.NewOrigin()
+		o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
 		mustPull(t, m, "1")
-		was, _ := m.meta.Tag(hubApp, "1")
+		was, _ := m.Ledger.Tag(mirrortest.App, "1")
 		moved := was
-		moved.Descriptor.Digest = indexAlgorithm.FromString("moved")
+		moved.Descriptor.Digest = mirrortest.IndexAlgorithm.FromString("moved")
 		for name, change := range map[string]func(){
-			"moved":   func() { m.meta.PutTag(hubApp, "1", moved) },
-			"dropped": func() { m.meta.DropTag(hubApp, "1") },
+			"moved":   func() { m.Ledger.PutTag(mirrortest.App, "1", moved) },
+			"dropped": func() { m.Ledger.DropTag(mirrortest.App, "1") },
 		} {
 			change()
-			before, onRecord := m.meta.Tag(hubApp, "1")
-			if rec, ok := m.meta.MarkGone(hubApp, "1", was); ok {
+			before, onRecord := m.Ledger.Tag(mirrortest.App, "1")
+			if rec, ok := m.Ledger.MarkGone(mirrortest.App, "1", was); ok {
 				t.Errorf("%s: marked %+v", name, rec)
 			}
-			if after, still := m.meta.Tag(hubApp, "1"); still != onRecord || !reflect.DeepEqual(after, before) {
+			if after, still := m.Ledger.Tag(mirrortest.App, "1"); still != onRecord || !reflect.DeepEqual(after, before) {
 				t.Errorf("%s: %+v is now %+v", name, before, after)
 			}
 		}

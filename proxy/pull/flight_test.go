@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"bytes"
@@ -15,48 +15,25 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fetch reads a whole blob as a client would.
-func (m mirror) fetch(repo Repository, d Digest) ([]byte, error) {
-	b, err := m.Blob(context.Background(), repo, d)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	var got bytes.Buffer
-	_, err = b.WriteRange(context.Background(), &got, 0, -1)
-	return got.Bytes(), err
-}
-
-func (m mirror) keeps(d Digest) bool {
-	_, err := m.opts.Blobs.Stat(context.Background(), d)
-	return err == nil
-}
-
-// cutAfter breaks a body off after n bytes.
-func cutAfter(body []byte, n int, err error) io.ReadCloser {
-	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), failing{err}))
-}
-
-type failing struct{ err error }
-
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
 func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", bytesOf(1, 1<<20))
-		m := newMirror(t, o, nil)
-		release := o.hold("GET blob app " + short(layer.Digest.String()))
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", mirrortest.Bytes(1, 1<<20))
+		m := mirrortest.New(t, o, nil)
+		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()))
 		var clients sync.WaitGroup
 		for range 50 {
 			clients.Go(func() {
-				got, err := m.fetch(hubApp, layer.Digest)
-				if err != nil || !bytes.Equal(got, bytesOf(1, 1<<20)) {
+				got, err := m.Fetch(mirrortest.App, layer.Digest)
+				if err != nil || !bytes.Equal(got, mirrortest.Bytes(1, 1<<20)) {
 					t.Errorf("a client got %d bytes and error %v", len(got), err)
 				}
 			})
@@ -65,11 +42,11 @@ func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
 		release()
 		clients.Wait()
 		synctest.Wait()
-		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
-		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
+		if _, err := m.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Fatal(err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 	})
 }
 
@@ -86,14 +63,14 @@ func (g gated) Read(b []byte) (int, error) {
 
 func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", bytesOf(3, 64<<10))
-		m := newMirror(t, o, nil)
-		release := o.hold("GET blob app " + short(layer.Digest.String()))
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", mirrortest.Bytes(3, 64<<10))
+		m := mirrortest.New(t, o, nil)
+		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()))
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error, 1)
 		go func() {
-			b, err := m.Blob(ctx, hubApp, layer.Digest)
+			b, err := m.Blob(ctx, mirrortest.App, layer.Digest)
 			if err == nil {
 				_, err = b.WriteRange(ctx, io.Discard, 0, -1)
 				b.Close()
@@ -107,7 +84,7 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		}
 		release()
 		synctest.Wait()
-		if !m.keeps(layer.Digest) {
+		if !m.Keeps(layer.Digest) {
 			t.Error("the blob is not kept")
 		}
 	})
@@ -116,67 +93,66 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 // Whatever became of a download, the next pull of the blob works.
 func TestAPullAfterADownloadThatFailed(t *testing.T) {
 	const size = 300 << 10
-	content := bytesOf(4, size)
+	content := mirrortest.Bytes(4, size)
 	corrupt := bytes.Clone(content)
 	corrupt[size/2] ^= 1
 	for name, c := range map[string]struct {
-		script func(o *origin)
+		script func(o *mirrortest.Origin)
 		err    error // what the first client sees
 	}{
 		"one with a wrong byte": {
-			script: func(o *origin) {
-				o.bodies = func(string, Digest, int64, []byte) io.ReadCloser {
+			script: func(o *mirrortest.Origin) {
+				o.Bodies = func(string, pull.Digest, int64, []byte) io.ReadCloser {
 					return io.NopCloser(bytes.NewReader(corrupt))
 				}
 			},
 			err: cache.ErrMismatch,
 		},
 		"one that never gets further": {
-			script: func(o *origin) {
-				o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
-					return cutAfter(body, int(100<<10-from), upstream.ErrUnavailable)
+			script: func(o *mirrortest.Origin) {
+				o.Bodies = func(_ string, _ pull.Digest, from int64, body []byte) io.ReadCloser {
+					return mirrortest.CutAfter(body, int(100<<10-from), upstream.ErrUnavailable)
 				}
 			},
 			err: upstream.ErrUnavailable,
 		},
 		"one that is not there": {
-			script: func(o *origin) { o.fail("*", upstream.ErrNotFound) },
+			script: func(o *mirrortest.Origin) { o.Fail("*", upstream.ErrNotFound) },
 			err:    upstream.ErrNotFound,
 		},
 		"one that is denied": {
-			script: func(o *origin) { o.fail("*", upstream.ErrDenied) },
+			script: func(o *mirrortest.Origin) { o.Fail("*", upstream.ErrDenied) },
 			err:    upstream.ErrDenied,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				layer := o.put("app", "layer", content)
+				o := mirrortest.NewOrigin()
+				layer := o.Put("app", "layer", content)
 				c.script(o)
-				m := newMirror(t, o, nil)
-				got, err := m.fetch(hubApp, layer.Digest)
+				m := mirrortest.New(t, o, nil)
+				got, err := m.Fetch(mirrortest.App, layer.Digest)
 				synctest.Wait()
 				if !errors.Is(err, c.err) || len(got) == size {
 					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
-				if m.keeps(layer.Digest) {
+				if m.Keeps(layer.Digest) {
 					t.Error("it is kept")
 				}
 				// Only that it is not there is remembered.
-				o.transcript()
-				_, again := m.fetch(hubApp, layer.Digest)
+				o.Transcript()
+				_, again := m.Fetch(mirrortest.App, layer.Digest)
 				if !errors.Is(again, c.err) {
 					t.Errorf("the same client again: %v", again)
 				}
 				synctest.Wait()
-				if asked := len(o.transcript()) > 0; asked == errors.Is(c.err, upstream.ErrNotFound) {
+				if asked := len(o.Transcript()) > 0; asked == errors.Is(c.err, upstream.ErrNotFound) {
 					t.Errorf("the upstream was asked again: %v", asked)
 				}
-				o.mu.Lock()
-				o.bodies, o.failures = nil, nil
-				o.mu.Unlock()
+				o.Bodies = nil
+				o.Mend()
 				time.Sleep(time.Minute) // past what is remembered as absent
-				if got, err := m.fetch(hubApp, layer.Digest); err != nil || !bytes.Equal(got, content) {
+				if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next pull got %d bytes and %v", len(got), err)
 				}
 			})
@@ -186,16 +162,14 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 
 func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		_, layer := o.image("app", "1", bytesOf(5, 1000))
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		_, layer := o.Image("app", "1", mirrortest.Bytes(5, 1000))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		o.mu.Lock()
-		o.content["app "+layer.Digest.String()] = served{"layer", bytesOf(5, 2000)}
-		o.mu.Unlock()
-		got, err := m.fetch(hubApp, layer.Digest)
+		o.Replace("app", layer.Digest, "layer", mirrortest.Bytes(5, 2000))
+		got, err := m.Fetch(mirrortest.App, layer.Digest)
 		if !errors.Is(err, upstream.ErrBadAnswer) || len(got) > 0 {
 			t.Errorf("got %d bytes and %v", len(got), err)
 		}
@@ -204,26 +178,26 @@ func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *tes
 
 func TestRanges(t *testing.T) {
 	const size = 16 << 20
-	content := bytesOf(6, size)
+	content := mirrortest.Bytes(6, size)
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		_, layer := o.image("app", "1", content)
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		_, layer := o.Image("app", "1", content)
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		o.transcript()
-		d := short(layer.Digest.String())
+		o.Transcript()
+		d := mirrortest.Short(layer.Digest.String())
 		flows := make(chan struct{})
 		release := func() { close(flows) }
-		o.bodies = func(_ string, _ Digest, from int64, body []byte) io.ReadCloser {
+		o.Bodies = func(_ string, _ pull.Digest, from int64, body []byte) io.ReadCloser {
 			if from > 0 {
 				return io.NopCloser(bytes.NewReader(body))
 			}
 			return io.NopCloser(gated{flows, bytes.NewReader(body)})
 		}
-		read := func(off, n int64) (<-chan []byte, Blob) {
-			b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		read := func(off, n int64) (<-chan []byte, pull.Blob) {
+			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +218,7 @@ func TestRanges(t *testing.T) {
 			t.Errorf("the footer is %d other bytes", len(got))
 		}
 		synctest.Wait()
-		wantTranscript(t, o, "GET blob app "+d, fmt.Sprintf("GET blob app %s %d+100", d, size-100))
+		mirrortest.WantTranscript(t, o, "GET blob app "+d, fmt.Sprintf("GET blob app %s %d+100", d, size-100))
 		// W21: open ranges of one blob wait for the one download.
 		var open []<-chan []byte
 		for at := int64(0); at < size; at += 4 << 20 {
@@ -258,31 +232,31 @@ func TestRanges(t *testing.T) {
 				t.Errorf("the range from %d is wrong", at)
 			}
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 	})
 }
 
 func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 	const size = 18 << 20 // more than two windows
-	content := bytesOf(7, size)
+	content := mirrortest.Bytes(7, size)
 	for name, room := range map[string]int64{
 		"full from the start":           0,
 		"full in the middle of a draft": size / 2,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				layer := o.put("app", "layer", content)
+				o := mirrortest.NewOrigin()
+				layer := o.Put("app", "layer", content)
 				bypassed := 0
 				full := memory.NewBounded(room)
-				m := newMirror(t, o, func(opts *Options) {
+				m := mirrortest.New(t, o, func(opts *mirror.Options) {
 					opts.Blobs = full.Blobs()
 					opts.Events.Bypassed = func(string) { bypassed++ }
 				})
 				var clients sync.WaitGroup
 				for range 3 {
 					clients.Go(func() {
-						got, err := m.fetch(hubApp, layer.Digest)
+						got, err := m.Fetch(mirrortest.App, layer.Digest)
 						if err != nil || !bytes.Equal(got, content) {
 							t.Errorf("a client got %d bytes and %v", len(got), err)
 						}
@@ -293,7 +267,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 				if bypassed == 0 {
 					t.Error("nobody counted that the blob is not kept")
 				}
-				if m.keeps(layer.Digest) {
+				if m.Keeps(layer.Digest) {
 					t.Error("a blob is kept without room for it")
 				}
 			})
@@ -303,17 +277,17 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 
 func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 	const size = 18 << 20
-	content := bytesOf(8, size)
+	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", content)
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", content)
 		full := memory.NewBounded(0)
-		m := newMirror(t, o, func(opts *Options) { opts.Blobs = full.Blobs() })
-		release := o.hold("GET blob app " + short(layer.Digest.String()))
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = full.Blobs() })
+		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()))
 		stuck, free := make(chan error, 1), make(chan []byte, 1)
 		unstick := make(chan struct{})
 		go func() {
-			b, err := m.Blob(context.Background(), hubApp, layer.Digest)
+			b, err := m.Blob(context.Background(), mirrortest.App, layer.Digest)
 			if err == nil {
 				_, err = b.WriteRange(context.Background(), stuckWriter{unstick}, 0, -1)
 				b.Close()
@@ -321,7 +295,7 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 			stuck <- err
 		}()
 		go func() {
-			got, err := m.fetch(hubApp, layer.Digest)
+			got, err := m.Fetch(mirrortest.App, layer.Digest)
 			if err != nil {
 				t.Error(err)
 			}
@@ -343,16 +317,16 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 // on gets a download of its own, and of a part just the part.
 func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 	const size = 18 << 20
-	content := bytesOf(8, size)
+	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", content)
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", content)
 		full := memory.NewBounded(0)
-		m := newMirror(t, o, func(opts *Options) { opts.Blobs = full.Blobs() })
-		d := short(layer.Digest.String())
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = full.Blobs() })
+		d := mirrortest.Short(layer.Digest.String())
 		last := make(chan struct{})
 		var once sync.Once
-		o.bodies = func(_ string, _ Digest, _ int64, body []byte) (rc io.ReadCloser) {
+		o.Bodies = func(_ string, _ pull.Digest, _ int64, body []byte) (rc io.ReadCloser) {
 			rc = io.NopCloser(bytes.NewReader(body))
 			once.Do(func() {
 				rc = io.NopCloser(io.MultiReader(bytes.NewReader(body[:size-1]), gated{last, bytes.NewReader(body[size-1:])}))
@@ -361,21 +335,21 @@ func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 		}
 		var first sync.WaitGroup
 		first.Go(func() {
-			if got, err := m.fetch(hubApp, layer.Digest); err != nil || !bytes.Equal(got, content) {
+			if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
 				t.Errorf("the first client got %d bytes and %v", len(got), err)
 			}
 		})
 		synctest.Wait()
-		wantTranscript(t, o, "GET blob app "+d)
+		mirrortest.WantTranscript(t, o, "GET blob app "+d)
 		for _, c := range []struct {
 			off, n  int64
-			outcome Outcome
+			outcome pull.Outcome
 			asked   string
 		}{
-			{0, -1, Joined, "GET blob app " + d},
-			{1000, 5000, Passed, "GET blob app " + d + " 1000+5000"},
+			{0, -1, pull.Joined, "GET blob app " + d},
+			{1000, 5000, pull.Passed, "GET blob app " + d + " 1000+5000"},
 		} {
-			b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -388,7 +362,7 @@ func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 				t.Errorf("from %d on: %d bytes, %s, %v", c.off, got.Len(), b.Outcome(), err)
 			}
 			b.Close()
-			wantTranscript(t, o, c.asked)
+			mirrortest.WantTranscript(t, o, c.asked)
 		}
 		close(last)
 		first.Wait()
@@ -404,68 +378,68 @@ func (w stuckWriter) Write(b []byte) (int, error) {
 
 func TestMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		_, layer := o.image("app", "1", bytesOf(9, 5000))
-		other := Repository{Upstream: "hub", Name: "other"}
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		_, layer := o.Image("app", "1", mirrortest.Bytes(9, 5000))
+		other := pull.Repository{Upstream: "hub", Name: "other"}
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+		if _, err := m.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		o.transcript()
-		d := short(layer.Digest.String())
+		o.Transcript()
+		d := mirrortest.Short(layer.Digest.String())
 		// The bytes are here; that the other repository has them is not known.
-		if got, err := m.fetch(other, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
+		if got, err := m.Fetch(other, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
 			t.Errorf("another repository got %d bytes and %v", len(got), err)
 		}
-		wantTranscript(t, o, "HEAD blob other "+d)
-		o.fail("HEAD blob private "+d, upstream.ErrDenied)
-		if _, err := m.fetch(Repository{Upstream: "hub", Name: "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
+		mirrortest.WantTranscript(t, o, "HEAD blob other "+d)
+		o.Fail("HEAD blob private "+d, upstream.ErrDenied)
+		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
 			t.Errorf("a repository that the upstream denies got %v", err)
 		}
-		o.transcript()
+		o.Transcript()
 		// Once the upstream says so, the bytes are shared.
-		o.put("third", "layer", bytesOf(9, 5000))
-		if _, err := m.fetch(Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
+		o.Put("third", "layer", mirrortest.Bytes(9, 5000))
+		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "HEAD blob third "+d)
-		if _, err := m.fetch(Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
+		mirrortest.WantTranscript(t, o, "HEAD blob third "+d)
+		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 	})
 }
 
 func TestHEADOfABlobNeverDownloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", bytesOf(10, 5000))
-		m := newMirror(t, o, nil)
-		desc, _, err := m.ResolveBlob(t.Context(), hubApp, layer.Digest)
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", mirrortest.Bytes(10, 5000))
+		m := mirrortest.New(t, o, nil)
+		desc, _, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest)
 		if err != nil || desc.Size != 5000 {
 			t.Errorf("size %d, error %v", desc.Size, err)
 		}
-		wantTranscript(t, o, "HEAD blob app "+short(layer.Digest.String()))
+		mirrortest.WantTranscript(t, o, "HEAD blob app "+mirrortest.Short(layer.Digest.String()))
 	})
 }
 
 func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		m := newMirror(t, o, nil)
-		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
 		// Someone asks for the layer in a repository that does not have it.
-		release := o.hold("GET blob other " + short(layer.Digest.String()))
+		release := o.Hold("GET blob other " + mirrortest.Short(layer.Digest.String()))
 		var stranger sync.WaitGroup
 		stranger.Go(func() {
-			if err := m.read(t.Context(), Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrNotFound) {
+			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrNotFound) {
 				t.Errorf("the stranger got %v", err)
 			}
 		})
@@ -473,18 +447,18 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		var joined sync.WaitGroup
 		for range 2 {
 			joined.Go(func() {
-				if err := m.read(t.Context(), hubApp, layer.Digest); err != nil {
+				if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {
 					t.Errorf("a client that joined: %v", err)
 				}
 			})
 		}
 		synctest.Wait()
-		o.transcript()
+		o.Transcript()
 		release()
 		stranger.Wait()
 		joined.Wait()
-		settleDown()
-		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
-		m.wantCounted(t)
+		mirrortest.Settle()
+		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
+		m.WantCounted(t)
 	})
 }

@@ -15,11 +15,11 @@ import (
 // before it: the client sees no break, and less than one blob crosses the
 // link. As in any download the end is held back until the digest is proven.
 func (b *onDisk) heal(ctx context.Context, w io.Writer, off, n int64, why error) (int64, error) {
-	b.p.noteAside(why, b.Size())
+	b.p.quarantine(why, b.Size())
 	if err := b.p.absent.err(blobKey(b.repo, b.digest)); err != nil {
 		return 0, errors.Join(why, err)
 	}
-	if b.p.opts.Offline {
+	if b.p.rules.Offline {
 		return 0, fmt.Errorf("blob %s of %s: %w: %w", b.digest, b.repo, why, ErrOffline)
 	}
 	from := b.p.sourceOf(b.u, b.repo, b.digest)

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"bytes"
@@ -17,22 +17,25 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 // rotting is a mirror over a disk, with one large layer kept.
 type rotting struct {
-	mirror
+	mirrortest.Mirror
 	store   *disk.Cache
 	path    string // of the layer's file
 	content []byte
-	layer   Descriptor
+	layer   pull.Descriptor
 	counted func() int64
 }
 
 const rottingLayer = 6<<20 + 12_345
 
-func newRotting(t *testing.T, change func(*Options)) rotting {
+func newRotting(t *testing.T, change func(*mirror.Options)) rotting {
 	t.Helper()
 	dir := t.TempDir()
 	store, err := disk.Open(dir, disk.Options{VerifyEvery: time.Hour})
@@ -40,22 +43,22 @@ func newRotting(t *testing.T, change func(*Options)) rotting {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	o := newOrigin()
+	o := mirrortest.NewOrigin()
 	var kept atomic.Int64
-	m := newMirror(t, o, func(opts *Options) {
+	m := mirrortest.New(t, o, func(opts *mirror.Options) {
 		opts.Blobs, opts.Records = store.Blobs(), store.Records()
-		opts.TagTTL = time.Hour * 1000
+		opts.Rules.TagTTL = time.Hour * 1000
 		opts.Events.Kept = kept.Store
 		if change != nil {
 			change(opts)
 		}
 	})
 	t.Cleanup(m.Close)
-	r := rotting{mirror: m, store: store, content: bytesOf(1, rottingLayer), counted: kept.Load}
-	_, r.layer = o.image("app", "1", r.content)
-	m.pullWhole(t, hubApp, "1")
-	settleDown()
-	o.transcript()
+	r := rotting{Mirror: m, store: store, content: mirrortest.Bytes(1, rottingLayer), counted: kept.Load}
+	_, r.layer = o.Image("app", "1", r.content)
+	m.PullWhole(t, mirrortest.App, "1")
+	mirrortest.Settle()
+	o.Transcript()
 	hex := r.layer.Digest.Encoded()
 	r.path = filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
 	return r
@@ -75,7 +78,7 @@ func (r rotting) rot(t *testing.T, off int64) {
 }
 
 // reads fails unless a range of the layer is what it should be.
-func (r rotting) reads(t *testing.T, b Blob, off, n int64) {
+func (r rotting) reads(t *testing.T, b pull.Blob, off, n int64) {
 	t.Helper()
 	want := r.content[off:]
 	if n >= 0 {
@@ -88,9 +91,9 @@ func (r rotting) reads(t *testing.T, b Blob, off, n int64) {
 	}
 }
 
-func (r rotting) open(t *testing.T) Blob {
+func (r rotting) open(t *testing.T) pull.Blob {
 	t.Helper()
-	b, err := r.Blob(t.Context(), hubApp, r.layer.Digest)
+	b, err := r.Blob(t.Context(), mirrortest.App, r.layer.Digest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +101,7 @@ func (r rotting) open(t *testing.T) Blob {
 }
 
 func (r rotting) asked(from int64) string {
-	line := "GET blob app " + short(r.layer.Digest.String())
+	line := "GET blob app " + mirrortest.Short(r.layer.Digest.String())
 	if from > 0 {
 		line += fmt.Sprintf(" %d+-1", from)
 	}
@@ -108,25 +111,25 @@ func (r rotting) asked(from int64) string {
 // wantMended fails unless what is kept is whole and counted.
 func (r rotting) wantMended(t *testing.T) {
 	t.Helper()
-	settleDown()
+	mirrortest.Settle()
 	if size, err := r.store.Blobs().Verify(t.Context(), r.layer.Digest, func(int) error { return nil }); size != rottingLayer || err != nil {
 		t.Errorf("what is kept now: %d bytes, %v", size, err)
 	}
 	var want int64
-	if err := r.store.Blobs().Walk(t.Context(), func(_ Digest, size int64) bool { want += r.store.Blobs().Weight(size); return true }); err != nil {
+	if err := r.store.Blobs().Walk(t.Context(), func(_ pull.Digest, size int64) bool { want += r.store.Blobs().Weight(size); return true }); err != nil {
 		t.Error(err)
 	}
 	if got := r.counted(); got != want {
 		t.Errorf("%d bytes are kept, and %d are counted", want, got)
 	}
-	r.origin.transcript()
+	r.Origin.Transcript()
 	b := r.open(t)
 	defer b.Close()
 	r.reads(t, b, 0, -1)
-	if b.Outcome() != Hit {
+	if b.Outcome() != pull.Hit {
 		t.Errorf("the next pull is a %s", b.Outcome())
 	}
-	wantTranscript(t, r.origin)
+	mirrortest.WantTranscript(t, r.Origin)
 }
 
 // countedBlobs count the files that are open.
@@ -140,7 +143,7 @@ type countedFile struct {
 	of countedBlobs
 }
 
-func (b countedBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil {
 		return nil, err
@@ -161,22 +164,22 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 		rot     []int64
 		off, n  int64
 		begins  int64 // of the download; -1 for none
-		outcome Outcome
+		outcome pull.Outcome
 	}{
-		{"at its start", []int64{7}, 0, -1, 0, Healed},
-		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, Healed},
-		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, Healed},
-		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, Healed},
-		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, Healed},
-		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, Healed},
-		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, Healed},
-		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, Hit},
-		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, Hit},
+		{"at its start", []int64{7}, 0, -1, 0, pull.Healed},
+		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, pull.Healed},
+		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, pull.Healed},
+		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, pull.Healed},
+		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, pull.Healed},
+		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, pull.Healed},
+		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, pull.Healed},
+		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, pull.Hit},
+		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, pull.Hit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var open atomic.Int32
-				r := newRotting(t, func(opts *Options) { opts.Blobs = countedBlobs{opts.Blobs, &open} })
+				r := newRotting(t, func(opts *mirror.Options) { opts.Blobs = countedBlobs{opts.Blobs, &open} })
 				for _, off := range c.rot {
 					r.rot(t, off)
 				}
@@ -185,7 +188,7 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 				if b.Outcome() != c.outcome {
 					t.Errorf("the outcome is %s", b.Outcome())
 				}
-				settleDown()
+				mirrortest.Settle()
 				defer func() {
 					b.Close()
 					if files := open.Load(); files != 0 {
@@ -193,10 +196,10 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 					}
 				}()
 				if c.begins < 0 {
-					wantTranscript(t, r.origin)
+					mirrortest.WantTranscript(t, r.Origin)
 					return
 				}
-				wantTranscript(t, r.origin, r.asked(c.begins))
+				mirrortest.WantTranscript(t, r.Origin, r.asked(c.begins))
 				r.reads(t, b, 1000, 2000) // the next of several ranges
 				r.reads(t, b, c.off, c.n)
 				r.wantMended(t)
@@ -209,7 +212,7 @@ func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		var group sync.WaitGroup
-		release := r.origin.hold(r.asked(1 << 20))
+		release := r.Origin.Hold(r.asked(1 << 20))
 		r.rot(t, 1<<20+1)
 		for i := range 8 {
 			b := r.open(t)
@@ -218,18 +221,18 @@ func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
 				r.reads(t, b, int64(i)*1000, -1)
 			})
 		}
-		settleDown()
+		mirrortest.Settle()
 		// One who asks now shares it as well.
 		late := r.open(t)
 		group.Go(func() {
 			defer late.Close()
 			r.reads(t, late, 0, -1)
 		})
-		settleDown()
+		mirrortest.Settle()
 		release()
 		group.Wait()
-		settleDown()
-		wantTranscript(t, r.origin, r.asked(1<<20))
+		mirrortest.Settle()
+		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
 		r.wantMended(t)
 	})
 }
@@ -240,8 +243,8 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRotting(t, nil)
 				r.rot(t, 1<<20+1)
-				r.origin.fail("*", upstream.ErrRefused)
-				r.opts.Offline = offline
+				r.Origin.Fail("*", upstream.ErrRefused)
+				r.SetOffline(offline)
 				b := r.open(t)
 				defer b.Close()
 				var got bytes.Buffer
@@ -249,18 +252,18 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 				if err == nil || written >= rottingLayer || !bytes.Equal(got.Bytes(), r.content[:written]) {
 					t.Errorf("%d bytes came: %v", written, err)
 				}
-				settleDown()
-				if asked := r.origin.transcript(); offline && len(asked) > 0 {
+				mirrortest.Settle()
+				if asked := r.Origin.Transcript(); offline && len(asked) > 0 {
 					t.Errorf("it was asked: %q", asked)
 				}
-				r.opts.Offline = false
-				r.origin.failures = map[string][]error{}
-				r.origin.transcript()
-				if err := r.read(t.Context(), hubApp, r.layer.Digest); err != nil {
+				r.SetOffline(false)
+				r.Origin.Mend()
+				r.Origin.Transcript()
+				if err := r.Read(t.Context(), mirrortest.App, r.layer.Digest); err != nil {
 					t.Errorf("once it is back: %v", err)
 				}
-				settleDown()
-				wantTranscript(t, r.origin, r.asked(0))
+				mirrortest.Settle()
+				mirrortest.WantTranscript(t, r.Origin, r.asked(0))
 				r.wantMended(t)
 			})
 		})
@@ -271,18 +274,18 @@ func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		r.rot(t, 1<<20+1)
-		r.origin.put("app", "", r.content)
+		r.Origin.Put("app", "", r.content)
 		wrong := slices.Clone(r.content)
 		wrong[1<<20+2] ^= 1
-		r.origin.content["app "+r.layer.Digest.String()] = served{"", wrong}
+		r.Origin.Replace("app", r.layer.Digest, "", wrong)
 		b := r.open(t)
 		defer b.Close()
 		var got bytes.Buffer
 		if written, err := b.WriteRange(t.Context(), &got, 0, -1); err == nil || written >= rottingLayer {
 			t.Errorf("%d bytes came, %v", written, err)
 		}
-		settleDown()
-		if r.has(t.Context(), r.layer.Digest) {
+		mirrortest.Settle()
+		if r.Store.Has(t.Context(), r.layer.Digest) {
 			t.Error("it is kept")
 		}
 	})
@@ -293,7 +296,7 @@ func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
 // back.
 type fadingBlobs struct {
 	cache.Blobs
-	layer   Digest
+	layer   pull.Digest
 	fades   *atomic.Bool
 	forGood bool
 }
@@ -303,7 +306,7 @@ type fading struct {
 	of fadingBlobs
 }
 
-func (b fadingBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+func (b fadingBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil || d != b.layer {
 		return kept, err
@@ -328,20 +331,20 @@ func (f *fading) Doubt() {
 func TestAReadThatFailsIsLookedInto(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
-		blobs := fadingBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), fades: &fades}
-		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades}
+		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		b := r.open(t)
 		defer b.Close()
 		r.reads(t, b, 0, 1000)
 		fades.Store(true)
 		r.reads(t, b, 0, -1)
-		wantTranscript(t, r.origin) // the disk has come back
+		mirrortest.WantTranscript(t, r.Origin) // the disk has come back
 
 		r.rot(t, 1<<20+1)
 		fades.Store(true)
 		r.reads(t, b, 1<<20, -1)
-		settleDown()
-		wantTranscript(t, r.origin, r.asked(1<<20))
+		mirrortest.Settle()
+		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
 		r.wantMended(t)
 	})
 }
@@ -349,8 +352,8 @@ func TestAReadThatFailsIsLookedInto(t *testing.T) {
 func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
-		blobs := fadingBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), fades: &fades, forGood: true}
-		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades, forGood: true}
+		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		fades.Store(true)
 		b := r.open(t)
 		defer b.Close()
@@ -363,7 +366,7 @@ func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
 // hastyBlobs let bytes of the layer pass before they know that it is damaged.
 type hastyBlobs struct {
 	cache.Blobs
-	layer Digest
+	layer pull.Digest
 }
 
 type hasty struct{ cache.Kept }
@@ -375,7 +378,7 @@ func (h hasty) Check(_ context.Context, off, n int64) (int64, error) {
 	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
 }
 
-func (b hastyBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer {
 		return hasty{kept}, nil
@@ -385,15 +388,15 @@ func (b hastyBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
 
 func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		blobs := hastyBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer))}
-		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := hastyBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer))}
+		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		b := r.open(t)
 		defer b.Close()
 		before := r.counted()
 		if written, err := b.WriteRange(t.Context(), new(bytes.Buffer), 0, -1); written == rottingLayer || !errors.Is(err, cache.ErrUnproven) {
 			t.Errorf("%d bytes came, %v", written, err)
 		}
-		wantTranscript(t, r.origin)
+		mirrortest.WantTranscript(t, r.Origin)
 		if gone := before - r.counted(); gone != r.store.Blobs().Weight(rottingLayer) {
 			t.Errorf("%d bytes are counted less", gone)
 		}
@@ -404,7 +407,7 @@ func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
 // published, the layer that is found is the damaged one until it is replaced.
 type stuckBlobs struct {
 	cache.Blobs
-	layer Digest
+	layer pull.Digest
 	stuck *atomic.Bool
 }
 
@@ -412,7 +415,7 @@ type stuck struct{ cache.Kept }
 
 func (stuck) Check(context.Context, int64, int64) (int64, error) { return 0, cache.ErrMismatch }
 
-func (b stuckBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
+func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer && b.stuck.Load() {
 		return stuck{kept}, nil
@@ -423,13 +426,13 @@ func (b stuckBlobs) Open(ctx context.Context, d Digest) (cache.Kept, error) {
 func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var is atomic.Bool
-		blobs := stuckBlobs{layer: indexAlgorithm.FromBytes(bytesOf(1, rottingLayer)), stuck: &is}
-		r := newRotting(t, func(opts *Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := stuckBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), stuck: &is}
+		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		is.Store(true)
 		b := r.open(t)
 		defer b.Close()
 		r.reads(t, b, 0, -1)
-		settleDown()
-		wantTranscript(t, r.origin, r.asked(0))
+		mirrortest.Settle()
+		mirrortest.WantTranscript(t, r.Origin, r.asked(0))
 	})
 }

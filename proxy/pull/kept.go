@@ -85,7 +85,7 @@ func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (wri
 			wrote, err := b.heal(ctx, w, at, n-written, err)
 			return written + wrote, err
 		}
-		b.p.noteAside(err, b.Size())
+		b.p.quarantine(err, b.Size())
 		var wrote int64
 		if err == nil {
 			wrote, err = b.cursor.Copy(w, at, sound)
@@ -102,4 +102,12 @@ func (b *onDisk) WriteRange(ctx context.Context, w io.Writer, off, n int64) (wri
 		}
 	}
 	return written, nil
+}
+
+// quarantine notes that content of size bytes is no longer kept, if err says
+// that it was set aside.
+func (p *Puller) quarantine(err error, size int64) {
+	if errors.Is(err, cache.ErrSetAside) {
+		p.store.Quarantined(size)
+	}
 }

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"bytes"
@@ -18,6 +18,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -40,18 +43,18 @@ func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
 		`<html>sign in</html>`:                                                 false,
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			o := newOrigin()
-			d := o.put("app", "application/json", []byte(body), "1")
-			m := newMirror(t, o, nil)
-			got, err := m.Manifest(t.Context(), hubApp, "1")
+			o := mirrortest.NewOrigin()
+			d := o.Put("app", "application/json", []byte(body), "1")
+			m := mirrortest.New(t, o, nil)
+			got, err := m.Manifest(t.Context(), mirrortest.App, "1")
 			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
 				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
 			}
-			if _, kept := m.meta.Tag(hubApp, "1"); kept != sound {
+			if _, kept := m.Ledger.Tag(mirrortest.App, "1"); kept != sound {
 				t.Errorf("%s: kept: %v", body, kept)
 			}
 			// By digest the bytes are proven, whatever they are.
-			if got, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil || string(got.Bytes) != body {
+			if got, err := m.Manifest(t.Context(), mirrortest.App, d.Digest.String()); err != nil || string(got.Bytes) != body {
 				t.Errorf("%s by digest: %q, %v", body, got.Bytes, err)
 			}
 		})
@@ -69,13 +72,13 @@ func TestTheTypeOfAManifestIsItsOwn(t *testing.T) {
 		{ocispec.MediaTypeImageManifest + "; charset=utf-8", `{"schemaVersion":2,"layers":[]}`, ocispec.MediaTypeImageManifest},
 		{"application/json", `{"schemaVersion":2,"manifests":[]}`, ocispec.MediaTypeImageIndex},
 		{"binary/octet-stream", `{"schemaVersion":2,"config":{}}`, ocispec.MediaTypeImageManifest},
-		{"text/plain", `{"schemaVersion":1,"signatures":[]}`, signedSchema1},
-		{"text/plain", `{"schemaVersion":1}`, bareSchema1},
+		{"text/plain", `{"schemaVersion":1,"signatures":[]}`, pull.SignedSchema1},
+		{"text/plain", `{"schemaVersion":1}`, pull.BareSchema1},
 		{"application/vnd.example+json", `{"schemaVersion":2}`, "application/vnd.example+json"},
 		{"text/plain", `{"schemaVersion":2}`, "application/octet-stream"},
 		{"text/html", `<html>`, "application/octet-stream"},
 	} {
-		if got := manifestType(c.header, []byte(c.body)); got != c.want {
+		if got := pull.ManifestType(c.header, []byte(c.body)); got != c.want {
 			t.Errorf("%q with %s: %q, want %q", c.header, c.body, got, c.want)
 		}
 	}
@@ -101,19 +104,20 @@ func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed, payload := schema1("app")
 		d := digest.FromBytes(payload)
-		o := newOrigin()
-		o.put("app", signedSchema1, signed, "1", d.String())
-		m := newMirror(t, o, nil)
+		o := mirrortest.NewOrigin()
+		o.DigestOf = func(body []byte) pull.Digest { return digest.FromBytes(pull.SignedPayload(body)) }
+		o.Put("app", pull.SignedSchema1, signed, "1", d.String())
+		m := mirrortest.New(t, o, nil)
 		for _, ref := range []string{"1", d.String()} {
-			got, err := m.Manifest(t.Context(), hubApp, ref)
-			if err != nil || got.Descriptor.Digest != d || got.Descriptor.MediaType != signedSchema1 || string(got.Bytes) != string(signed) {
+			got, err := m.Manifest(t.Context(), mirrortest.App, ref)
+			if err != nil || got.Descriptor.Digest != d || got.Descriptor.MediaType != pull.SignedSchema1 || string(got.Bytes) != string(signed) {
 				t.Errorf("%s: %v, %v", ref, got.Descriptor, err)
 			}
 		}
 		// One whose payload is another has another digest.
 		other, _ := schema1("other")
-		o.put("app", signedSchema1, other, d.String())
-		if _, err := m.Manifest(t.Context(), hubApp, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		o.Put("app", pull.SignedSchema1, other, d.String())
+		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("another payload: %v", err)
 		}
 	})
@@ -134,10 +138,10 @@ func TestASignatureProvesNothingButWhatItCovers(t *testing.T) {
 		"a schema that is not schema 1": {forged(sound, []byte(sound)), []byte(sound)},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			o := newOrigin()
+			o := mirrortest.NewOrigin()
 			d := digest.FromBytes(c.want)
-			o.put("app", ocispec.MediaTypeImageManifest, c.sent, d.String())
-			if got, err := newMirror(t, o, nil).Manifest(t.Context(), hubApp, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+			o.Put("app", ocispec.MediaTypeImageManifest, c.sent, d.String())
+			if got, err := mirrortest.New(t, o, nil).Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
 				t.Errorf("%s: %s, %v", name, got.Bytes, err)
 			}
 		})
@@ -151,7 +155,7 @@ func FuzzSignedPayload(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		before := string(content)
-		if payload := signedPayload(content); len(payload) > len(content)*2 || string(content) != before {
+		if payload := pull.SignedPayload(content); len(payload) > len(content)*2 || string(content) != before {
 			t.Errorf("the payload has %d bytes of %d, or the content changed", len(payload), len(content))
 		}
 	})
@@ -160,27 +164,27 @@ func FuzzSignedPayload(f *testing.F) {
 // The size that a manifest tells of a blob may be wrong: the digest decides,
 // as it does where nobody stands between.
 func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
-	content := bytesOf(3, 300<<10)
+	content := mirrortest.Bytes(3, 300<<10)
 	for name, told := range map[string]int64{"none": 0, "too small": 10, "too large": 5 << 20} {
 		for _, length := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, length told: %v", name, length), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					o := newOrigin()
-					o.noLength = !length
-					layer := o.put("app", "layer", content)
+					o := mirrortest.NewOrigin()
+					o.NoLength = !length
+					layer := o.Put("app", "layer", content)
 					wrong := layer
 					wrong.Size = told
-					body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": o.put("app", "config", []byte("{}")), "layers": []Descriptor{wrong}})
+					body, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": o.Put("app", "config", []byte("{}")), "layers": []pull.Descriptor{wrong}})
 					if err != nil {
 						t.Fatal(err)
 					}
-					o.put("app", ocispec.MediaTypeImageManifest, body, "1")
-					m := newMirror(t, o, nil)
-					if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+					o.Put("app", ocispec.MediaTypeImageManifest, body, "1")
+					m := mirrortest.New(t, o, nil)
+					if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 						t.Fatal(err)
 					}
 					for range 2 { // on its way, and kept
-						b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+						b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -191,9 +195,9 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 							t.Errorf("%d bytes, %v", n, err)
 						}
 						b.Close()
-						settleDown()
+						mirrortest.Settle()
 					}
-					if got, outcome, err := m.ResolveBlob(t.Context(), hubApp, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != Hit {
+					if got, outcome, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != pull.Hit {
 						t.Errorf("HEAD: %v, %s, %v", got, outcome, err)
 					}
 				})
@@ -204,19 +208,19 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 
 func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		_, layer := o.image("app", "1", bytesOf(3, 300<<10))
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		_, layer := o.Image("app", "1", mirrortest.Bytes(3, 300<<10))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		o.replace("app", layer.Digest, "text/html", []byte("<html>"+strings.Repeat("sign in ", 8<<10)))
+		o.Replace("app", layer.Digest, "text/html", []byte("<html>"+strings.Repeat("sign in ", 8<<10)))
 		rest := make(chan struct{})
-		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
+		o.Bodies = func(_ string, _ pull.Digest, _ int64, body []byte) io.ReadCloser {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:60<<10]), gated{rest, bytes.NewReader(body[60<<10:])}))
 		}
 		time.AfterFunc(time.Minute, func() { close(rest) })
-		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 		if err == nil {
 			var got bytes.Buffer
 			_, err = b.WriteRange(t.Context(), &got, 0, -1)
@@ -228,23 +232,23 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 		if !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("got %v", err)
 		}
-		settleDown()
+		mirrortest.Settle()
 	})
 }
 
 // What is larger than all that may be kept takes no room on disk.
 func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		layer := o.put("app", "layer", bytesOf(3, 2<<20))
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", mirrortest.Bytes(3, 2<<20))
 		bypassed := 0
 		drafts := &draftedBlobs{}
-		m := newMirror(t, o, func(opts *Options) {
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			drafts.Blobs, opts.Blobs = opts.Blobs, drafts
-			opts.Room.MaxBytes = 1 << 20
+			opts.Bounds.MaxBytes = 1 << 20
 			opts.Events.Bypassed = func(string) { bypassed++ }
 		})
-		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,16 +259,16 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if bypassed != 1 {
 			t.Errorf("counted %d times as passed by", bypassed)
 		}
-		settleDown()
+		mirrortest.Settle()
 		if len(drafts.sizes) > 0 {
 			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
 		}
 		// What fits is drafted, once, with the size that its upstream tells.
-		fits := o.put("app", "layer", bytesOf(4, 100<<10))
-		if _, err := m.fetch(hubApp, fits.Digest); err != nil {
+		fits := o.Put("app", "layer", mirrortest.Bytes(4, 100<<10))
+		if _, err := m.Fetch(mirrortest.App, fits.Digest); err != nil {
 			t.Fatal(err)
 		}
-		settleDown()
+		mirrortest.Settle()
 		if !slices.Equal(drafts.sizes, []int64{fits.Size}) {
 			t.Errorf("drafts of %d bytes", drafts.sizes)
 		}
@@ -277,7 +281,7 @@ type draftedBlobs struct {
 	sizes []int64
 }
 
-func (b *draftedBlobs) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
+func (b *draftedBlobs) Create(ctx context.Context, want pull.Descriptor) (cache.Draft, error) {
 	b.sizes = append(b.sizes, want.Size)
 	return b.Blobs.Create(ctx, want)
 }

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -19,23 +21,23 @@ import (
 // about it. Whoever lists something was asked.
 func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		a := o.attested("1")
-		unread := o.attach(a.of[0], "sig")
-		o.list(a.of[0].Digest, unread, o.attach(a.of[0], "sbom"))
-		m := newMirror(t, o, nil)
-		m.pull(t, a, "1", 0)
-		o.fail("GET manifest app "+short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10)...)
-		if got, err := m.Referrers(t.Context(), hubApp, a.of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
-			t.Errorf("two are listed: %v, %v", types(got), err)
+		o := mirrortest.NewOrigin()
+		a := o.Attest("1")
+		unread := o.Attach(a.Of[0], "sig")
+		o.List(a.Of[0].Digest, unread, o.Attach(a.Of[0], "sbom"))
+		m := mirrortest.New(t, o, nil)
+		m.PullPlatform(t, a, "1", 0)
+		o.Fail("GET manifest app "+mirrortest.Short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10)...)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("two are listed: %v, %v", mirrortest.Types(got), err)
 		}
 		// Nor when the API, which cannot be asked, is the first to say so.
-		o.fail("GET referrers app "+short(a.of[0].Digest.String()), upstream.ErrBadAnswer)
-		if got, err := m.Referrers(t.Context(), hubApp, a.of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
-			t.Errorf("two are listed, and the API fails: %v, %v", types(got), err)
+		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrBadAnswer)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("two are listed, and the API fails: %v, %v", mirrortest.Types(got), err)
 		}
 		// Who pulls goes on with the tag.
-		if got, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(a.of[0].Digest)); err != nil {
+		if got, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(a.Of[0].Digest)); err != nil {
 			t.Errorf("the tag: %v, %v", got, err)
 		}
 	})
@@ -43,21 +45,21 @@ func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
 
 func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		a := o.attested("1")
-		o.list(a.of[0].Digest, o.attach(a.of[0], "sig"))
-		m := newMirror(t, o, nil)
-		m.pull(t, a, "1", 0)
-		tag := referrers.TagOf(a.of[0].Digest)
-		if _, err := m.Manifest(t.Context(), hubApp, tag); err != nil { // BuildKit asks for no more
+		o := mirrortest.NewOrigin()
+		a := o.Attest("1")
+		o.List(a.Of[0].Digest, o.Attach(a.Of[0], "sig"))
+		m := mirrortest.New(t, o, nil)
+		m.PullPlatform(t, a, "1", 0)
+		tag := referrers.TagOf(a.Of[0].Digest)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil { // BuildKit asks for no more
 			t.Fatal(err)
 		}
-		o.fail("*", upstream.ErrRefused)
+		o.Fail("*", upstream.ErrRefused)
 		time.Sleep(time.Hour)
-		if got, err := m.Referrers(t.Context(), hubApp, a.of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
-			t.Errorf("the tag lists one: %v, %v", types(got), err)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("the tag lists one: %v, %v", mirrortest.Types(got), err)
 		}
-		if got, err := m.Manifest(t.Context(), hubApp, tag); err != nil || !got.Stale {
+		if got, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil || !got.Stale {
 			t.Errorf("the tag: stale %v, %v", got.Stale, err)
 		}
 	})
@@ -66,21 +68,21 @@ func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
 // That nothing referred is no answer once something is listed, read or not.
 func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) > 0 {
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) > 0 {
 			t.Fatal(got, err)
 		}
 		time.Sleep(time.Hour)
-		sig := o.attach(subject, "sig")
-		o.fail("GET manifest app "+short(sig.Digest.String()), upstream.ErrDenied)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) {
-			t.Errorf("one is listed: %v, stale %v, %v", types(got), got.Stale, err)
+		sig := o.Attach(subject, "sig")
+		o.Fail("GET manifest app "+mirrortest.Short(sig.Digest.String()), upstream.ErrDenied)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("one is listed: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 		}
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("once it can be read: %v, %v", types(got), err)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("once it can be read: %v, %v", mirrortest.Types(got), err)
 		}
 	})
 }
@@ -89,25 +91,25 @@ func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
 // unknown is never told as none.
 func TestAnImageThatAnIndexCallsAnAttestationIsStillAnImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		image, _ := o.image("app", "1", bytesOf(1, 50))
-		other, _ := o.image("app", "", bytesOf(2, 50))
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		other, _ := o.Image("app", "", mirrortest.Bytes(2, 50))
 		image.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": other.Digest.String()}
-		index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image, other}}
+		index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []pull.Descriptor{image, other}}
 		index.SchemaVersion = 2
 		raw, err := json.Marshal(index)
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.put("app", indexType, raw, "2")
-		m := newMirror(t, o, nil)
+		o.Put("app", mirrortest.IndexType, raw, "2")
+		m := mirrortest.New(t, o, nil)
 		for _, ref := range []string{"1", "2"} {
-			if _, err := m.Manifest(t.Context(), hubApp, ref); err != nil {
+			if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
 				t.Fatal(err)
 			}
 		}
-		o.fail("*", upstream.ErrRefused)
-		if got, err := m.Referrers(t.Context(), hubApp, image.Digest); err == nil {
+		o.Fail("*", upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); err == nil {
 			t.Errorf("it is told as %v", got)
 		}
 	})

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/entrepot/entrepot/cache/memory"
+
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -91,9 +93,13 @@ type lookup struct {
 
 // lookups are those under way, one for each subject.
 type lookups struct {
+	noAPI *memory.Answers[Repository, struct{}]
+
 	mu  sync.Mutex
 	all map[string]*lookup
 }
+
+func newLookups() *lookups { return &lookups{noAPI: newNoAPI(), all: make(map[string]*lookup)} }
 
 // lookUp returns the lookup that is under way, or begins one.
 func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
@@ -104,7 +110,7 @@ func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
 		return l
 	}
 	l := &lookup{began: time.Now(), over: make(chan struct{})}
-	if rec, ok := p.meta.Referrers(repo, subject); ok && p.freshReferrers(rec) {
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.freshReferrers(rec) {
 		// Looked up since the caller looked.
 		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
 		close(l.over)
@@ -113,8 +119,8 @@ func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
 	sources := p.sources(u)
 	l.found = finding{make([][]Descriptor, len(sources)), slices.Repeat([]error{errUnanswered}, len(sources))}
 	p.lookups.all[key] = l
-	p.work.Go(func() {
-		ctx, cancel := context.WithTimeoutCause(p.ctx, maxLookup, upstream.ErrTimeout)
+	p.work.Go(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
 		l.ask(ctx, sources, u, repo, subject)
 		l.answer, l.err = p.finish(ctx, u, repo, subject, l.found)
@@ -145,9 +151,9 @@ func (p *Puller) finish(ctx context.Context, u Upstream, repo Repository, subjec
 	switch {
 	case err == nil && !answer.Stale:
 		answer.Manifests = referrers.Merge(answer.Manifests, p.stillThere(ctx, u, repo, subject, answer.Manifests))
-		p.meta.PutReferrers(repo, subject, metadata.Referrers{Manifests: answer.Manifests, At: time.Now()})
+		p.ledger.PutReferrers(repo, subject, metadata.Referrers{Manifests: answer.Manifests, At: time.Now()})
 	case cannotTell(f.err()):
-		p.noAPI.Delete(repo) // it may come back as another
+		p.lookups.noAPI.Delete(repo) // it may come back as another
 		p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", f.err())
 	}
 	return answer, causeOf(ctx, err)
@@ -177,4 +183,22 @@ func (l *lookup) soFar() finding {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return finding{slices.Clone(l.found.lists), slices.Clone(l.found.errs)}
+}
+
+// ErrIncomplete says that an answer about referrers is not complete.
+var ErrIncomplete = fmt.Errorf("%w: not all that lists referrers could be asked", upstream.ErrUnavailable)
+
+// FetchReferrers looks up what refers to subject, for nobody but the ledger. It
+// waits longer than any client does, and returns an error unless the answer is
+// complete.
+func (p *Puller) FetchReferrers(ctx context.Context, repo Repository, subject Digest) error {
+	u, err := p.admit(repo)
+	if err != nil {
+		return err
+	}
+	answer, err := p.lookUp(u, repo, subject).wait(ctx, maxLookup, func(finding) (Referrers, error) { return Referrers{}, ErrIncomplete })
+	if err == nil && answer.Stale {
+		err = ErrIncomplete
+	}
+	return err
 }

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"errors"
@@ -7,88 +7,82 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 // slowAPI holds the answer of the Referrers API about subject until release is
 // called.
-func slowAPI(o *origin, subject Descriptor) (release func()) {
-	return o.hold("GET referrers app " + short(subject.Digest.String()))
+func slowAPI(o *mirrortest.Origin, subject pull.Descriptor) (release func()) {
+	return o.Hold("GET referrers app " + mirrortest.Short(subject.Digest.String()))
 }
 
 func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.attach(subject, "sig")
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Attach(subject, "sig")
 		release := slowAPI(o, subject)
-		m := newMirror(t, o, nil)
-		ask := func(wantWait time.Duration) (Referrers, error) {
+		m := mirrortest.New(t, o, nil)
+		ask := func(wantWait time.Duration) (pull.Referrers, error) {
 			t.Helper()
 			began := time.Now()
-			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 			if took := time.Since(began); took != wantWait {
 				t.Errorf("it took %s, want %s", took, wantWait)
 			}
 			return got, err
 		}
-		if got, err := ask(usualPatience); !errors.Is(err, upstream.ErrTimeout) {
-			t.Errorf("nothing is known: %v, %v", types(got), err)
+		if got, err := ask(pull.UsualPatience); !errors.Is(err, upstream.ErrTimeout) {
+			t.Errorf("nothing is known: %v, %v", mirrortest.Types(got), err)
 		}
 		// Whoever asks now, by the API's route or for the tag, waits no more:
 		// Docker asks for the one and then for the other (F21).
 		if got, err := ask(0); !errors.Is(err, upstream.ErrTimeout) {
-			t.Errorf("asked again: %v, %v", types(got), err)
+			t.Errorf("asked again: %v, %v", mirrortest.Types(got), err)
 		}
 		began := time.Now()
-		_, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest))
-		var warned *WarnedError
+		_, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest))
+		var warned *pull.WarnedError
 		if !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &warned) || time.Since(began) != 0 {
 			t.Errorf("the tag: %v, after %s", err, time.Since(began))
 		}
 		time.Sleep(25 * time.Second)
 		release()
 		synctest.Wait()
-		if got, err := ask(0); err != nil || got.Stale || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("once the list has come: %v, stale %v, %v", types(got), got.Stale, err)
+		if got, err := ask(0); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("once the list has come: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 		}
-		if asked := o.transcript(); len(asked) == 0 || asked[len(asked)-1] != "HEAD manifest app "+referrers.TagOf(subject.Digest) || count(asked, "GET referrers app "+short(subject.Digest.String())) != 1 {
+		if asked := o.Transcript(); len(asked) == 0 || asked[len(asked)-1] != "HEAD manifest app "+referrers.TagOf(subject.Digest) || mirrortest.Count(asked, "GET referrers app "+mirrortest.Short(subject.Digest.String())) != 1 {
 			t.Errorf("the upstream was asked %v", asked)
 		}
 	})
 }
 
-func count(lines []string, line string) (n int) {
-	for _, l := range lines {
-		if l == line {
-			n++
-		}
-	}
-	return n
-}
-
 // What the tag lists is proof in itself, also while the API is still silent.
 func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.list(subject.Digest, o.attach(subject, "sig"))
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.List(subject.Digest, o.Attach(subject, "sig"))
 		release := slowAPI(o, subject)
-		m := newMirror(t, o, nil)
+		m := mirrortest.New(t, o, nil)
 		began := time.Now()
-		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != usualPatience {
-			t.Errorf("got %v, stale %v, partial %v, %v, after %s", types(got), got.Stale, got.Partial, err, time.Since(began))
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(mirrortest.Types(got)) != "[sig]" || time.Since(began) != pull.UsualPatience {
+			t.Errorf("got %v, stale %v, partial %v, %v, after %s", mirrortest.Types(got), got.Stale, got.Partial, err, time.Since(began))
 		}
-		if rec, ok := m.meta.Referrers(hubApp, subject.Digest); ok {
+		if rec, ok := m.Ledger.Referrers(mirrortest.App, subject.Digest); ok {
 			t.Errorf("what is not whole is on record: %v", rec)
 		}
 		release()
 		synctest.Wait()
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || got.Stale || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("afterwards: %v, stale %v, %v", types(got), got.Stale, err)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("afterwards: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 		}
 	})
 }
@@ -97,21 +91,21 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 // than that, at once.
 func TestAKeptListWaitsForALookupOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.attach(subject, "sig")
-		m := newMirror(t, o, nil)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Attach(subject, "sig")
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
 		defer slowAPI(o, subject)()
-		for _, want := range []time.Duration{m.opts.MaxWait, 0} {
+		for _, want := range []time.Duration{m.Rules.MaxWait, 0} {
 			began := time.Now()
-			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-			if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != want {
-				t.Errorf("got %v, stale %v, %v, after %s, want it after %s", types(got), got.Stale, err, time.Since(began), want)
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+			if err != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" || time.Since(began) != want {
+				t.Errorf("got %v, stale %v, %v, after %s, want it after %s", mirrortest.Types(got), got.Stale, err, time.Since(began), want)
 			}
 		}
 	})
@@ -119,16 +113,16 @@ func TestAKeptListWaitsForALookupOnce(t *testing.T) {
 
 func TestALookupEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		defer slowAPI(o, subject)()
-		m := newMirror(t, o, nil)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrTimeout) {
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); !errors.Is(err, upstream.ErrTimeout) {
 			t.Error(err)
 		}
-		time.Sleep(maxLookup)
+		time.Sleep(pull.MaxLookup)
 		synctest.Wait()
-		if n := len(m.lookups.all); n != 0 {
+		if n := m.LookupsUnderWay(); n != 0 {
 			t.Errorf("%d lookups are under way", n)
 		}
 	})
@@ -141,22 +135,22 @@ func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		t.Run(fmt.Sprint("asked before: ", asked), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				subject, _ := o.image("app", "1", bytesOf(1, 50))
-				m := newMirror(t, o, nil)
+				o := mirrortest.NewOrigin()
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, nil)
 				if asked {
-					if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+					if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 						t.Fatal(err)
 					}
 				}
 				time.Sleep(time.Hour)
-				o.fail("*", upstream.ErrRefused)
-				for name, m := range map[string]*Puller{"gone": m.Puller, "offline": newMirror(t, o, func(opts *Options) {
-					opts.Blobs, opts.Records, opts.Memory, opts.Offline = m.opts.Blobs, m.opts.Records, m.opts.Memory, true
+				o.Fail("*", upstream.ErrRefused)
+				for name, m := range map[string]*pull.Puller{"gone": m.Puller, "offline": mirrortest.New(t, o, func(opts *mirror.Options) {
+					opts.Blobs, opts.Records, opts.Memory, opts.Rules.Offline = m.Blobs, m.Records, m.Memory, true
 				}).Puller} {
-					list, listErr := m.Referrers(t.Context(), hubApp, subject.Digest)
-					_, tagErr := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest))
-					var stale *StaleError
+					list, listErr := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+					_, tagErr := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest))
+					var stale *pull.StaleError
 					none := errors.Is(tagErr, upstream.ErrNotFound) && errors.As(tagErr, &stale)
 					if told := listErr == nil && list.Stale && len(list.Manifests) == 0; told != asked || none != asked {
 						t.Errorf("%s: the list is %v, %v; the tag %v", name, list, listErr, tagErr)
@@ -174,31 +168,31 @@ func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
 // attestation counts as one without an index that says so.
 func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		attestation := o.attach(Descriptor{}, referrers.AttestationType)
-		image, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		named := o.attach(Descriptor{}, "as/"+referrers.AttestationType)
-		for _, d := range []Descriptor{attestation, image, named} {
-			if _, err := m.Manifest(t.Context(), hubApp, d.Digest.String()); err != nil {
+		o := mirrortest.NewOrigin()
+		attestation := o.Attach(pull.Descriptor{}, referrers.AttestationType)
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		named := o.Attach(pull.Descriptor{}, "as/"+referrers.AttestationType)
+		for _, d := range []pull.Descriptor{attestation, image, named} {
+			if _, err := m.Manifest(t.Context(), mirrortest.App, d.Digest.String()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		o.fail("*", upstream.ErrRefused)
-		list, err := m.Referrers(t.Context(), hubApp, attestation.Digest)
+		o.Fail("*", upstream.ErrRefused)
+		list, err := m.Referrers(t.Context(), mirrortest.App, attestation.Digest)
 		if err != nil || !list.Stale || len(list.Manifests) != 0 {
 			t.Errorf("of the attestation: %v, %v", list, err)
 		}
-		var stale *StaleError
-		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(attestation.Digest)); !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &stale) {
+		var stale *pull.StaleError
+		if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(attestation.Digest)); !errors.Is(err, upstream.ErrNotFound) || !errors.As(err, &stale) {
 			t.Errorf("its tag: %v", err)
 		}
-		for name, d := range map[string]Descriptor{"the image": image, "what only names the type": named} {
-			if list, err := m.Referrers(t.Context(), hubApp, d.Digest); err == nil {
+		for name, d := range map[string]pull.Descriptor{"the image": image, "what only names the type": named} {
+			if list, err := m.Referrers(t.Context(), mirrortest.App, d.Digest); err == nil {
 				t.Errorf("of %s: %v", name, list)
 			}
 		}
-		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(image.Digest)); errors.Is(err, upstream.ErrNotFound) {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(image.Digest)); errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("the image's tag: %v", err)
 		}
 	})
@@ -207,31 +201,31 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 // W42: GETs of manifests are counted; that a tag is not there costs none.
 func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		sig := o.attach(subject, "sig")
-		m := newMirror(t, o, func(opts *Options) { opts.Upstreams[0].CosignTags = true })
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		sig := o.Attach(subject, "sig")
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].CosignTags = true })
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Fatal(err)
 		}
-		asked := []string{"GET referrers app " + short(subject.Digest.String()), "HEAD manifest app " + referrers.TagOf(subject.Digest)}
+		asked := []string{"GET referrers app " + mirrortest.Short(subject.Digest.String()), "HEAD manifest app " + referrers.TagOf(subject.Digest)}
 		for _, tag := range referrers.CosignTags(subject.Digest) {
 			asked = append(asked, "HEAD manifest app "+tag.Tag)
 		}
-		wantTranscript(t, o, asked...)
+		mirrortest.WantTranscript(t, o, asked...)
 		// What was listed is not forgotten on a HEAD's word (W44).
-		o.list(subject.Digest, sig)
+		o.List(subject.Digest, sig)
 		time.Sleep(time.Hour)
 		tag := referrers.TagOf(subject.Digest)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("listed: %v, %v", types(got), err)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("listed: %v, %v", mirrortest.Types(got), err)
 		}
-		m.meta.DropTag(hubApp, tag)
-		m.meta.DropSeen(hubApp, subject.Digest, sig.Digest)
+		m.Ledger.DropTag(mirrortest.App, tag)
+		m.Ledger.DropSeen(mirrortest.App, subject.Digest, sig.Digest)
 		time.Sleep(time.Hour)
-		o.fail("HEAD manifest app "+tag, upstream.ErrNotFound)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("with a HEAD that finds nothing: %v, %v", types(got), err)
+		o.Fail("HEAD manifest app "+tag, upstream.ErrNotFound)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("with a HEAD that finds nothing: %v, %v", mirrortest.Types(got), err)
 		}
 	})
 }
@@ -240,22 +234,22 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 // anybody may read who may read what it lists, has not been refused as well.
 func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Fail("GET referrers app "+mirrortest.Short(subject.Digest.String()), upstream.ErrDenied)
 		tag := "HEAD manifest app " + referrers.TagOf(subject.Digest)
-		release := o.hold(tag)
-		m := newMirror(t, o, nil)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrDenied) {
+		release := o.Hold(tag)
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); !errors.Is(err, upstream.ErrUnavailable) || errors.Is(err, upstream.ErrDenied) {
 			t.Errorf("while the tag is asked for: %v", err)
 		}
-		o.fail(tag, upstream.ErrDenied)
+		o.Fail(tag, upstream.ErrDenied)
 		release()
 		synctest.Wait()
-		o.fail("GET referrers app "+short(subject.Digest.String()), upstream.ErrDenied)
-		o.fail(tag, upstream.ErrDenied)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); !errors.Is(err, upstream.ErrDenied) {
+		o.Fail("GET referrers app "+mirrortest.Short(subject.Digest.String()), upstream.ErrDenied)
+		o.Fail(tag, upstream.ErrDenied)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); !errors.Is(err, upstream.ErrDenied) {
 			t.Errorf("with the tag refused as well: %v", err)
 		}
 	})
@@ -264,19 +258,19 @@ func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
 // A list that was seen under the tag is newer than that there was none.
 func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) > 0 {
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) > 0 {
 			t.Fatal(got, err)
 		}
 		time.Sleep(time.Hour)
-		o.list(subject.Digest, o.attach(subject, "sig"))
-		if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest)); err != nil {
+		o.List(subject.Digest, o.Attach(subject, "sig"))
+		if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest)); err != nil {
 			t.Fatal(err)
 		}
-		o.fail("*", upstream.ErrRefused)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err == nil {
+		o.Fail("*", upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err == nil {
 			t.Errorf("it lists %v", got.Manifests)
 		}
 	})
@@ -289,23 +283,23 @@ func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		t.Run(fmt.Sprint("listed before: ", listed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				subject, _ := o.image("app", "1", bytesOf(1, 50))
-				sig := o.attach(subject, "sig")
-				m := newMirror(t, o, nil)
-				if _, err := m.Manifest(t.Context(), hubApp, sig.Digest.String()); err != nil {
+				o := mirrortest.NewOrigin()
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				sig := o.Attach(subject, "sig")
+				m := mirrortest.New(t, o, nil)
+				if _, err := m.Manifest(t.Context(), mirrortest.App, sig.Digest.String()); err != nil {
 					t.Fatal(err)
 				}
 				if listed {
-					if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+					if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(time.Hour)
 				}
-				defer o.hold("HEAD manifest app " + short(sig.Digest.String()))()
-				got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-				if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" {
-					t.Errorf("got %v, stale %v, %v", types(got), got.Stale, err)
+				defer o.Hold("HEAD manifest app " + mirrortest.Short(sig.Digest.String()))()
+				got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+				if err != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+					t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 				}
 			})
 		})

@@ -28,9 +28,23 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 		m, err = p.manifestByTag(ctx, u, repo, ref)
 	}
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // those are noted where they are found
-		p.meta.UseManifest(repo, m.Descriptor.Digest)
+		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
 	return m, err
+}
+
+// FetchManifest keeps a manifest, if it is not kept yet, for nobody but the
+// cache: that is no use of it.
+func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) error {
+	u, err := p.admit(repo)
+	if err != nil {
+		return err
+	}
+	_, err = p.manifestByDigest(ctx, u, repo, d)
+	if err == nil && !p.store.Has(ctx, d) {
+		err = fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrFull)
+	}
+	return err
 }
 
 // ResolveManifest asks for the descriptor of a manifest that could not be had:
@@ -39,10 +53,10 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref string, failed error) (Descriptor, error) {
 	var limited *upstream.RateLimitedError
 	u, err := p.admit(repo)
-	if err != nil || p.opts.Offline || !errors.As(failed, &limited) {
+	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
-	d, err := once(ctx, p, &p.asks, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
+	d, err := once(ctx, p, &p.questions.asks, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
 		return u.Registry.Resolve(ctx, repo.Name, ref)
 	})
 	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
@@ -59,10 +73,10 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 	if err := p.absent.err(key); err != nil {
 		return Manifest{Outcome: Negative}, err
 	}
-	if p.opts.Offline {
+	if p.rules.Offline {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
 	}
-	return once(ctx, p, &p.fetches, key, func(ctx context.Context) (Manifest, error) {
+	return once(ctx, p, &p.questions.fetches, key, func(ctx context.Context) (Manifest, error) {
 		return p.acquireManifest(ctx, u, repo, d)
 	})
 }
@@ -73,11 +87,11 @@ func manifestKey(repo Repository, ref string) string {
 
 // keptManifest returns a manifest that is kept for repo.
 func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
-	rec, ok := p.meta.Find(repo, d)
+	rec, ok := p.ledger.Find(repo, d)
 	if !ok {
 		return Manifest{}, false
 	}
-	content, ok := p.content(ctx, d)
+	content, ok := p.store.Content(ctx, d, maxManifest)
 	if !ok {
 		return Manifest{}, false
 	}
@@ -86,39 +100,10 @@ func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (M
 		Bytes:      content,
 		Outcome:    Hit,
 	}
-	if p.unkept.has(d) {
-		if err := p.store(ctx, m.Descriptor, content); err != nil {
-			tell(p.opts.Events.Bypassed, repo.Upstream)
-		} else {
-			p.unkept.remove(d) // room has returned
-		}
+	if err := p.store.Retry(ctx, m.Descriptor, content); err != nil {
+		notify(p.events.Bypassed, repo.Upstream)
 	}
 	return m, true
-}
-
-// content reads a manifest's bytes from memory, else from the blobs.
-func (p *Puller) content(ctx context.Context, d Digest) ([]byte, bool) {
-	if content, ok := p.opts.Memory.Get(d); ok {
-		return content, true
-	}
-	file, err := p.opts.Blobs.Open(ctx, d)
-	if err != nil {
-		if !errors.Is(err, cache.ErrNotFound) {
-			p.log.Error("kept manifest cannot be opened", "digest", d.String(), "error", err)
-		}
-		return nil, false
-	}
-	defer file.Close()
-	if file.Size() > maxManifest {
-		return nil, false
-	}
-	content, err := p.readProven(ctx, d, file)
-	if err != nil {
-		p.log.Error("kept manifest cannot be read", "digest", d.String(), "error", err)
-		return nil, false
-	}
-	p.opts.Memory.Put(d, content)
-	return content, true
 }
 
 // acquireManifest has a manifest confirmed or fetched by digest, and keeps it.
@@ -126,7 +111,7 @@ func (p *Puller) acquireManifest(ctx context.Context, u Upstream, repo Repositor
 	if m, ok := p.keptManifest(ctx, repo, d); ok {
 		return m, nil // kept since the caller looked
 	}
-	if content, ok := p.content(ctx, d); ok && isManifest(content) {
+	if content, ok := p.store.Content(ctx, d, maxManifest); ok && isManifest(content) {
 		// The bytes are here, by way of another repository or because the
 		// records were lost: the upstream's word is enough.
 		if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
@@ -150,7 +135,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	}
 	defer c.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
-	tell2(p.opts.Events.Received, u.Name, int64(len(content)))
+	notify2(p.events.Received, u.Name, int64(len(content)))
 	switch {
 	case err != nil:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
@@ -215,12 +200,10 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 		rec.Subject = subject.Digest
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
-	p.opts.Memory.Put(d, content)
-	defer p.meta.Lease(rec, d)() // from before it is looked whether the bytes are there
-	if err := p.store(ctx, m.Descriptor, content); err != nil {
-		tell(p.opts.Events.Bypassed, repo.Upstream)
-		p.evictor.rouse()
-		p.unkept.add(d)
+	p.store.Remember(d, content)
+	defer p.ledger.Lease(rec, d)() // from before it is looked whether the bytes are there
+	if err := p.store.Put(ctx, m.Descriptor, content); err != nil {
+		notify(p.events.Bypassed, repo.Upstream)
 		p.log.Warn("manifest is not kept", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	p.absent.forget(manifestKey(repo, d.String()))
@@ -230,37 +213,10 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	for _, c := range children {
 		p.absent.forget(manifestKey(repo, c.Digest.String()))
 	}
-	p.meta.PutManifest(repo, d, rec)
+	p.ledger.PutManifest(repo, d, rec)
 	p.indexReferrers(repo, m, subject)
-	if p.hasMore(repo, d, rec) {
-		p.learners[repo.Upstream].look(repo)
+	if p.events.ManifestKept != nil {
+		p.events.ManifestKept(repo, d, rec)
 	}
 	return m, nil
-}
-
-// store publishes content in the blobs, where it is not there yet: once at a
-// time for one digest, so that it is counted once.
-func (p *Puller) store(ctx context.Context, desc Descriptor, content []byte) error {
-	_, err, _ := p.stores.Do(desc.Digest.String(), func() (any, error) {
-		if _, err := p.opts.Blobs.Stat(ctx, desc.Digest); err == nil {
-			return nil, nil
-		}
-		return nil, p.write(ctx, desc, content)
-	})
-	return err
-}
-
-func (p *Puller) write(ctx context.Context, desc Descriptor, content []byte) error {
-	draft, err := p.opts.Blobs.Create(ctx, desc)
-	if err != nil {
-		return err
-	}
-	defer draft.Close()
-	if _, err := draft.Write(content); err != nil {
-		return err
-	}
-	p.evictor.squeeze(desc.Digest, desc.Size)
-	err = draft.Commit()
-	p.evictor.settle(desc.Digest, err == nil)
-	return err
 }

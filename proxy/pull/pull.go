@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
-	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/store"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -28,13 +27,6 @@ const (
 	// (retries, the manifest after the HEAD), however long clients wait.
 	maxAsk = 30 * time.Second
 )
-
-// Memory keeps small immutable content. It may forget at any time.
-type Memory interface {
-	Get(d Digest) ([]byte, bool)
-	Put(d Digest, content []byte)
-	Delete(d Digest)
-}
 
 // Upstream is one configured registry with what the configuration says of it.
 type Upstream struct {
@@ -50,34 +42,15 @@ type Upstream struct {
 	// Quota is the share of the upstream's rate limit that is left, from 0 to
 	// 1; nil means that there is no limit.
 	Quota func() float64
-	// CosignTags makes what hangs on images by cosign's legacy tags part of
-	// their referrers; BuildKitAttestations those of BuildKit's attestations
-	// that have no subject.
+	// CosignTags makes what cosign's legacy tags carry part of an image's
+	// referrers; BuildKitAttestations does so for BuildKit's attestations that
+	// have no subject.
 	CosignTags, BuildKitAttestations bool
 }
 
-// Events are told what a Puller does, for metrics. Nil fields are not called.
-type Events struct {
-	// Flights is called with +1 when a download starts and -1 when it ends.
-	Flights func(delta int)
-	// Received is called with the bytes of bodies that came from an upstream.
-	Received func(upstream string, bytes int64)
-	// Kept is called with the bytes that are kept, when they change.
-	Kept func(bytes int64)
-	// Evicted is called with the bytes that made room.
-	Evicted func(bytes int64)
-	// Bypassed is called when content was served but could not be kept.
-	Bypassed func(upstream string)
-}
-
-// Options say what a Puller works with. The zero durations mean: tags are
-// checked at every pull, and nothing is remembered as absent.
-type Options struct {
-	Blobs     cache.Blobs
-	Records   cache.Records
-	Memory    Memory
-	Upstreams []Upstream
-
+// Rules say how long answers are believed and waited for. The zero durations
+// mean: tags are checked at every pull, and nothing is remembered as absent.
+type Rules struct {
 	TagTTL       time.Duration // how long a tag is fresh
 	ReferrersTTL time.Duration // how long a referrers answer is fresh
 	NegativeTTL  time.Duration // how long "not found" is remembered
@@ -85,103 +58,96 @@ type Options struct {
 	// Patience is how long a client waits for what refers to a manifest where
 	// nothing is kept. Zero means 5 s.
 	Patience time.Duration
-
-	// Room bounds what is kept. Pins are images that the configuration names
-	// one by one: they are brought here before anybody asks.
-	Room Room
-	Pins []Reference
-	// ScrubRate is how many bytes a second the background scrub reads; zero
-	// means that there is none.
-	ScrubRate int64
-
-	// MaxFlights is how many downloads may be under way or wait for their
-	// turn; each is an open file. Zero means 1024.
-	MaxFlights int
-
 	// Offline means that no upstream is ever asked.
 	Offline bool
-	Logger  *slog.Logger
-	Events  Events
+}
+
+// Events are called when something happens. Nil fields are not called.
+type Events struct {
+	// Received is called with the bytes of bodies that came from an upstream.
+	Received func(upstream string, bytes int64)
+	// Bypassed is called when content was served but could not be kept.
+	Bypassed func(upstream string)
+	// ManifestKept is called when a manifest was kept for a repository.
+	ManifestKept func(repo Repository, d Digest, m metadata.Manifest)
+	// TagMoved is called when a tag points at another manifest than before, or
+	// is new.
+	TagMoved func(repo Repository, tag string)
+}
+
+// Options say what a Puller works with.
+type Options struct {
+	Ledger  *metadata.Ledger
+	Store   *store.Store
+	Flights *flight.Group
+	// Work is what goes on in the background: a download or a check belongs to
+	// the mirror, not to the client that happened to ask first.
+	Work      *background.Work
+	Upstreams []Upstream
+	Rules     Rules
+	Events    Events
+	Logger    *slog.Logger
 }
 
 // Puller answers requests for content from what is kept, and asks upstreams
 // for the rest. All methods are safe for concurrent use.
 type Puller struct {
-	opts      Options
-	log       *slog.Logger
+	ledger    *metadata.Ledger
+	store     *store.Store
+	flights   *flight.Group
+	work      *background.Work
 	upstreams map[string]Upstream
-	meta      *metadata.Ledger
+	rules     Rules
+	events    Events
+	log       *slog.Logger
+
+	questions questions
+	lookups   *lookups // of referrers
 	absent    *absences
-	lists     *lists
-	noAPI     *memory.Answers[Repository, struct{}]
-
-	checks  singleflight.Group // tags, by repository and tag
-	fetches singleflight.Group // manifests, by repository and digest
-	asks    singleflight.Group // HEADs of blobs, pages of tags
-	lookups lookups            // referrers
-
-	stores singleflight.Group // manifests on their way to the disk, by digest
-	unkept unkept
-
-	completions singleflight.Group // pinned images, by repository and reference
-	learners    map[string]*learner
-
-	flights *flight.Group
-	sent    sent
-	evictor *evictor
-	moved   chan struct{} // a pinned tag points elsewhere now
-
-	// ctx is the life of everything that goes on behind a request's back: a
-	// download or a check belongs to the mirror, not to the client that
-	// happened to ask first.
-	ctx  context.Context
-	stop context.CancelFunc
-	work sync.WaitGroup
+	sent      sent
 }
 
-// New returns a Puller. Close ends what it has under way.
+// questions are those to upstreams that are under way, each once.
+type questions struct {
+	checks  singleflight.Group // of tags, by repository and tag
+	fetches singleflight.Group // of manifests, by repository and digest
+	asks    singleflight.Group // HEADs of blobs, pages of tags
+	lists   *lists             // of tags, in parts
+}
+
+// New returns a Puller. It starts nothing by itself.
 func New(opts Options) *Puller {
-	opts.MaxFlights = cmp.Or(opts.MaxFlights, 1024)
-	opts.Patience = cmp.Or(opts.Patience, usualPatience)
+	opts.Rules.Patience = cmp.Or(opts.Rules.Patience, usualPatience)
 	p := &Puller{
-		opts:      opts,
-		log:       opts.Logger,
+		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
-		meta:      metadata.New(opts.Records, opts.Room.Pinned),
-		absent:    newAbsences(opts.NegativeTTL),
-		noAPI:     newNoAPI(),
-		lists:     newLists(),
-		lookups:   lookups{all: make(map[string]*lookup)},
-		learners:  make(map[string]*learner, len(opts.Upstreams)),
+		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
+		questions: questions{lists: newLists()},
+		lookups:   newLookups(),
+		absent:    newAbsences(opts.Rules.NegativeTTL),
 		sent:      sent{by: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u
-		p.learners[u.Name] = newLearner(u.Name)
-	}
-	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)
-	p.moved = make(chan struct{}, 1)
-	p.ctx, p.stop = context.WithCancel(context.Background())
-	p.flights = flight.NewGroup(p.ctx, sink{opts.Blobs, p.evictor}, flight.Options{Max: opts.MaxFlights, Running: opts.Events.Flights})
-	p.work.Go(func() { p.meta.Run(p.ctx) })
-	p.work.Go(func() { p.runEvictor(p.ctx) })
-	p.work.Go(func() { p.tendPinned(p.ctx) })
-	if opts.ScrubRate > 0 {
-		p.work.Go(func() { p.scrubNowAndThen(p.ctx) })
 	}
 	return p
 }
 
-// Close ends all downloads and checks and waits for them.
-func (p *Puller) Close() {
-	p.stop()
-	p.work.Wait() // may start downloads to its end
-	p.flights.Wait()
+// Check says whether the configuration lets a repository be pulled: it returns
+// upstream.ErrNameUnknown or ErrForbidden where it does not.
+func (p *Puller) Check(repo Repository) error {
+	_, err := p.admit(repo)
+	return err
 }
 
-// Reindex notes anew which blobs belong to which repositories, from the
-// manifests on record. It is for records that were rebuilt after damage.
-func (p *Puller) Reindex() (manifests int, err error) { return p.meta.Reindex() }
+// Quota is the share of the rate limit of a repository's upstream that is left,
+// from 0 to 1.
+func (p *Puller) Quota(repo Repository) float64 {
+	if u := p.upstreams[repo.Upstream]; u.Quota != nil {
+		return u.Quota()
+	}
+	return 1
+}
 
 // admit returns the upstream of a repository that the configuration lets
 // through.
@@ -196,36 +162,16 @@ func (p *Puller) admit(repo Repository) (Upstream, error) {
 	return u, nil
 }
 
-// once is share for a question to an upstream, which has to be answered within
-// maxAsk.
-func once[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
-	return share(ctx, p, g, key, func(ctx context.Context) (T, error) {
+// once runs a question to an upstream in the background, one at a time for each
+// key of group, and waits for it as long as ctx lasts. The question has to be
+// answered within maxAsk, and goes on when the caller leaves.
+func once[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, ask func(ctx context.Context) (T, error)) (T, error) {
+	return background.Share(ctx, p.work, g, key, func(ctx context.Context) (T, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxAsk, upstream.ErrTimeout)
 		defer cancel()
-		v, err := fn(ctx)
+		v, err := ask(ctx)
 		return v, causeOf(ctx, err)
 	})
-}
-
-// share runs fn in the background, once at a time for one key of group, and
-// waits for it as long as ctx lasts. fn goes on when the caller leaves.
-func share[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
-	var zero T
-	done := g.DoChan(key, func() (any, error) {
-		p.work.Add(1)
-		defer p.work.Done()
-		v, err := fn(p.ctx)
-		return v, causeOf(p.ctx, err)
-	})
-	select {
-	case r := <-done:
-		if r.Err != nil {
-			return zero, r.Err
-		}
-		return r.Val.(T), nil
-	case <-ctx.Done():
-		return zero, context.Cause(ctx)
-	}
 }
 
 // causeOf gives an error that only says that ctx ended its meaning back.
@@ -239,14 +185,14 @@ func causeOf(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: this mirror is stopping", upstream.ErrUnavailable)
 }
 
-// tell calls an event's function where there is one.
-func tell[A any](fn func(A), a A) {
+// notify calls an event's function where there is one.
+func notify[A any](fn func(A), a A) {
 	if fn != nil {
 		fn(a)
 	}
 }
 
-func tell2[A, B any](fn func(A, B), a A, b B) {
+func notify2[A, B any](fn func(A, B), a A, b B) {
 	if fn != nil {
 		fn(a, b)
 	}

@@ -22,22 +22,22 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	if err != nil {
 		return Referrers{}, err
 	}
-	rec, onRecord := p.meta.Referrers(repo, subject)
+	rec, onRecord := p.ledger.Referrers(repo, subject)
 	if onRecord && p.freshReferrers(rec) {
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
 	}
-	if p.opts.Offline {
+	if p.rules.Offline {
 		if onRecord {
 			return staleList(rec), nil
 		}
-		if passed := p.meta.Seen(repo, subject); len(passed) > 0 {
+		if passed := p.ledger.Seen(repo, subject); len(passed) > 0 {
 			return partial(passed), nil
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
-	wait := p.opts.Patience
+	wait := p.rules.Patience
 	if onRecord {
-		wait = min(wait, p.opts.MaxWait)
+		wait = min(wait, p.rules.MaxWait)
 	}
 	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.soFar(repo, subject, f) })
 	switch {
@@ -56,8 +56,8 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 // answer is then an empty list, marked as stale. Not where somebody lists what
 // cannot be read, or did so when the tag was asked for: then there is something.
 func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
-	rec, _ := p.meta.Manifest(repo, subject)
-	if cannotTell(err) && !errors.Is(err, errUnread) && p.meta.IsAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
+	rec, _ := p.ledger.Manifest(repo, subject)
+	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.IsAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
 		return Referrers{Stale: true, Outcome: Stale}, nil
 	}
 	return Referrers{}, err
@@ -74,7 +74,7 @@ func isImage(m metadata.Manifest) bool {
 // tagKept says whether a referrers tag of subject is on record.
 func (p *Puller) tagKept(repo Repository, subject Digest) bool {
 	return slices.ContainsFunc(referrers.TagForms(subject), func(tag string) bool {
-		_, ok := p.meta.Tag(repo, tag)
+		_, ok := p.ledger.Tag(repo, tag)
 		return ok
 	})
 }
@@ -87,9 +87,9 @@ func partial(lists ...[]Descriptor) Referrers {
 // freshReferrers says whether an answer needs no look-up. That nothing refers is
 // an absence, and believed no longer than any other.
 func (p *Puller) freshReferrers(rec metadata.Referrers) bool {
-	ttl := p.opts.ReferrersTTL
+	ttl := p.rules.ReferrersTTL
 	if len(rec.Manifests) == 0 {
-		ttl = min(ttl, p.opts.NegativeTTL)
+		ttl = min(ttl, p.rules.NegativeTTL)
 	}
 	age := time.Since(rec.At)
 	return age >= 0 && age < ttl // a time in the future is no time
@@ -104,7 +104,7 @@ func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, e
 	// All sources have answered, and it is being asked whether what passed
 	// through, and nobody lists, is still there. Until then it counts.
 	listed := len(answer.Manifests)
-	answer.Manifests = referrers.Merge(answer.Manifests, p.meta.Seen(repo, subject))
+	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.Seen(repo, subject))
 	if len(answer.Manifests) > listed {
 		answer.Stale, answer.Outcome = true, Stale
 	}
@@ -122,7 +122,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers
 		return Referrers{}, err
 	}
 	// That nothing refers is no answer any more where something is listed now.
-	if rec, ok := p.meta.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
 		answer := staleList(rec)
 		answer.Manifests = referrers.Merge(rec.Manifests, found)
 		return answer, nil
@@ -135,7 +135,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers
 	}
 	// What one source lists, and what passed through, is proof in itself; that
 	// there is no more nobody says.
-	if passed := p.meta.Seen(repo, subject); f.anyWhole() || len(passed) > 0 {
+	if passed := p.ledger.Seen(repo, subject); f.anyWhole() || len(passed) > 0 {
 		return partial(found, passed), nil
 	}
 	return Referrers{}, err
@@ -166,19 +166,19 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 	if subject != nil {
 		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
 		if err == nil {
-			p.meta.PutSeen(repo, subject.Digest, described.Descriptor)
+			p.ledger.PutSeen(repo, subject.Digest, described.Descriptor)
 		}
 	}
 	if isAttestation(m) {
-		p.meta.PutAttestation(repo, m.Descriptor.Digest)
+		p.ledger.PutAttestation(repo, m.Descriptor.Digest)
 	}
 	attached, err := referrers.Attestations(m.Bytes)
 	if err != nil {
 		return // no index
 	}
 	for _, a := range attached {
-		p.meta.PutAttached(repo, a.Subject, a.Entry)
-		p.meta.PutAttestation(repo, a.Entry.Digest)
+		p.ledger.PutAttached(repo, a.Subject, a.Entry)
+		p.ledger.PutAttestation(repo, a.Entry.Digest)
 	}
 }
 

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"encoding/json"
@@ -11,114 +11,74 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// attach puts a referrer of subject into the origin, without any list of it.
-func (o *origin) attach(subject Descriptor, artifactType string) Descriptor {
-	empty := o.put("app", ocispec.MediaTypeEmptyJSON, []byte("{}"))
-	m := ocispec.Manifest{
-		MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType,
-		Config: empty, Layers: []Descriptor{empty},
-		Annotations: map[string]string{"made-by": artifactType},
-	}
-	if subject.Digest != "" {
-		m.Subject = &subject
-	}
-	raw, err := json.Marshal(m)
-	if err != nil {
-		panic(err)
-	}
-	return o.put("app", ocispec.MediaTypeImageManifest, raw)
-}
-
-// list puts a referrers tag into the origin, with descriptors as bare as wild
-// ones are (wire fact W51).
-func (o *origin) list(subject Digest, children ...Descriptor) {
-	index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{}}
-	index.SchemaVersion = 2
-	for _, c := range children {
-		c.ArtifactType = ocispec.MediaTypeEmptyJSON
-		index.Manifests = append(index.Manifests, c)
-	}
-	raw, err := json.Marshal(index)
-	if err != nil {
-		panic(err)
-	}
-	o.put("app", indexType, raw, referrers.TagOf(subject))
-}
-
-func types(r Referrers) []string {
-	var all []string
-	for _, d := range r.Manifests {
-		all = append(all, d.ArtifactType)
-	}
-	slices.Sort(all)
-	return all
-}
-
 func TestReferrersOfA10Upstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		signature := o.attach(subject, "sig")
-		other := o.attach(Descriptor{Digest: indexAlgorithm.FromString("other"), MediaType: "x", Size: 1}, "other")
-		gone := Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: indexAlgorithm.FromString("gone"), Size: 9}
-		o.list(subject.Digest, signature, other, gone)
-		m := newMirror(t, o, nil)
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		signature := o.Attach(subject, "sig")
+		other := o.Attach(pull.Descriptor{Digest: mirrortest.IndexAlgorithm.FromString("other"), MediaType: "x", Size: 1}, "other")
+		gone := pull.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: mirrortest.IndexAlgorithm.FromString("gone"), Size: 9}
+		o.List(subject.Digest, signature, other, gone)
+		m := mirrortest.New(t, o, nil)
 		tag := referrers.TagOf(subject.Digest)
-		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || fmt.Sprint(types(got)) != "[sig]" || got.Manifests[0].Annotations["made-by"] != "sig" {
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" || got.Manifests[0].Annotations["made-by"] != "sig" {
 			t.Errorf("got %v and %v", got.Manifests, err)
 		}
-		wantTranscript(
+		mirrortest.WantTranscript(
 			t, o,
-			"GET referrers app "+short(subject.Digest.String()),
+			"GET referrers app "+mirrortest.Short(subject.Digest.String()),
 			"HEAD manifest app "+tag, // most are not there, and a HEAD is not counted (W42)
-			"GET manifest app "+short(indexAlgorithm.FromBytes(o.content["app "+tag].body).String()),
-			"GET manifest app "+short(signature.Digest.String()),
-			"GET manifest app "+short(other.Digest.String()),
-			"GET manifest app "+short(gone.Digest.String()),
+			"GET manifest app "+mirrortest.Short(mirrortest.IndexAlgorithm.FromBytes(o.Content["app "+tag].Body).String()),
+			"GET manifest app "+mirrortest.Short(signature.Digest.String()),
+			"GET manifest app "+mirrortest.Short(other.Digest.String()),
+			"GET manifest app "+mirrortest.Short(gone.Digest.String()),
 		)
 		// A hit asks nothing.
-		if got, err = m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || got.Outcome != Hit {
+		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Outcome != pull.Hit {
 			t.Errorf("outcome %v, %v", got.Outcome, err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 		// For a while it is known that there is no API, in this repository.
-		second, _ := o.image("app", "2", bytesOf(2, 50))
-		if _, err := m.Referrers(t.Context(), hubApp, second.Digest); err != nil {
+		second, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
+		if _, err := m.Referrers(t.Context(), mirrortest.App, second.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "HEAD manifest app "+referrers.TagOf(second.Digest))
+		mirrortest.WantTranscript(t, o, "HEAD manifest app "+referrers.TagOf(second.Digest))
 		// A registry may be upgraded: the API is asked for again within a minute.
 		time.Sleep(6 * time.Minute)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "GET referrers app "+short(subject.Digest.String()), "HEAD manifest app "+tag, "GET manifest app "+short(gone.Digest.String()))
+		mirrortest.WantTranscript(t, o, "GET referrers app "+mirrortest.Short(subject.Digest.String()), "HEAD manifest app "+tag, "GET manifest app "+mirrortest.Short(gone.Digest.String()))
 	})
 }
 
 func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
 		list := func(want ...string) {
 			t.Helper()
-			got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-			if err != nil || fmt.Sprint(types(got)) != fmt.Sprint(want) {
-				t.Errorf("got %v, want %v, %v", types(got), want, err)
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+			if err != nil || fmt.Sprint(mirrortest.Types(got)) != fmt.Sprint(want) {
+				t.Errorf("got %v, want %v, %v", mirrortest.Types(got), want, err)
 			}
 		}
 		list()
-		o.attach(subject, "sig")
-		time.Sleep(m.opts.NegativeTTL / 2)
+		o.Attach(subject, "sig")
+		time.Sleep(m.Rules.NegativeTTL / 2)
 		list() // absent a moment ago
-		time.Sleep(m.opts.NegativeTTL)
+		time.Sleep(m.Rules.NegativeTTL)
 		list("sig")
 	})
 }
@@ -126,22 +86,22 @@ func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
 // W44: a HEAD has no body that tells a registry.
 func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		signature := o.attach(subject, "sig")
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, signature.Digest.String()); err != nil {
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		signature := o.Attach(subject, "sig")
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, signature.Digest.String()); err != nil {
 			t.Fatal(err)
 		}
-		head := "HEAD manifest app " + short(signature.Digest.String())
-		o.fail(head, upstream.ErrNotFound)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("on a HEAD's word: %v, %v", types(got), err)
+		head := "HEAD manifest app " + mirrortest.Short(signature.Digest.String())
+		o.Fail(head, upstream.ErrNotFound)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("on a HEAD's word: %v, %v", mirrortest.Types(got), err)
 		}
-		o.remove("app", signature.Digest.String())
+		o.Remove("app", signature.Digest.String())
 		time.Sleep(time.Hour)
-		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) != 0 {
-			t.Errorf("once it is gone: %v, %v", types(got), err)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 0 {
+			t.Errorf("once it is gone: %v, %v", mirrortest.Types(got), err)
 		}
 	})
 }
@@ -149,75 +109,75 @@ func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
 // What an upstream says of one repository says nothing of another.
 func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		app, _ := o.image("app", "1", bytesOf(1, 50))
-		other := o.put("other", "manifest", fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q}`, ocispec.MediaTypeImageManifest))
-		m := newMirror(t, o, nil)
-		if _, err := m.Referrers(t.Context(), hubApp, app.Digest); err != nil {
+		o := mirrortest.NewOrigin()
+		app, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		other := o.Put("other", "manifest", fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q}`, ocispec.MediaTypeImageManifest))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, app.Digest); err != nil {
 			t.Error(err)
 		}
-		o.transcript()
-		if _, err := m.Referrers(t.Context(), Repository{Upstream: "hub", Name: "other"}, other.Digest); err != nil {
+		o.Transcript()
+		if _, err := m.Referrers(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, other.Digest); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "GET referrers other "+short(other.Digest.String()), "HEAD manifest other "+referrers.TagOf(other.Digest))
+		mirrortest.WantTranscript(t, o, "GET referrers other "+mirrortest.Short(other.Digest.String()), "HEAD manifest other "+referrers.TagOf(other.Digest))
 	})
 }
 
 func TestReferrersOfA11Upstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		signature := o.attach(subject, "sig")
-		m := newMirror(t, o, nil)
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		signature := o.Attach(subject, "sig")
+		m := mirrortest.New(t, o, nil)
 		tag := referrers.TagOf(subject.Digest)
-		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || fmt.Sprint(types(got)) != "[sig]" {
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
 			t.Errorf("got %v and %v", got.Manifests, err)
 		}
-		wantTranscript(
+		mirrortest.WantTranscript(
 			t, o,
-			"GET referrers app "+short(subject.Digest.String()),
+			"GET referrers app "+mirrortest.Short(subject.Digest.String()),
 			"HEAD manifest app "+tag,
-			"GET manifest app "+short(signature.Digest.String()),
+			"GET manifest app "+mirrortest.Short(signature.Digest.String()),
 		)
 		// W57: the tag that the upstream does not have is made from the API.
-		made, err := m.Manifest(t.Context(), hubApp, tag)
-		if err != nil || made.Descriptor.MediaType != indexType {
+		made, err := m.Manifest(t.Context(), mirrortest.App, tag)
+		if err != nil || made.Descriptor.MediaType != mirrortest.IndexType {
 			t.Fatalf("the referrers tag: %v, %v", made.Descriptor, err)
 		}
 		list, err := referrers.Decode(made.Bytes)
 		if err != nil || len(list) != 1 || list[0].Digest != signature.Digest {
 			t.Errorf("the referrers tag lists %v, %v", list, err)
 		}
-		if again, err := m.Manifest(t.Context(), hubApp, made.Descriptor.Digest.String()); err != nil || string(again.Bytes) != string(made.Bytes) {
+		if again, err := m.Manifest(t.Context(), mirrortest.App, made.Descriptor.Digest.String()); err != nil || string(again.Bytes) != string(made.Bytes) {
 			t.Errorf("by its own digest: %v", err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 		// W56: a list under the tag and a list of the API are one.
-		sbom := o.attach(subject, "sbom")
-		o.list(subject.Digest, sbom)
+		sbom := o.Attach(subject, "sbom")
+		o.List(subject.Digest, sbom)
 		time.Sleep(6 * time.Minute)
-		if got, err = m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sbom sig]" {
-			t.Errorf("got %v and %v", types(got), err)
+		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || fmt.Sprint(mirrortest.Types(got)) != "[sbom sig]" {
+			t.Errorf("got %v and %v", mirrortest.Types(got), err)
 		}
 	})
 }
 
 func TestAReferrersTagThatTheUpstreamHasGoesThroughUntouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.attach(subject, "sig")
-		o.list(subject.Digest)
-		m := newMirror(t, o, nil)
-		got, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest))
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Attach(subject, "sig")
+		o.List(subject.Digest)
+		m := mirrortest.New(t, o, nil)
+		got, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := o.content["app "+referrers.TagOf(subject.Digest)].body; string(got.Bytes) != string(want) {
+		if want := o.Content["app "+referrers.TagOf(subject.Digest)].Body; string(got.Bytes) != string(want) {
 			t.Errorf("got %s", got.Bytes)
 		}
 	})
@@ -227,15 +187,15 @@ func TestNobodyReferring(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprintf("API %v", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				o.api = api
-				subject, _ := o.image("app", "1", bytesOf(1, 50))
-				m := newMirror(t, o, nil)
-				got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+				o := mirrortest.NewOrigin()
+				o.API = api
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, nil)
+				got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 				if err != nil || len(got.Manifests) != 0 || got.Stale {
 					t.Errorf("got %v and %v", got, err)
 				}
-				if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest)); !errors.Is(err, upstream.ErrNotFound) {
+				if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest)); !errors.Is(err, upstream.ErrNotFound) {
 					t.Errorf("the referrers tag: %v", err)
 				}
 			})
@@ -247,11 +207,11 @@ func TestNobodyReferring(t *testing.T) {
 // list is stale, or the answer is an error; it never says that it is all.
 func TestUnknownIsNotNone(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
-	for source, line := range map[string]func(subject, child Descriptor) string{
-		"the API":   func(s, _ Descriptor) string { return "GET referrers app " + short(s.Digest.String()) },
-		"the tag":   func(s, _ Descriptor) string { return "HEAD manifest app " + referrers.TagOf(s.Digest) },
-		"a child":   func(_, c Descriptor) string { return "GET manifest app " + short(c.Digest.String()) },
-		"all of it": func(Descriptor, Descriptor) string { return "*" },
+	for source, line := range map[string]func(subject, child pull.Descriptor) string{
+		"the API":   func(s, _ pull.Descriptor) string { return "GET referrers app " + mirrortest.Short(s.Digest.String()) },
+		"the tag":   func(s, _ pull.Descriptor) string { return "HEAD manifest app " + referrers.TagOf(s.Digest) },
+		"a child":   func(_, c pull.Descriptor) string { return "GET manifest app " + mirrortest.Short(c.Digest.String()) },
+		"all of it": func(pull.Descriptor, pull.Descriptor) string { return "*" },
 	} {
 		for fault, err := range map[string]error{
 			"unavailable": upstream.ErrUnavailable,
@@ -263,49 +223,47 @@ func TestUnknownIsNotNone(t *testing.T) {
 			for _, kept := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s is %s, kept before: %v", source, fault, kept), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						o := newOrigin()
-						subject, _ := o.image("app", "1", bytesOf(1, 50))
-						first := o.attach(subject, "first")
-						m := newMirror(t, o, nil)
+						o := mirrortest.NewOrigin()
+						subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+						first := o.Attach(subject, "first")
+						m := mirrortest.New(t, o, nil)
 						if kept {
-							o.list(subject.Digest, first)
-							if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+							o.List(subject.Digest, first)
+							if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 								t.Fatal(err)
 							}
 							time.Sleep(20 * time.Minute)
 						}
-						second := o.attach(subject, "second")
-						o.list(subject.Digest, first, second)
-						o.fail(line(subject, second), err, err)
-						got, gotErr := m.Referrers(t.Context(), hubApp, subject.Digest)
+						second := o.Attach(subject, "second")
+						o.List(subject.Digest, first, second)
+						o.Fail(line(subject, second), err, err)
+						got, gotErr := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 						switch {
 						case source == "the API" && !kept:
 							// The tag has a list: proof in itself, though not of being all.
-							if gotErr != nil || !got.Stale || fmt.Sprint(types(got)) != "[first second]" {
-								t.Errorf("got %v, stale %v, %v", types(got), got.Stale, gotErr)
+							if gotErr != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
+								t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, gotErr)
 							}
 						case errors.Is(err, upstream.ErrDenied) && source != "the API":
 							if !errors.Is(gotErr, upstream.ErrDenied) {
-								t.Errorf("got %v, %v", types(got), gotErr)
+								t.Errorf("got %v, %v", mirrortest.Types(got), gotErr)
 							}
 						case kept:
-							if gotErr != nil || !got.Stale || !slices.Contains(types(got), "first") {
-								t.Errorf("got %v, stale %v, %v", types(got), got.Stale, gotErr)
+							if gotErr != nil || !got.Stale || !slices.Contains(mirrortest.Types(got), "first") {
+								t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, gotErr)
 							}
 						case gotErr == nil || errors.Is(gotErr, upstream.ErrNotFound):
-							t.Errorf("got %v and %v, which says that it is all", types(got), gotErr)
+							t.Errorf("got %v and %v, which says that it is all", mirrortest.Types(got), gotErr)
 						}
 						// The tag made from referrers is no more of a "no".
-						if _, err := m.Manifest(t.Context(), hubApp, referrers.TagOf(subject.Digest)); errors.Is(err, upstream.ErrNotFound) {
+						if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest)); errors.Is(err, upstream.ErrNotFound) {
 							t.Errorf("the referrers tag: %v", err)
 						}
 						// It mends itself.
-						o.mu.Lock()
-						o.failures = map[string][]error{}
-						o.mu.Unlock()
+						o.Mend()
 						time.Sleep(time.Minute)
-						if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || got.Stale || fmt.Sprint(types(got)) != "[first second]" {
-							t.Errorf("afterwards %v, stale %v, %v", types(got), got.Stale, err)
+						if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
+							t.Errorf("afterwards %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 						}
 					})
 				})
@@ -316,22 +274,22 @@ func TestUnknownIsNotNone(t *testing.T) {
 
 func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.list(subject.Digest, o.attach(subject, "sig"))
-		m := newMirror(t, o, nil)
-		if _, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil {
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.List(subject.Digest, o.Attach(subject, "sig"))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		off := newMirror(t, o, func(opts *Options) {
-			opts.Blobs, opts.Records, opts.Offline = m.opts.Blobs, m.opts.Records, true
+		off := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Blobs, opts.Records, opts.Rules.Offline = m.Blobs, m.Records, true
 		})
-		got, err := off.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || !got.Stale || fmt.Sprint(types(got)) != "[sig]" {
-			t.Errorf("got %v, stale %v, %v", types(got), got.Stale, err)
+		got, err := off.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
 		}
-		if _, err := off.Referrers(t.Context(), hubApp, indexAlgorithm.FromString("unknown")); !errors.Is(err, ErrOffline) {
+		if _, err := off.Referrers(t.Context(), mirrortest.App, mirrortest.IndexAlgorithm.FromString("unknown")); !errors.Is(err, pull.ErrOffline) {
 			t.Errorf("of a subject that was never asked about: %v", err)
 		}
 	})
@@ -339,22 +297,22 @@ func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
 
 func TestManifestsThatPassedThroughAreListed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		passed := o.attach(subject, "passed") // in no list upstream
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, passed.Digest.String()); err != nil {
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		passed := o.Attach(subject, "passed") // in no list upstream
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, passed.Digest.String()); err != nil {
 			t.Fatal(err)
 		}
-		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || fmt.Sprint(types(got)) != "[passed]" {
-			t.Errorf("got %v, %v", types(got), err)
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || fmt.Sprint(mirrortest.Types(got)) != "[passed]" {
+			t.Errorf("got %v, %v", mirrortest.Types(got), err)
 		}
 		// What the upstream has deleted is listed no longer.
-		o.remove("app", passed.Digest.String())
+		o.Remove("app", passed.Digest.String())
 		time.Sleep(6 * time.Minute)
-		if got, err = m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) != 0 {
-			t.Errorf("got %v, %v", types(got), err)
+		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 0 {
+			t.Errorf("got %v, %v", mirrortest.Types(got), err)
 		}
 	})
 }
@@ -370,35 +328,35 @@ func TestBuildKitAttestations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				image, _ := o.image("app", "amd64", bytesOf(1, 50))
-				var of Descriptor
+				o := mirrortest.NewOrigin()
+				image, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 50))
+				var of pull.Descriptor
 				want := c.want
 				artifactType := ""
 				if c.subject {
 					of, artifactType = image, referrers.AttestationType
 					want = "[" + referrers.AttestationType + "]"
 				}
-				attestation := o.attach(of, artifactType)
+				attestation := o.Attach(of, artifactType)
 				attestation.Platform = &ocispec.Platform{Architecture: "unknown", OS: "unknown"}
 				attestation.Annotations = map[string]string{
 					"vnd.docker.reference.type":   "attestation-manifest",
 					"vnd.docker.reference.digest": image.Digest.String(),
 				}
-				index := ocispec.Index{MediaType: indexType, Manifests: []Descriptor{image, attestation}}
+				index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []pull.Descriptor{image, attestation}}
 				index.SchemaVersion = 2
 				raw, err := json.Marshal(index)
 				if err != nil {
 					t.Fatal(err)
 				}
-				o.put("app", indexType, raw, "1")
-				m := newMirror(t, o, func(opts *Options) { opts.Upstreams[0].BuildKitAttestations = c.optIn })
-				if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+				o.Put("app", mirrortest.IndexType, raw, "1")
+				m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].BuildKitAttestations = c.optIn })
+				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 					t.Fatal(err)
 				}
-				got, err := m.Referrers(t.Context(), hubApp, image.Digest)
-				if err != nil || fmt.Sprint(types(got)) != want {
-					t.Errorf("got %v, want %s, %v", types(got), want, err)
+				got, err := m.Referrers(t.Context(), mirrortest.App, image.Digest)
+				if err != nil || fmt.Sprint(mirrortest.Types(got)) != want {
+					t.Errorf("got %v, want %s, %v", mirrortest.Types(got), want, err)
 				}
 			})
 		})
@@ -407,36 +365,36 @@ func TestBuildKitAttestations(t *testing.T) {
 
 func TestCosignTagsCountWhereTheConfigurationSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
-		o.image("app", referrers.CosignTags(subject.Digest)[0].Tag, bytesOf(2, 50))
-		plain := newMirror(t, o, nil)
-		if got, err := plain.Referrers(t.Context(), hubApp, subject.Digest); err != nil || len(got.Manifests) != 0 {
-			t.Errorf("unasked: %v, %v", types(got), err)
+		o := mirrortest.NewOrigin()
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Image("app", referrers.CosignTags(subject.Digest)[0].Tag, mirrortest.Bytes(2, 50))
+		plain := mirrortest.New(t, o, nil)
+		if got, err := plain.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 0 {
+			t.Errorf("unasked: %v, %v", mirrortest.Types(got), err)
 		}
-		opted := newMirror(t, o, func(opts *Options) { opts.Upstreams[0].CosignTags = true })
-		got, err := opted.Referrers(t.Context(), hubApp, subject.Digest)
-		if want := "[" + referrers.CosignTags(subject.Digest)[0].ArtifactType + "]"; err != nil || fmt.Sprint(types(got)) != want {
-			t.Errorf("got %v, want %s, %v", types(got), want, err)
+		opted := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].CosignTags = true })
+		got, err := opted.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if want := "[" + referrers.CosignTags(subject.Digest)[0].ArtifactType + "]"; err != nil || fmt.Sprint(mirrortest.Types(got)) != want {
+			t.Errorf("got %v, want %s, %v", mirrortest.Types(got), want, err)
 		}
 	})
 }
 
 func TestTenThousandReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.api = true
-		subject, _ := o.image("app", "1", bytesOf(1, 50))
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		for i := range 10_000 {
-			o.attach(subject, fmt.Sprint("type", i))
+			o.Attach(subject, fmt.Sprint("type", i))
 		}
-		m := newMirror(t, o, nil)
-		got, err := m.Referrers(t.Context(), hubApp, subject.Digest)
+		m := mirrortest.New(t, o, nil)
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 		if err != nil || len(got.Manifests) != 10_000 {
 			t.Errorf("got %d, %v", len(got.Manifests), err)
 		}
-		again, err := m.Referrers(t.Context(), hubApp, subject.Digest)
-		if err != nil || len(again.Manifests) != 10_000 || again.Outcome != Hit {
+		again, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil || len(again.Manifests) != 10_000 || again.Outcome != pull.Hit {
 			t.Errorf("again %d, %v, %v", len(again.Manifests), again.Outcome, err)
 		}
 	})

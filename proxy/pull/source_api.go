@@ -27,12 +27,12 @@ const maxOpened = 512
 
 // listedByAPI asks the upstream's Referrers API.
 func (p *Puller) listedByAPI(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	if _, without := p.noAPI.Get(repo); without {
+	if _, without := p.lookups.noAPI.Get(repo); without {
 		return nil, nil
 	}
 	listed, err := u.Registry.Referrers(ctx, repo.Name, subject)
 	if errors.Is(err, upstream.ErrNoAPI) {
-		p.noAPI.Put(repo, struct{}{}, remembersNoAPI)
+		p.lookups.noAPI.Put(repo, struct{}{}, remembersNoAPI)
 	}
 	if errors.Is(err, upstream.ErrUnsupported) || errors.Is(err, upstream.ErrNotFound) {
 		return nil, nil // the referrers tag has the word

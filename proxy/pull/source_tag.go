@@ -67,8 +67,8 @@ func (p *Puller) currentTag(ctx context.Context, u Upstream, repo Repository, su
 	if err := p.absent.err(manifestKey(repo, tag)); err != nil {
 		return Manifest{}, err
 	}
-	return once(ctx, p, &p.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
-		rec, _ := p.meta.Referrers(repo, subject)
+	return once(ctx, p, &p.questions.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+		rec, _ := p.ledger.Referrers(repo, subject)
 		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
 	})
 }

@@ -15,7 +15,7 @@ import (
 // manifestByTag answers for what can change: the table "A tag" of the design,
 // row by row.
 func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
-	rec, onRecord := p.meta.Tag(repo, tag)
+	rec, onRecord := p.ledger.Tag(repo, tag)
 	var kept Manifest
 	if onRecord {
 		kept, onRecord = p.keptManifest(ctx, repo, rec.Descriptor.Digest)
@@ -33,7 +33,7 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 			return m, err
 		}
 	}
-	if p.opts.Offline {
+	if p.rules.Offline {
 		if onRecord {
 			return stale(kept), nil
 		}
@@ -44,10 +44,10 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	if onRecord {
 		// The client waits a moment; the check itself goes on.
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeoutCause(ctx, p.opts.MaxWait, errTooLong)
+		wait, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
 		defer cancel()
 	}
-	m, err := once(wait, p, &p.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+	m, err := once(wait, p, &p.questions.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		return p.checkTag(ctx, u, repo, tag, false)
 	})
 	switch {
@@ -72,10 +72,18 @@ func stale(m Manifest) Manifest {
 	return m
 }
 
-// cannotTell says that an error is no word of the upstream about the content.
+// CannotTell says that an error says nothing about the content: its upstream
+// could not be asked, or did not want to answer.
+func CannotTell(err error) bool { return cannotTell(err) }
+
 func cannotTell(err error) bool {
 	var limited *upstream.RateLimitedError
 	return errors.Is(err, upstream.ErrUnavailable) || errors.As(err, &limited)
+}
+
+// Fresh says whether a tag needs no check, by what is on record of it.
+func (p *Puller) Fresh(repo Repository, tag string, rec metadata.Tag) bool {
+	return p.fresh(p.upstreams[repo.Upstream], repo, tag, rec)
 }
 
 // fresh says whether a tag needs no check. As the upstream's quota runs low,
@@ -88,7 +96,7 @@ func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec metadata.Tag
 	if u.Immutable != nil && u.Immutable(tag) && !isFallbackTag(tag) {
 		return true
 	}
-	ttl := p.opts.TagTTL
+	ttl := p.rules.TagTTL
 	if u.Quota != nil {
 		const low = 0.2
 		if left := u.Quota(); left < low {
@@ -109,7 +117,7 @@ func isFallbackTag(tag string) bool {
 // is asked for with HEAD first; probe says that another is as well, and that a
 // HEAD's word is enough to say that it is not there.
 func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
-	rec, onRecord := p.meta.Tag(repo, tag)
+	rec, onRecord := p.ledger.Tag(repo, tag)
 	var there Digest // what a HEAD says that the tag points at
 	if onRecord || probe {
 		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
@@ -126,7 +134,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:
-			p.meta.TouchTag(repo, tag, rec)
+			p.ledger.TouchTag(repo, tag, rec)
 			kept.Outcome = Revalidated
 			return kept, nil
 		case desc.Digest != "":
@@ -163,16 +171,13 @@ func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to M
 		return nil // nothing that a record could point at
 	}
 	if subject, ok := referrers.SubjectOf(tag); ok {
-		p.meta.DoubtNone(repo, subject) // there is a list now
+		p.ledger.DoubtNone(repo, subject) // there is a list now
 	}
-	p.meta.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
-	if p.meta.IsPinned(repo, tag) {
-		select {
-		case p.moved <- struct{}{}:
-		default:
-		}
+	p.ledger.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
+	if p.events.TagMoved != nil {
+		p.events.TagMoved(repo, tag)
 	}
-	if _, ok := p.meta.Manifest(repo, to.Descriptor.Digest); ok {
+	if _, ok := p.ledger.Manifest(repo, to.Descriptor.Digest); ok {
 		return nil
 	}
 	// It went in the moment before the tag kept it.

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"bytes"
@@ -11,19 +11,22 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		manifest, _ := o.image("app", "1", bytesOf(1, 100))
-		m := newMirror(t, o, nil)
-		release := o.hold("GET manifest app 1")
+		o := mirrortest.NewOrigin()
+		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
+		m := mirrortest.New(t, o, nil)
+		release := o.Hold("GET manifest app 1")
 		var clients sync.WaitGroup
 		for range 50 {
 			clients.Go(func() {
-				got, err := m.Manifest(t.Context(), hubApp, "1")
+				got, err := m.Manifest(t.Context(), mirrortest.App, "1")
 				if err != nil || got.Descriptor.Digest != manifest.Digest {
 					t.Errorf("got %s and %v", got.Descriptor.Digest, err)
 				}
@@ -33,10 +36,10 @@ func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
 		release()
 		clients.Wait()
 		// By digest it is there already.
-		if _, err := m.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, manifest.Digest.String()); err != nil {
 			t.Error(err)
 		}
-		wantTranscript(t, o, "GET manifest app 1")
+		mirrortest.WantTranscript(t, o, "GET manifest app 1")
 	})
 }
 
@@ -46,7 +49,7 @@ func TestFreshness(t *testing.T) {
 	for name, c := range map[string]struct {
 		kept     bool // a tag is on record, and old
 		age      time.Duration
-		upstream func(o *origin, old Descriptor)
+		upstream func(o *mirrortest.Origin, old pull.Descriptor)
 		err      error
 		limited  bool
 		stale    bool
@@ -56,40 +59,43 @@ func TestFreshness(t *testing.T) {
 	}{
 		"a fresh tag is not asked about": {
 			kept: true, age: 59 * time.Second,
-			upstream: func(*origin, Descriptor) {},
+			upstream: func(*mirrortest.Origin, pull.Descriptor) {},
 		},
 		"an old tag that stands costs one HEAD": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(*origin, Descriptor) {},
+			upstream: func(*mirrortest.Origin, pull.Descriptor) {},
 			asked:    []string{"HEAD manifest app 1"},
 		},
 		"an old tag that moved brings the new manifest": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.image("app", "1", bytesOf(2, 50)) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Image("app", "1", mirrortest.Bytes(2, 50)) },
 			moved:    true,
 			asked:    []string{"HEAD manifest app 1", "GET manifest app NEW"},
 		},
 		"an old tag that moved where HEADs tell no digest is fetched": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.noHEAD = true; o.image("app", "1", bytesOf(2, 50)) },
-			moved:    true,
-			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
+				o.NoHEAD = true
+				o.Image("app", "1", mirrortest.Bytes(2, 50))
+			},
+			moved: true,
+			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"an old tag whose manifest is missing by its digest is asked for by the tag": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) {
-				d, _ := o.image("app", "1", bytesOf(2, 50))
-				o.remove("app", d.Digest.String())
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
+				d, _ := o.Image("app", "1", mirrortest.Bytes(2, 50))
+				o.Remove("app", d.Digest.String())
 			},
 			moved: true,
 			asked: []string{"HEAD manifest app 1", "GET manifest app NEW", "GET manifest app 1"},
 		},
 		"an old tag that points at what is missing is served stale": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) {
-				d, _ := o.image("app", "1", bytesOf(2, 50))
-				o.remove("app", d.Digest.String())
-				o.fail("GET manifest app 1", upstream.ErrNotFound)
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
+				d, _ := o.Image("app", "1", mirrortest.Bytes(2, 50))
+				o.Remove("app", d.Digest.String())
+				o.Fail("GET manifest app 1", upstream.ErrNotFound)
 			},
 			stale: true,
 			asked: []string{"HEAD manifest app 1", "GET manifest app NEW", "GET manifest app 1"},
@@ -97,20 +103,20 @@ func TestFreshness(t *testing.T) {
 		},
 		"an old tag that is gone is not found": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Remove("app", "1") },
 			err:      upstream.ErrNotFound,
 			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"W44: an old tag that only HEADs don't find is there": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.fail("HEAD manifest app 1", upstream.ErrNotFound) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("HEAD manifest app 1", upstream.ErrNotFound) },
 			asked:    []string{"HEAD manifest app 1", "GET manifest app 1"},
 		},
 		"W44: an old tag that only HEADs don't find is served stale while GETs fail": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) {
-				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
-				o.fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
+				o.Fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.Fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
 			},
 			stale: true,
 			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
@@ -118,9 +124,9 @@ func TestFreshness(t *testing.T) {
 		},
 		"W44: an old tag that only HEADs don't find is denied where GETs are, and stays on record": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) {
-				o.fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
-				o.fail("GET manifest app 1", upstream.ErrDenied, upstream.ErrDenied)
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
+				o.Fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
+				o.Fail("GET manifest app 1", upstream.ErrDenied, upstream.ErrDenied)
 			},
 			err:   upstream.ErrDenied,
 			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
@@ -128,44 +134,44 @@ func TestFreshness(t *testing.T) {
 		},
 		"an old tag that is denied is denied": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrDenied) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", upstream.ErrDenied) },
 			err:      upstream.ErrDenied,
 			asked:    []string{"HEAD manifest app 1"},
 			again:    []string{"HEAD manifest app 1"},
 		},
 		"an old tag of an upstream that fails is served stale": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrUnavailable) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", upstream.ErrUnavailable) },
 			stale:    true,
 			asked:    []string{"HEAD manifest app 1"},
 			again:    []string{"HEAD manifest app 1"},
 		},
 		"an old tag of an upstream that limits its rate is served stale": {
 			kept: true, age: 2 * time.Minute,
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", limited) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", limited) },
 			stale:    true,
 			asked:    []string{"HEAD manifest app 1"},
 			again:    []string{"HEAD manifest app 1"},
 		},
 		"a tag of no record that is not there is remembered as absent": {
-			upstream: func(o *origin, _ Descriptor) { o.remove("app", "1") },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Remove("app", "1") },
 			err:      upstream.ErrNotFound,
 			asked:    []string{"GET manifest app 1"},
 		},
 		"a tag of no record while the upstream fails is unknown, and asked again": {
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrUnavailable) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", upstream.ErrUnavailable) },
 			err:      upstream.ErrUnavailable,
 			asked:    []string{"GET manifest app 1"},
 			again:    []string{"GET manifest app 1"},
 		},
 		"a tag of no record while the upstream is silent is unknown": {
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", upstream.ErrTimeout) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", upstream.ErrTimeout) },
 			err:      upstream.ErrTimeout,
 			asked:    []string{"GET manifest app 1"},
 			again:    []string{"GET manifest app 1"},
 		},
 		"a tag of no record while the rate is limited says so": {
-			upstream: func(o *origin, _ Descriptor) { o.fail("*", limited) },
+			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) { o.Fail("*", limited) },
 			limited:  true,
 			asked:    []string{"GET manifest app 1"},
 			again:    []string{"GET manifest app 1"},
@@ -173,19 +179,19 @@ func TestFreshness(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				old, _ := o.image("app", "1", bytesOf(1, 50))
-				m := newMirror(t, o, nil)
+				o := mirrortest.NewOrigin()
+				old, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, nil)
 				if c.kept {
-					if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+					if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 						t.Fatal(err)
 					}
-					o.transcript()
+					o.Transcript()
 					time.Sleep(c.age)
 				}
 				c.upstream(o, old)
 				now := digestOf(o, "1")
-				got, err := m.Manifest(t.Context(), hubApp, "1")
+				got, err := m.Manifest(t.Context(), mirrortest.App, "1")
 				var rate *upstream.RateLimitedError
 				if errors.As(err, &rate) != c.limited || !c.limited && !errors.Is(err, c.err) {
 					t.Errorf("error %v, want %v", err, c.err)
@@ -204,97 +210,95 @@ func TestFreshness(t *testing.T) {
 				}
 				for i, line := range c.asked {
 					if line == "GET manifest app NEW" {
-						c.asked[i] = "GET manifest app " + short(now.String())
+						c.asked[i] = "GET manifest app " + mirrortest.Short(now.String())
 					}
 				}
-				wantTranscript(t, o, c.asked...)
-				_, _ = m.Manifest(t.Context(), hubApp, "1")
-				wantTranscript(t, o, c.again...)
+				mirrortest.WantTranscript(t, o, c.asked...)
+				_, _ = m.Manifest(t.Context(), mirrortest.App, "1")
+				mirrortest.WantTranscript(t, o, c.again...)
 			})
 		})
 	}
 }
 
-func digestOf(o *origin, tag string) Digest {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c, ok := o.content["app "+tag]
+func digestOf(o *mirrortest.Origin, tag string) pull.Digest {
+	c, ok := o.Get("app", tag)
 	if !ok {
 		return ""
 	}
-	return indexAlgorithm.FromBytes(c.body)
+	return mirrortest.IndexAlgorithm.FromBytes(c.Body)
 }
 
 func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		old, _ := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		old, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * time.Minute)
-		moved, _ := o.image("app", "1", bytesOf(2, 50))
-		release := o.hold("HEAD manifest app 1")
+		moved, _ := o.Image("app", "1", mirrortest.Bytes(2, 50))
+		release := o.Hold("HEAD manifest app 1")
 		began := time.Now()
-		got, err := m.Manifest(t.Context(), hubApp, "1")
+		got, err := m.Manifest(t.Context(), mirrortest.App, "1")
 		if took := time.Since(began); err != nil || !got.Stale || got.Descriptor.Digest != old.Digest || took != 2*time.Second {
 			t.Errorf("got %v, stale %v, after %s, %v", got.Descriptor.Digest, got.Stale, took, err)
 		}
 		release()
 		synctest.Wait()
-		o.transcript()
-		got, err = m.Manifest(t.Context(), hubApp, "1")
+		o.Transcript()
+		got, err = m.Manifest(t.Context(), mirrortest.App, "1")
 		if err != nil || got.Stale || got.Descriptor.Digest != moved.Digest {
 			t.Errorf("after the check got %v, stale %v, %v", got.Descriptor.Digest, got.Stale, err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 	})
 }
 
 func TestFreshnessStretchesAsTheQuotaRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.image("app", "1", bytesOf(1, 50))
+		o := mirrortest.NewOrigin()
+		o.Image("app", "1", mirrortest.Bytes(1, 50))
 		left := 1.0
-		m := newMirror(t, o, func(opts *Options) {
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Upstreams[0].Quota = func() float64 { return left }
 		})
 		pull := func() {
-			if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+			if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		pull()
-		o.transcript()
+		o.Transcript()
 		left = 0.02 // a tenth of what counts as low: ten times as long
 		time.Sleep(9 * time.Minute)
 		pull()
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 		time.Sleep(2 * time.Minute)
 		pull()
-		wantTranscript(t, o, "HEAD manifest app 1")
+		mirrortest.WantTranscript(t, o, "HEAD manifest app 1")
 	})
 }
 
 func TestImmutableTagsAreNeverCheckedButReferrersTagsAre(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		o.image("app", "v1", bytesOf(1, 50))
+		o := mirrortest.NewOrigin()
+		o.Image("app", "v1", mirrortest.Bytes(1, 50))
 		fallback := "sha256-" + string(bytes.Repeat([]byte("a"), 64))
-		o.put("app", indexType, []byte(`{"schemaVersion":2,"manifests":[]}`), fallback)
-		m := newMirror(t, o, func(opts *Options) {
+		o.Put("app", mirrortest.IndexType, []byte(`{"schemaVersion":2,"manifests":[]}`), fallback)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Upstreams[0].Immutable = func(string) bool { return true }
 		})
 		for range 2 {
 			for _, tag := range []string{"v1", fallback} {
-				if _, err := m.Manifest(t.Context(), hubApp, tag); err != nil {
+				if _, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil {
 					t.Fatal(err)
 				}
 			}
 			time.Sleep(time.Hour)
 		}
-		wantTranscript(t, o, "GET manifest app v1", "GET manifest app "+fallback, "HEAD manifest app "+fallback)
+		mirrortest.WantTranscript(t, o, "GET manifest app v1", "GET manifest app "+fallback, "HEAD manifest app "+fallback)
 	})
 }
 
@@ -304,17 +308,17 @@ func TestWhatIsNoManifestIsNotKept(t *testing.T) {
 		"text":                "not found",
 		"half a JSON object":  `{"schemaVersion":2`,
 		"nothing":             "",
-		"more than the bound": `{"a":"` + string(bytes.Repeat([]byte("x"), maxManifest)) + `"}`,
+		"more than the bound": `{"a":"` + string(bytes.Repeat([]byte("x"), pull.MaxManifest)) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := newOrigin()
-				d := o.put("app", "text/html", []byte(body), "1")
-				m := newMirror(t, o, nil)
-				if _, err := m.Manifest(t.Context(), hubApp, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+				o := mirrortest.NewOrigin()
+				d := o.Put("app", "text/html", []byte(body), "1")
+				m := mirrortest.New(t, o, nil)
+				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
 					t.Errorf("error %v", err)
 				}
-				if m.keeps(d.Digest) {
+				if m.Keeps(d.Digest) {
 					t.Error("it is kept")
 				}
 			})
@@ -324,13 +328,11 @@ func TestWhatIsNoManifestIsNotKept(t *testing.T) {
 
 func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		want, _ := o.image("app", "1", bytesOf(1, 50))
-		o.mu.Lock()
-		o.content["app "+want.Digest.String()] = served{ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`)}
-		o.mu.Unlock()
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, want.Digest.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		o := mirrortest.NewOrigin()
+		want, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Replace("app", want.Digest, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, want.Digest.String()); !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -338,80 +340,80 @@ func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
 
 func TestOfflineNoUpstreamIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		_, layer := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
+		o := mirrortest.NewOrigin()
+		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+		if _, err := m.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		o.transcript()
+		o.Transcript()
 		time.Sleep(time.Hour)
-		off := newMirror(t, o, func(opts *Options) {
-			opts.Blobs, opts.Records, opts.Offline = m.opts.Blobs, m.opts.Records, true
+		off := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Blobs, opts.Records, opts.Rules.Offline = m.Blobs, m.Records, true
 		})
-		got, err := off.Manifest(t.Context(), hubApp, "1")
+		got, err := off.Manifest(t.Context(), mirrortest.App, "1")
 		if err != nil || !got.Stale {
 			t.Errorf("stale %v, %v", got.Stale, err)
 		}
-		if _, err := off.fetch(hubApp, layer.Digest); err != nil {
+		if _, err := off.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Error(err)
 		}
-		if _, err := off.Manifest(t.Context(), hubApp, "2"); !errors.Is(err, ErrOffline) {
+		if _, err := off.Manifest(t.Context(), mirrortest.App, "2"); !errors.Is(err, pull.ErrOffline) {
 			t.Errorf("a tag that is not kept: %v", err)
 		}
-		if _, err := off.fetch(hubApp, indexAlgorithm.FromString("other")); !errors.Is(err, ErrOffline) {
+		if _, err := off.Fetch(mirrortest.App, mirrortest.IndexAlgorithm.FromString("other")); !errors.Is(err, pull.ErrOffline) {
 			t.Errorf("a blob that is not kept: %v", err)
 		}
-		wantTranscript(t, o)
+		mirrortest.WantTranscript(t, o)
 	})
 }
 
 func TestRecordsThatAreLostCostHEADs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		manifest, layer := o.image("app", "1", bytesOf(1, 50))
-		m := newMirror(t, o, nil)
-		if _, err := m.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+		o := mirrortest.NewOrigin()
+		manifest, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, manifest.Digest.String()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.fetch(hubApp, layer.Digest); err != nil {
+		if _, err := m.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		o.transcript()
-		again := newMirror(t, o, func(opts *Options) { opts.Blobs = m.opts.Blobs })
-		if _, err := again.Manifest(t.Context(), hubApp, manifest.Digest.String()); err != nil {
+		o.Transcript()
+		again := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = m.Blobs })
+		if _, err := again.Manifest(t.Context(), mirrortest.App, manifest.Digest.String()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := again.fetch(hubApp, layer.Digest); err != nil {
+		if _, err := again.Fetch(mirrortest.App, layer.Digest); err != nil {
 			t.Fatal(err)
 		}
-		wantTranscript(t, o, "HEAD manifest app "+short(manifest.Digest.String()))
+		mirrortest.WantTranscript(t, o, "HEAD manifest app "+mirrortest.Short(manifest.Digest.String()))
 	})
 }
 
 func TestTagListsAreNeverCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
+		o := mirrortest.NewOrigin()
 		for i := range 3 {
-			o.image("app", fmt.Sprint("v", i), bytesOf(1, 50))
+			o.Image("app", fmt.Sprint("v", i), mirrortest.Bytes(1, 50))
 		}
-		o.put("app", "tags", nil, "tags")
-		m := newMirror(t, o, nil)
-		list, err := m.Tags(t.Context(), hubApp, nil)
+		o.Put("app", "tags", nil, "tags")
+		m := mirrortest.New(t, o, nil)
+		list, err := m.Tags(t.Context(), mirrortest.App, nil)
 		if err != nil || len(list.Tags) != 3 {
 			t.Fatalf("%v, %v", list.Tags, err)
 		}
-		o.fail("*", upstream.ErrUnavailable)
-		list, err = m.Tags(t.Context(), hubApp, map[string][]string{"n": {"1"}, "last": {"v0"}})
+		o.Fail("*", upstream.ErrUnavailable)
+		list, err = m.Tags(t.Context(), mirrortest.App, map[string][]string{"n": {"1"}, "last": {"v0"}})
 		if err != nil || !list.Stale || fmt.Sprint(list.Tags) != "[v1]" || list.Next.Get("last") != "v1" {
 			t.Errorf("the kept list gave %v, next %v, stale %v, %v", list.Tags, list.Next, list.Stale, err)
 		}
-		if _, err := m.Tags(t.Context(), Repository{Upstream: "hub", Name: "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
+		if _, err := m.Tags(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("a list that was never had: %v", err)
 		}
 	})

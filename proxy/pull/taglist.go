@@ -19,13 +19,13 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if err != nil {
 		return Tags{}, err
 	}
-	if !p.opts.Offline {
-		list, err := once(ctx, p, &p.asks, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+	if !p.rules.Offline {
+		list, err := once(ctx, p, &p.questions.asks, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})
 		if err == nil {
-			if all, ok := p.lists.page(repo, page, list); ok {
-				p.meta.PutTagList(repo, all)
+			if all, ok := p.questions.lists.page(repo, page, list); ok {
+				p.ledger.PutTagList(repo, all)
 			}
 			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 		}
@@ -45,7 +45,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 
 // keptTags cuts the asked page out of the last full answer.
 func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
-	tags, ok := p.meta.TagList(repo)
+	tags, ok := p.ledger.TagList(repo)
 	if !ok {
 		return Tags{}, false
 	}

@@ -1,4 +1,4 @@
-package pull
+package pull_test
 
 import (
 	"net/url"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -29,16 +31,16 @@ func TestListsArePutTogetherFromPages(t *testing.T) {
 		"a page without the first":     {[]step{{next("b"), []string{"c"}, nil}}, nil},
 		"a first page with more to go": {[]step{{nil, []string{"a"}, next("a")}}, nil},
 	} {
-		l := newLists()
+		l := pull.NewLists()
 		var all []string
 		var whole bool
 		for _, s := range c.steps {
-			all, whole = l.page(hubApp, s.asked, upstream.TagList{Tags: s.tags, Next: s.next})
+			all, whole = l.Page(mirrortest.App, s.asked, upstream.TagList{Tags: s.tags, Next: s.next})
 		}
 		if whole != (c.whole != nil) || whole && !slices.Equal(all, c.whole) {
 			t.Errorf("%s: %v, whole: %v", name, all, whole)
 		}
-		if _, whole := l.page(Repository{Upstream: "hub", Name: "other"}, next("b"), upstream.TagList{}); whole {
+		if _, whole := l.Page(pull.Repository{Upstream: "hub", Name: "other"}, next("b"), upstream.TagList{}); whole {
 			t.Errorf("%s: the pages of one repository are those of another", name)
 		}
 	}
@@ -47,14 +49,14 @@ func TestListsArePutTogetherFromPages(t *testing.T) {
 // F33: a list that repeats itself, cut into pages, must come to an end.
 func TestAKeptListThatRepeatsItselfEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		m := newMirror(t, o, nil)
-		m.meta.PutTagList(hubApp, []string{"v2", "1", "v10", "1", "v1"})
-		o.fail("*", upstream.ErrRefused)
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		m.Ledger.PutTagList(mirrortest.App, []string{"v2", "1", "v10", "1", "v1"})
+		o.Fail("*", upstream.ErrRefused)
 		var all []string
 		page := url.Values{"n": {"2"}}
 		for range 10 {
-			got, err := m.Tags(t.Context(), hubApp, page)
+			got, err := m.Tags(t.Context(), mirrortest.App, page)
 			if err != nil || !got.Stale {
 				t.Fatalf("%v, %v", got, err)
 			}

@@ -1,0 +1,392 @@
+// Package mirrortest has a mirror over a registry within the process, for tests
+// of the packages that a mirror is made of.
+package mirrortest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// Origin is a registry within the process, for tests whose clock is
+// synctest's: sockets would keep that from moving. It has the content it is
+// given, fails as it is told, and writes down what it was asked.
+type Origin struct {
+	// DigestOf is what is said of a manifest's digest. It is that of the body,
+	// but for signed manifests of schema 1.
+	DigestOf func(body []byte) Digest
+
+	mu       sync.Mutex
+	Content  map[string]Served // by repository and reference
+	asked    []string
+	failures map[string][]error // by line of the transcript, first to last
+	Bodies   func(repo string, d Digest, from int64, body []byte) io.ReadCloser
+	NoRange  bool
+	NoHEAD   bool // HEADs tell no digest
+	NoLength bool // bodies of blobs come without a size
+	API      bool // has the Referrers API
+	gate     map[string]chan struct{}
+}
+
+// Served is content with the type that it is served with.
+type Served struct {
+	MediaType string
+	Body      []byte
+}
+
+// NewOrigin returns an Origin without content.
+func NewOrigin() *Origin {
+	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gate: map[string]chan struct{}{}}
+}
+
+// Put makes content pullable by digest and under tags.
+func (o *Origin) Put(repo, mediaType string, body []byte, tags ...string) Descriptor {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d := digest.FromBytes(body)
+	for _, ref := range append(tags, d.String()) {
+		o.Content[repo+" "+ref] = Served{mediaType, body}
+	}
+	return Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(body))}
+}
+
+// Replace answers for a digest with something else.
+func (o *Origin) Replace(repo string, d Digest, mediaType string, body []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Content[repo+" "+d.String()] = Served{mediaType, body}
+}
+
+// Remove takes content away, by a tag or a digest.
+func (o *Origin) Remove(repo, ref string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.Content, repo+" "+ref)
+}
+
+// Fail makes requests with that line of the transcript fail, once for each error.
+func (o *Origin) Fail(line string, errs ...error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failures[line] = append(o.failures[line], errs...)
+}
+
+// Hold makes requests with that line wait until the function it returns is called.
+func (o *Origin) Hold(line string) (release func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	gate := make(chan struct{})
+	o.gate[line] = gate
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// Transcript is what was asked since it was called last, sorted.
+func (o *Origin) Transcript() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	asked := o.asked
+	o.asked = nil
+	slices.Sort(asked)
+	return asked
+}
+
+func (o *Origin) ask(ctx context.Context, line, repo, ref string) (Served, error) {
+	o.mu.Lock()
+	o.asked = append(o.asked, line)
+	gate := o.gate[line]
+	o.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return Served{}, fmt.Errorf("%s: %w", line, ctx.Err())
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, key := range []string{line, "*"} {
+		if errs := o.failures[key]; len(errs) > 0 {
+			if key != "*" {
+				o.failures[key] = errs[1:]
+			}
+			return Served{}, fmt.Errorf("%s: %w", line, errs[0])
+		}
+	}
+	c, ok := o.Content[repo+" "+ref]
+	if !ok {
+		return Served{}, fmt.Errorf("%s: %w", line, upstream.ErrNotFound)
+	}
+	return c, nil
+}
+
+// Short names a reference in a transcript: digests by their first characters.
+func Short(ref string) string {
+	if d, err := digest.Parse(ref); err == nil {
+		return d.Encoded()[:6]
+	}
+	return ref
+}
+
+// Resolve is that of [upstream.Registry].
+func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
+	c, err := o.ask(ctx, "HEAD manifest "+repo+" "+Short(ref), repo, ref)
+	if err != nil {
+		return Descriptor{}, err
+	}
+	if o.NoHEAD {
+		return Descriptor{Size: -1}, nil
+	}
+	return Descriptor{MediaType: c.MediaType, Digest: digest.FromBytes(c.Body), Size: int64(len(c.Body))}, nil
+}
+
+// Manifest is that of [upstream.Registry].
+func (o *Origin) Manifest(ctx context.Context, repo, ref string) (upstream.Content, error) {
+	c, err := o.ask(ctx, "GET manifest "+repo+" "+Short(ref), repo, ref)
+	if err != nil {
+		return upstream.Content{}, err
+	}
+	return upstream.Content{
+		Body: io.NopCloser(bytes.NewReader(c.Body)), MediaType: c.MediaType,
+		Digest: o.DigestOf(c.Body), Size: int64(len(c.Body)),
+	}, nil
+}
+
+// ResolveBlob is that of [upstream.Registry].
+func (o *Origin) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
+	c, err := o.ask(ctx, "HEAD blob "+repo+" "+Short(d.String()), repo, d.String())
+	if err != nil {
+		return Descriptor{}, err
+	}
+	return Descriptor{Digest: d, Size: int64(len(c.Body))}, nil
+}
+
+// Blob is that of [upstream.Registry].
+func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64) (upstream.Content, error) {
+	line := "GET blob " + repo + " " + Short(d.String())
+	if from > 0 || n >= 0 {
+		line += fmt.Sprintf(" %d+%d", from, n)
+	}
+	c, err := o.ask(ctx, line, repo, d.String())
+	if err != nil {
+		return upstream.Content{}, err
+	}
+	size := int64(len(c.Body))
+	if o.NoRange {
+		from, n = 0, -1
+	}
+	body := c.Body[from:]
+	if n >= 0 {
+		body = body[:min(n, int64(len(body)))]
+	}
+	var rc io.ReadCloser = io.NopCloser(bytes.NewReader(body))
+	if o.Bodies != nil {
+		rc = o.Bodies(repo, d, from, body)
+	}
+	if o.NoLength {
+		size = -1
+	}
+	return upstream.Content{Body: rc, MediaType: c.MediaType, Size: size, From: from}, nil
+}
+
+// Referrers is that of [upstream.Registry].
+func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	line := "GET referrers " + repo + " " + Short(subject.String())
+	if _, err := o.ask(ctx, line, repo, subject.String()); err != nil && !strings.Contains(err.Error(), upstream.ErrNotFound.Error()) {
+		return nil, err
+	}
+	if !o.API {
+		return nil, fmt.Errorf("%s: %w", line, upstream.ErrNoAPI)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var list []Descriptor
+	for key, c := range o.Content {
+		var m struct {
+			ArtifactType string
+			Annotations  map[string]string
+			Subject      *Descriptor
+		}
+		if !strings.HasPrefix(key, repo+" sha256:") || json.Unmarshal(c.Body, &m) != nil || m.Subject == nil || m.Subject.Digest != subject {
+			continue
+		}
+		list = append(list, Descriptor{
+			MediaType: c.MediaType, Digest: digest.FromBytes(c.Body), Size: int64(len(c.Body)),
+			ArtifactType: m.ArtifactType, Annotations: m.Annotations,
+		})
+	}
+	return list, nil
+}
+
+// Tags is that of [upstream.Registry].
+func (o *Origin) Tags(ctx context.Context, repo string, page url.Values) (upstream.TagList, error) {
+	if _, err := o.ask(ctx, "GET tags "+repo+" "+page.Encode(), repo, "tags"); err != nil {
+		return upstream.TagList{}, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var tags []string
+	for key := range o.Content {
+		if ref, ok := strings.CutPrefix(key, repo+" "); ok && !strings.Contains(ref, ":") && ref != "tags" {
+			tags = append(tags, ref)
+		}
+	}
+	slices.Sort(tags)
+	return upstream.TagList{Tags: tags}, nil
+}
+
+// Image puts a one-layer image into the origin and returns its parts.
+func (o *Origin) Image(repo, tag string, layer []byte) (manifest, blob Descriptor) {
+	config := o.Put(repo, ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},"created_by":%q}`, tag))
+	blob = o.Put(repo, ocispec.MediaTypeImageLayer, layer)
+	raw, err := json.Marshal(ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []Descriptor{blob},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return o.Put(repo, ocispec.MediaTypeImageManifest, raw, tag), blob
+}
+
+// Bytes are n bytes that look random, and are the same for the same seed.
+func Bytes(seed byte, n int) []byte {
+	b := make([]byte, n)
+	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// WantTranscript checks what the origin was asked, in any order.
+func WantTranscript(t *testing.T, o *Origin, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if got := o.Transcript(); !slices.Equal(got, want) {
+		t.Errorf("the upstream was asked\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+// Attach puts a referrer of subject into the origin, without any list of it.
+func (o *Origin) Attach(subject Descriptor, artifactType string) Descriptor {
+	empty := o.Put("app", ocispec.MediaTypeEmptyJSON, []byte("{}"))
+	m := ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType,
+		Config: empty, Layers: []Descriptor{empty},
+		Annotations: map[string]string{"made-by": artifactType},
+	}
+	if subject.Digest != "" {
+		m.Subject = &subject
+	}
+	raw, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return o.Put("app", ocispec.MediaTypeImageManifest, raw)
+}
+
+// List puts a referrers tag into the origin, with descriptors as bare as wild
+// ones are (wire fact W51).
+func (o *Origin) List(subject Digest, children ...Descriptor) {
+	index := ocispec.Index{MediaType: IndexType, Manifests: []Descriptor{}}
+	index.SchemaVersion = 2
+	for _, c := range children {
+		c.ArtifactType = ocispec.MediaTypeEmptyJSON
+		index.Manifests = append(index.Manifests, c)
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		panic(err)
+	}
+	o.Put("app", IndexType, raw, referrers.TagOf(subject))
+}
+
+// Unplug makes every request fail from now on.
+func (o *Origin) Unplug() { o.Fail("*", upstream.ErrRefused) }
+
+// Count is how often a line stands among others.
+func Count(lines []string, line string) (n int) {
+	for _, l := range lines {
+		if l == line {
+			n++
+		}
+	}
+	return n
+}
+
+// Attested is an index of two platforms with what BuildKit attests of them.
+type Attested struct {
+	Index     Descriptor
+	Platforms []Descriptor
+	Of        []Descriptor // attestations, by platform
+	Blobs     []Descriptor // of attestations, by platform
+}
+
+// Attest puts an index with attestations into the origin, under a tag.
+func (o *Origin) Attest(tag string) Attested {
+	var a Attested
+	index := ocispec.Index{MediaType: IndexType}
+	index.SchemaVersion = 2
+	for _, arch := range []string{"amd64", "arm64"} {
+		image, _ := o.Image("app", "", Bytes(byte(len(a.Platforms)+7), 50))
+		image.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
+		a.Platforms = append(a.Platforms, image)
+		index.Manifests = append(index.Manifests, image)
+	}
+	for i, image := range a.Platforms {
+		config := o.Put("app", ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"unknown","of":%d,"tag":%q}`, i, tag))
+		statement := o.Put("app", "application/vnd.in-toto+json", fmt.Appendf(nil, `{"_type":"statement","of":%d,"tag":%q}`, i, tag))
+		raw, err := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []Descriptor{statement}})
+		if err != nil {
+			panic(err)
+		}
+		entry := o.Put("app", ocispec.MediaTypeImageManifest, raw)
+		a.Of = append(a.Of, entry)
+		a.Blobs = append(a.Blobs, statement)
+		entry.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+		entry.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.Digest.String()}
+		index.Manifests = append(index.Manifests, entry)
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		panic(err)
+	}
+	a.Index = o.Put("app", IndexType, raw, tag)
+	return a
+}
+
+// Mend takes all failures back.
+func (o *Origin) Mend() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failures = map[string][]error{}
+}
+
+// Get is what there is under a tag or a digest.
+func (o *Origin) Get(repo, ref string) (Served, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c, ok := o.Content[repo+" "+ref]
+	return c, ok
+}
+
+// CutAfter breaks a body off after n bytes.
+func CutAfter(body []byte, n int, err error) io.ReadCloser {
+	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), failing{err}))
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -1,0 +1,67 @@
+package retention
+
+import (
+	"context"
+
+	"github.com/entrepot/entrepot/proxy/metadata"
+)
+
+// What tests of package retention_test need of its inside.
+const LookAround = lookAround
+
+// Evict is a pass of eviction.
+func (r *Retention) Evict(ctx context.Context, want int64) (int64, error) { return r.evict(ctx, want) }
+
+// View is what a snapshot shows.
+type View struct {
+	Total        int64
+	Sizes        map[Digest]int64
+	Nodes        map[string]*Node
+	Roots        []Root
+	Unreferenced int // blobs
+}
+
+// Root is the root of an image.
+type Root struct {
+	*Node
+	Own, Use int64 // the last use of the manifest, and of the image
+}
+
+type Node struct{ n *node }
+
+func (n *Node) Key() string            { return n.n.key() }
+func (n *Node) Digest() Digest         { return n.n.digest }
+func (n *Node) Rec() metadata.Manifest { return n.n.rec }
+func (n *Node) Repo() Repository       { return n.n.repo }
+func (n *Node) Needed() bool           { return n.n.needed() }
+func (n *Node) Named() bool            { return n.n.named }
+func (n *Node) Pinned() bool           { return n.n.pinned }
+
+// All is the manifest with everything that goes with it.
+func (n *Node) All() (all []*Node) {
+	seen := map[*node]bool{}
+	n.n.reach(seen)
+	for n := range seen {
+		all = append(all, &Node{n})
+	}
+	return all
+}
+
+// Look takes a snapshot.
+func (r *Retention) Look(ctx context.Context) (View, error) {
+	r.sweeping.Lock()
+	defer r.sweeping.Unlock()
+	s, err := r.snapshot(ctx)
+	if err != nil {
+		return View{}, err
+	}
+	defer s.watch.End()
+	v := View{Total: s.total, Sizes: s.sizes, Nodes: map[string]*Node{}, Unreferenced: len(s.unreferencedBlobs())}
+	for key, n := range s.nodes {
+		v.Nodes[key] = &Node{n}
+	}
+	for _, image := range s.images() {
+		v.Roots = append(v.Roots, Root{&Node{image.root}, s.ledger.ManifestUse(image.root.repo, image.root.digest), image.use})
+	}
+	return v, nil
+}

@@ -1,0 +1,155 @@
+package retention
+
+import (
+	"cmp"
+	"slices"
+)
+
+// image is what is kept or removed as one: a manifest that nothing else keeps,
+// with its children, what refers to it, and the blobs that these name.
+type image struct {
+	root *node
+	use  int64 // the last one, in Unix nanoseconds
+}
+
+// images are the roots, least recently used first: whatever nothing keeps, and
+// whatever has a name or a pin of its own. A manifest in a circle of subjects
+// is a root where nothing else would reach it.
+func (s *snapshot) images() []image {
+	reached := make(map[*node]bool)
+	var all []image
+	root := func(n *node) {
+		all = append(all, image{root: n, use: s.lastUse(n)})
+		n.reach(reached)
+	}
+	for _, n := range s.nodes {
+		if !n.needed() || n.named || n.pinned {
+			root(n)
+		}
+	}
+	for _, n := range s.nodes {
+		if !reached[n] {
+			n.parents = 0
+			root(n)
+		}
+	}
+	slices.SortFunc(all, func(a, b image) int {
+		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.root.key(), b.root.key()))
+	})
+	return all
+}
+
+// lastUse of an image is its own, or that of a child or blob, however deep,
+// that belongs to nothing else: a runtime that loads lazily asks for blobs long
+// after the manifest.
+func (s *snapshot) lastUse(root *node) (use int64) {
+	seen := make(map[*node]bool)
+	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
+		n := queue[0]
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		use = max(use, s.ownUse(n))
+		for _, c := range n.children {
+			if c.parents == 1 {
+				queue = append(queue, c)
+			}
+		}
+	}
+	return use
+}
+
+func (s *snapshot) ownUse(n *node) int64 {
+	use := s.ledger.ManifestUse(n.repo, n.digest)
+	for _, b := range n.rec.Blobs {
+		if s.needs.content[b.Digest] == 1 {
+			use = max(use, s.ledger.BlobUse(b.Digest))
+		}
+	}
+	return use
+}
+
+// removal is what goes together: manifests, from the root on, and the content
+// that nothing else needs, manifests before their blobs.
+type removal struct {
+	manifests []*node
+	content   []Digest
+}
+
+// bytes is how much a removal frees.
+func (s *snapshot) bytes(all removal) (n int64) {
+	for _, d := range all.content {
+		n += s.sizes[d]
+	}
+	return n
+}
+
+// detach takes a root out of the snapshot, with everything that only it kept.
+func (s *snapshot) detach(root *node) removal {
+	var all removal
+	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
+		n := queue[0]
+		if n.gone {
+			continue
+		}
+		n.gone = true
+		all.manifests = append(all.manifests, n)
+		s.needs.add(n, -1)
+		for _, next := range slices.Concat(n.children, n.referrers) {
+			if next.parents--; next.parents <= 0 && !next.named && !next.pinned {
+				queue = append(queue, next)
+			}
+		}
+	}
+	all.content = s.unneeded(all.manifests)
+	return all
+}
+
+// unneeded is what nothing else needs of manifests that are detached:
+// themselves in their order, then their blobs.
+func (s *snapshot) unneeded(manifests []*node) (content []Digest) {
+	var all []Digest
+	for _, n := range manifests {
+		all = append(all, n.digest)
+	}
+	for _, n := range manifests {
+		all = append(all, digestsOf(n.rec.Blobs)...)
+	}
+	seen := map[Digest]bool{}
+	for _, d := range all {
+		if _, here := s.sizes[d]; here && s.needs.content[d] == 0 && !seen[d] {
+			seen[d] = true
+			content = append(content, d)
+		}
+	}
+	return content
+}
+
+func digestsOf(all []Descriptor) []Digest {
+	var digests []Digest
+	for _, d := range all {
+		digests = append(digests, d.Digest)
+	}
+	return digests
+}
+
+// unreferenced is a blob that no manifest here names.
+type unreferenced struct {
+	digest Digest
+	use    int64
+}
+
+// unreferencedBlobs are sorted, least recently used first.
+func (s *snapshot) unreferencedBlobs() []unreferenced {
+	var all []unreferenced
+	for d := range s.sizes {
+		if s.needs.content[d] == 0 {
+			all = append(all, unreferenced{d, s.ledger.BlobUse(d)})
+		}
+	}
+	slices.SortFunc(all, func(a, b unreferenced) int {
+		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.digest, b.digest))
+	})
+	return all
+}

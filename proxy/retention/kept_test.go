@@ -1,0 +1,475 @@
+package retention_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/retention"
+)
+
+// hookedRecords do something the first time that one kind of record is read
+// through, which is in the middle of a picture, or before a flush.
+type hookedRecords struct {
+	cache.Records
+	scanned func(cache.Bucket)
+	flush   func() error
+}
+
+func (r hookedRecords) Scan(b cache.Bucket, prefix string, fn func(string, []byte) bool) error {
+	err := r.Records.Scan(b, prefix, fn)
+	if r.scanned != nil && prefix == "" {
+		r.scanned(b)
+	}
+	return err
+}
+
+func (r hookedRecords) Flush(ctx context.Context) error {
+	if r.flush != nil {
+		if err := r.flush(); err != nil {
+			return err
+		}
+	}
+	return r.Records.Flush(ctx)
+}
+
+// duringEviction is a mirror that does something once, after a picture for an
+// eviction has been taken and before anything goes.
+func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m mirrortest.Mirror)) mirrortest.Mirror {
+	var m mirrortest.Mirror
+	var once sync.Once
+	var ready bool
+	m = mirrortest.New(t, o, func(opts *mirror.Options) {
+		opts.Bounds.MaxBytes, opts.Rules.TagTTL = bound, 0
+		opts.Records = hookedRecords{Records: opts.Records, scanned: func(b cache.Bucket) {
+			if b == bucketTag && ready {
+				once.Do(func() { do(m) })
+			}
+		}}
+	})
+	synctest.Wait()
+	ready = true
+	return m
+}
+
+func TestATagThatHasMovedOnStaysWhenItsOldImageGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Rules.TagTTL = 0 })
+		old, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
+		m.PullWhole(t, mirrortest.App, "1")
+		o.Image("app", "1", mirrortest.Bytes(2, 10))
+		m.PullWhole(t, mirrortest.App, "1")
+		eviction := m.Ledger.Watch() // of the old image
+		eviction.ForgetAnyway(func(from metadata.Removal) { from.TagAt(mirrortest.App, "1", old.Digest) })
+		eviction.End()
+		o.Unplug()
+		m.PullWhole(t, mirrortest.App, "1")
+	})
+}
+
+func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		shared := mirrortest.Bytes(1, 100<<10)
+		o.Image("app", "old", shared)
+		m := duringEviction(t, o, 250<<10, func(m mirrortest.Mirror) {
+			o.Image("app", "new", shared)
+			if _, err := m.Manifest(context.Background(), mirrortest.App, "new"); err != nil {
+				t.Error(err)
+			}
+		})
+		m.PullWhole(t, mirrortest.App, "old")
+		time.Sleep(time.Minute)
+		for i := range 2 {
+			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
+			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			time.Sleep(time.Minute)
+		}
+		mirrortest.Settle()
+		o.Transcript()
+		if err := m.Read(t.Context(), mirrortest.App, mirrortest.IndexAlgorithm.FromBytes(shared)); err != nil {
+			t.Error(err)
+		}
+		mirrortest.WantTranscript(t, o)
+	})
+}
+
+func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		amd, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 60<<10))
+		o.Remove("app", "amd64")
+		inner, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{amd}})
+		outer, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{o.Put("app", mirrortest.IndexType, inner)}})
+		index := o.Put("app", mirrortest.IndexType, outer, "1")
+		m := duringEviction(t, o, 250<<10, func(m mirrortest.Mirror) {
+			// What is pulled is deep below the root.
+			if _, err := m.Manifest(context.Background(), mirrortest.App, amd.Digest.String()); err != nil {
+				t.Error(err)
+			}
+		})
+		m.PullWhole(t, mirrortest.App, "1")
+		time.Sleep(time.Minute)
+		for i := range 3 {
+			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
+			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			time.Sleep(time.Minute)
+		}
+		mirrortest.Settle()
+		if !m.KeepsManifest(mirrortest.App, index.Digest) || !m.KeepsManifest(mirrortest.App, amd.Digest) {
+			t.Error("it went from under the client that pulled it")
+		}
+	})
+}
+
+func TestWhatWasEvictedIsKeptAgainWhenItComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		memory := &recollection{kept: map[retention.Digest][]byte{}}
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 250 << 10; opts.Memory = memory })
+		small := mirrortest.Bytes(1, 10<<10)
+		o.Image("app", "1", small)
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		m.PullWhole(t, mirrortest.App, "1") // from disk into memory
+		for i := range 4 {
+			time.Sleep(time.Minute)
+			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
+			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+		}
+		mirrortest.Settle()
+		if m.Store.Has(t.Context(), mirrortest.IndexAlgorithm.FromBytes(small)) {
+			t.Fatal("it has not been evicted")
+		}
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		if !m.Store.Has(t.Context(), mirrortest.IndexAlgorithm.FromBytes(small)) {
+			t.Error("it was served from memory, and a restart will lose it")
+		}
+	})
+}
+
+func TestARefusedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		var order []retention.Digest
+		full := false
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Bounds.MaxBytes = 250 << 10
+			opts.Blobs = deletionOrder{opts.Blobs, &order}
+			opts.Records = hookedRecords{Records: opts.Records, flush: func() error {
+				if full {
+					return fmt.Errorf("%w: %w", cache.ErrFull, syscall.ENOSPC)
+				}
+				return nil
+			}}
+		})
+		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		full = true
+		time.Sleep(time.Minute)
+		for i := range 2 {
+			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
+			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			mirrortest.Settle()
+		}
+		if len(order) == 0 || order[0] != one.Digest {
+			t.Errorf("deleted were %v; the manifest %s has to go first", order, one.Digest)
+		}
+		if got := m.BytesKept(t); got > 250<<10 {
+			t.Errorf("%d bytes are kept", got)
+		}
+	})
+}
+
+type deletionOrder struct {
+	cache.Blobs
+	order *[]retention.Digest
+}
+
+func (b deletionOrder) Delete(ctx context.Context, d retention.Digest) error {
+	*b.order = append(*b.order, d)
+	return b.Blobs.Delete(ctx, d)
+}
+
+func TestTwoRepositoriesWithOneManifestAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
+		raw := o.Content["app 1"].Body
+		o.Put("other", one.MediaType, raw)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = slowCommits{opts.Blobs} })
+		var clients sync.WaitGroup
+		for _, repo := range []retention.Repository{mirrortest.App, {Upstream: "hub", Name: "other"}} {
+			clients.Go(func() {
+				if _, err := m.Manifest(t.Context(), repo, one.Digest.String()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		clients.Wait()
+		mirrortest.Settle()
+		m.WantCounted(t)
+	})
+}
+
+// slowCommits take a second.
+type slowCommits struct{ cache.Blobs }
+
+func (b slowCommits) Create(ctx context.Context, want retention.Descriptor) (cache.Draft, error) {
+	draft, err := b.Blobs.Create(ctx, want)
+	return slowCommit{draft}, err
+}
+
+type slowCommit struct{ cache.Draft }
+
+func (d slowCommit) Commit() error {
+	time.Sleep(time.Second)
+	return d.Draft.Commit()
+}
+
+func TestACountUnderWhichContentComesIsExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		walking := &slowWalk{begun: make(chan struct{}, 16)}
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			walking.Blobs = opts.Blobs
+			opts.Blobs = walking
+		})
+		o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		o.Image("app", "2", mirrortest.Bytes(2, 10<<10))
+		walking.slow.Lock()
+		for len(walking.begun) > 0 {
+			<-walking.begun
+		}
+		listed := make(chan error)
+		go func() {
+			_, err := m.Inventory(context.Background())
+			listed <- err
+		}()
+		<-walking.begun
+		m.PullWhole(t, mirrortest.App, "2")
+		walking.slow.Unlock()
+		if err := <-listed; err != nil {
+			t.Error(err)
+		}
+		mirrortest.Settle()
+		m.WantCounted(t)
+	})
+}
+
+// slowWalk begins to walk, and goes on once it may.
+type slowWalk struct {
+	cache.Blobs
+	slow  sync.Mutex
+	begun chan struct{}
+}
+
+func (b *slowWalk) Walk(ctx context.Context, fn func(d retention.Digest, size int64) bool) error {
+	b.begun <- struct{}{}
+	b.slow.Lock()
+	defer b.slow.Unlock()
+	return b.Blobs.Walk(ctx, fn)
+}
+
+func TestAScrubCountsFilesOfAWrongSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		var wrong wrongSize
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			wrong = wrongSize{Blobs: opts.Blobs, digest: new(retention.Digest)}
+			opts.Blobs = wrong
+		})
+		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		*wrong.digest = layer.Digest
+		s, err := m.Scrub(t.Context(), 0, nil)
+		if err != nil || len(s.Damaged) != 1 || s.Damaged[0] != layer.Digest {
+			t.Errorf("scrubbed: %+v, %v", s, err)
+		}
+		m.WantCounted(t)
+	})
+}
+
+// wrongSize are blobs of which one has lost a part, as cache/disk finds it.
+type wrongSize struct {
+	cache.Blobs
+	digest *retention.Digest
+}
+
+func (b wrongSize) Verify(ctx context.Context, d retention.Digest, pace func(int) error) (int64, error) {
+	if d != *b.digest {
+		return b.Blobs.Verify(ctx, d, pace)
+	}
+	err := b.Blobs.Delete(ctx, d)
+	return 10, errors.Join(cache.ErrMismatch, cache.ErrNotFound, err)
+}
+
+func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		for i := range 10 {
+			d := mirrortest.IndexAlgorithm.FromString(fmt.Sprint(i))
+			_ = m.Read(t.Context(), mirrortest.App, d)
+			_, _ = m.Manifest(t.Context(), mirrortest.App, d.String())
+		}
+		m.Ledger.SaveUses()
+		err := m.Records.Scan(bucketUsed, "", func(key string, _ []byte) bool {
+			t.Errorf("the use of %q is on record", strings.ReplaceAll(key, "\x00", " "))
+			return true
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 400 << 10 })
+		inner, _ := o.Image("app", "inner", mirrortest.Bytes(1, 50<<10))
+		o.Remove("app", "inner")
+		for i := range 500 {
+			raw, _ := json.Marshal(ocispec.Index{
+				MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{inner}, Annotations: map[string]string{"depth": fmt.Sprint(i)},
+			})
+			inner = o.Put("app", mirrortest.IndexType, raw)
+		}
+		o.Put("app", mirrortest.IndexType, o.Content["app "+inner.Digest.String()].Body, "1")
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+		for i := range 4 {
+			time.Sleep(time.Minute)
+			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
+			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+		}
+		mirrortest.Settle()
+		err := m.Records.Scan(bucketManifest, metadata.Key(mirrortest.App, ""), func(key string, _ []byte) bool {
+			t.Errorf("%q is still kept", strings.ReplaceAll(key, "\x00", " "))
+			return false
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		m.WantCounted(t)
+	})
+}
+
+func TestAManifestOnItsWayToTheRecordsIsNotTakenForAStray(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
+		var m mirrortest.Mirror
+		m = mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Blobs = afterCommit{opts.Blobs, func() {
+				if _, err := m.Mirror.Retention.Evict(context.Background(), 1<<40); err != nil {
+					t.Error(err)
+				}
+			}}
+		})
+		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
+			t.Fatal(err)
+		}
+		if !m.Store.Has(t.Context(), one.Digest) {
+			t.Error("it is on record, and its bytes are gone")
+		}
+	})
+}
+
+// afterCommit are blobs with something to do as soon as content is published.
+type afterCommit struct {
+	cache.Blobs
+	do func()
+}
+
+func (b afterCommit) Create(ctx context.Context, want retention.Descriptor) (cache.Draft, error) {
+	draft, err := b.Blobs.Create(ctx, want)
+	return committed{draft, b.do}, err
+}
+
+type committed struct {
+	cache.Draft
+	do func()
+}
+
+func (d committed) Commit() error {
+	err := d.Draft.Commit()
+	d.do()
+	return err
+}
+
+func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		var broken atomic.Bool
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Blobs = brokenWalk{opts.Blobs, &broken}
+			opts.Bounds.MaxBytes = 150 << 10
+		})
+		o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		o.Image("app", "2", mirrortest.Bytes(2, 100<<10))
+		m.PullWhole(t, mirrortest.App, "1")
+		mirrortest.Settle()
+
+		broken.Store(true)
+		if _, err := m.Inventory(t.Context()); !errors.Is(err, errWalk) {
+			t.Errorf("an inventory says %v, want %v", err, errWalk)
+		}
+		if _, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App}, false); !errors.Is(err, errWalk) {
+			t.Errorf("a purge says %v, want %v", err, errWalk)
+		}
+		m.PullWhole(t, mirrortest.App, "2") // there is no room, and none can be made
+		time.Sleep(2 * retention.LookAround)
+		synctest.Wait()
+		if m.Ledger.IsWatched() {
+			t.Error("what comes is still watched")
+		}
+
+		broken.Store(false)
+		time.Sleep(2 * retention.LookAround)
+		m.PullWhole(t, mirrortest.App, "2")
+		mirrortest.Settle()
+		list, err := m.Inventory(t.Context())
+		if err != nil || len(list.Images) != 1 || !list.Images[0].Whole || !slices.Contains(list.Images[0].Tags, "2") {
+			t.Errorf("%+v is kept, %v, want app:2 alone and whole", list.Images, err)
+		}
+		m.WantCounted(t)
+	})
+}
+
+var errWalk = errors.New("input/output error")
+
+// brokenWalk has a disk that cannot list its folders.
+type brokenWalk struct {
+	cache.Blobs
+	broken *atomic.Bool
+}
+
+func (b brokenWalk) Walk(ctx context.Context, fn func(d retention.Digest, size int64) bool) error {
+	if b.broken.Load() {
+		return errWalk
+	}
+	return b.Blobs.Walk(ctx, fn)
+}

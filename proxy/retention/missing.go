@@ -1,0 +1,152 @@
+package retention
+
+import (
+	"context"
+	"slices"
+
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/referrers"
+)
+
+// Missing is something that pulling an image again may ask for, and that is not
+// known here.
+type Missing struct {
+	Kind MissingKind
+	// Of is the manifest or the blob, or the subject whose referrers are not
+	// known.
+	Of Descriptor
+}
+
+// MissingKind says what is missing.
+type MissingKind string
+
+// The kinds of what may be missing.
+const (
+	MissingManifest  MissingKind = "manifest"
+	MissingBlob      MissingKind = "blob"
+	MissingReferrers MissingKind = "referrers of"
+)
+
+func (m Missing) String() string { return string(m.Kind) + " " + m.Of.Digest.String() }
+
+const (
+	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
+	// are missed: of attestations, SBOMs among them, and of other referrers.
+	maxAttestation = 16 << 20
+	maxAttached    = 1 << 20
+	// maxReferrers is how many referrers of one manifest are missed.
+	maxReferrers = 64
+)
+
+// Missing is what is missing of manifests that are kept for a repository, in the
+// order of its use: without the first ones a pull fails.
+func (r *Retention) Missing(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []Missing {
+	c := collector{r: r, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
+	for _, d := range sortedDigests(kept) {
+		c.index(d)
+	}
+	for _, d := range sortedDigests(kept) {
+		if !c.seen[d] && r.ledger.IsAttestation(repo, d) {
+			c.attestation(Descriptor{Digest: d})
+		}
+	}
+	return slices.Concat(c.manifests, c.referrers)
+}
+
+// collector collects what is missing of one repository.
+type collector struct {
+	r         *Retention
+	ctx       context.Context //nolint:containedctx // it lives as long as one call of Missing
+	repo      Repository
+	kept      map[Digest]metadata.Manifest
+	seen      map[Digest]bool // subjects
+	manifests []Missing       // and blobs
+	referrers []Missing
+}
+
+// index collects what an index of which a platform was pulled leads to.
+func (c *collector) index(d Digest) {
+	entries := c.kept[d].Children
+	attested := make(map[Digest][]Descriptor)
+	isAttestation := make(map[Digest]bool)
+	for _, a := range referrers.AttestationsAmong(entries) {
+		attested[a.Subject] = append(attested[a.Subject], a.Entry)
+		isAttestation[a.Entry.Digest] = true
+	}
+	pulled := false
+	for _, child := range entries {
+		rec, ok := c.kept[child.Digest]
+		if !ok || isAttestation[child.Digest] || !IsPlatform(rec) {
+			continue // what is listed under a referrers tag is no image either
+		}
+		pulled = true
+		for _, a := range attested[child.Digest] {
+			c.attestation(a)
+		}
+		c.subject(child.Digest)
+	}
+	if pulled {
+		c.subject(d)
+	}
+}
+
+func (c *collector) attestation(d Descriptor) {
+	if c.seen[d.Digest] {
+		return
+	}
+	c.content(d, maxAttestation)
+	c.subject(d.Digest)
+}
+
+// subject collects what refers to a manifest, and that it is not known what does.
+func (c *collector) subject(d Digest) {
+	if c.seen[d] {
+		return
+	}
+	c.seen[d] = true
+	rec, ok := c.r.ledger.Referrers(c.repo, d)
+	if !ok {
+		c.referrers = append(c.referrers, Missing{MissingReferrers, Descriptor{Digest: d}})
+		return
+	}
+	for _, r := range rec.Manifests[:min(maxReferrers, len(rec.Manifests))] {
+		c.content(r, maxAttached)
+	}
+}
+
+// content collects a manifest, or those of its blobs that are small.
+func (c *collector) content(d Descriptor, most int64) {
+	rec, ok := c.kept[d.Digest]
+	if !ok {
+		rec, ok = c.r.ledger.Manifest(c.repo, d.Digest)
+	}
+	if !ok || !c.r.store.Has(c.ctx, d.Digest) {
+		c.manifests = append(c.manifests, Missing{MissingManifest, d})
+		return
+	}
+	for _, b := range rec.Blobs {
+		if b.Size >= 0 && b.Size <= most && len(b.URLs) == 0 && !c.r.store.Has(c.ctx, b.Digest) {
+			c.manifests = append(c.manifests, Missing{MissingBlob, b})
+		}
+	}
+}
+
+func sortedDigests(of map[Digest]metadata.Manifest) []Digest {
+	all := make([]Digest, 0, len(of))
+	for d := range of {
+		all = append(all, d)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// imageConfigs are the types of what belongs to one platform of an image.
+var imageConfigs = []string{
+	"application/vnd.oci.image.config.v1+json",
+	"application/vnd.docker.container.image.v1+json",
+}
+
+// IsPlatform says of a manifest that it is one platform of an image.
+func IsPlatform(m metadata.Manifest) bool {
+	return len(m.Blobs) > 0 && slices.Contains(imageConfigs, m.Blobs[0].MediaType)
+}

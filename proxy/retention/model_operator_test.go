@@ -1,0 +1,223 @@
+package retention_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/warm"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// purge takes something away, and sees to it that it is gone.
+func (m *model) purge() {
+	target := retention.Target(m.anyTag())
+	switch m.random.IntN(5) {
+	case 0:
+		target = retention.Target(m.anyManifest())
+	case 1:
+		target.Ref = ""
+	case 2:
+		target = retention.Target{Ref: choose(m.random, m.onDisk()).String()}
+	}
+	if target == (retention.Target{}) {
+		return
+	}
+	m.say("purge %s", retention.Reference(target))
+	m.told.purges++
+	if retention.Digest(target.Ref).Validate() == nil {
+		m.exempt(retention.Digest(target.Ref))
+	}
+	m.before = picture{}
+	dry, dryErr := m.Purge(context.Background(), target, true)
+	done, err := m.Purge(context.Background(), target, false)
+	if m.power.full {
+		return // what can't be written down is tried again
+	}
+	if fmt.Sprint(dry, dryErr) != fmt.Sprint(done, err) {
+		m.wrong("a dry run says %+v, %v, and the purge says %+v, %v", dry, dryErr, done, err)
+	}
+	switch {
+	case errors.Is(err, retention.ErrPinned) && len(m.power.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotKept):
+		return
+	case err != nil:
+		m.wrong("purge %s: %v", retention.Reference(target), err)
+		return
+	}
+	was := m.up.mood()
+	m.up.be(down)
+	for _, repo := range m.up.repositories() {
+		if target.Repository != (retention.Repository{}) && target.Repository != repo {
+			continue
+		}
+		refs := []string{target.Ref}
+		if target.Ref == "" {
+			refs = m.up.names()
+			for _, d := range m.up.manifests(repo) {
+				refs = append(refs, d.String())
+			}
+		}
+		for _, ref := range refs {
+			if got, err := m.Manifest(context.Background(), repo, ref); err == nil && !isMade(ref, got) {
+				m.wrong("%s is purged, and served", retention.Reference{Repository: repo, Ref: ref})
+			}
+			if d := retention.Digest(ref); d.Validate() == nil && m.prove(repo, d, 0, -1, 0) == nil {
+				m.wrong("%s is purged, and served as a blob", retention.Reference{Repository: repo, Ref: ref})
+			}
+		}
+	}
+	m.settle()
+	m.up.be(was)
+}
+
+func (m *model) onDisk() []retention.Digest {
+	m.power.mu.Lock()
+	defer m.power.mu.Unlock()
+	return sorted(m.power.sizes)
+}
+
+func (m *model) pin() {
+	pins, err := m.Pins()
+	if err != nil {
+		m.wrong("pins: %v", err)
+	}
+	if len(pins) > 1 || len(pins) == 1 && m.random.IntN(2) == 0 {
+		r := choose(m.random, pins)
+		m.say("unpin %s", r)
+		m.revise(func(k *known) { delete(k.pins, r) })
+		if was, err := m.Unpin(context.Background(), r); !was && err == nil {
+			m.wrong("%s was not pinned, and is among the pins", r)
+		}
+		return
+	}
+	r := m.anyTag()
+	if m.random.IntN(3) == 0 {
+		r = m.anyManifest()
+	}
+	m.say("pin %s", r)
+	evicted := m.evicted.Load()
+	_, err = m.Pin(context.Background(), r)
+	m.settle()
+	switch {
+	case err == nil && m.up.mood() == up && !m.Mirror.Retention.Whole(context.Background(), r, false):
+		m.wrong("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.power.trace, ", "))
+	case err == nil:
+	case errors.Is(err, warm.ErrNotWhole) && m.evicted.Load() > evicted: // it went again as it came
+	case m.up.mood() == up && !m.power.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
+		m.wrong("pin %s: %v", r, err)
+	}
+}
+
+// missing is what an image lacks.
+func (m *model) missing(r retention.Reference) (all []retention.Digest) {
+	for d := range m.everythingOf(r) {
+		if !m.Store.Has(context.Background(), d) {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// everythingOf is what an image consists of, by what is on record of it.
+func (m *model) everythingOf(r retention.Reference) map[retention.Digest]bool {
+	d := retention.Digest(r.Ref)
+	if d.Validate() != nil {
+		rec, _ := m.Ledger.Tag(r.Repository, r.Ref)
+		d = rec.Descriptor.Digest
+	}
+	parts := map[retention.Digest]bool{d: true}
+	for queue := []retention.Digest{d}; len(queue) > 0; queue = queue[1:] {
+		children, blobs, _, err := referrers.Names(m.up.bodies[queue[0]].MediaType, m.up.bodies[queue[0]].Body)
+		if err != nil {
+			m.wrong("%s: %v", queue[0], err)
+		}
+		for _, c := range children {
+			parts[c.Digest] = true
+			queue = append(queue, c.Digest)
+		}
+		for _, b := range blobs {
+			if len(b.URLs) == 0 {
+				parts[b.Digest] = true
+			}
+		}
+	}
+	return parts
+}
+
+// damage breaks a file, and lets it be noticed.
+func (m *model) damage() {
+	d := choose(m.random, m.onDisk())
+	if d == "" {
+		return
+	}
+	path := filepath.Join(m.power.dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
+	content, err := os.ReadFile(path)
+	if err != nil {
+		m.wrong("%v", err)
+		return
+	}
+	m.told.damages++
+	m.broken = d
+	m.exempt(d)
+	m.revise(func(k *known) {
+		maps.DeleteFunc(k.pins, func(_ retention.Reference, parts map[retention.Digest]bool) bool { return parts[d] })
+	})
+	cutShort := m.random.IntN(2) == 0
+	m.say("damage %s, cut short %v", mirrortest.Short(d.String()), cutShort)
+	if cutShort {
+		err = os.Truncate(path, int64(m.random.IntN(len(content))))
+	} else {
+		content[m.random.IntN(len(content))] ^= 1
+		err = os.WriteFile(path, content, 0o600)
+	}
+	if err != nil {
+		m.wrong("%v", err)
+	}
+	if !cutShort || m.random.IntN(2) == 0 {
+		s, err := m.Scrub(context.Background(), 0, nil)
+		if err != nil || len(s.Damaged) != 1 || s.Damaged[0] != d || s.Unreadable > 0 {
+			m.wrong("scrubbed: %+v, %v", s, err)
+		}
+	} else {
+		m.memory.Delete(d) // or nobody would look at the file
+		m.run(m.pull(m.anyTag(), 0))
+		m.Store.Has(context.Background(), d) // notices it
+		// What others take out of the folder is counted at the next look.
+		if _, err := m.Inventory(context.Background()); err != nil {
+			m.wrong("inventory: %v", err)
+		}
+	}
+	m.memory.Delete(d)
+	if !m.Store.Has(context.Background(), d) {
+		m.power.lost(d)
+	}
+	if now, err := os.ReadFile(path); err == nil && digest.FromBytes(now) != d { // it may have been fetched again
+		m.wrong("%s is damaged and still served", d)
+	}
+	m.before = picture{}
+}
+
+// fill lets the disk be full, or have room again. Records are tried again by
+// themselves.
+func (m *model) fill() {
+	m.power.mu.Lock()
+	m.power.full = !m.power.full
+	full := m.power.full
+	m.power.mu.Unlock()
+	m.say("the disk is full: %v", full)
+	if !full {
+		if err := m.records.Flush(context.Background()); err != nil {
+			m.wrong("flush: %v", err)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package retention_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/retention"
+)
+
+// errand is what one client, or an operator, does in a step: do may run beside
+// others, judge runs when all is quiet again.
+type errand struct {
+	do, judge func()
+}
+
+// step is one step of the story.
+func (m *model) step() {
+	m.broken = ""
+	time.Sleep(time.Millisecond) // no two steps are at one time
+	m.began = time.Now()
+	for range m.random.IntN(3) {
+		m.up.change()
+	}
+	if m.random.IntN(8) == 0 {
+		m.up.be(choose(m.random, []mood{up, up, up, down, slow, flaky}))
+	}
+	if m.random.IntN(5) == 0 {
+		m.memory.forget()
+	}
+	if m.random.IntN(6) == 0 {
+		time.Sleep(choose(m.random, []time.Duration{time.Second, 20 * time.Second, 2 * time.Minute}))
+		m.look() // the mirror has been at work too
+	}
+	m.up.Transcript() // nobody reads it, and it grows
+	cut := m.random.IntN(12) == 0
+	if cut {
+		m.power.arm(1 + m.random.IntN(24))
+	}
+	switch n := m.random.IntN(100); {
+	case n < 70:
+		all := []errand{m.errand()}
+		for m.random.IntN(3) == 0 {
+			all = append(all, m.errand())
+		}
+		m.run(all...)
+	case n < 78:
+		m.purge()
+	case n < 82:
+		m.pin()
+	case n < 86:
+		m.damage()
+	case n < 90:
+		m.fill()
+	case n < 93:
+		m.run(append([]errand{m.sideshow()}, m.errand(), m.errand(), m.errand())...)
+	case n < 96 && !cut:
+		m.restart()
+	default:
+		m.sweep()
+	}
+	if cut {
+		m.crash()
+	}
+}
+
+// run runs errands side by side.
+func (m *model) run(all ...errand) {
+	m.earlier = m.known
+	bypassed, evicted, refused := m.bypassed.Load(), m.evicted.Load(), m.power.refused
+	var together sync.WaitGroup
+	for _, e := range all {
+		together.Go(e.do)
+	}
+	together.Wait()
+	m.settle()
+	if m.power.refused > refused {
+		m.told.refused++
+		if m.bypassed.Load() == bypassed {
+			m.wrong("the disk refused content, and nobody counted it")
+		}
+	}
+	if m.evicted.Load() > evicted {
+		m.told.evictions++
+	}
+	for _, e := range all {
+		e.judge()
+	}
+}
+
+func (m *model) errand() errand {
+	switch n := m.random.IntN(20); {
+	case n < 9:
+		return m.pull(m.anyTag(), 0)
+	case n < 12:
+		return m.pull(m.anyManifest(), 0)
+	case n < 14:
+		return m.pull(m.anyTag(), headOnly) // what a HEAD of the tag does
+	case n < 17:
+		return m.readBlob()
+	case n < 19:
+		return m.askReferrers()
+	}
+	return m.listTags()
+}
+
+// sideshow is what an operator does while clients pull.
+func (m *model) sideshow() errand {
+	switch m.random.IntN(3) {
+	case 0:
+		m.say("an inventory beside the next")
+		return errand{func() {
+			if _, err := m.Inventory(context.Background()); err != nil {
+				m.wrong("inventory: %v", err)
+			}
+		}, func() {}}
+	case 1:
+		m.say("a scrub beside the next")
+		return errand{func() {
+			if s, err := m.Scrub(context.Background(), 0, nil); err != nil || len(s.Damaged) > 0 || s.Unreadable > 0 {
+				m.wrong("scrubbed: %+v, %v", s, err)
+			}
+		}, func() {}}
+	}
+	ref := m.anyTag()
+	if m.up.mood() == down {
+		return m.errand() // what is purged could not be had again
+	}
+	m.say("a purge of %s beside the next", ref)
+	m.before = picture{}
+	return errand{func() {
+		_, err := m.Purge(context.Background(), retention.Target(ref), false)
+		if err != nil && !errors.Is(err, retention.ErrNotKept) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {
+			m.wrong("purge %s: %v", ref, err)
+		}
+	}, func() { m.told.purges++ }}
+}
+
+func (m *model) anyTag() retention.Reference {
+	if m.random.IntN(6) == 0 {
+		return choose(m.random, m.tagsThereWere())
+	}
+	return retention.Reference{Repository: choose(m.random, m.up.repositories()), Ref: choose(m.random, m.up.names())}
+}
+
+func (m *model) tagsThereWere() []retention.Reference {
+	var all []retention.Reference
+	for ref := range m.up.tags {
+		all = append(all, ref)
+	}
+	slices.SortFunc(all, func(a, b retention.Reference) int { return strings.Compare(a.String(), b.String()) })
+	return all
+}
+
+// anyManifest is by digest, of the repository that has it or of another.
+func (m *model) anyManifest() retention.Reference {
+	repo := choose(m.random, m.up.repositories())
+	from := repo
+	if m.random.IntN(4) == 0 {
+		from = choose(m.random, m.up.repositories())
+	}
+	all := m.up.manifests(from)
+	if len(all) > 12 && m.random.IntN(3) > 0 {
+		all = all[len(all)-12:]
+	}
+	if d := choose(m.random, all); d != "" {
+		return retention.Reference{Repository: repo, Ref: d.String()}
+	}
+	return m.anyTag()
+}
+
+const headOnly = -1

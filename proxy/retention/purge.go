@@ -1,0 +1,163 @@
+package retention
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var (
+	// ErrPinned says that an image is not purged because it is pinned.
+	ErrPinned = errors.New("it is pinned")
+	// ErrNotKept says that nothing is kept of what was named.
+	ErrNotKept = errors.New("nothing is kept of it")
+)
+
+// Target is what a purge is about: one tag, one digest in a repository, a
+// whole repository where Ref is empty, or a digest wherever it is kept where
+// the Repository is empty.
+type Target Reference
+
+// Purged says what a purge took away, or would take away.
+type Purged struct {
+	Tags      []string `json:"tags"`      // that are forgotten, with their repositories
+	Manifests []string `json:"manifests"` // the same of manifests
+	Blobs     int      `json:"blobs"`     // files that went, manifests included
+	Bytes     int64    `json:"bytes"`
+}
+
+// Purge forgets what target means. Of one tag of an image that has others, only
+// the tag goes. With dryRun nothing goes. It returns ErrNotKept where
+// nothing is kept that target could mean.
+func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purged, error) {
+	r.sweeping.Lock()
+	defer r.sweeping.Unlock()
+	s, err := r.snapshot(ctx)
+	if err != nil {
+		return Purged{}, err
+	}
+	defer s.watch.End()
+	_, wantsDigest := digest.Parse(target.Ref)
+	byDigest := target.Ref != "" && wantsDigest == nil
+	byTag := target.Ref != "" && !byDigest
+	needed := s.neededByPins()
+
+	result := Purged{Tags: []string{}, Manifests: []string{}}
+	var roots []*node
+	for _, n := range s.sorted() {
+		switch {
+		case target.Repository != (Repository{}) && n.repo != target.Repository:
+		case byDigest && n.digest != Digest(target.Ref):
+		case byTag && !slices.Contains(n.tags, target.Ref):
+		case byTag && n.onlyItsTagGoes() && r.ledger.IsPinned(n.repo, target.Ref), !(byTag && n.onlyItsTagGoes()) && needed[n]:
+			return Purged{}, fmt.Errorf("%s: %w: unpin it first", Reference{Repository: n.repo, Ref: n.digest.String()}, ErrPinned)
+		case byTag && n.onlyItsTagGoes():
+			result.Tags = append(result.Tags, Reference{Repository: n.repo, Ref: target.Ref}.String())
+			if !dryRun {
+				r.ledger.DropTag(n.repo, target.Ref)
+			}
+		default:
+			roots = append(roots, n)
+		}
+	}
+	var all removal
+	var members, blobs []Digest
+	if target.Ref == "" {
+		// Blobs that were asked for by themselves belong to the repository too.
+		members = r.ledger.MembersOf(target.Repository)
+		for _, d := range members {
+			if _, here := s.sizes[d]; here && s.needs.content[d] == 0 {
+				blobs = append(blobs, d)
+			}
+		}
+	}
+	for _, n := range roots {
+		if n.gone {
+			continue
+		}
+		n.parents = 0
+		all.manifests = append(all.manifests, s.detach(n).manifests...)
+	}
+	all.content = append(s.unneeded(parentsFirst(all.manifests)), blobs...)
+	for _, n := range all.manifests {
+		result.Manifests = append(result.Manifests, Reference{Repository: n.repo, Ref: n.digest.String()}.String())
+		for _, tag := range n.tags {
+			result.Tags = append(result.Tags, Reference{Repository: n.repo, Ref: tag}.String())
+		}
+	}
+	if _, here := s.sizes[Digest(target.Ref)]; byDigest && here && !slices.Contains(all.content, Digest(target.Ref)) {
+		// A blob, or a manifest that another repository needs as well: who
+		// names a digest wants its bytes fetched again.
+		if target.Repository == (Repository{}) {
+			for _, n := range s.sorted() {
+				if needed[n] && n.names(Digest(target.Ref)) {
+					return Purged{}, fmt.Errorf("%s of %s: %w: unpin it first", target.Ref, Reference{Repository: n.repo, Ref: n.digest.String()}, ErrPinned)
+				}
+			}
+			all.content = append(all.content, Digest(target.Ref))
+		}
+	}
+	if len(result.Tags)+len(result.Manifests)+len(all.content)+len(members) == 0 {
+		return Purged{}, fmt.Errorf("%s: %w", strings.Trim(Reference(target).String(), "/:@"), ErrNotKept)
+	}
+	slices.Sort(result.Tags)
+	slices.Sort(result.Manifests)
+	result.Blobs, result.Bytes = len(all.content), s.bytes(all)
+	if dryRun {
+		return result, nil
+	}
+	if target.Ref == "" {
+		r.ledger.DropRepository(target.Repository)
+	}
+	result.Bytes, err = r.remove(ctx, s, all)
+	return result, err
+}
+
+// onlyItsTagGoes says that a manifest stays when one of its tags is purged:
+// under another tag, or in an index.
+func (n *node) onlyItsTagGoes() bool { return len(n.tags) > 1 || n.platform }
+
+// names says whether d is a blob of the manifest.
+func (n *node) names(d Digest) bool {
+	return slices.ContainsFunc(n.rec.Blobs, func(b Descriptor) bool { return b.Digest == d })
+}
+
+// neededByPins are the pinned manifests with everything that makes them whole.
+func (s *snapshot) neededByPins() map[*node]bool {
+	needed := make(map[*node]bool)
+	for _, n := range s.nodes {
+		if n.pinned {
+			n.reach(needed)
+		}
+	}
+	return needed
+}
+
+// parentsFirst orders manifests so that none comes before what keeps it.
+func parentsFirst(manifests []*node) []*node {
+	wanted, seen := make(map[*node]bool), make(map[*node]bool)
+	for _, n := range manifests {
+		wanted[n] = true
+	}
+	var order []*node
+	var visit func(n *node)
+	visit = func(n *node) {
+		if seen[n] || !wanted[n] {
+			return
+		}
+		seen[n] = true
+		for _, next := range slices.Concat(n.children, n.referrers) {
+			visit(next)
+		}
+		order = append(order, n)
+	}
+	for _, n := range manifests {
+		visit(n)
+	}
+	slices.Reverse(order)
+	return order
+}

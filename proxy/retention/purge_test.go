@@ -1,0 +1,101 @@
+package retention_test
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/retention"
+)
+
+func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		o.Put("app", "application/json", []byte("{}"), "tags")
+		stray := o.Put("app", "x", mirrortest.Bytes(1, 100<<10))
+		shared := o.Put("app", "x", mirrortest.Bytes(2, 100<<10))
+		o.Image("other", "1", mirrortest.Bytes(2, 100<<10))
+		m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, "1")
+		for _, d := range []retention.Descriptor{stray, shared} {
+			if err := m.Read(t.Context(), mirrortest.App, d.Digest); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := m.Tags(t.Context(), mirrortest.App, nil); err != nil {
+			t.Fatal(err)
+		}
+		mirrortest.Settle()
+		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: ""}, false)
+		if err != nil || gone.Blobs != 1 || gone.Bytes != stray.Size {
+			t.Errorf("%+v, %v", gone, err)
+		}
+		if !m.Store.Has(t.Context(), shared.Digest) {
+			t.Error("what another repository needs went, too")
+		}
+		o.Unplug()
+		for _, d := range []retention.Descriptor{stray, shared} {
+			if m.Read(t.Context(), mirrortest.App, d.Digest) == nil {
+				t.Error("a blob of the repository is still served")
+			}
+		}
+		if list, err := m.Tags(t.Context(), mirrortest.App, nil); err == nil {
+			t.Errorf("its tags are still told: %v", list.Tags)
+		}
+	})
+}
+
+func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		amd, layer := o.Image("app", "1-amd64", mirrortest.Bytes(1, 100<<10))
+		raw, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{amd}})
+		index := o.Put("app", mirrortest.IndexType, raw, "1")
+		m.PullWhole(t, mirrortest.App, "1")
+		m.PullWhole(t, mirrortest.App, "1-amd64")
+		mirrortest.Settle()
+		// Of a platform with a name of its own only the name goes.
+		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: "1-amd64"}, false)
+		if err != nil || len(gone.Tags) != 1 || len(gone.Manifests) != 0 || gone.Bytes != 0 {
+			t.Errorf("the tag of a platform: %+v, %v", gone, err)
+		}
+		if !m.Mirror.Retention.Whole(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
+			t.Error("the index has lost its platform")
+		}
+		// Of a pinned image no part goes.
+		m.Ledger.PutPin(retention.Reference{Repository: mirrortest.App, Ref: "1"})
+		for name, target := range map[string]retention.Target{
+			"a platform":           {Repository: mirrortest.App, Ref: amd.Digest.String()},
+			"a platform, anywhere": {Ref: amd.Digest.String()},
+			"a blob":               {Ref: layer.Digest.String()},
+			"the index":            {Repository: mirrortest.App, Ref: index.Digest.String()},
+		} {
+			if _, err := m.Purge(t.Context(), target, false); !errors.Is(err, retention.ErrPinned) {
+				t.Errorf("%s of a pinned image: %v", name, err)
+			}
+		}
+		if !m.Mirror.Retention.Whole(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
+			t.Error("the pinned image has lost something")
+		}
+	})
+}
+
+func TestATagThatWasDroppedIsNotTouchedBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		o.Image("app", "1", mirrortest.Bytes(1, 10))
+		m.PullWhole(t, mirrortest.App, "1")
+		rec, _ := m.Ledger.Tag(mirrortest.App, "1")
+		m.Ledger.DropTag(mirrortest.App, "1")
+		m.Ledger.TouchTag(mirrortest.App, "1", rec) // by a check that was under way
+		if rec, ok := m.Ledger.Tag(mirrortest.App, "1"); ok {
+			t.Errorf("it points at %s again", rec.Descriptor.Digest)
+		}
+	})
+}

@@ -1,0 +1,114 @@
+package retention
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/background"
+)
+
+// scrubEvery is how long the background scrub rests between two rounds.
+const scrubEvery = 24 * time.Hour
+
+// Scrubbed says how far a scrub is.
+type Scrubbed struct {
+	Files      int      `json:"files"`
+	Bytes      int64    `json:"bytes"`
+	TotalFiles int      `json:"totalFiles"`
+	TotalBytes int64    `json:"totalBytes"`
+	Damaged    []Digest `json:"damaged"` // set aside, to be fetched again when asked for
+	Unreadable int      `json:"unreadable"`
+}
+
+// Scrub hashes everything that is kept and sets aside what does not match its
+// digest, at most rate bytes a second where that is more than zero. It reports
+// how far it is after each file; progress may be nil.
+func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbed)) (Scrubbed, error) {
+	s := Scrubbed{Damaged: []Digest{}}
+	sizes := map[Digest]int64{}
+	err := r.store.Walk(ctx, func(d Digest, size int64) bool {
+		sizes[d] = size
+		s.TotalBytes += size
+		return true
+	})
+	if err != nil {
+		return s, err
+	}
+	s.TotalFiles = len(sizes)
+	wait := paceOf(ctx, rate)
+	for d, size := range sizes {
+		err := r.store.Verify(ctx, d, size, wait)
+		switch {
+		case ctx.Err() != nil:
+			return s, context.Cause(ctx)
+		case errors.Is(err, cache.ErrMismatch): // of the size, which is an ErrNotFound too, or of the digest
+			s.Damaged = append(s.Damaged, d)
+		case errors.Is(err, cache.ErrNotFound) && !r.store.Has(ctx, d):
+			// Evicted meanwhile.
+		case err != nil:
+			s.Unreadable++
+			r.log.Error("content can't be scrubbed", "digest", d.String(), "error", err)
+		}
+		s.Files++
+		s.Bytes += size
+		if progress != nil {
+			progress(s)
+		}
+	}
+	if len(s.Damaged) > 0 {
+		r.count(ctx) // files of a wrong size had been counted with another
+	}
+	return s, nil
+}
+
+// paceOf lets at most rate bytes a second through; zero lets everything through.
+func paceOf(ctx context.Context, rate int64) func(n int) error {
+	if rate <= 0 {
+		return func(int) error { return nil }
+	}
+	var next time.Time
+	return func(n int) error {
+		if now := time.Now(); next.Before(now) {
+			next = now
+		}
+		next = next.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
+		t := time.NewTimer(time.Until(next))
+		defer t.Stop()
+		select {
+		case <-t.C:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// RunScrub scrubs everything once a day until ctx ends, at most rate bytes a
+// second.
+func (r *Retention) RunScrub(ctx context.Context, rate int64) {
+	for {
+		s, err := r.Scrub(ctx, rate, nil)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Info("scrubbed", "files", s.Files, "bytes", s.Bytes, "damaged", len(s.Damaged), "unreadable", s.Unreadable, "error", err)
+		if background.Pause(ctx, scrubEvery) != nil {
+			return
+		}
+	}
+}
+
+// pause waits for about d, with jitter.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

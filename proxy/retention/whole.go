@@ -1,0 +1,45 @@
+package retention
+
+import (
+	"context"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Whole says whether an image is here with every platform, and every blob of
+// it, and of what refers to it as far as that is known here. Where answered is
+// set, that has to be known. It asks nobody.
+func (r *Retention) Whole(ctx context.Context, of Reference, answered bool) bool {
+	d, err := digest.Parse(of.Ref)
+	if err != nil {
+		rec, ok := r.ledger.Tag(of.Repository, of.Ref)
+		if !ok {
+			return false
+		}
+		d = rec.Descriptor.Digest
+	}
+	seen := map[Digest]bool{d: true}
+	for queue := []Digest{d}; len(queue) > 0; queue = queue[1:] {
+		rec, ok := r.ledger.Manifest(of.Repository, queue[0])
+		if !ok || !r.store.Has(ctx, queue[0]) {
+			return false
+		}
+		for _, b := range rec.Blobs {
+			if len(b.URLs) == 0 && !r.store.Has(ctx, b.Digest) {
+				return false
+			}
+		}
+		refer, known := r.ledger.Referrers(of.Repository, queue[0])
+		if answered && !known {
+			return false
+		}
+		for _, d := range slices.Concat(rec.Children, refer.Manifests) {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				queue = append(queue, d.Digest)
+			}
+		}
+	}
+	return true
+}

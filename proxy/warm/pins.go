@@ -1,0 +1,261 @@
+package warm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/background"
+	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/store"
+)
+
+const (
+	// checkPins is how often pinned images are looked at that are not whole.
+	checkPins = time.Minute
+	// maxManifests is how many manifests one pin can fetch, with everything that
+	// refers to them.
+	maxManifests = 10_000
+	// blobsAtOnce is how many blobs of a pinned image are fetched side by side.
+	blobsAtOnce = 4
+)
+
+// PinnedOptions say what a Pinned works with.
+type PinnedOptions struct {
+	Puller    *pull.Puller
+	Retention *retention.Retention
+	Ledger    *metadata.Ledger
+	Store     *store.Store
+	// Work is what goes on when the caller of Pin leaves.
+	Work *background.Work
+	// Configured are images that the configuration pins one by one: they are
+	// fetched before anybody asks.
+	Configured []Reference
+	Offline    bool
+	Logger     *slog.Logger
+}
+
+// Pinned makes pinned images whole, and keeps them so. All methods are safe for concurrent use.
+type Pinned struct {
+	opts        PinnedOptions
+	log         *slog.Logger
+	completions singleflight.Group // by repository and reference
+	moved       chan struct{}      // a pinned tag points elsewhere now
+}
+
+// NewPinned returns a Pinned. Nothing is fetched before Pin or Run is called.
+func NewPinned(opts PinnedOptions) *Pinned {
+	return &Pinned{opts: opts, log: opts.Logger, moved: make(chan struct{}, 1)}
+}
+
+// Pin keeps an image, and makes it whole: every platform of it, and whatever
+// refers to it. The pin holds also where it returns ErrNotWhole; then it is
+// tried again. What the upstream does not have is not pinned.
+func (p *Pinned) Pin(ctx context.Context, r Reference) (Completion, error) {
+	if err := p.opts.Puller.Check(r.Repository); err != nil {
+		return Completion{}, err
+	}
+	had := p.opts.Ledger.HasPin(r.Repository, r.Ref)
+	p.opts.Ledger.PutPin(r) // first, so that nothing of it is evicted while it comes
+	if err := p.opts.Ledger.Flush(ctx); err != nil {
+		return Completion{}, fmt.Errorf("pin %s: %w", r, err)
+	}
+	done, err := p.complete(ctx, r)
+	if errors.Is(err, errNoImage) && !had {
+		p.opts.Ledger.DropPin(r)
+	}
+	return done, err
+}
+
+// Unpin ends a pin, and says whether there was one.
+func (p *Pinned) Unpin(ctx context.Context, r Reference) (bool, error) {
+	if !p.opts.Ledger.HasPin(r.Repository, r.Ref) {
+		return false, nil
+	}
+	p.opts.Ledger.DropPin(r)
+	return true, p.opts.Ledger.Flush(ctx)
+}
+
+// Pins are those that Pin made, in the order of their names.
+func (p *Pinned) Pins() ([]Reference, error) { return p.opts.Ledger.Pins() }
+
+// TagMoved has a pinned tag looked at again, because it points at another
+// manifest now.
+func (p *Pinned) TagMoved(repo Repository, tag string) {
+	if !p.opts.Ledger.IsPinned(repo, tag) {
+		return
+	}
+	select {
+	case p.moved <- struct{}{}:
+	default:
+	}
+}
+
+// Run makes pinned images whole, and keeps them so, until ctx ends.
+func (p *Pinned) Run(ctx context.Context) {
+	if p.opts.Offline {
+		return
+	}
+	tick := time.NewTicker(checkPins)
+	defer tick.Stop()
+	// An image that does not fit would be downloaded again and again, and an
+	// upstream that fails or refuses would be asked each time.
+	failed := map[Reference]*background.Rest{}
+	for {
+		for _, r := range p.unfinished(ctx) {
+			if ctx.Err() != nil {
+				return
+			}
+			if failed[r].Over() {
+				p.try(ctx, r, failed)
+			}
+		}
+		select {
+		case <-p.moved:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// try completes an image, and notes how long it is left alone where that fails.
+func (p *Pinned) try(ctx context.Context, r Reference, failed map[Reference]*background.Rest) {
+	done, err := p.complete(ctx, r)
+	if err == nil {
+		delete(failed, r)
+	} else if failed[r] == nil {
+		failed[r] = &background.Rest{}
+	}
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, cache.ErrFull):
+		p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestFull).String(), "error", err)
+	case err != nil:
+		p.log.Warn("pinned image is not whole yet", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestRest).String(), "error", err)
+	case done.Fetched > 0:
+		p.log.Info("pinned image is whole", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
+	}
+}
+
+// unfinished are the pinned images that are not known to be whole.
+func (p *Pinned) unfinished(ctx context.Context) []Reference {
+	all, err := p.Pins()
+	if err != nil {
+		p.log.Error("pins cannot be read", "error", err)
+	}
+	all = append(all, p.opts.Configured...)
+	if !p.opts.Ledger.IsConfiguring() {
+		return p.notWhole(ctx, all)
+	}
+	// Patterns pin what has been pulled.
+	err = p.opts.Ledger.EachTag(func(repo Repository, tag string, _ Digest) {
+		if p.opts.Ledger.IsConfigured(repo, tag) {
+			all = append(all, Reference{Repository: repo, Ref: tag})
+		}
+	})
+	if err != nil {
+		p.log.Error("tags cannot be read", "error", err)
+	}
+	return p.notWhole(ctx, all)
+}
+
+func (p *Pinned) notWhole(ctx context.Context, all []Reference) []Reference {
+	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.Whole(ctx, r, true) })
+}
+
+// Completion says what it took to make an image whole.
+type Completion struct {
+	Manifests int   `json:"manifests"`
+	Blobs     int   `json:"blobs"`
+	Fetched   int   `json:"fetched"` // manifests and blobs that were not here
+	Bytes     int64 `json:"bytes"`   // of these
+}
+
+// complete fetches everything of an image, once at a time for one image. It
+// goes on when the caller leaves.
+func (p *Pinned) complete(ctx context.Context, r Reference) (Completion, error) {
+	if err := p.opts.Puller.Check(r.Repository); err != nil {
+		return Completion{}, err
+	}
+	return background.Share(ctx, p.opts.Work, &p.completions, metadata.Key(r.Repository, r.Ref), func(ctx context.Context) (Completion, error) {
+		return p.fetch(ctx, r)
+	})
+}
+
+// fetch goes on where a part cannot be fetched, and then returns why, as
+// ErrNotWhole.
+func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
+	var done Completion
+	var wrong []error
+	seen := map[string]bool{r.Ref: true}
+	for queue := []string{r.Ref}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
+		_, onRecord := p.opts.Ledger.Manifest(r.Repository, Digest(queue[0]))
+		here := onRecord && p.opts.Store.Has(ctx, Digest(queue[0]))
+		m, err := p.opts.Puller.Manifest(ctx, r.Repository, queue[0])
+		switch {
+		case err != nil && queue[0] == r.Ref && !pull.CannotTell(err):
+			return done, fmt.Errorf("%w: %w", errNoImage, err)
+		case err != nil:
+			wrong = append(wrong, err)
+			continue
+		}
+		done.Manifests++
+		if !here && m.Outcome == pull.Miss {
+			done.Fetched++
+			done.Bytes += m.Descriptor.Size
+		}
+		rec, _ := p.opts.Ledger.Manifest(r.Repository, m.Descriptor.Digest)
+		next := rec.Children
+		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
+		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
+			err = pull.ErrIncomplete // and part of being whole
+		}
+		if err != nil {
+			wrong = append(wrong, err)
+		}
+		for _, d := range slices.Concat(next, refer.Manifests) {
+			if ref := d.Digest.String(); !seen[ref] && len(seen) < maxManifests {
+				seen[ref] = true
+				queue = append(queue, ref)
+			}
+		}
+		if err := p.fetchBlobs(ctx, r.Repository, rec.Blobs, &done); err != nil {
+			wrong = append(wrong, err)
+		}
+	}
+	if len(wrong) == 0 && !p.opts.Retention.Whole(ctx, r, false) {
+		wrong = append(wrong, errors.New("a part could not be kept, or went again"))
+	}
+	if err := errors.Join(wrong...); err != nil {
+		return done, fmt.Errorf("%s is %w: %w", r, ErrNotWhole, err)
+	}
+	return done, ctx.Err()
+}
+
+func (p *Pinned) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(blobsAtOnce)
+	for _, d := range blobs {
+		if len(d.URLs) > 0 {
+			continue // clients fetch those elsewhere (W9)
+		}
+		done.Blobs++
+		if p.opts.Store.Has(ctx, d.Digest) {
+			continue
+		}
+		done.Fetched++
+		done.Bytes += d.Size
+		group.Go(func() error { return p.opts.Puller.FetchBlob(ctx, repo, d) })
+	}
+	return group.Wait()
+}
