@@ -3,7 +3,6 @@ package retention
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -98,17 +97,5 @@ func (r *Retention) RunScrub(ctx context.Context, rate int64) {
 		if background.Pause(ctx, scrubEvery) != nil {
 			return
 		}
-	}
-}
-
-// pause waits for about d, with jitter.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

@@ -146,8 +146,8 @@ func (l *Learner) follow(ctx context.Context, s *schedule) {
 // learn goes over a repository once. What it fetches may say that there is more
 // to learn: then the repository is due again.
 func (l *Learner) learn(ctx context.Context, s *schedule, repo Repository) (learnt int, err error) {
-	if l.opts.Puller.Check(repo) != nil {
-		return 0, nil // the configuration has changed: nobody pulls it again
+	if forbidden := l.opts.Puller.Check(repo); forbidden != nil {
+		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
 	began := time.Now()
 	kept, err := l.opts.Ledger.ManifestsOf(repo)
