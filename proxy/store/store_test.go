@@ -1,0 +1,393 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// kept is a store over a cache, and what it was told to be kept last.
+type kept struct {
+	*store.Store
+	blobs   cache.Blobs
+	content recollection
+	bytes   atomic.Int64
+}
+
+func newStore(t *testing.T, blobs cache.Blobs, bounds store.Bounds) *kept {
+	t.Helper()
+	content := recollection{}
+	k := &kept{blobs: blobs, content: content}
+	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Kept: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
+	return k
+}
+
+// recollection is memory that forgets nothing.
+type recollection map[store.Digest][]byte
+
+func (r recollection) Get(d store.Digest) ([]byte, bool)  { content, ok := r[d]; return content, ok }
+func (r recollection) Put(d store.Digest, content []byte) { r[d] = content }
+func (r recollection) Delete(d store.Digest)              { delete(r, d) }
+
+func inMemory(t *testing.T) cache.Blobs {
+	t.Helper()
+	return memory.New().Blobs()
+}
+
+func bytesOf(seed byte, n int) ([]byte, store.Descriptor) {
+	content := bytes.Repeat([]byte{seed}, n)
+	return content, store.Descriptor{Digest: digest.FromBytes(content), Size: int64(n)}
+}
+
+// publish keeps content as a download does.
+func (k *kept) publish(ctx context.Context, content []byte, d store.Descriptor) error {
+	draft, err := k.Create(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer draft.Close()
+	if _, err := draft.Write(content); err != nil {
+		return err
+	}
+	return k.Publish(ctx, d.Digest, d.Size, draft)
+}
+
+func (k *kept) wantCounted(t *testing.T) {
+	t.Helper()
+	var there int64
+	if err := k.Walk(t.Context(), func(_ store.Digest, size int64) bool { there += k.Weight(size); return true }); err != nil {
+		t.Fatal(err)
+	}
+	if counted := k.State().Kept; counted != there || k.bytes.Load() != there {
+		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
+	}
+}
+
+func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
+	for name, size := range map[string]int{"small": 100, "large": 100 << 10} {
+		t.Run(name, func(t *testing.T) {
+			files := memory.New()
+			k := newStore(t, files.Blobs(), store.Bounds{})
+			if err := k.Count(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			content, d := bytesOf(1, size)
+			if err := k.publish(t.Context(), content, d); err != nil {
+				t.Fatal(err)
+			}
+			before := k.State().Kept
+			files.Damage(d.Digest)
+			got, file, err := k.Open(t.Context(), d.Digest)
+			if file != nil {
+				// It is the reader who checks a large file, piece by piece.
+				defer file.Close()
+				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrSetAside) {
+					k.Quarantined(d.Size)
+				}
+			}
+			if !errors.Is(err, cache.ErrMismatch) || got != nil {
+				t.Errorf("%d bytes and %v", len(got), err)
+			}
+			if k.Has(t.Context(), d.Digest) {
+				t.Error("it is not set aside")
+			}
+			if after := k.State().Kept; after != before-k.Weight(d.Size) {
+				t.Errorf("%d bytes are counted, and %d before", after, before)
+			}
+			if _, ok := k.Content(t.Context(), d.Digest, 1<<20); ok {
+				t.Error("it is handed out as a manifest")
+			}
+		})
+	}
+}
+
+func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
+	k := newStore(t, inMemory(t), store.Bounds{})
+	small, s := bytesOf(1, 64<<10)
+	large, l := bytesOf(2, 64<<10+1)
+	for _, c := range []struct {
+		content []byte
+		d       store.Descriptor
+	}{{small, s}, {large, l}} {
+		if err := k.publish(t.Context(), c.content, c.d); err != nil && !errors.Is(err, cache.ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if got, file, err := k.Open(t.Context(), s.Digest); err != nil || file != nil || !bytes.Equal(got, small) {
+		t.Errorf("small: %d bytes, %v, %v", len(got), file, err)
+	}
+	if _, ok := k.content.Get(s.Digest); !ok {
+		t.Error("the small one is not in memory")
+	}
+	got, file, err := k.Open(t.Context(), l.Digest)
+	if err != nil || got != nil || file == nil {
+		t.Fatalf("large: %d bytes, %v, %v", len(got), file, err)
+	}
+	defer file.Close()
+	if read, err := io.ReadAll(file); err != nil || !bytes.Equal(read, large) {
+		t.Errorf("%d bytes, %v", len(read), err)
+	}
+	if _, ok := k.content.Get(l.Digest); ok {
+		t.Error("the large one is in memory")
+	}
+}
+
+func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := new(atomic.Bool)
+		k := newStore(t, refusing{inMemory(t), refuse}, store.Bounds{MaxBytes: 1 << 20})
+		before, b := bytesOf(1, 1000)
+		draft, err := k.blobs.Create(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := draft.Write(before); err != nil {
+			t.Fatal(err)
+		}
+		if err := draft.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		// What is published while the count is under way is counted once.
+		during, d := bytesOf(2, 2000)
+		err = k.Count(t.Context(), func(store.Digest, int64) {
+			if err := k.Put(t.Context(), d, during); err != nil {
+				t.Error(err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.wantCounted(t)
+		// The same content again is no more.
+		for range 2 {
+			if err := k.Put(t.Context(), d, during); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.wantCounted(t)
+		if !k.Delete(t.Context(), d.Digest, d.Size) {
+			t.Error("it is not deleted")
+		}
+		if _, ok := k.content.Get(d.Digest); ok {
+			t.Error("it is still in memory")
+		}
+		k.wantCounted(t)
+		// What could not be committed does not count.
+		refuse.Store(true)
+		after, a := bytesOf(3, 3000)
+		if err := k.Put(t.Context(), a, after); err == nil {
+			t.Error("it was written")
+		}
+		k.wantCounted(t)
+		refuse.Store(false)
+		if err := k.Retry(t.Context(), a, after); err != nil || !k.Has(t.Context(), a.Digest) {
+			t.Errorf("the next try: %v", err)
+		}
+		k.wantCounted(t)
+		if err := k.Retry(t.Context(), d, during); err != nil || k.Has(t.Context(), d.Digest) {
+			t.Errorf("what nobody failed to write is written: %v", err)
+		}
+	})
+}
+
+func TestABlobWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newStore(t, inMemory(t), store.Bounds{})
+		weight := k.Weight(1000)
+		k = newStore(t, k.blobs, store.Bounds{MaxBytes: weight*2 + weight/2})
+		one, o := bytesOf(1, 1000)
+		two, w := bytesOf(2, 1000)
+		three, h := bytesOf(3, 1000)
+
+		published := make(chan error, 1)
+		go func() { published <- k.publish(t.Context(), one, o) }()
+		synctest.Wait()
+		select {
+		case err := <-published:
+			t.Fatalf("it is published before anything is counted: %v", err)
+		default:
+		}
+		<-k.Short()
+		if err := k.Count(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		k.Pass(func(int64) int64 { return 0 })
+		if err := <-published; err != nil {
+			t.Fatal(err)
+		}
+		if err := k.publish(t.Context(), two, w); err != nil {
+			t.Fatal(err)
+		}
+
+		go func() { published <- k.publish(t.Context(), three, h) }()
+		synctest.Wait()
+		if k.Has(t.Context(), h.Digest) {
+			t.Error("it is published above the bound")
+		}
+		<-k.Short()
+		k.Pass(func(excess int64) int64 {
+			if excess < weight/2 {
+				t.Errorf("%d bytes have to go", excess)
+			}
+			k.Delete(t.Context(), o.Digest, o.Size)
+			return weight
+		})
+		if err := <-published; err != nil || !k.Has(t.Context(), h.Digest) {
+			t.Errorf("there is room, and %v", err)
+		}
+		k.wantCounted(t)
+
+		// A pass that frees nothing is the end of waiting.
+		go func() { published <- k.publish(t.Context(), one, o) }()
+		synctest.Wait()
+		k.Pass(func(int64) int64 { return 0 })
+		if err := <-published; !errors.Is(err, cache.ErrFull) {
+			t.Errorf("nothing can go, and %v", err)
+		}
+		// So is one that would never fit: nothing is written of it.
+		if _, err := k.Create(t.Context(), store.Descriptor{Digest: o.Digest, Size: weight * 3}); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("it is larger than the bound, and %v", err)
+		}
+	})
+}
+
+func TestAPublicationWaitsForADeletionThatHasBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blobs := &slowDelete{Blobs: memory.New().Blobs(), begun: make(chan struct{}), goOn: make(chan struct{})}
+		k := newStore(t, blobs, store.Bounds{})
+		content, d := bytesOf(1, 1000)
+		if err := k.Put(t.Context(), d, content); err != nil {
+			t.Fatal(err)
+		}
+		deleted := make(chan bool, 1)
+		go func() { deleted <- k.Delete(t.Context(), d.Digest, d.Size) }()
+		<-blobs.begun
+		published := make(chan error, 2)
+		go func() { published <- k.publish(t.Context(), content, d) }()
+		synctest.Wait()
+		if n := len(published); n != 0 {
+			t.Error("it is published while it is being deleted")
+		}
+		close(blobs.goOn)
+		if !<-deleted {
+			t.Error("it is not deleted")
+		}
+		if err := <-published; err != nil || !k.Has(t.Context(), d.Digest) {
+			t.Errorf("published: %v", err)
+		}
+		k.wantCounted(t)
+	})
+}
+
+func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
+	k := newStore(t, inMemory(t), store.Bounds{})
+	content, d := bytesOf(1, 1000)
+	draft, err := k.Create(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer draft.Close()
+	if _, err := draft.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	err = k.Publish(t.Context(), d.Digest, d.Size, whileCommitting{draft, func() {
+		if k.Delete(t.Context(), d.Digest, d.Size) {
+			t.Error("it was deleted as it was published")
+		}
+	}})
+	if err != nil || !k.Has(t.Context(), d.Digest) {
+		t.Errorf("published: %v", err)
+	}
+	k.wantCounted(t)
+}
+
+func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
+	k := newStore(t, inMemory(t), store.Bounds{MaxBytes: 10_000})
+	if err := k.Count(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	content, d := bytesOf(1, 9500)
+	if err := k.Put(t.Context(), d, content); err != nil {
+		t.Fatal(err)
+	}
+	k.Expect(5000)
+	select {
+	case <-k.Short():
+	default:
+		t.Error("nobody is woken")
+	}
+	k.Expect(-5000)
+	k.Pass(func(excess int64) int64 {
+		t.Errorf("%d bytes have to go, and nothing is expected any more", excess)
+		return 0
+	})
+}
+
+func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
+	free := int64(50)
+	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
+	var told int64
+	k.Pass(func(excess int64) int64 { told = excess; return excess })
+	if told < 50 || told > 100 {
+		t.Errorf("%d bytes have to go", told)
+	}
+	for _, f := range []func() (int64, error){
+		func() (int64, error) { return 100, nil },
+		func() (int64, error) { return 0, errors.New("not known") },
+	} {
+		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: f})
+		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+	}
+}
+
+// refusing is a cache that refuses commits when it is told to.
+type refusing struct {
+	cache.Blobs
+	refuse *atomic.Bool
+}
+
+func (b refusing) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
+	draft, err := b.Blobs.Create(ctx, want)
+	return whileCommitting{draft, func() {
+		if b.refuse.Load() {
+			draft.Close()
+		}
+	}}, err
+}
+
+// whileCommitting does something before a draft is committed.
+type whileCommitting struct {
+	cache.Draft
+	do func()
+}
+
+func (d whileCommitting) Commit() error {
+	d.do()
+	return d.Draft.Commit()
+}
+
+// slowDelete waits in the middle of a deletion.
+type slowDelete struct {
+	cache.Blobs
+	begun, goOn chan struct{}
+}
+
+func (b *slowDelete) Delete(ctx context.Context, d cache.Digest) error {
+	close(b.begun)
+	<-b.goOn
+	return b.Blobs.Delete(ctx, d)
+}
