@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -273,6 +274,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOrigin()
 				layer := o.put("app", "layer", content)
+				o.noLength = room > 0 // or it would be seen beforehand that it does not fit
 				bypassed := 0
 				full := memory.NewBounded(room)
 				m := newMirror(t, o, func(opts *Options) {
@@ -486,5 +488,95 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		settleDown()
 		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
 		m.wantCounted(t)
+	})
+}
+
+// What another repository's download gives is one thing, what one's own
+// upstream says another.
+func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		m := newMirror(t, o, nil)
+		content := bytesOf(1, 100<<10)
+		_, layer := o.image("app", "1", content)
+		o.image("other", "1", content)
+		d := short(layer.Digest.String())
+		release := o.hold("GET blob other " + d)
+		fails := make(chan struct{})
+		o.bodies = func(repo string, _ Digest, _ int64, body []byte) io.ReadCloser {
+			if repo != "other" {
+				return io.NopCloser(bytes.NewReader(body))
+			}
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, failing{upstream.ErrBadAnswer}}))
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if err := m.read(t.Context(), Repository{"hub", "other"}, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+				t.Errorf("the first client got %v", err)
+			}
+		})
+		synctest.Wait()
+		wantTranscript(t, o, "GET blob other "+d)
+
+		// That the repository has it is asked beside the download, and not after it.
+		o.fail("HEAD blob private "+d, upstream.ErrDenied)
+		if _, err := m.fetch(Repository{"hub", "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("a repository that the upstream denies got %v", err)
+		}
+		wantTranscript(t, o, "HEAD blob private "+d)
+
+		release()
+		synctest.Wait()
+		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		wantTranscript(t, o, "HEAD blob app "+d)
+		var got bytes.Buffer
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.WriteRange(context.Background(), &got, 50_000, 20_000)
+			done <- err
+		}()
+		synctest.Wait()
+		close(fails)
+		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), content[50_000:70_000]) || b.Outcome() != Miss {
+			t.Errorf("%d bytes, %s, %v", got.Len(), b.Outcome(), err)
+		}
+		first.Wait()
+		settleDown()
+		wantTranscript(t, o, "GET blob app "+d)
+		if !m.keeps(layer.Digest) {
+			t.Error("it is not kept")
+		}
+	})
+}
+
+func TestCloseWaitsForDownloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOrigin()
+		layer := o.put("app", "layer", bytesOf(1, 100<<10))
+		ends := make(chan struct{})
+		o.bodies = func(_ string, _ Digest, _ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(gated{ends, bytes.NewReader(body)}) // it takes a while to end
+		}
+		var running atomic.Int64
+		m := newMirror(t, o, func(opts *Options) {
+			opts.Events.Flights = func(delta int) { running.Add(int64(delta)) }
+		})
+		b, err := m.Blob(t.Context(), hubApp, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if running.Load() != 1 {
+			t.Errorf("%d downloads are under way", running.Load())
+		}
+		time.AfterFunc(time.Minute, func() { close(ends) })
+		m.Close()
+		if running.Load() != 0 {
+			t.Error("a download goes on")
+		}
 	})
 }
