@@ -55,7 +55,7 @@ type evictor struct {
 	waiting int64            // bytes of those who wait in admit
 	begun   int              // passes of eviction
 	ended   int
-	freed   int64         // by the last pass
+	vain    bool          // the last pass wanted room and found none
 	passed  chan struct{} // closed when the next pass ends
 	// keeping are the digests of manifests that are on their way to the disk
 	// and the records, and what they name; how many of them each.
@@ -114,7 +114,7 @@ func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
 	e.waiting += n
 	defer func() { e.waiting -= n }()
 	for most > 0 && (!e.counted || e.kept+n > most) {
-		if e.ended > asked && (e.freed == 0 || e.ended > asked+fruitless) {
+		if e.ended > asked && (e.vain || e.ended > asked+fruitless) {
 			return fmt.Errorf("%w: of %d bytes everything is pinned or in use", cache.ErrFull, most)
 		}
 		e.rouse()
@@ -247,10 +247,12 @@ func (e *evictor) begin() {
 	e.begun++
 }
 
-func (e *evictor) end(freed int64) {
+// end ends a pass. One that wanted nothing is not in vain: whoever finds no room
+// after it was too slow to take what the one before had made.
+func (e *evictor) end(vain bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ended, e.freed = e.begun, freed
+	e.ended, e.vain = e.begun, vain
 	close(e.passed)
 	e.passed = make(chan struct{})
 }
@@ -293,7 +295,8 @@ func (p *Puller) runEvictor(ctx context.Context) {
 	p.countKept(ctx)
 	for {
 		p.evictor.begin()
-		p.evictor.end(p.relieve(ctx))
+		wanted, freed := p.relieve(ctx)
+		p.evictor.end(wanted > 0 && freed == 0)
 		select {
 		case <-p.evictor.wake:
 		case <-tick.C:
@@ -317,18 +320,18 @@ func (p *Puller) countKept(ctx context.Context) {
 }
 
 // relieve evicts what is too much.
-func (p *Puller) relieve(ctx context.Context) (freed int64) {
+func (p *Puller) relieve(ctx context.Context) (wanted, freed int64) {
 	over := p.evictor.over()
 	if over <= 0 {
-		return 0
+		return 0, 0
 	}
 	freed, err := p.evict(ctx, over)
 	if ctx.Err() != nil {
-		return freed
+		return over, freed
 	}
 	if err != nil {
 		p.log.Error("eviction failed", "error", err)
 	}
 	p.log.Info("evicted", "wanted_bytes", over, "freed_bytes", freed)
-	return freed
+	return over, freed
 }

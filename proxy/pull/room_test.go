@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -640,4 +641,43 @@ func TestScrubSetsDamageAsideAndItIsFetchedAgain(t *testing.T) {
 		}
 		wantTranscript(t, o, "GET blob app "+short(layer.Digest.String()))
 	})
+}
+
+// A pass that had nothing to do says nothing of whether there is room to be made.
+func TestWhatFindsNoRoomGivesUpOnlyAfterAPassInVain(t *testing.T) {
+	for name, c := range map[string]struct {
+		vain  bool
+		freed int64
+		err   error
+		waits bool // after the first pass
+	}{
+		"a pass in vain":                 {vain: true, err: cache.ErrFull},
+		"a pass that had nothing to do":  {freed: 60, waits: true},
+		"many passes that bring nothing": {err: cache.ErrFull, waits: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEvictor(Room{MaxBytes: 100}, func(n int64) int64 { return n }, nil)
+				e.counted, e.kept = true, 100
+				admitted := make(chan error, 1)
+				go func() { admitted <- e.admit(t.Context(), "sha256:new", 50) }()
+				synctest.Wait()
+				e.begin()
+				e.end(c.vain)
+				synctest.Wait()
+				if waits := len(admitted) == 0; waits != c.waits {
+					t.Errorf("after one pass it waits: %v", waits)
+				}
+				e.shrank(c.freed)
+				for range fruitless {
+					e.begin()
+					e.end(false)
+					synctest.Wait()
+				}
+				if err := <-admitted; !errors.Is(err, c.err) {
+					t.Errorf("admitted: %v", err)
+				}
+			})
+		})
+	}
 }
