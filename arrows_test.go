@@ -29,11 +29,12 @@ var arrows = map[string]struct {
 	"upstream":              {},
 	"upstream/upstreamtest": {to: []string{"upstream"}},
 	"proxy/referrers":       {never: []string{"net", "net/http"}},
+	"proxy/metadata":        {to: []string{"cache", "proxy/referrers"}, never: []string{"net/http"}},
 	"proxy/flight":          {to: []string{"cache", "upstream"}, never: []string{"net/http"}},
-	"proxy/pull":            {to: []string{"proxy/flight", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
+	"proxy/pull":            {to: []string{"proxy/flight", "proxy/metadata", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
 	"proxy":                 {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":    {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/pull", "cache", "cache/disk", "cache/memory", "upstream"}},
+	"cmd/entrepot":          {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/pull", "proxy/metadata", "cache", "cache/disk", "cache/memory", "upstream"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/entrepot/entrepot/proxy/flight"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -36,7 +37,7 @@ func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content,
 
 // Answered remembers that the repository has the blob.
 func (s *blobSource) Answered(size int64) {
-	s.p.ledger.putMember(s.repo, s.digest, memberRecord{Size: size})
+	s.p.meta.PutMember(s.repo, s.digest, metadata.Member{Size: size})
 }
 
 // Completed remembers the size, which is known by now.
