@@ -126,6 +126,11 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 	branches := []branch{{key: "mirrors", branches: names}}
 	var hosts []branch
 	for _, h := range m.hostsWithTLS() {
+		// What they write for containerd takes either name of it; what pulls
+		// their own images takes this one alone.
+		if _, has := configs[h.host]; h.host == dockerHubServer && !has {
+			h.host = dockerHub
+		}
 		tls := tableAt(tableOf(configs[h.host]), "tls")
 		var keys []branch
 		if ca, ok := tls["ca_file"]; ok && h.ca != "" && ca != h.ca {
