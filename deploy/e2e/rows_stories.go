@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// story is what happens on one machine. Each says what it found, by columns of
+// the table.
+type story struct {
+	name string
+	// waits says that most of it is waiting for time-outs.
+	waits bool
+	tell  func(*telling)
+}
+
+// stories are told of each runtime, those that wait first.
+var stories = []story{
+	{"hung", true, whileItHangs},
+	{"gone", true, whileItsMachineIsGone},
+	{"as typed", false, asTyped},
+	{"what was there", false, withWhatWasThere},
+	{"addresses", false, atOtherAddresses},
+}
+
+// columns are those of the table.
+var columns = []string{
+	"as typed", "no file there", "existing configuration kept", "upstream by alias", "with a port", "by virtual host", "IPv6",
+	"HTTPS with a private CA", "two addresses", "entrepot down", "hung", "its machine gone", "removed",
+}
+
+// telling is a story as it is told of a runtime.
+type telling struct {
+	*machine
+	runtime rowRuntime
+	cells   map[string]string
+}
+
+func (s *telling) found(column, format string, args ...any) {
+	s.t.Helper()
+	if !slices.Contains(columns, column) {
+		s.t.Fatalf("there is no column %q", column)
+	}
+	s.cells[column] = fmt.Sprintf(format, args...)
+}
+
+const comes = "comes here"
+
+// asTyped types the row over each configuration that the runtime comes with, and
+// undoes it.
+func asTyped(s *telling) {
+	s.runEntrepot(mirrored{})
+	var over []string
+	for i, comesWith := range s.runtime.shipped {
+		s.clear(s.runtime.folders...)
+		comesWith.put(s.machine)
+		c := s.runtime.start(s.machine)
+		before := s.snapshot(s.runtime.folders...)
+		s.types(s.runtime.hosts(s.t))
+		c.reload()
+		s.from(s.pulls(c, "docker.io"), "here", "as typed over "+comesWith.name)
+		over = append(over, comesWith.name)
+		if i == 0 {
+			said := s.check()
+			s.asItSays(c, "upstream by alias", said, aliased)
+			s.asItSays(c, "with a port", said, "corp.lan:5443")
+			s.mirror.stop(s.t)
+			down := s.pulls(c, "docker.io")
+			s.from(down, "docker.io", "with entrepot down")
+			if limit := 5 * time.Second; down.took > limit {
+				s.t.Errorf("with entrepot down a pull takes %v, more than %v", down.took, limit)
+			}
+			s.found("entrepot down", "straight, %s", seconds(down.took))
+			s.mirror.start(s.t)
+		}
+		s.types(s.runtime.instead(s.t, "--remove"))
+		s.asBefore(before, s.snapshot(s.runtime.folders...))
+		c.reload()
+		s.from(s.pulls(c, "docker.io"), "docker.io", "once removed")
+		s.found("removed", "as before, straight")
+		c.stop()
+	}
+	s.found("as typed", "%s, over %s", comes, strings.Join(over, " and "))
+}
+
+// withWhatWasThere types it where there is nothing at all, and over what a user
+// could have.
+func withWhatWasThere(s *telling) {
+	s.runEntrepot(mirrored{})
+	s.clear(s.runtime.folders...)
+	c := s.runtime.start(s.machine)
+	before := s.snapshot(s.runtime.folders...)
+	s.types(s.runtime.hosts(s.t))
+	c.reload()
+	s.from(s.pulls(c, "docker.io"), "here", "with nothing there")
+	s.types(s.runtime.instead(s.t, "--remove"))
+	s.asBefore(before, s.snapshot(s.runtime.folders...))
+	c.stop()
+	s.found("no file there", comes)
+
+	s.clear(s.runtime.folders...)
+	s.serveCorp()
+	s.runEntrepot(mirrored{corp: "tls: {ca_file: /etc/office.crt}"})
+	means := s.runtime.keep(s.machine)
+	c = s.runtime.start(s.machine)
+	before = s.snapshot(s.runtime.folders...)
+	s.types(s.runtime.hosts(s.t))
+	c.reload()
+	for _, mean := range means {
+		s.from(s.pulls(c, mean.registry), mean.up, mean.registry+" beside what a user has")
+	}
+	s.mirror.stop(s.t)
+	for _, mean := range means {
+		s.from(s.pulls(c, mean.registry), mean.down, mean.registry+" beside what a user has, with entrepot down")
+	}
+	s.mirror.start(s.t)
+	s.types(s.runtime.instead(s.t, "--remove"))
+	s.asBefore(before, s.snapshot(s.runtime.folders...))
+	s.found("existing configuration kept", "yes")
+}
+
+// atOtherAddresses leads the runtime to entrepot in other ways than by its
+// default.
+func atOtherAddresses(s *telling) {
+	s.runtime.shipped[0].put(s.machine)
+	c := s.runtime.start(s.machine)
+	for _, way := range []struct {
+		column   string
+		entrepot mirrored
+		flags    []string
+		more     string // a name that entrepot itself is asked under
+	}{
+		{column: "IPv6", entrepot: mirrored{listen: "[::1]:5000"}},
+		{column: "two addresses", flags: []string{"--address", "http://127.0.0.1:5999", "--address", "http://mirror.lan:5000"}},
+		{column: "HTTPS with a private CA", entrepot: mirrored{signedBy: s.private}, flags: []string{"--ca", "/etc/office.crt"}},
+		{column: "by virtual host", entrepot: mirrored{listen: "127.0.0.1:443", hub: "hosts: [hub.lan]", signedBy: s.trusted}, more: "hub.lan"},
+	} {
+		s.runEntrepot(way.entrepot)
+		before := s.snapshot(s.runtime.folders...)
+		s.types(s.runtime.hosts(s.t, way.flags...))
+		c.reload()
+		s.from(s.pulls(c, "docker.io"), "here", way.column)
+		if way.more != "" {
+			s.from(s.pulls(c, way.more), "here", way.column+": "+way.more)
+		}
+		s.found(way.column, comes)
+		s.types(s.runtime.instead(s.t, "--remove", way.flags...))
+		s.asBefore(before, s.snapshot(s.runtime.folders...))
+	}
+}
+
+// whileItHangs stops entrepot's process, which then takes connections and never
+// answers.
+func whileItHangs(s *telling) {
+	s.runEntrepot(mirrored{})
+	s.runtime.shipped[0].put(s.machine)
+	c := s.runtime.start(s.machine)
+	s.types(s.runtime.hosts(s.t))
+	c.reload()
+	s.from(s.pulls(c, "docker.io"), "here", "before it hangs")
+	cost := s.cost(`(\d+) s a request where (?:its machine is gone or )?it hangs`)
+	if err := s.mirror.process.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
+	a := s.pulls(c, "docker.io")
+	if err := s.mirror.process.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		s.t.Fatal(err)
+	}
+	s.costs("hung", a, cost)
+}
+
+// whileItsMachineIsGone leads the runtime to where packets are dropped.
+func whileItsMachineIsGone(s *telling) {
+	s.runEntrepot(mirrored{})
+	s.runtime.shipped[0].put(s.machine)
+	c := s.runtime.start(s.machine)
+	s.types(s.runtime.hosts(s.t, "--address", "http://"+gone+":5000"))
+	c.reload()
+	s.costs("its machine gone", s.pulls(c, "docker.io"), s.cost(`(\d+) s a request where its machine is gone`))
+}
+
+// check is what "entrepot hosts RUNTIME --check" says, by registry.
+func (s *telling) check() map[string]string {
+	s.t.Helper()
+	stdout, _, err := s.typed(s.runtime.instead(s.t, "--check"))
+	s.t.Logf("%s\n%v", stdout, err)
+	said := map[string]string{}
+	for line := range strings.Lines(stdout) {
+		if name, what, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
+			said[name] = what
+		}
+	}
+	return said
+}
+
+// asItSays pulls an image of a registry, and holds against that what the program
+// says of it.
+func (s *telling) asItSays(c rowClient, column string, said map[string]string, registry string) {
+	s.t.Helper()
+	a := s.pulls(c, registry)
+	what, ok := said[registry]
+	switch {
+	case !ok:
+		s.t.Errorf("--check says nothing of %s", registry)
+	case what == comes:
+		s.from(a, "here", registry)
+	case a.here > 0:
+		s.t.Errorf("--check says of %s: %s; %s", registry, what, a)
+	}
+	s.found(column, "%s", what)
+}
+
+const nothing = -1
+
+// cost is what the program says that a request costs, in seconds.
+func (s *telling) cost(pattern string) int {
+	s.t.Helper()
+	said := s.check()["with entrepot down a pull costs"]
+	found := regexp.MustCompile(pattern).FindStringSubmatch(said)
+	if found == nil {
+		s.t.Errorf("%q does not say what it costs (%s)", said, pattern)
+		return nothing
+	}
+	n, err := strconv.Atoi(found[1])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// costs holds the time of a pull that went straight in the end against what was
+// said of each request.
+func (s *telling) costs(column string, a asked, each int) {
+	s.t.Helper()
+	s.from(a, "docker.io", column)
+	n := a.straight["docker.io"]
+	least, most := time.Duration(each)*time.Second*9/10, time.Duration(each*(n+1))*time.Second+5*time.Second
+	if a.took < least || a.took > most {
+		s.t.Errorf("%s: a pull of %d requests takes %v; the program says %d s a request", column, n, a.took, each)
+	}
+	s.found(column, "straight, %s for %d requests", seconds(a.took), n)
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// serveCorp has corp.lan:5443 show a certificate that only those believe who are
+// told of its signer.
+func (s *telling) serveCorp() {
+	s.t.Helper()
+	s.withdraw("corp.lan:5443")
+	s.serve("corp.lan:5443", "127.0.1.3:5443", s.private)
+}
