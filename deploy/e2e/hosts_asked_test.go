@@ -16,7 +16,7 @@ import (
 	"github.com/moby/buildkit/util/resolver"
 	resolverconfig "github.com/moby/buildkit/util/resolver/config"
 	"github.com/pelletier/go-toml/v2"
-	"github.com/rancher/wharfie/pkg/registries"
+	wharfie "github.com/rancher/wharfie/pkg/registries"
 	dockerimage "go.podman.io/image/v5/docker"
 	"go.podman.io/image/v5/types"
 )
@@ -66,7 +66,7 @@ func (q reading) reader() (func(image string) error, error) {
 		registries, err := buildkitRegistries(q.Path)
 		return resolveBy(ctx, resolver.NewRegistryConfig(registries)), err
 	case "wharfie":
-		private, err := registries.GetPrivateRegistries(q.Path)
+		private, err := wharfie.GetPrivateRegistries(q.Path)
 		return func(image string) error {
 			ref, err := name.ParseReference(image)
 			if err != nil {

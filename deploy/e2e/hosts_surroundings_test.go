@@ -28,11 +28,23 @@ type reached struct {
 	ca        bool // who signed is told
 }
 
+// hosts are the addresses without their schemes.
+func (r reached) hosts() []string {
+	var all []string
+	for _, address := range r.addresses {
+		_, host, _ := strings.Cut(address, "://")
+		all = append(all, host)
+	}
+	return all
+}
+
 func newSurroundings(t *testing.T) *surroundings {
 	t.Helper()
 	public, corp, own := newAuthority(t, "public"), newAuthority(t, "corp"), newAuthority(t, "own")
 	w := &surroundings{network: newNetwork(t, public)}
-	w.corp, w.ca = corp.file(t, filepath.Join(w.dir, "corp.pem")), own.file(t, filepath.Join(w.dir, "own.pem"))
+	w.corp, w.ca = filepath.Join(w.dir, "corp.pem"), filepath.Join(w.dir, "own.pem")
+	writeFile(t, w.corp, string(corp.pem))
+	writeFile(t, w.ca, string(own.pem))
 	w.open("mirror.lan:5000")
 	w.secure(t, own, "mirror.lan:5001")
 	w.open("[fd00::5]:5000")
@@ -43,7 +55,7 @@ func newSurroundings(t *testing.T) *surroundings {
 		{"by HTTPS with a private CA", []string{"https://mirror.lan:5001"}, true},
 		{"by IPv6", []string{"http://[fd00::5]:5000"}, false},
 		{"by two addresses", []string{"http://one.lan", "https://two.lan"}, false},
-		{"on loopback", []string{"http://" + w.loopback(t, nil)}, false},
+		{"on loopback", []string{"http://" + w.loopback(t, authority{})}, false},
 		{"on loopback by HTTPS", []string{"https://" + w.loopback(t, own)}, true},
 	}
 	// Whoever looks into what passes signs for docker.io too.
@@ -122,3 +134,5 @@ func isIPv6(by reached) bool {
 		return err == nil && strings.Contains(host, ":")
 	})
 }
+
+func samePEM(a, b string) bool { return strings.TrimSpace(a) == strings.TrimSpace(b) }

@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/rancher/wharfie/pkg/registries"
+	wharfie "github.com/rancher/wharfie/pkg/registries"
 )
 
 // What k3s and rke2 make of registries.yaml is asked of wharfie, by which both
@@ -61,9 +61,9 @@ func TestRegistriesYAMLMeansWhatItShould(t *testing.T) {
 	}
 }
 
-func configsIn(t *testing.T, file string) map[string]registries.RegistryConfig {
+func configsIn(t *testing.T, file string) map[string]wharfie.RegistryConfig {
 	t.Helper()
-	read, err := registries.GetPrivateRegistries(file)
+	read, err := wharfie.GetPrivateRegistries(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,16 +1,9 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // network is a world of registries by the names and ports that they have in
@@ -38,12 +30,13 @@ type network struct {
 	asked []string          // what was asked for manifests, in order
 }
 
-func newNetwork(t *testing.T, public *authority) *network {
+func newNetwork(t *testing.T, public authority) *network {
 	t.Helper()
 	n := &network{dir: t.TempDir(), at: map[string]string{}, plain: map[string]bool{}}
 	n.proxy = httptest.NewServer(http.HandlerFunc(n.pass))
 	t.Cleanup(n.proxy.Close)
-	n.trust = public.file(t, filepath.Join(n.dir, "trusted.pem"))
+	n.trust = filepath.Join(n.dir, "trusted.pem")
+	writeFile(t, n.trust, string(public.pem))
 	return n
 }
 
@@ -54,10 +47,10 @@ func (n *network) environment() []string {
 }
 
 // secure has a registry at a name with a port, which shows a certificate.
-func (n *network) secure(t *testing.T, from *authority, name string) {
+func (n *network) secure(t *testing.T, from authority, name string) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(n.registry("https", name))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{from.certificate(t, name)}}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{shown(t, from, name)}}
 	server.Config.ErrorLog = quiet()
 	server.StartTLS()
 	t.Cleanup(server.Close)
@@ -67,19 +60,19 @@ func (n *network) secure(t *testing.T, from *authority, name string) {
 func (n *network) open(name string) { n.plain[name] = true }
 
 // loopback is a registry of this machine: no proxy is asked for these.
-func (n *network) loopback(t *testing.T, from *authority) (address string) {
+func (n *network) loopback(t *testing.T, from authority) (address string) {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
 	address = server.Listener.Addr().String()
 	server.Config.ErrorLog = quiet()
 	t.Cleanup(server.Close)
-	if from == nil {
+	if from.key == nil {
 		server.Config.Handler = n.registry("http", address)
 		server.Start()
 		return address
 	}
 	server.Config.Handler = n.registry("https", address)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{from.certificate(t, address)}}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{shown(t, from, address)}}
 	server.StartTLS()
 	return address
 }
@@ -157,71 +150,19 @@ func (n *network) pass(w http.ResponseWriter, r *http.Request) {
 	}()
 }
 
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T, name string) *authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{cert, key}
-}
-
-func (a *authority) pem() string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
-}
-
-// file writes the authority's own certificate.
-func (a *authority) file(t *testing.T, path string) string {
-	t.Helper()
-	writeFile(t, path, a.pem())
-	return path
-}
-
-// certificate is that of a host with a port.
-func (a *authority) certificate(t *testing.T, name string) tls.Certificate {
+// shown is the certificate of a host with a port.
+func shown(t *testing.T, from authority, name string) tls.Certificate {
 	t.Helper()
 	host, _, err := net.SplitHostPort(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	made := from.issue(t, host)
+	pair, err := tls.X509KeyPair(made.chain, made.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	if ip := net.ParseIP(host); ip != nil {
-		template.IPAddresses = []net.IP{ip}
-	} else {
-		template.DNSNames = []string{host}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return pair
 }
 
 // filesIn are all files below a folder, by their paths below it.
