@@ -232,10 +232,12 @@ func TestAMirrorKnowsItsRegistries(t *testing.T) {
 
 func TestAnAddressThatIsAVirtualHostIsRefused(t *testing.T) {
 	ghcr := upstream("ghcr.io")
-	ghcr.Hosts = []string{"ghcr.mirror.lan"}
-	_, err := NewMirror([]config.Upstream{upstream("docker.io"), ghcr}, Settings{Addresses: []*url.URL{{Scheme: "https", Host: "GHCR.mirror.lan:443"}}})
-	if err == nil || !strings.Contains(err.Error(), "is a virtual host of ghcr.io") {
-		t.Errorf("got %v", err)
+	ghcr.Hosts = []string{"ghcr.mirror.lan", "192.0.2.7"}
+	for _, host := range []string{"GHCR.mirror.lan:443", "ghcr.mirror.lan.:5000", "192.0.2.7:5000"} {
+		_, err := NewMirror([]config.Upstream{upstream("docker.io"), ghcr}, Settings{Addresses: []*url.URL{{Scheme: "http", Host: "mirror.lan"}, {Scheme: "https", Host: host}}})
+		if err == nil || !strings.Contains(err.Error(), "is a virtual host of ghcr.io") {
+			t.Errorf("%s: got %v", host, err)
+		}
 	}
 }
 
