@@ -281,6 +281,8 @@ func (f hostsFlags) change(stdout, stderr io.Writer, runtime hosts.Runtime, s ho
 	switch {
 	case f.remove && len(plan.Steps) == 0 && refused == nil:
 		fmt.Fprintf(stderr, "nothing of entrepot's is in %s\n", s.Dir)
+	case plan.Changes() && f.remove:
+		fmt.Fprintln(stderr, "to restart: "+runtime.AfterRemove())
 	case plan.Changes():
 		fmt.Fprintln(stderr, "to restart: "+runtime.Restart)
 	}

@@ -43,9 +43,18 @@ type rowRuntime struct {
 	keep func(*machine) []meaning
 	// start starts the runtime's daemon, if it has one.
 	start func(*machine) rowClient
-	// replaces says that there is nothing written and no fallback, as the program
-	// itself has to say in these words.
-	replaces string
+	// told is what --check is told, where nothing that is installed says it.
+	told []string
+	// stories are told of it in place of those of all, where it is led in a way of
+	// its own.
+	stories []story
+}
+
+func (r rowRuntime) all() []story {
+	if r.stories != nil {
+		return r.stories
+	}
+	return stories
 }
 
 // shipped is a configuration that a runtime comes with.
@@ -58,8 +67,8 @@ type shipped struct {
 type rowClient interface {
 	// pull pulls an image by the name that a user types.
 	pull(ctx context.Context, ref string) error
-	// reload does what "entrepot hosts" says is to be done after a change.
-	reload()
+	// restart does what "entrepot hosts" says is to be done after a change.
+	restart(said string)
 	stop()
 }
 
@@ -74,6 +83,7 @@ const nobody = "nobody"
 var rowRuntimes = slices.Concat(
 	containerdRows("containerd", "2", containerdsOwn("containerd")),
 	containerdRows("containerd16", "1.6", debiansContainerd, containerdsOwn("containerd16")),
+	[]rowRuntime{dockerTwenty, dockerNewest, homebrewRow},
 )
 
 // readme is the runtime's row, column by column.
@@ -138,6 +148,25 @@ func (m *machine) fresh(registry string) string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.latest = img
+	return registry + "/" + m.push(repository, tag, img)
+}
+
+// renamed pushes the latest image with another manifest, of which a runtime that
+// has pulled it lacks nothing else.
+func (m *machine) renamed() string {
+	m.t.Helper()
+	m.pushed++
+	tag := fmt.Sprint(m.pushed)
+	img, ok := mutate.Annotations(m.latest, map[string]string{"tag": tag}).(v1.Image)
+	if !ok {
+		m.t.Fatal("an image with annotations is no image")
+	}
+	return "docker.io/" + m.push("library/row", tag, img)
+}
+
+func (m *machine) push(repository, tag string, img v1.Image) string {
+	m.t.Helper()
 	ref, err := name.NewTag(m.content.host+"/"+repository+":"+tag, name.Insecure)
 	if err != nil {
 		m.t.Fatal(err)
@@ -145,13 +174,17 @@ func (m *machine) fresh(registry string) string {
 	if err := remote.Write(ref, img); err != nil {
 		m.t.Fatal(err)
 	}
-	return registry + "/" + repository + ":" + tag
+	return repository + ":" + tag
 }
 
 // pulls pulls a new image of a registry.
 func (m *machine) pulls(c rowClient, registry string) asked {
 	m.t.Helper()
-	ref := m.fresh(registry)
+	return m.pullsThis(c, m.fresh(registry))
+}
+
+func (m *machine) pullsThis(c rowClient, ref string) asked {
+	m.t.Helper()
 	a := m.watch(func(ctx context.Context) error { return c.pull(ctx, ref) })
 	m.t.Logf("pulling %s %s", ref, a)
 	return a

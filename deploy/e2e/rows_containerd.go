@@ -61,8 +61,11 @@ func (c *rowContainerd) stop() {
 	c.daemon.end(c.t, syscall.SIGTERM)
 }
 
-func (c *rowContainerd) reload() {
+func (c *rowContainerd) restart(said string) {
 	c.t.Helper()
+	if !strings.Contains(said, "systemctl restart containerd") {
+		return
+	}
 	c.stop()
 	c.run()
 }

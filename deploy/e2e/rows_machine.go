@@ -21,9 +21,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // machine is one that a test has to itself: its processes, its network and what
@@ -39,6 +42,9 @@ type machine struct {
 	private   authority // by those who are told
 	content   *distribution
 	pushed    int
+	latest    v1.Image
+	hangs     atomic.Bool            // entrepot, because it was stopped
+	counted   int                    // by entrepot, when it was last asked
 	registers map[string]*transcript // by the name that images begin with
 	servers   map[string]*http.Server
 	below     string // the file system of the machine that this one is on
@@ -51,6 +57,7 @@ var registries = []struct{ name, address, server string }{
 	{"ghcr.io", "127.0.1.2:443", "ghcr.io"},
 	{"corp.lan:5443", "127.0.1.3:5443", "corp.lan"},
 	{"other.lan", "127.0.1.4:443", "other.lan"},
+	{"other.lan:5080", "127.0.1.4:5080", ""}, // by plain HTTP
 	{"theirs.lan", "127.0.1.5:443", "theirs.lan"},
 }
 
@@ -92,7 +99,9 @@ func newMachine(t *testing.T, programs ...string) *machine {
 	hosts := "127.0.0.1 localhost mirror.lan hub.lan\n::1 localhost\n"
 	for _, r := range registries {
 		host, _, _ := net.SplitHostPort(r.address)
-		hosts += host + " " + r.server + "\n"
+		if r.server != "" {
+			hosts += host + " " + r.server + "\n"
+		}
 	}
 	m.put("/etc/hosts", hosts)
 	m.put("/etc/resolv.conf", "nameserver 127.0.0.1\n") // where nobody listens
@@ -161,14 +170,17 @@ func (m *machine) clear(folders ...string) {
 func (m *machine) serve(name, address string, signer authority) {
 	m.t.Helper()
 	i := slices.IndexFunc(registries, func(r struct{ name, address, server string }) bool { return r.name == name })
-	certificate := signer.issue(m.t, registries[i].server)
-	pair, err := tls.X509KeyPair(certificate.chain, certificate.key)
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	l, err := tls.Listen("tcp", address, &tls.Config{Certificates: []tls.Certificate{pair}})
-	if err != nil {
-		m.t.Fatal(err)
+	if server := registries[i].server; server != "" {
+		certificate := signer.issue(m.t, server)
+		pair, err := tls.X509KeyPair(certificate.chain, certificate.key)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pair}})
 	}
 	seen := &transcript{next: reverseProxy(m.content.host)}
 	server := &http.Server{Handler: seen, ErrorLog: log.New(io.Discard, "", 0)} // Clients see where it fails.
@@ -188,10 +200,12 @@ func (m *machine) withdraw(name string) {
 // mirrored is what entrepot is told: of the upstreams each has its own endpoint,
 // as in the field.
 type mirrored struct {
-	listen   string    // empty: as it is by default
-	hub      string    // more of docker.io; empty: it is the default
-	corp     string    // more of corp.lan:5443
-	signedBy authority // empty: it speaks plain HTTP
+	listen    string    // empty: as it is by default
+	hub       string    // more of docker.io; empty: it is the default
+	ghcr      string    // the name of the upstream of which ghcr.io is an alias; empty: it is the name
+	ghcrHosts string    // a virtual host of it
+	corp      string    // more of corp.lan:5443
+	signedBy  authority // empty: it speaks plain HTTP
 }
 
 // runEntrepot starts entrepot anew, with what it is told in /etc/entrepot.
@@ -211,14 +225,20 @@ func (m *machine) runEntrepot(told mirrored) {
 		m.put("/etc/entrepot/tls.key", string(certificate.key))
 		text += "tls: {cert_file: /etc/entrepot/tls.crt, key_file: /etc/entrepot/tls.key}\n"
 	}
+	alias := aliased
+	if told.ghcr != "" {
+		alias = "ghcr.io"
+	}
 	text += fmt.Sprintf(`upstreams:
   - name: docker.io
     %s
-  - name: ghcr.io
+  - name: %s
     aliases: [%s]
+    endpoints: ["https://ghcr.io"]
+    hosts: [%s]
   - name: "corp.lan:5443"
     %s
-`, cmp.Or(told.hub, "default: true"), aliased, told.corp)
+`, cmp.Or(told.hub, "default: true"), cmp.Or(told.ghcr, "ghcr.io"), alias, told.ghcrHosts, told.corp)
 	m.put(m.mirror.config(), text)
 	m.mirror.start(m.t)
 }
@@ -284,10 +304,13 @@ func (m *machine) watch(do func(context.Context) error) asked {
 	return a
 }
 
-// here is how many requests for content entrepot has counted; none where it
-// can't be asked.
+// here is how many requests for content entrepot has counted: as many as before
+// while it hangs, and none while it is down.
 func (m *machine) here() int {
 	m.t.Helper()
+	if m.hangs.Load() {
+		return m.counted
+	}
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + m.mirror.admin + "/metrics")
 	if err != nil {
@@ -309,6 +332,7 @@ func (m *machine) here() int {
 		}
 		total += int(n)
 	}
+	m.counted = total
 	return total
 }
 

@@ -49,7 +49,26 @@ func (s *telling) found(column, format string, args ...any) {
 	s.cells[column] = fmt.Sprintf(format, args...)
 }
 
-const comes = "comes here"
+// What --check says of a registry.
+const (
+	comes      = "comes here"
+	neverAsked = "this runtime never asks for it through a mirror"
+)
+
+// write types the row, and does what the program says is to be done then.
+func (s *telling) write(c rowClient, flags ...string) {
+	s.t.Helper()
+	_, said := s.types(s.runtime.hosts(s.t, flags...))
+	c.restart(said)
+}
+
+// remove undoes it: what is below the runtime's folders has to be as before.
+func (s *telling) remove(c rowClient, before map[string]seenFile, flags ...string) {
+	s.t.Helper()
+	_, said := s.types(s.runtime.instead(s.t, "--remove", flags...))
+	s.asBefore(before, s.snapshot(s.runtime.folders...))
+	c.restart(said)
+}
 
 // asTyped types the row over each configuration that the runtime comes with, and
 // undoes it.
@@ -61,8 +80,7 @@ func asTyped(s *telling) {
 		comesWith.put(s.machine)
 		c := s.runtime.start(s.machine)
 		before := s.snapshot(s.runtime.folders...)
-		s.types(s.runtime.hosts(s.t))
-		c.reload()
+		s.write(c)
 		s.from(s.pulls(c, "docker.io"), "here", "as typed over "+comesWith.name)
 		over = append(over, comesWith.name)
 		if i == 0 {
@@ -78,9 +96,7 @@ func asTyped(s *telling) {
 			s.found("entrepot down", "straight, %s", seconds(down.took))
 			s.mirror.start(s.t)
 		}
-		s.types(s.runtime.instead(s.t, "--remove"))
-		s.asBefore(before, s.snapshot(s.runtime.folders...))
-		c.reload()
+		s.remove(c, before)
 		s.from(s.pulls(c, "docker.io"), "docker.io", "once removed")
 		s.found("removed", "as before, straight")
 		c.stop()
@@ -95,11 +111,9 @@ func withWhatWasThere(s *telling) {
 	s.clear(s.runtime.folders...)
 	c := s.runtime.start(s.machine)
 	before := s.snapshot(s.runtime.folders...)
-	s.types(s.runtime.hosts(s.t))
-	c.reload()
+	s.write(c)
 	s.from(s.pulls(c, "docker.io"), "here", "with nothing there")
-	s.types(s.runtime.instead(s.t, "--remove"))
-	s.asBefore(before, s.snapshot(s.runtime.folders...))
+	s.remove(c, before)
 	c.stop()
 	s.found("no file there", comes)
 
@@ -109,9 +123,12 @@ func withWhatWasThere(s *telling) {
 	means := s.runtime.keep(s.machine)
 	c = s.runtime.start(s.machine)
 	before = s.snapshot(s.runtime.folders...)
-	s.types(s.runtime.hosts(s.t))
-	c.reload()
+	s.write(c)
+	said := s.check()
 	for _, mean := range means {
+		if mean.up == "here" && strings.HasPrefix(said[mean.registry], neverAsked) {
+			mean.up = mean.down
+		}
 		s.from(s.pulls(c, mean.registry), mean.up, mean.registry+" beside what a user has")
 	}
 	s.mirror.stop(s.t)
@@ -119,8 +136,7 @@ func withWhatWasThere(s *telling) {
 		s.from(s.pulls(c, mean.registry), mean.down, mean.registry+" beside what a user has, with entrepot down")
 	}
 	s.mirror.start(s.t)
-	s.types(s.runtime.instead(s.t, "--remove"))
-	s.asBefore(before, s.snapshot(s.runtime.folders...))
+	s.remove(c, before)
 	s.found("existing configuration kept", "yes")
 }
 
@@ -142,15 +158,13 @@ func atOtherAddresses(s *telling) {
 	} {
 		s.runEntrepot(way.entrepot)
 		before := s.snapshot(s.runtime.folders...)
-		s.types(s.runtime.hosts(s.t, way.flags...))
-		c.reload()
+		s.write(c, way.flags...)
 		s.from(s.pulls(c, "docker.io"), "here", way.column)
 		if way.more != "" {
 			s.from(s.pulls(c, way.more), "here", way.column+": "+way.more)
 		}
 		s.found(way.column, comes)
-		s.types(s.runtime.instead(s.t, "--remove", way.flags...))
-		s.asBefore(before, s.snapshot(s.runtime.folders...))
+		s.remove(c, before, way.flags...)
 	}
 }
 
@@ -160,18 +174,44 @@ func whileItHangs(s *telling) {
 	s.runEntrepot(mirrored{})
 	s.runtime.shipped[0].put(s.machine)
 	c := s.runtime.start(s.machine)
-	s.types(s.runtime.hosts(s.t))
-	c.reload()
+	s.write(c)
 	s.from(s.pulls(c, "docker.io"), "here", "before it hangs")
-	cost := s.cost(`(\d+) s a request where (?:its machine is gone or )?it hangs`)
-	if err := s.mirror.process.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		s.t.Fatal(err)
+	cost, known := s.cost(`(\d+) s a request where (?:its machine is gone or )?it hangs`)
+	ref := s.renamed()
+	s.signal(syscall.SIGSTOP)
+	if known {
+		a := s.pullsThis(c, ref)
+		s.signal(syscall.SIGCONT)
+		s.costs("hung", a, cost)
+		return
 	}
-	a := s.pulls(c, "docker.io")
-	if err := s.mirror.process.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		s.t.Fatal(err)
+	if said := s.says(); !strings.Contains(said, "as long as it hangs") {
+		s.t.Errorf("%q does not say what it costs while it hangs", said)
 	}
-	s.costs("hung", a, cost)
+	woken := time.AfterFunc(longEnough, func() { s.signal(syscall.SIGCONT) })
+	defer woken.Stop()
+	a := s.pullsThis(c, ref)
+	if a.took < longEnough {
+		s.t.Errorf("a pull goes on after %v, while it hangs", a.took)
+	}
+	s.from(a, "here", "once it goes on")
+	s.found("hung", "for as long as it hangs (%v here)", longEnough)
+}
+
+// longEnough is longer than any time-out of a library, and no longer than the
+// others wait.
+const longEnough = 50 * time.Second
+
+func (s *telling) signal(what syscall.Signal) {
+	if what == syscall.SIGSTOP {
+		s.hangs.Store(true)
+	}
+	if err := s.mirror.process.cmd.Process.Signal(what); err != nil {
+		s.t.Error(err)
+	}
+	if what == syscall.SIGCONT {
+		s.hangs.Store(false)
+	}
 }
 
 // whileItsMachineIsGone leads the runtime to where packets are dropped.
@@ -179,15 +219,24 @@ func whileItsMachineIsGone(s *telling) {
 	s.runEntrepot(mirrored{})
 	s.runtime.shipped[0].put(s.machine)
 	c := s.runtime.start(s.machine)
-	s.types(s.runtime.hosts(s.t, "--address", "http://"+gone+":5000"))
-	c.reload()
-	s.costs("its machine gone", s.pulls(c, "docker.io"), s.cost(`(\d+) s a request where its machine is gone`))
+	s.from(s.pulls(c, "docker.io"), "docker.io", "before anything is written")
+	s.write(c, "--address", "http://"+gone+":5000")
+	cost, known := s.cost(`(\d+) s a request where its machine is gone`)
+	if !known {
+		s.t.Errorf("%q does not say what it costs where its machine is gone", s.says())
+	}
+	s.costs("its machine gone", s.pullsThis(c, s.renamed()), cost)
 }
 
 // check is what "entrepot hosts RUNTIME --check" says, by registry.
 func (s *telling) check() map[string]string {
 	s.t.Helper()
-	stdout, _, err := s.typed(s.runtime.instead(s.t, "--check"))
+	return s.checked(s.runtime.instead(s.t, "--check", s.runtime.told...))
+}
+
+func (s *telling) checked(typed string) map[string]string {
+	s.t.Helper()
+	stdout, _, err := s.typed(typed)
 	s.t.Logf("%s\n%v", stdout, err)
 	said := map[string]string{}
 	for line := range strings.Lines(stdout) {
@@ -209,28 +258,30 @@ func (s *telling) asItSays(c rowClient, column string, said map[string]string, r
 		s.t.Errorf("--check says nothing of %s", registry)
 	case what == comes:
 		s.from(a, "here", registry)
-	case a.here > 0:
+	case what != neverAsked || a.here > 0:
 		s.t.Errorf("--check says of %s: %s; %s", registry, what, a)
 	}
 	s.found(column, "%s", what)
 }
 
-const nothing = -1
-
-// cost is what the program says that a request costs, in seconds.
-func (s *telling) cost(pattern string) int {
+// says is what the program says that a pull costs.
+func (s *telling) says() string {
 	s.t.Helper()
-	said := s.check()["with entrepot down a pull costs"]
-	found := regexp.MustCompile(pattern).FindStringSubmatch(said)
+	return s.check()["with entrepot down a pull costs"]
+}
+
+// cost is what it says of a request, in seconds.
+func (s *telling) cost(pattern string) (seconds int, known bool) {
+	s.t.Helper()
+	found := regexp.MustCompile(pattern).FindStringSubmatch(s.says())
 	if found == nil {
-		s.t.Errorf("%q does not say what it costs (%s)", said, pattern)
-		return nothing
+		return 0, false
 	}
-	n, err := strconv.Atoi(found[1])
+	seconds, err := strconv.Atoi(found[1])
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return n
+	return seconds, true
 }
 
 // costs holds the time of a pull that went straight in the end against what was

@@ -3,6 +3,7 @@ package hosts
 import (
 	"context"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -288,6 +289,48 @@ func TestTextThatMeansSomethingElseIsNotProven(t *testing.T) {
 	} {
 		if err := proveTOML([]byte(c.before), []byte(c.after), set); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The library of containerd before 2.0 ignores a whole file that has "]" in the
+// name of a table, and that of later ones ignores hosts that are no tables.
+func TestAnIPv6AddressIsWrittenAsTheVersionReadsIt(t *testing.T) {
+	six := &url.URL{Scheme: "http", Host: "[fd00::1]:5000"}
+	const theirs = "[host.\"https://office\"]\n  capabilities = [\"pull\"]\n"
+	for version, want := range map[string]string{
+		"1.7": "host.\"http://[fd00::1]:5000\".capabilities = [\"pull\", \"resolve\"]\nhost.\"http://[fd00::1]:5000\".dial_timeout = \"1s\"\n" +
+			"host.\"http://mirror.lan:5000\".capabilities = [\"pull\", \"resolve\"]\nhost.\"http://mirror.lan:5000\".dial_timeout = \"1s\"\n",
+		"2.0": "[host.\"http://[fd00::1]:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"1s\"\n" + host,
+	} {
+		p := newPlace(t, map[string]string{certsD + "/ghcr.io/hosts.toml": theirs})
+		m := mirrorOf(t, upstream("ghcr.io"))
+		m.Addresses = append([]*url.URL{six}, m.Addresses...)
+		p.write("containerd", m, version)
+		if got := p.get(certsD + "/ghcr.io/hosts.toml"); got != marked("containerd", want)+theirs {
+			t.Errorf("%s: got\n%s\nwant\n%s", version, got, want)
+		}
+		if right, said := p.check("containerd", m, version); !right {
+			t.Error(version, said)
+		}
+		other := map[string]string{"1.7": "2.0", "2.0": "1.7"}[version]
+		if right, said := p.check("containerd", m, other); right {
+			t.Errorf("what is written for %s: %s says\n%s", version, other, said)
+		}
+	}
+}
+
+func TestWhatItCostsIsToldByVersion(t *testing.T) {
+	for version, want := range map[string]string{
+		"1.6": "nothing where the connection is refused, 30 s a request where its machine is gone, as long as it hangs where it does",
+		"1.7": "nothing where the connection is refused, 30 s a request where its machine is gone, as long as it hangs where it does (CRI gives the pull up after its image_pull_progress_timeout)",
+		"2.2": "nothing where the connection is refused, 1 s a request where its machine is gone, as long as it hangs where it does (CRI gives the pull up after its image_pull_progress_timeout)",
+		"2.3": "nothing where the connection is refused, 1 s a request where its machine is gone, 30 s a request where it hangs",
+		"":    "nothing where the connection is refused, 1 s (30 s before 2.1) a request where its machine is gone, 30 s a request where it hangs (before 2.3 for as long as it hangs)",
+	} {
+		v, _ := ParseVersion(version)
+		if got := containerdDown(v); got != want {
+			t.Errorf("%s: %s", version, got)
 		}
 	}
 }

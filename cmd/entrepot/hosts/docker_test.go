@@ -224,3 +224,12 @@ func TestACertificateOfTheSameNameIsNotReplaced(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A reload takes over the mirrors that daemon.json names, and keeps those that it
+// names no more.
+func TestDockerIsToRestartOnceMirrorsAreTakenOut(t *testing.T) {
+	r, _ := Find("docker")
+	if !strings.Contains(r.Restart, "systemctl reload docker") || !strings.Contains(r.AfterRemove(), "systemctl restart docker") {
+		t.Errorf("%s; %s", r.Restart, r.AfterRemove())
+	}
+}

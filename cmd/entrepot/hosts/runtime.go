@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,8 @@ import (
 //     as the runtime itself would, and not by whether the file is ours.
 //   - Ask: what the runtime's own parser says, where it has one and is
 //     installed.
-//   - Down: what a pull costs with entrepot down; Restart: what to do after.
+//   - Down: what a pull costs with entrepot down; Restart: what to do after,
+//     and Undone, where undoing takes more.
 //
 // Everything that is told of a registry comes from [Mirror]: no format works
 // out the real server by itself.
@@ -49,6 +51,7 @@ type Runtime struct {
 	Ask     func(context.Context, Setting) (Verdict, error)
 	Down    func(Version) string
 	Restart string
+	Undone  string
 }
 
 // Setting is what a runtime's files are made for.
@@ -130,6 +133,9 @@ func Find(name string) (Runtime, bool) {
 	}
 	return all[i], true
 }
+
+// AfterRemove is what to do once files are given back.
+func (r Runtime) AfterRemove() string { return cmp.Or(r.Undone, r.Restart) }
 
 // owner is the name under which files are recorded.
 func (r Runtime) owner() string {
