@@ -33,9 +33,9 @@ func TestHostsTOMLMeansWhatItShould(t *testing.T) {
 	for _, by := range w.from {
 		t.Run(by.name, func(t *testing.T) {
 			dir := t.TempDir()
-			section := regexp.MustCompile(`(?m)^# (/etc/containerd/certs\.d/\S+)$`)
+			heading := regexp.MustCompile(`(?m)^# (/etc/containerd/certs\.d/\S+)$`)
 			printed := w.hosts(t, by, "containerd", "--version", "2.4")
-			heads := section.FindAllStringSubmatchIndex(printed, -1)
+			heads := heading.FindAllStringSubmatchIndex(printed, -1)
 			for i, at := range heads {
 				end := len(printed)
 				if i+1 < len(heads) {
@@ -58,6 +58,24 @@ func TestHostsTOMLMeansWhatItShould(t *testing.T) {
 			w.hosts(t, by, "containerd", "--version", "2.4", "--write", theirs)
 			w.means(t, by, "containerd", theirs, beside)
 			w.taken(t, by, "containerd", theirs, before)
+
+			// What a config.toml says in the older form moves with it.
+			etc := filepath.Join(dir, "containerd")
+			const section = `[plugins."io.containerd.grpc.v1.cri".registry.`
+			writeFile(t, filepath.Join(etc, "config.toml"), "version = 2\n"+section+"mirrors.\"docker.io\"]\n  endpoint = [\"https://theirs.lan/v2/hub\"]\n"+
+				section+"configs.\"registry-1.docker.io\".tls]\n  ca_file = \""+w.corp+"\"\n"+section+"mirrors.\"*\"]\n  endpoint = [\"https://others.lan\"]\n"+
+				section+"configs.\"others.lan\".tls]\n  ca_file = \""+w.corp+"\"\n"+section+"configs.\"corp.lan:5443\".tls]\n  ca_file = \""+w.corp+"\"\n")
+			older := filepath.Join(etc, "certs.d")
+			before = filesIn(t, etc)
+			w.hosts(t, by, "containerd", "--version", "2.0", "--write", older)
+			moved := maps.Clone(beside)
+			moved["corp.lan:5443/a:1"] = []string{"MIRROR/v2/a/manifests/1?ns=corp.lan%3A5443", "https://others.lan/v2/a/manifests/1?ns=corp.lan%3A5443", "https://corp.lan:5443/v2/a/manifests/1"}
+			moved["others.lan/a:1"] = []string{"https://others.lan/v2/a/manifests/1"}
+			w.means(t, by, "containerd", older, moved)
+			w.hosts(t, by, "containerd", "--version", "2.0", "--remove", older)
+			if got := filesIn(t, etc); !maps.Equal(got, before) {
+				t.Errorf("--remove leaves %q\nwant %q", got, before)
+			}
 		})
 	}
 }
