@@ -46,7 +46,7 @@ type machine struct {
 	hangs     atomic.Bool            // entrepot, because it was stopped
 	counted   int                    // by entrepot, when it was last asked
 	registers map[string]*transcript // by the name that images begin with
-	servers   map[string]*http.Server
+	listeners map[string]net.Listener
 	below     string // the file system of the machine that this one is on
 }
 
@@ -64,6 +64,10 @@ var registries = []struct{ name, address, server string }{
 // aliased is a name that is ghcr.io's, for entrepot alone.
 const aliased = "alias.lan"
 
+// outside is an address of the machine that is no loopback address: of those
+// Docker believes every certificate.
+const outside = "10.78.0.1"
+
 // gone is an address that nobody answers on, not even with a refusal.
 const gone = "10.77.0.7"
 
@@ -71,7 +75,7 @@ const gone = "10.77.0.7"
 // network and processes, of which this process is the first.
 func newMachine(t *testing.T, programs ...string) *machine {
 	t.Helper()
-	m := &machine{suite: readSuite(t), t: t, registers: map[string]*transcript{}, servers: map[string]*http.Server{}}
+	m := &machine{suite: readSuite(t), t: t, registers: map[string]*transcript{}, listeners: map[string]net.Listener{}}
 	m.dir = filepath.Join(m.work, "m")
 	m.tmpfs(m.dir)
 	m.work = m.dir
@@ -91,6 +95,7 @@ func newMachine(t *testing.T, programs ...string) *machine {
 	}
 	for _, args := range [][]string{
 		{"link", "set", "lo", "up"},
+		{"address", "add", outside + "/32", "dev", "lo"},
 		// What is sent there comes back, is nobody's, and is dropped.
 		{"route", "add", gone + "/32", "dev", "lo"},
 	} {
@@ -186,13 +191,13 @@ func (m *machine) serve(name, address string, signer authority) {
 	server := &http.Server{Handler: seen, ErrorLog: log.New(io.Discard, "", 0)} // Clients see where it fails.
 	go func() { _ = server.Serve(l) }()
 	m.t.Cleanup(func() { server.Close() })
-	m.registers[name], m.servers[name] = seen, server
+	m.registers[name], m.listeners[name] = seen, l
 }
 
-// withdraw ends a registry.
+// withdraw has a registry take no more connections.
 func (m *machine) withdraw(name string) {
 	m.t.Helper()
-	if err := m.servers[name].Close(); err != nil {
+	if err := m.listeners[name].Close(); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -119,11 +121,20 @@ func withWhatWasThere(s *telling) {
 
 	s.clear(s.runtime.folders...)
 	s.serveCorp()
-	s.runEntrepot(mirrored{corp: "tls: {ca_file: /etc/office.crt}"})
+	// entrepot believes the office too, and its configuration does not say so.
+	s.put("/etc/believed.crt", string(s.trusted.pem)+string(s.private.pem))
+	s.mirror.env = []string{"SSL_CERT_FILE=/etc/believed.crt"}
+	s.runEntrepot(mirrored{})
 	means := s.runtime.keep(s.machine)
+	s.ofAGroup()
 	c = s.runtime.start(s.machine)
 	before = s.snapshot(s.runtime.folders...)
 	s.write(c)
+	for path, now := range s.snapshot(s.runtime.folders...) {
+		if was, ok := before[path]; ok && (now.mode != was.mode || now.owner != was.owner) {
+			s.t.Errorf("%s is %v of %v now, and was %v of %v", path, now.mode, now.owner, was.mode, was.owner)
+		}
+	}
 	said := s.check()
 	for _, mean := range means {
 		if mean.up == "here" && strings.HasPrefix(said[mean.registry], neverAsked) {
@@ -140,9 +151,23 @@ func withWhatWasThere(s *telling) {
 	s.found("existing configuration kept", "yes")
 }
 
+// ofAGroup gives a user's files to a group, which alone may read them.
+func (s *telling) ofAGroup() {
+	s.t.Helper()
+	for path, f := range s.snapshot(s.runtime.folders...) {
+		if !f.mode.IsRegular() {
+			continue
+		}
+		if err := errors.Join(os.Chown(path, 0, 42), os.Chmod(path, 0o640)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
 // atOtherAddresses leads the runtime to entrepot in other ways than by its
 // default.
 func atOtherAddresses(s *telling) {
+	s.serveCorp()
 	s.runtime.shipped[0].put(s.machine)
 	c := s.runtime.start(s.machine)
 	for _, way := range []struct {
@@ -150,10 +175,13 @@ func atOtherAddresses(s *telling) {
 		entrepot mirrored
 		flags    []string
 		more     string // a name that entrepot itself is asked under
+		straight string // what is pulled straight with entrepot down
 	}{
 		{column: "IPv6", entrepot: mirrored{listen: "[::1]:5000"}},
 		{column: "two addresses", flags: []string{"--address", "http://127.0.0.1:5999", "--address", "http://mirror.lan:5000"}},
-		{column: "HTTPS with a private CA", entrepot: mirrored{signedBy: s.private}, flags: []string{"--ca", "/etc/office.crt"}},
+		{column: "HTTPS with a private CA", straight: "corp.lan:5443", flags: []string{"--ca", "/etc/office.crt"}, entrepot: mirrored{
+			listen: outside + ":5000", signedBy: s.private, corp: "tls: {ca_file: /etc/office.crt}",
+		}},
 		{column: "by virtual host", entrepot: mirrored{listen: "127.0.0.1:443", hub: "hosts: [hub.lan]", signedBy: s.trusted}, more: "hub.lan"},
 	} {
 		s.runEntrepot(way.entrepot)
@@ -162,6 +190,12 @@ func atOtherAddresses(s *telling) {
 		s.from(s.pulls(c, "docker.io"), "here", way.column)
 		if way.more != "" {
 			s.from(s.pulls(c, way.more), "here", way.column+": "+way.more)
+		}
+		if way.straight != "" && s.checked(s.runtime.instead(s.t, "--check", way.flags...))[way.straight] == comes {
+			s.from(s.pulls(c, way.straight), "here", way.column+": "+way.straight)
+			s.mirror.stop(s.t)
+			s.from(s.pulls(c, way.straight), way.straight, way.column+": "+way.straight+", with entrepot down")
+			s.mirror.start(s.t)
 		}
 		s.found(way.column, comes)
 		s.remove(c, before, way.flags...)

@@ -42,7 +42,7 @@ func TestRowsOfREADMEDoWhatTheySay(t *testing.T) {
 	for _, queue := range []struct {
 		waits  bool
 		beside int
-	}{{true, 8}, {false, 2}} {
+	}{{true, 12}, {false, 2}} {
 		places := make(chan struct{}, queue.beside)
 		for _, r := range rowRuntimes {
 			for _, about := range r.all() {
