@@ -43,6 +43,8 @@ type rowRuntime struct {
 	keep func(*machine) []meaning
 	// start starts the runtime's daemon, if it has one.
 	start func(*machine) rowClient
+	// refused are the words in which the program refuses to write, by column.
+	refused map[string]string
 	// told is what --check is told, where nothing that is installed says it.
 	told []string
 	// stories are told of it in place of those of all, where it is led in a way of
@@ -83,7 +85,9 @@ const nobody = "nobody"
 var rowRuntimes = slices.Concat(
 	containerdRows("containerd", "2", containerdsOwn("containerd")),
 	containerdRows("containerd16", "1.6", debiansContainerd, containerdsOwn("containerd16")),
-	[]rowRuntime{dockerTwenty, dockerNewest, homebrewRow},
+	[]rowRuntime{dockerTwenty, dockerNewest},
+	containersRows,
+	[]rowRuntime{buildkitRow, homebrewRow},
 )
 
 // readme is the runtime's row, column by column.

@@ -17,7 +17,7 @@ func elsewhere() []Runtime {
 	return []Runtime{
 		readyText("openshift", "entrepot-mirrors.yaml", Mirror.openShift,
 			"nothing beside: oc apply -f entrepot-mirrors.yaml (nodes take it over one after the other)",
-			"nothing where the connection is refused, 120 s a manifest where its machine is gone or it hangs"),
+			"nothing where the connection is refused, 120 s a pull where its machine is gone, for as long as it hangs"),
 		readyText("bottlerocket", "user-data.toml", Mirror.bottlerocket,
 			"nothing, as user data of new machines or through apiclient apply",
 			"nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"),

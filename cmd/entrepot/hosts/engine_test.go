@@ -319,3 +319,24 @@ func TestTwoRuntimesThatShareAFileDoNotTakeItFromEachOther(t *testing.T) {
 		t.Errorf("%v, %q", err, p.all())
 	}
 }
+
+func TestAByteOrderMarkIsNamed(t *testing.T) {
+	for runtime, file := range map[string]string{"docker": "/etc/docker/daemon.json", "buildkit": "/etc/buildkit/buildkitd.toml"} {
+		p := newPlace(t, map[string]string{file: "\ufeff{}\n"})
+		if got := p.refused(runtime, mirrorOf(t, upstream("docker.io")), ""); got != file+": it begins with a byte order mark; save it as UTF-8 without one" {
+			t.Error(got)
+		}
+	}
+}
+
+func TestAUserRestartsServicesOfTheirOwn(t *testing.T) {
+	for rootless, want := range map[bool]string{false: "; after a change of daemon.json: systemctl reload docker\n", true: "; after a change of daemon.json: systemctl --user reload docker\n"} {
+		p := newPlace(t, nil)
+		p.Rootless, p.Home, p.Config = rootless, p.System("/home"), p.System("/home/.config")
+		m := mirrorOf(t, upstream("docker.io"))
+		p.write("docker", m, "")
+		if _, said := p.check("docker", m, ""); !strings.HasSuffix(said, want) {
+			t.Errorf("%s\nwant %s", said, want)
+		}
+	}
+}
