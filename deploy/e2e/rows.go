@@ -3,13 +3,13 @@ package e2e
 import (
 	"archive/tar"
 	"context"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,7 +136,7 @@ func (r rowRuntime) instead(t *testing.T, flag string, more ...string) string {
 func (m *machine) fresh(registry string) string {
 	m.t.Helper()
 	m.pushed++
-	repository, tag := "team/row", fmt.Sprint(m.pushed)
+	repository, tag := "team/row", strconv.Itoa(m.pushed)
 	if registry == "docker.io" || registry == "hub.lan" {
 		repository = "library/row"
 	}
@@ -161,7 +161,7 @@ func (m *machine) fresh(registry string) string {
 func (m *machine) renamed() string {
 	m.t.Helper()
 	m.pushed++
-	tag := fmt.Sprint(m.pushed)
+	tag := strconv.Itoa(m.pushed)
 	img, ok := mutate.Annotations(m.latest, map[string]string{"tag": tag}).(v1.Image)
 	if !ok {
 		m.t.Fatal("an image with annotations is no image")

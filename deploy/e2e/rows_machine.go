@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -84,7 +85,7 @@ func newMachine(t *testing.T, programs ...string) *machine {
 	if err := os.Mkdir(m.below, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("/", m.below, "", syscall.MS_BIND|syscall.MS_RDONLY, ""); err != nil {
+	if err := syscall.Mount("/", m.below, "", syscall.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
 	for _, folder := range []string{"/run", "/var/lib"} {
@@ -101,14 +102,14 @@ func newMachine(t *testing.T, programs ...string) *machine {
 	} {
 		command(t, os.Environ(), "/usr/sbin/ip", args...)
 	}
-	hosts := "127.0.0.1 localhost mirror.lan hub.lan\n::1 localhost\n"
+	hosts := []string{"127.0.0.1 localhost mirror.lan hub.lan", "::1 localhost"}
 	for _, r := range registries {
 		host, _, _ := net.SplitHostPort(r.address)
 		if r.server != "" {
-			hosts += host + " " + r.server + "\n"
+			hosts = append(hosts, host+" "+r.server)
 		}
 	}
-	m.put("/etc/hosts", hosts)
+	m.put("/etc/hosts", strings.Join(hosts, "\n")+"\n")
 	m.put("/etc/resolv.conf", "nameserver 127.0.0.1\n") // where nobody listens
 	m.trusted, m.private = newAuthority(t, "trusted"), newAuthority(t, "private")
 	m.put("/etc/ssl/certs/ca-certificates.crt", string(m.trusted.pem))
@@ -219,7 +220,7 @@ func (m *machine) runEntrepot(told mirrored) {
 	if m.mirror.process != nil {
 		m.mirror.stop(m.t)
 	}
-	text := "admin: " + m.mirror.admin + "\nlisten: " + strconvQuote(cmp.Or(told.listen, m.mirror.address)) + "\ncache:\n  dir: " + m.folder(m.t) + "\n"
+	text := "admin: " + m.mirror.admin + "\nlisten: " + strconv.Quote(cmp.Or(told.listen, m.mirror.address)) + "\ncache:\n  dir: " + m.folder(m.t) + "\n"
 	if told.signedBy.key != nil {
 		host, _, err := net.SplitHostPort(cmp.Or(told.listen, m.mirror.address))
 		if err != nil {
@@ -247,8 +248,6 @@ func (m *machine) runEntrepot(told mirrored) {
 	m.put(m.mirror.config(), text)
 	m.mirror.start(m.t)
 }
-
-func strconvQuote(text string) string { return fmt.Sprintf("%q", text) }
 
 // typed runs what somebody types in a shell.
 func (m *machine) typed(line string) (stdout, stderr string, err error) {

@@ -81,6 +81,19 @@ func TestRowsOfREADMEDoWhatTheySay(t *testing.T) {
 }
 
 const rowsHead = `## README's rows, as typed
+
+Each row of README's table is typed as it stands there, on a machine of its own: namespaces for mounts, the network and processes, so
+that the paths and the registries' names are the true ones, and each registry is served there under its name. Then the runtime pulls,
+and what entrepot counts is held against what the registries were asked. "Comes here" means that entrepot was asked and no registry
+was, but by entrepot; "straight", that a pull succeeded with the registry itself.
+
+As typed is over the configuration that the runtime comes with. What a user has is other mirrors, for a registry that entrepot does
+not know too, registries without TLS or with a certificate of the office's, comments, files of another mode and group: it has to mean
+the same beside ours, with entrepot up and down. The first of two addresses refuses. Of a machine that is gone every packet is lost;
+entrepot hangs because it is stopped (SIGSTOP). The times of both are of a whole pull of a new manifest whose layers are there, and held
+against what --check says that a request costs. Once removed, every file below the runtime's folders has to be as before, with its mode
+and owner. Where a cell can't be, it has what the program says of it.
+
 `
 
 // onItsOwnMachine runs this test's own program in namespaces of its own.
