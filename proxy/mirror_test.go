@@ -18,6 +18,7 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
@@ -82,7 +83,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if !s.once {
 		registry = upstream.Retry(registry)
 	}
-	store, err := disk.Open(s.dir, disk.Options{Journal: pull.Precious(), VerifyEvery: time.Hour})
+	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -118,7 +119,7 @@ func openCache(cfg config.Config, metrics *proxy.Metrics, log *slog.Logger) (_ *
 		return nil, nil, err
 	}
 	store, err := disk.Open(cfg.Cache.Dir, disk.Options{
-		Log: log, MinFree: bounds.MinFree, Journal: pull.Precious(),
+		Log: log, MinFree: bounds.MinFree, Journal: metadata.Durable(),
 		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
 	})
 	if err != nil {
@@ -250,7 +251,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", u.Name, err)
 	}
-	hasReferrers, sawReferrers := pull.RememberReferrersAPI(records, u.Name, endpoint)
+	hasReferrers, sawReferrers := metadata.RememberReferrersAPI(records, u.Name, endpoint)
 	return upstream.NewRemote(upstream.RemoteOptions{
 		HasReferrers: hasReferrers, SawReferrers: sawReferrers,
 		Name: u.Name,

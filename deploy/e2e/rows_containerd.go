@@ -21,10 +21,14 @@ const containerdRow = "containerd: "
 
 // containerdRows are those of an installed containerd: by CRI and by ctr.
 func containerdRows(tool, version string, ships ...shipped) []rowRuntime {
-	row := func(how string, command func(m *machine) func(ref string) string) rowRuntime {
+	row := func(how, older string, command func(m *machine) func(ref string) string) rowRuntime {
 		return rowRuntime{
 			name: "containerd " + version + ", " + how, tool: tool, tools: []string{tool, "runc", "crictl"}, row: containerdRow,
 			folders: []string{"/etc/containerd"}, shipped: ships, keep: keepContainerd,
+			refused: func(m *machine) (string, string) {
+				m.put("/etc/containerd/config.toml", olderMirrors)
+				return "the older `registry.mirrors`", older
+			},
 			start: func(m *machine) rowClient {
 				c := &rowContainerd{machine: m, tool: m.tool(m.t, tool), command: command(m)}
 				c.run()
@@ -33,11 +37,11 @@ func containerdRows(tool, version string, ships ...shipped) []rowRuntime {
 		}
 	}
 	return []rowRuntime{
-		row("by CRI", func(m *machine) func(string) string {
+		row("by CRI", "theirs.lan", func(m *machine) func(string) string {
 			m.put("/etc/crictl.yaml", "runtime-endpoint: unix:///run/containerd/containerd.sock\nimage-endpoint: unix:///run/containerd/containerd.sock\ntimeout: 600\n")
 			return func(ref string) string { return "crictl pull --pull-timeout 10m " + ref }
 		}),
-		row("by `ctr`", func(m *machine) func(string) string {
+		row("by `ctr`", "docker.io", func(m *machine) func(string) string {
 			typed := rowRuntime{row: containerdRow}.command(m.t, 2, "ctr ")
 			if strings.HasPrefix(version, "1.") {
 				typed = strings.Replace(typed, " --local", "", 1) // it knows no other way
@@ -91,6 +95,14 @@ var debiansContainerd = shipped{"Debian's file", func(m *machine) {
 	}
 	m.put("/etc/containerd/config.toml", string(content))
 }}
+
+// olderMirrors can't stand beside config_path: CRI would not load, and the node
+// would have no images.
+const olderMirrors = `version = 2
+
+[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
+  endpoint = ["https://theirs.lan"]
+`
 
 // keepContainerd is a node whose registries go by hosts.toml already.
 func keepContainerd(m *machine) []meaning {

@@ -9,17 +9,21 @@ import (
 	"io"
 	"net/url"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
-type Digest = digest.Digest
-
-// Descriptor names content by media type, digest and size in bytes.
-type Descriptor = ocispec.Descriptor
+// The words of package metadata, for those who ask for content by them.
+type (
+	// Digest names content by algorithm and hash, as in sha256:….
+	Digest = metadata.Digest
+	// Descriptor names content by media type, digest and size in bytes.
+	Descriptor = metadata.Descriptor
+	// Repository names a repository of a configured upstream.
+	Repository = metadata.Repository
+	// Reference names an image by a tag or a digest.
+	Reference = metadata.Reference
+)
 
 var (
 	// ErrForbidden: the configuration does not let this repository through.
@@ -46,12 +50,6 @@ type StaleError struct{ Err error }
 
 func (e *StaleError) Error() string { return e.Err.Error() }
 func (e *StaleError) Unwrap() error { return e.Err }
-
-// Repository names a repository of a configured upstream, in the words of that
-// upstream ("library/" is already there for docker.io's one-word names).
-type Repository struct{ Upstream, Name string }
-
-func (r Repository) String() string { return r.Upstream + "/" + r.Name }
 
 // Outcome says how an answer came about, for metrics and the log.
 type Outcome string

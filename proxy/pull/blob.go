@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -28,7 +29,7 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	if err != nil {
 		return Descriptor{}, "", err
 	}
-	if _, known := p.ledger.member(repo, d); known {
+	if _, known := p.meta.Member(repo, d); known {
 		if size, err := p.opts.Blobs.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
@@ -41,7 +42,7 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 }
 
 func blobKey(repo Repository, d Digest) string {
-	return "blob\x00" + recordKey(repo, d.String())
+	return "blob\x00" + metadata.Key(repo, d.String())
 }
 
 // askBlob asks the upstream whether repo has d, and remembers that it does.
@@ -57,7 +58,7 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
-			p.ledger.putMember(repo, d, memberRecord{Size: desc.Size})
+			p.meta.PutMember(repo, d, metadata.Member{Size: desc.Size})
 		case errors.Is(err, upstream.ErrNotFound):
 			p.absent.remember(key, err)
 		}
@@ -71,7 +72,7 @@ func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Dig
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
 	if err == nil {
-		p.uses.note(string(d)) // not of what is not there: whoever asks for that would fill the records
+		p.meta.UseBlob(d) // not of what is not there: whoever asks for that would fill the records
 	}
 	return b, err
 }
@@ -81,7 +82,7 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 	if err != nil {
 		return nil, err
 	}
-	member, known := p.ledger.member(repo, d)
+	member, known := p.meta.Member(repo, d)
 	if !known && p.holdsForOthers(ctx, repo, d) {
 		// The bytes are here, by way of another repository. That this one has
 		// them too only its upstream can say.

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -75,7 +76,7 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 				m := newMirror(t, o, c.change)
 				mustPull(t, m, c.tag)
 				if c.pin != nil {
-					if _, err := m.Pin(t.Context(), Reference{hubApp, c.pin(o)}); err != nil {
+					if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: c.pin(o)}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -92,7 +93,7 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 					if !errors.Is(err, upstream.ErrNotFound) {
 						t.Errorf("%s, %v", got.Descriptor.Digest, err)
 					}
-					if _, kept := m.ledger.tag(hubApp, c.tag); kept {
+					if _, kept := m.meta.Tag(hubApp, c.tag); kept {
 						t.Error("it is on record")
 					}
 					return
@@ -225,7 +226,7 @@ func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		release := o.hold("GET manifest app 1")
 		mustPull(t, m, "1") // stale, after max_wait
-		if _, err := m.Purge(context.Background(), Target{hubApp, "1"}, false); err != nil {
+		if _, err := m.Purge(context.Background(), Target{Repository: hubApp, Ref: "1"}, false); err != nil {
 			t.Fatal(err)
 		}
 		release()
@@ -243,7 +244,7 @@ func TestATimeInTheFutureIsNoTime(t *testing.T) {
 		m := newMirror(t, o, serveDeleted)
 		mustPull(t, m, "1")
 		o.transcript()
-		key := recordKey(hubApp, "1")
+		key := metadata.Key(hubApp, "1")
 		restarted := func(checked time.Time) mirror {
 			m.opts.Records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(checked.UnixNano())))
 			return newMirror(t, o, func(opts *Options) {
@@ -280,19 +281,19 @@ func TestATagThatWasDroppedOrMovedIsNotMarkedGone(t *testing.T) {
 		o.image("app", "1", bytesOf(1, 50))
 		m := newMirror(t, o, nil)
 		mustPull(t, m, "1")
-		was, _ := m.ledger.tag(hubApp, "1")
+		was, _ := m.meta.Tag(hubApp, "1")
 		moved := was
 		moved.Descriptor.Digest = indexAlgorithm.FromString("moved")
 		for name, change := range map[string]func(){
-			"moved":   func() { m.ledger.putTag(hubApp, "1", moved) },
-			"dropped": func() { m.ledger.dropTag(hubApp, "1") },
+			"moved":   func() { m.meta.PutTag(hubApp, "1", moved) },
+			"dropped": func() { m.meta.DropTag(hubApp, "1") },
 		} {
 			change()
-			before, onRecord := m.ledger.tag(hubApp, "1")
-			if rec, ok := m.ledger.markGone(hubApp, "1", was); ok {
+			before, onRecord := m.meta.Tag(hubApp, "1")
+			if rec, ok := m.meta.MarkGone(hubApp, "1", was); ok {
 				t.Errorf("%s: marked %+v", name, rec)
 			}
-			if after, still := m.ledger.tag(hubApp, "1"); still != onRecord || !reflect.DeepEqual(after, before) {
+			if after, still := m.meta.Tag(hubApp, "1"); still != onRecord || !reflect.DeepEqual(after, before) {
 				t.Errorf("%s: %+v is now %+v", name, before, after)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -53,50 +54,42 @@ func (p *Puller) letGo(w *warehouse, image image) (c cut, gone bool) {
 	if root.gone || root.kept() || root.pinned || w.lastUse(root) != image.use {
 		return cut{}, false
 	}
-	p.evictor.mu.Lock()
-	defer p.evictor.mu.Unlock()
-	p.uses.mu.Lock()
-	defer p.uses.mu.Unlock()
-	if p.pinned(root) {
-		return cut{}, false
-	}
 	all := make(map[*keptNode]bool)
 	root.reach(all)
+	var names []metadata.Named
 	for n := range all {
-		if p.evictor.since[n.digest] || p.uses.since[n.key()] {
-			return cut{}, false
-		}
+		names = append(names, metadata.Named{Repository: n.repo, Digest: n.digest})
 	}
-	c = w.cut(root)
-	p.forget(w, c)
-	return c, true
+	gone = w.watch.Forget(names, func(from metadata.Removal) bool {
+		if p.pinned(root) {
+			return false
+		}
+		c = w.cut(root)
+		forget(w, c, from)
+		return true
+	})
+	return c, gone
 }
 
 // remove takes away what was cut out of the picture, whoever uses it, and
 // returns the bytes that became free.
 func (p *Puller) remove(ctx context.Context, w *warehouse, c cut) (int64, error) {
-	p.evictor.mu.Lock()
-	p.uses.mu.Lock()
-	p.forget(w, c)
-	p.uses.mu.Unlock()
-	p.evictor.mu.Unlock()
+	w.watch.ForgetAnyway(func(from metadata.Removal) { forget(w, c, from) })
 	return p.clear(ctx, w, c)
 }
 
 // forget takes manifests off the records, with what only they made known. What
-// a manifest that came meanwhile names stays known. evictor.mu and uses.mu are
-// held.
-func (p *Puller) forget(w *warehouse, c cut) {
+// a manifest that came meanwhile names stays known.
+func forget(w *warehouse, c cut, from metadata.Removal) {
 	for _, n := range c.manifests {
 		for _, tag := range n.tags {
-			p.ledger.dropTagAt(n.repo, tag, n.digest)
+			from.TagAt(n.repo, tag, n.digest)
 		}
-		p.ledger.dropManifest(n.repo, n.digest, w.marks[n.key()] == 0)
-		p.unmark(w, n)
-		p.uses.drop(n.key())
+		from.Manifest(n.repo, n.digest, w.marks[n.key()] == 0)
+		unmark(w, n, from)
 		for _, b := range n.rec.Blobs {
-			if w.held[recordKey(n.repo, b.Digest.String())] == 0 && !p.evictor.since[b.Digest] {
-				p.ledger.dropMember(n.repo, b.Digest)
+			if w.held[metadata.Key(n.repo, b.Digest.String())] == 0 {
+				from.Member(n.repo, b.Digest)
 			}
 		}
 	}
@@ -104,16 +97,13 @@ func (p *Puller) forget(w *warehouse, c cut) {
 
 // unmark forgets what an index attached, as far as no other attaches it. What
 // it attached stays known for as long as it is kept, whether that is or not.
-func (p *Puller) unmark(w *warehouse, n *keptNode) {
+func unmark(w *warehouse, n *keptNode, from metadata.Removal) {
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
-		if p.evictor.since[a.Entry.Digest] {
-			continue // another index has come meanwhile
+		if w.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
+			from.Attached(n.repo, a.Subject, a.Entry.Digest)
 		}
-		if w.marks[attachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
-			p.ledger.dropAttached(n.repo, a.Subject, a.Entry.Digest)
-		}
-		if w.marks[recordKey(n.repo, a.Entry.Digest.String())] == 0 {
-			p.ledger.dropAttestation(n.repo, a.Entry.Digest)
+		if w.marks[metadata.Key(n.repo, a.Entry.Digest.String())] == 0 {
+			from.Attestation(n.repo, a.Entry.Digest)
 		}
 	}
 }
@@ -140,12 +130,12 @@ func (p *Puller) clear(ctx context.Context, w *warehouse, c cut) (int64, error) 
 func (p *Puller) discard(ctx context.Context, digests []Digest, w *warehouse) (freed int64) {
 	for _, d := range digests {
 		size, onDisk := w.sizes[d]
-		if !onDisk || !p.deleteUnnamed(ctx, d) {
+		if !onDisk || !p.deleteUnnamed(ctx, w, d) {
 			continue
 		}
 		delete(w.sizes, d)
 		p.opts.Memory.Delete(d) // or it would be served, and not be fetched and kept again
-		p.uses.forget(d.String())
+		p.meta.DropBlobUse(d)
 		p.evictor.shrank(size)
 		freed += p.opts.Blobs.Weight(size)
 	}
@@ -154,15 +144,16 @@ func (p *Puller) discard(ctx context.Context, digests []Digest, w *warehouse) (f
 
 // deleteUnnamed deletes a blob unless a manifest has named it meanwhile, or it
 // is just being published; neither can happen while it is deleted.
-func (p *Puller) deleteUnnamed(ctx context.Context, d Digest) bool {
-	p.evictor.mu.Lock()
-	defer p.evictor.mu.Unlock()
-	if _, coming := p.evictor.pending[d]; coming || p.evictor.since[d] {
-		return false
-	}
-	if err := p.opts.Blobs.Delete(ctx, d); err != nil {
-		p.log.Error("blob cannot be removed", "digest", d.String(), "error", err)
-		return false
-	}
-	return true
+func (p *Puller) deleteUnnamed(ctx context.Context, w *warehouse, d Digest) bool {
+	return w.watch.Remove(d, func() bool {
+		if !p.evictor.beginDelete(d) {
+			return false
+		}
+		defer p.evictor.endDelete(d)
+		if err := p.opts.Blobs.Delete(ctx, d); err != nil {
+			p.log.Error("blob cannot be removed", "digest", d.String(), "error", err)
+			return false
+		}
+		return true
+	})
 }

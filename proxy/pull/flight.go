@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -162,7 +163,7 @@ func (p *Puller) download(u Upstream, f *flight) {
 		return
 	}
 	f.land()
-	p.ledger.putMember(f.repo, f.digest, memberRecord{Size: f.size})
+	p.meta.PutMember(f.repo, f.digest, metadata.Member{Size: f.size})
 	if err := p.publish(f); err != nil {
 		p.bypass(f, err)
 	}
@@ -253,7 +254,7 @@ func (p *Puller) attempt(ctx context.Context, u Upstream, f *flight, buf []byte)
 		return err
 	}
 	if f.written == 0 {
-		p.ledger.putMember(f.repo, f.digest, memberRecord{Size: f.size})
+		p.meta.PutMember(f.repo, f.digest, metadata.Member{Size: f.size})
 	}
 	// An upstream that knows no Range begins anew: what readers have already
 	// is passed over, and the digest proves in the end that both are one.

@@ -435,7 +435,7 @@ func TestMembership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
 		_, layer := o.image("app", "1", bytesOf(9, 5000))
-		other := Repository{"hub", "other"}
+		other := Repository{Upstream: "hub", Name: "other"}
 		m := newMirror(t, o, nil)
 		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
 			t.Fatal(err)
@@ -452,17 +452,17 @@ func TestMembership(t *testing.T) {
 		}
 		wantTranscript(t, o, "HEAD blob other "+d)
 		o.fail("HEAD blob private "+d, upstream.ErrDenied)
-		if _, err := m.fetch(Repository{"hub", "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
+		if _, err := m.fetch(Repository{Upstream: "hub", Name: "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
 			t.Errorf("a repository that the upstream denies got %v", err)
 		}
 		o.transcript()
 		// Once the upstream says so, the bytes are shared.
 		o.put("third", "layer", bytesOf(9, 5000))
-		if _, err := m.fetch(Repository{"hub", "third"}, layer.Digest); err != nil {
+		if _, err := m.fetch(Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
 		}
 		wantTranscript(t, o, "HEAD blob third "+d)
-		if _, err := m.fetch(Repository{"hub", "third"}, layer.Digest); err != nil {
+		if _, err := m.fetch(Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
 		}
 		wantTranscript(t, o)
@@ -526,7 +526,7 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		release := o.hold("GET blob other " + short(layer.Digest.String()))
 		var stranger sync.WaitGroup
 		stranger.Go(func() {
-			if err := m.read(t.Context(), Repository{"hub", "other"}, layer.Digest); !errors.Is(err, upstream.ErrNotFound) {
+			if err := m.read(t.Context(), Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrNotFound) {
 				t.Errorf("the stranger got %v", err)
 			}
 		})

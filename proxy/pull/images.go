@@ -3,10 +3,10 @@ package pull
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"slices"
 	"strings"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -21,7 +21,7 @@ type image struct {
 type keptNode struct {
 	repo      Repository
 	digest    Digest
-	rec       manifestRecord
+	rec       metadata.Manifest
 	use       int64
 	tags      []string
 	named     bool // by a tag of its own, which is no referrers tag
@@ -33,7 +33,7 @@ type keptNode struct {
 	gone      bool
 }
 
-func (n *keptNode) key() string { return recordKey(n.repo, n.digest.String()) }
+func (n *keptNode) key() string { return metadata.Key(n.repo, n.digest.String()) }
 
 // kept says that an index or a subject needs it.
 func (n *keptNode) kept() bool { return n.parents > 0 }
@@ -45,7 +45,8 @@ type warehouse struct {
 	refs  map[Digest]int   // manifests that need it: naming it, or being it
 	held  map[string]int   // the same by repository and digest
 	marks map[string]int   // indexes that attach, by repository, subject and attestation, and by repository and attestation
-	uses  *uses
+	meta  *metadata.Ledger
+	watch *metadata.Watch
 	total int64
 }
 
@@ -53,28 +54,15 @@ type warehouse struct {
 // meanwhile save what they name, until done is called. The caller holds
 // sweeping.
 func (p *Puller) picture(ctx context.Context) (_ *warehouse, done func(), err error) {
-	e := p.evictor
-	e.mu.Lock()
-	e.since = make(map[Digest]bool)
-	for d := range e.keeping {
-		e.since[d] = true
-	}
-	e.mu.Unlock()
-	unwatch := p.uses.watch()
-	end := func() {
-		unwatch()
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.since = nil
-	}
+	w := &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, marks: map[string]int{}, meta: p.meta}
+	w.watch = p.meta.Watch()
 	defer func() {
 		if err != nil {
-			end()
+			w.watch.End()
 		}
 	}()
-	p.uses.flush()
-	w := &warehouse{nodes: map[string]*keptNode{}, sizes: map[Digest]int64{}, refs: map[Digest]int{}, held: map[string]int{}, marks: map[string]int{}, uses: &p.uses}
-	err = e.count(func(see func(Digest, int64)) error {
+	p.meta.SaveUses()
+	err = p.evictor.count(func(see func(Digest, int64)) error {
 		return p.opts.Blobs.Walk(ctx, func(d Digest, size int64) bool {
 			see(d, size)
 			w.sizes[d] = size
@@ -88,59 +76,37 @@ func (p *Puller) picture(ctx context.Context) (_ *warehouse, done func(), err er
 	if err != nil {
 		return nil, nil, err
 	}
-	for key, n := range w.nodes {
-		n.use = p.uses.last(key)
+	for _, n := range w.nodes {
+		n.use = p.meta.ManifestUse(n.repo, n.digest)
 		n.pinned = p.pinned(n)
 	}
 	w.link()
-	return w, end, nil
+	return w, w.watch.End, nil
 }
 
 func (p *Puller) readNodes(w *warehouse) error {
-	err := p.opts.Records.Scan(bucketManifest, "", func(key string, value []byte) bool {
-		n := &keptNode{}
-		var digest string
-		var ok bool
-		if n.repo, digest, ok = splitKey(key); ok && json.Unmarshal(value, &n.rec) == nil {
-			n.digest = Digest(digest)
-			w.nodes[key] = n
-		}
-		return true
+	err := p.meta.EachManifest(func(repo Repository, d Digest, rec metadata.Manifest) {
+		w.nodes[metadata.Key(repo, d.String())] = &keptNode{repo: repo, digest: d, rec: rec}
 	})
 	if err != nil {
 		return err
 	}
-	return p.opts.Records.Scan(bucketTag, "", func(key string, value []byte) bool {
-		var rec tagRecord
-		repo, tag, ok := splitKey(key)
-		if !ok || json.Unmarshal(value, &rec) != nil {
-			return true
-		}
-		if n := w.nodes[recordKey(repo, rec.Descriptor.Digest.String())]; n != nil {
+	return p.meta.EachTag(func(repo Repository, tag string, d Digest) {
+		if n := w.nodes[metadata.Key(repo, d.String())]; n != nil {
 			n.tags = append(n.tags, tag)
 		}
-		return true
 	})
-}
-
-// splitKey takes apart what recordKey joined.
-func splitKey(key string) (repo Repository, last string, ok bool) {
-	parts := strings.SplitN(key, "\x00", 3)
-	if len(parts) != 3 {
-		return Repository{}, "", false
-	}
-	return Repository{parts[0], parts[1]}, parts[2], true
 }
 
 func (w *warehouse) need(n *keptNode, by int) {
 	w.refs[n.digest] += by
 	for _, b := range n.rec.Blobs {
 		w.refs[b.Digest] += by
-		w.held[recordKey(n.repo, b.Digest.String())] += by
+		w.held[metadata.Key(n.repo, b.Digest.String())] += by
 	}
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
-		w.marks[recordKey(n.repo, a.Entry.Digest.String())] += by
-		w.marks[attachedKey(n.repo, a.Subject, a.Entry.Digest)] += by
+		w.marks[metadata.Key(n.repo, a.Entry.Digest.String())] += by
+		w.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] += by
 	}
 }
 
@@ -150,7 +116,7 @@ func (w *warehouse) link() {
 	for _, n := range w.nodes {
 		w.need(n, 1)
 		for _, c := range n.rec.Children {
-			if child := w.nodes[recordKey(n.repo, c.Digest.String())]; child != nil && child != n {
+			if child := w.nodes[metadata.Key(n.repo, c.Digest.String())]; child != nil && child != n {
 				child.parents++
 				child.platform = true
 				n.children = append(n.children, child)
@@ -168,7 +134,7 @@ func (w *warehouse) link() {
 			}
 		}
 		for _, s := range subjects {
-			if subject := w.nodes[recordKey(n.repo, s.String())]; s != "" && subject != nil && subject != n {
+			if subject := w.nodes[metadata.Key(n.repo, s.String())]; s != "" && subject != nil && subject != n {
 				n.parents++
 				subject.referrers = append(subject.referrers, n)
 			}
@@ -236,10 +202,10 @@ func (w *warehouse) lastUse(root *keptNode) (use int64) {
 }
 
 func (w *warehouse) ownUse(n *keptNode) int64 {
-	use := w.uses.last(n.key())
+	use := w.meta.ManifestUse(n.repo, n.digest)
 	for _, b := range n.rec.Blobs {
 		if w.refs[b.Digest] == 1 {
-			use = max(use, w.uses.last(b.Digest.String()))
+			use = max(use, w.meta.BlobUse(b.Digest))
 		}
 	}
 	return use
@@ -320,7 +286,7 @@ func (w *warehouse) strays() []stray {
 	var all []stray
 	for d := range w.sizes {
 		if w.refs[d] == 0 {
-			all = append(all, stray{d, w.uses.last(d.String())})
+			all = append(all, stray{d, w.meta.BlobUse(d)})
 		}
 	}
 	slices.SortFunc(all, func(a, b stray) int {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 // Kept is one image that is kept: a manifest with everything that it needs and
@@ -73,7 +75,7 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	k := Kept{
 		Upstream: root.repo.Upstream, Repository: root.repo.Name, Tags: slices.Sorted(slices.Values(root.tags)),
 		Digest: root.digest, MediaType: root.rec.MediaType, Pinned: root.pinned, Fresh: len(root.tags) > 0,
-		Whole: p.whole(ctx, Reference{root.repo, root.digest.String()}, false),
+		Whole: p.whole(ctx, Reference{Repository: root.repo, Ref: root.digest.String()}, false),
 	}
 	if of.use > 0 {
 		k.LastPulled = time.Unix(0, of.use).UTC()
@@ -83,10 +85,10 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	}
 	u := p.upstreams[root.repo.Upstream]
 	for _, tag := range root.tags {
-		rec, _ := p.ledger.tag(root.repo, tag)
+		rec, _ := p.meta.Tag(root.repo, tag)
 		k.Fresh = k.Fresh && p.fresh(u, root.repo, tag, rec)
 		if k.GoneSince.IsZero() {
-			k.GoneSince = rec.goneSince()
+			k.GoneSince = goneSince(rec)
 		}
 		if rec.CheckedAt.After(k.CheckedAt) {
 			k.CheckedAt = rec.CheckedAt.UTC()
@@ -95,7 +97,7 @@ func (p *Puller) describe(ctx context.Context, w *warehouse, of image) Kept {
 	seen := map[*keptNode]bool{}
 	root.reach(seen)
 	needs := map[Digest]int{} // by manifests of this image
-	kept := map[Digest]manifestRecord{}
+	kept := map[Digest]metadata.Manifest{}
 	for n := range seen {
 		k.Manifests++
 		kept[n.digest] = n.rec

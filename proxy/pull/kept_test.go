@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -86,7 +87,9 @@ func TestATagThatHasMovedOnStaysWhenItsOldImageGoes(t *testing.T) {
 		m.pullWhole(t, hubApp, "1")
 		o.image("app", "1", bytesOf(2, 10))
 		m.pullWhole(t, hubApp, "1")
-		m.ledger.dropTagAt(hubApp, "1", old.Digest) // by an eviction that began before
+		eviction := m.meta.Watch() // of the old image
+		eviction.ForgetAnyway(func(from metadata.Removal) { from.TagAt(hubApp, "1", old.Digest) })
+		eviction.End()
 		o.unplug()
 		m.pullWhole(t, hubApp, "1")
 	})
@@ -107,7 +110,7 @@ func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 2 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(2+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
 		settleDown()
@@ -137,7 +140,7 @@ func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(2+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
 		settleDown()
@@ -160,7 +163,7 @@ func TestWhatWasEvictedIsKeptAgainWhenItComesBack(t *testing.T) {
 		for i := range 4 {
 			time.Sleep(time.Minute)
 			o.image("other", fmt.Sprint(i), bytesOf(byte(2+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 		}
 		settleDown()
 		if m.has(t.Context(), indexAlgorithm.FromBytes(small)) {
@@ -196,7 +199,7 @@ func TestARefusedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 2 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(2+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			settleDown()
 		}
 		if len(order) == 0 || order[0] != one.Digest {
@@ -226,7 +229,7 @@ func TestTwoRepositoriesWithOneManifestAreCountedOnce(t *testing.T) {
 		o.put("other", one.MediaType, raw)
 		m := newMirror(t, o, func(opts *Options) { opts.Blobs = slowCommits{opts.Blobs} })
 		var clients sync.WaitGroup
-		for _, repo := range []Repository{hubApp, {"hub", "other"}} {
+		for _, repo := range []Repository{hubApp, {Upstream: "hub", Name: "other"}} {
 			clients.Go(func() {
 				if _, err := m.Manifest(t.Context(), repo, one.Digest.String()); err != nil {
 					t.Error(err)
@@ -377,7 +380,7 @@ func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
 			_ = m.read(t.Context(), hubApp, d)
 			_, _ = m.Manifest(t.Context(), hubApp, d.String())
 		}
-		m.uses.flush()
+		m.meta.SaveUses()
 		err := m.opts.Records.Scan(bucketUsed, "", func(key string, _ []byte) bool {
 			t.Errorf("the use of %q is on record", strings.ReplaceAll(key, "\x00", " "))
 			return true
@@ -393,7 +396,7 @@ func TestAPinnedImageThatDoesNotFitIsNotDownloadedAgainAndAgain(t *testing.T) {
 		o := newOrigin()
 		m := newMirror(t, o, func(opts *Options) { opts.Room.MaxBytes = 50 << 10 })
 		_, layer := o.image("app", "1", bytesOf(1, 100<<10))
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, cache.ErrFull) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "1"}); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("pin: %v", err)
 		}
 		o.transcript()
@@ -420,28 +423,6 @@ func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
 	})
 }
 
-func TestAManifestOfManyThousandNamesIsNotRememberedDecoded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o := newOrigin()
-		m := newMirror(t, o, nil)
-		image := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest}
-		for i := range 5000 {
-			image.Layers = append(image.Layers, Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: indexAlgorithm.FromString(fmt.Sprint(i)), Size: 1})
-		}
-		raw, _ := json.Marshal(image)
-		d := o.put("app", image.MediaType, raw, "1")
-		if _, err := m.Manifest(t.Context(), hubApp, "1"); err != nil {
-			t.Fatal(err)
-		}
-		if !m.keepsManifest(hubApp, d.Digest) {
-			t.Error("it is not kept")
-		}
-		if m.ledger.manifests.Contains(recordKey(hubApp, d.Digest.String())) {
-			t.Error("it lies decoded in memory")
-		}
-	})
-}
-
 func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
@@ -460,10 +441,10 @@ func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
 		for i := range 4 {
 			time.Sleep(time.Minute)
 			o.image("other", fmt.Sprint(i), bytesOf(byte(2+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 		}
 		settleDown()
-		err := m.opts.Records.Scan(bucketManifest, recordKey(hubApp, ""), func(key string, _ []byte) bool {
+		err := m.opts.Records.Scan(bucketManifest, metadata.Key(hubApp, ""), func(key string, _ []byte) bool {
 			t.Errorf("%q is still kept", strings.ReplaceAll(key, "\x00", " "))
 			return false
 		})
@@ -540,7 +521,7 @@ func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
 		m.pullWhole(t, hubApp, "2") // there is no room, and none can be made
 		time.Sleep(2 * lookAround)
 		synctest.Wait()
-		if m.evictor.since != nil || m.uses.since != nil {
+		if m.meta.IsWatched() {
 			t.Error("what comes is still watched")
 		}
 

@@ -44,7 +44,7 @@ func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
 			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
 				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
 			}
-			if _, kept := m.ledger.tag(hubApp, "1"); kept != sound {
+			if _, kept := m.meta.Tag(hubApp, "1"); kept != sound {
 				t.Errorf("%s: kept: %v", body, kept)
 			}
 			// By digest the bytes are proven, whatever they are.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -195,7 +196,7 @@ func (p *Puller) Learn(ctx context.Context) {
 	if p.opts.Offline {
 		return
 	}
-	kept, err := p.ledger.repositories()
+	kept, err := p.meta.Repositories()
 	if err != nil {
 		p.log.Error("what is kept cannot be read", "error", err)
 	}
@@ -246,7 +247,7 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
 	began := time.Now()
-	kept, err := p.ledger.manifestsOf(repo)
+	kept, err := p.meta.ManifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
@@ -256,7 +257,7 @@ func (p *Puller) learn(ctx context.Context, l *learner, repo Repository) (learnt
 	var left error
 	resting := l.resting(repo)
 	for _, what := range l.inTurn(repo, lessons) {
-		key := recordKey(repo, what.String())
+		key := metadata.Key(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
 		}

@@ -50,7 +50,7 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 			tag := fmt.Sprint(i)
 			m.pull(t, o.attested(tag), tag, 0)
 		}
-		kept, err := m.ledger.manifestsOf(hubApp)
+		kept, err := m.meta.ManifestsOf(hubApp)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +105,7 @@ func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
 				t.Errorf("it was asked %d times in an hour for what fails", n)
 			}
 		}
-		if _, ok := m.ledger.manifest(hubApp, last.of[0].Digest); !ok {
+		if _, ok := m.meta.Manifest(hubApp, last.of[0].Digest); !ok {
 			t.Error("the attestation of what was pulled last is not learnt")
 		}
 	})

@@ -245,7 +245,7 @@ func TestWhatLearningCosts(t *testing.T) {
 
 func (m mirror) blobsOf(t *testing.T, d Digest) []Digest {
 	t.Helper()
-	rec, ok := m.ledger.manifest(hubApp, d)
+	rec, ok := m.meta.Manifest(hubApp, d)
 	if !ok {
 		t.Fatalf("%s is not kept", d)
 	}
@@ -496,7 +496,7 @@ func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
 		if asked := o.transcript(); count(asked, "HEAD manifest app "+referrers.TagOf(a.index.Digest)) > 0 {
 			t.Errorf("it was asked %v", asked)
 		}
-		if _, ok := m.ledger.referrers(hubApp, a.of[0].Digest); !ok {
+		if _, ok := m.meta.Referrers(hubApp, a.of[0].Digest); !ok {
 			t.Error("what refers to the attestation that is kept was not asked for")
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -26,13 +27,13 @@ func (l lesson) String() string { return string(l.kind) + " " + l.of.Digest.Stri
 
 // unlearnt is what there is to learn about manifests that are kept for a
 // repository, in the order of its use: without the first ones a pull fails.
-func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]manifestRecord) []lesson {
+func (p *Puller) unlearnt(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []lesson {
 	c := course{p: p, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
 	for _, d := range sortedDigests(kept) {
 		c.index(d)
 	}
 	for _, d := range sortedDigests(kept) {
-		if !c.seen[d] && p.ledger.isAttestation(repo, d) {
+		if !c.seen[d] && p.meta.IsAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
 	}
@@ -44,7 +45,7 @@ type course struct {
 	p         *Puller
 	ctx       context.Context //nolint:containedctx // it lives as long as one call of unlearnt
 	repo      Repository
-	kept      map[Digest]manifestRecord
+	kept      map[Digest]metadata.Manifest
 	seen      map[Digest]bool // subjects
 	manifests []lesson        // and blobs
 	referrers []lesson
@@ -90,7 +91,7 @@ func (c *course) subject(d Digest) {
 		return
 	}
 	c.seen[d] = true
-	rec, ok := c.p.ledger.referrers(c.repo, d)
+	rec, ok := c.p.meta.Referrers(c.repo, d)
 	if !ok {
 		c.referrers = append(c.referrers, lesson{ofReferrers, Descriptor{Digest: d}})
 		return
@@ -104,7 +105,7 @@ func (c *course) subject(d Digest) {
 func (c *course) content(d Descriptor, most int64) {
 	rec, ok := c.kept[d.Digest]
 	if !ok {
-		rec, ok = c.p.ledger.manifest(c.repo, d.Digest)
+		rec, ok = c.p.meta.Manifest(c.repo, d.Digest)
 	}
 	if !ok || !c.p.has(c.ctx, d.Digest) {
 		c.manifests = append(c.manifests, lesson{aManifest, d})
@@ -117,7 +118,7 @@ func (c *course) content(d Descriptor, most int64) {
 	}
 }
 
-func sortedDigests(of map[Digest]manifestRecord) []Digest {
+func sortedDigests(of map[Digest]metadata.Manifest) []Digest {
 	all := make([]Digest, 0, len(of))
 	for d := range of {
 		all = append(all, d)
@@ -132,12 +133,12 @@ var imageConfigs = []string{
 	"application/vnd.docker.container.image.v1+json",
 }
 
-func isPlatform(m manifestRecord) bool {
+func isPlatform(m metadata.Manifest) bool {
 	return len(m.Blobs) > 0 && slices.Contains(imageConfigs, m.Blobs[0].MediaType)
 }
 
 // hasMore says of a manifest that was just kept that there may be more to learn
 // now: an index, a platform, an attestation.
-func (p *Puller) hasMore(repo Repository, d Digest, rec manifestRecord) bool {
-	return len(rec.Children) > 0 || isPlatform(rec) || p.ledger.isAttestation(repo, d)
+func (p *Puller) hasMore(repo Repository, d Digest, rec metadata.Manifest) bool {
+	return len(rec.Children) > 0 || isPlatform(rec) || p.meta.IsAttestation(repo, d)
 }

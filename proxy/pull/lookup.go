@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -96,14 +97,14 @@ type lookups struct {
 
 // lookUp returns the lookup that is under way, or begins one.
 func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
-	key := recordKey(repo, subject.String())
+	key := metadata.Key(repo, subject.String())
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
 	if l, ok := p.lookups.all[key]; ok {
 		return l
 	}
 	l := &lookup{began: time.Now(), over: make(chan struct{})}
-	if rec, ok := p.ledger.referrers(repo, subject); ok && p.freshReferrers(rec) {
+	if rec, ok := p.meta.Referrers(repo, subject); ok && p.freshReferrers(rec) {
 		// Looked up since the caller looked.
 		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
 		close(l.over)
@@ -144,7 +145,7 @@ func (p *Puller) finish(ctx context.Context, u Upstream, repo Repository, subjec
 	switch {
 	case err == nil && !answer.Stale:
 		answer.Manifests = referrers.Merge(answer.Manifests, p.stillThere(ctx, u, repo, subject, answer.Manifests))
-		p.ledger.putReferrers(repo, subject, referrersRecord{Manifests: answer.Manifests, At: time.Now()})
+		p.meta.PutReferrers(repo, subject, metadata.Referrers{Manifests: answer.Manifests, At: time.Now()})
 	case cannotTell(f.err()):
 		p.noAPI.Delete(repo) // it may come back as another
 		p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", f.err())

@@ -82,7 +82,7 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 		if err != nil || !got.Stale || !got.Partial || fmt.Sprint(types(got)) != "[sig]" || time.Since(began) != usualPatience {
 			t.Errorf("got %v, stale %v, partial %v, %v, after %s", types(got), got.Stale, got.Partial, err, time.Since(began))
 		}
-		if rec, ok := m.ledger.referrers(hubApp, subject.Digest); ok {
+		if rec, ok := m.meta.Referrers(hubApp, subject.Digest); ok {
 			t.Errorf("what is not whole is on record: %v", rec)
 		}
 		release()
@@ -226,8 +226,8 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {
 			t.Errorf("listed: %v, %v", types(got), err)
 		}
-		m.ledger.dropTag(hubApp, tag)
-		m.ledger.dropPassed(hubApp, subject.Digest, sig.Digest)
+		m.meta.DropTag(hubApp, tag)
+		m.meta.DropSeen(hubApp, subject.Digest, sig.Digest)
 		time.Sleep(time.Hour)
 		o.fail("HEAD manifest app "+tag, upstream.ErrNotFound)
 		if got, err := m.Referrers(t.Context(), hubApp, subject.Digest); err != nil || fmt.Sprint(types(got)) != "[sig]" {

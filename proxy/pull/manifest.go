@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -27,7 +28,7 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 		m, err = p.manifestByTag(ctx, u, repo, ref)
 	}
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // those are noted where they are found
-		p.uses.note(recordKey(repo, m.Descriptor.Digest.String()))
+		p.meta.UseManifest(repo, m.Descriptor.Digest)
 	}
 	return m, err
 }
@@ -41,7 +42,7 @@ func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil || p.opts.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
-	d, err := once(ctx, p, &p.asks, "resolve\x00"+recordKey(repo, ref), func(ctx context.Context) (Descriptor, error) {
+	d, err := once(ctx, p, &p.asks, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
 		return u.Registry.Resolve(ctx, repo.Name, ref)
 	})
 	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
@@ -67,17 +68,12 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 }
 
 func manifestKey(repo Repository, ref string) string {
-	return "manifest\x00" + recordKey(repo, ref)
+	return "manifest\x00" + metadata.Key(repo, ref)
 }
 
 // keptManifest returns a manifest that is kept for repo.
 func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
-	var rec manifestRecord
-	var ok bool
-	p.uses.noteIf(recordKey(repo, d.String()), func() bool {
-		rec, ok = p.ledger.manifest(repo, d)
-		return ok
-	})
+	rec, ok := p.meta.Find(repo, d)
 	if !ok {
 		return Manifest{}, false
 	}
@@ -208,7 +204,7 @@ func (p *Puller) fetchDoubted(ctx context.Context, u Upstream, repo Repository, 
 // names. What can't be written is served all the same.
 func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
 	mediaType = manifestType(mediaType, content)
-	rec := manifestRecord{MediaType: mediaType, Size: int64(len(content))}
+	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
 	children, blobs, subject, err := referrers.Names(mediaType, content)
 	if err != nil {
 		// Opaque to us, not to the client: it passes through.
@@ -220,7 +216,7 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
 	p.opts.Memory.Put(d, content)
-	defer p.evictor.keep(rec, d)() // from before it is looked whether the bytes are there
+	defer p.meta.Lease(rec, d)() // from before it is looked whether the bytes are there
 	if err := p.store(ctx, m.Descriptor, content); err != nil {
 		tell(p.opts.Events.Bypassed, repo.Upstream)
 		p.evictor.rouse()
@@ -234,7 +230,7 @@ func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType st
 	for _, c := range children {
 		p.absent.forget(manifestKey(repo, c.Digest.String()))
 	}
-	p.ledger.putManifest(repo, d, rec)
+	p.meta.PutManifest(repo, d, rec)
 	p.indexReferrers(repo, m, subject)
 	if p.hasMore(repo, d, rec) {
 		p.learners[repo.Upstream].look(repo)

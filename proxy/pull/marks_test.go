@@ -33,13 +33,13 @@ func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
 		}
 		purge := func(ref string) {
 			t.Helper()
-			if _, err := m.Purge(t.Context(), Target{hubApp, ref}, false); err != nil {
+			if _, err := m.Purge(t.Context(), Target{Repository: hubApp, Ref: ref}, false); err != nil {
 				t.Fatal(err)
 			}
 		}
 		purge("1")
 		for i := range a.of {
-			if attached := m.ledger.attached(hubApp, a.platforms[i].Digest); len(attached) != 1 || !m.ledger.isAttestation(hubApp, a.of[i].Digest) {
+			if attached := m.meta.Attached(hubApp, a.platforms[i].Digest); len(attached) != 1 || !m.meta.IsAttestation(hubApp, a.of[i].Digest) {
 				t.Errorf("%s is kept, and it is forgotten what it attaches: %v", other.Digest, attached)
 			}
 		}
@@ -66,7 +66,7 @@ func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
 				m.pull(t, a, "1", 0)
 				time.Sleep(time.Hour)
 				purged := map[string]Descriptor{"the platform": a.platforms[0], "the attestation": a.of[0]}[goes]
-				if _, err := m.Purge(t.Context(), Target{hubApp, purged.Digest.String()}, false); err != nil {
+				if _, err := m.Purge(t.Context(), Target{Repository: hubApp, Ref: purged.Digest.String()}, false); err != nil {
 					t.Fatal(err)
 				}
 				m.pull(t, a, "1", 0)
@@ -75,7 +75,7 @@ func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
 					t.Errorf("of the platform: %v, %v", types(got), err)
 				}
 				time.Sleep(time.Hour)
-				if left := unlearntOf(t, m); len(left) > 0 || !m.ledger.isAttestation(hubApp, a.of[0].Digest) {
+				if left := unlearntOf(t, m); len(left) > 0 || !m.meta.IsAttestation(hubApp, a.of[0].Digest) {
 					t.Errorf("to learn: %v", left)
 				}
 				o.fail("*", upstream.ErrRefused)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -66,13 +67,13 @@ func (m *model) mustServe(ref Reference) bool {
 	}
 	d := Digest(ref.Ref)
 	if d.Validate() != nil {
-		rec, ok := m.ledger.tag(ref.Repository, ref.Ref)
+		rec, ok := m.meta.Tag(ref.Repository, ref.Ref)
 		if !ok {
 			return false
 		}
 		d = rec.Descriptor.Digest
 	}
-	return m.known.had[recordKey(ref.Repository, d.String())] != nil
+	return m.known.had[metadata.Key(ref.Repository, d.String())] != nil
 }
 
 // pullParts pulls what a manifest names, and returns what it got.
@@ -121,7 +122,7 @@ func (m *model) failed(repo Repository, of, part Digest, err error) bool {
 	switch {
 	case m.up.mood() == up, m.up.mood() == slow:
 		m.wrong("%s of %s in %s: %v", part, of, repo, err)
-	case m.up.mood() == down && m.known.had[recordKey(repo, of.String())][part]:
+	case m.up.mood() == down && m.known.had[metadata.Key(repo, of.String())][part]:
 		m.wrong("%s was here, and without an upstream its part %s is not served: %v", of, part, err)
 	}
 	return true
@@ -245,7 +246,7 @@ func (m *model) askReferrers() errand {
 				m.wrong("%s does not refer to %s", d, subject)
 			}
 		}
-		list := Reference{repo, referrers.TagOf(subject)}
+		list := Reference{Repository: repo, Ref: referrers.TagOf(subject)}
 		e, _ := m.up.now(list)
 		settled := m.up.api || time.Since(e.from) > max(m.settings.tagTTL, modelNegativeTTL)+time.Minute
 		switch {

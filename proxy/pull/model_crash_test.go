@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 // sweep unplugs the upstream and pulls everything that is kept.
@@ -20,7 +21,7 @@ func (m *model) sweep() {
 	m.earlier = m.known
 	m.say("sweep")
 	for key, had := range maps.Clone(m.known.had) {
-		repo, digest, _ := splitKey(key)
+		repo, digest, _ := metadata.SplitKey(key)
 		root, err := m.Manifest(context.Background(), repo, digest)
 		if err != nil {
 			m.wrong("%s of %s is kept, and not served without an upstream: %v", digest, repo, err)
@@ -28,7 +29,7 @@ func (m *model) sweep() {
 		}
 		m.proveManifest(repo, root)
 		for part := range had {
-			if m.isManifest(recordKey(repo, part.String())) {
+			if m.isManifest(metadata.Key(repo, part.String())) {
 				if _, err = m.Manifest(context.Background(), repo, part.String()); err == nil {
 					continue
 				}
@@ -83,7 +84,7 @@ func (m *model) crash() {
 	if lost {
 		m.loseRecords(dir)
 		kept := map[cache.Bucket]map[string]string{}
-		for _, b := range Precious() {
+		for _, b := range metadata.Durable() {
 			kept[b] = records[b]
 		}
 		records = kept

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -17,7 +17,7 @@ type picture struct {
 	taken   bool
 	evicted int64
 	roots   map[string]root // by the key of their manifests
-	kept    map[string]manifestRecord
+	kept    map[string]metadata.Manifest
 	files   map[Digest]int64
 }
 
@@ -55,7 +55,7 @@ func (m *model) lookAgain(patient bool) {
 	if left := m.drafts(m.power.dir); len(left) > 0 {
 		m.wrong("nothing is under way, and there are drafts: %v", left)
 	}
-	now := picture{taken: true, evicted: m.evicted.Load(), files: w.sizes, roots: map[string]root{}, kept: map[string]manifestRecord{}}
+	now := picture{taken: true, evicted: m.evicted.Load(), files: w.sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
 	evictable := len(w.strays()) > 0
 	for _, image := range w.images() {
 		r := root{own: image.root.use, use: image.use, kept: image.root.kept(), pinned: image.root.pinned}
@@ -103,13 +103,13 @@ func (m *model) lookAtManifests(now picture) {
 	next := m.power.returned(m.known).clone()
 	m.power.mu.Unlock()
 	for key := range next.had {
-		_, digest, _ := splitKey(key)
+		_, digest, _ := metadata.SplitKey(key)
 		if _, ok := now.kept[key]; !ok || now.files[Digest(digest)] == 0 {
 			delete(next.had, key)
 		}
 	}
 	for key, rec := range now.kept {
-		repo, digest, _ := splitKey(key)
+		repo, digest, _ := metadata.SplitKey(key)
 		if now.files[Digest(digest)] == 0 {
 			continue // its bytes could not be kept: it is not served
 		}
@@ -122,17 +122,17 @@ func (m *model) lookAtManifests(now picture) {
 				continue
 			}
 			here[b.Digest] = now.files[b.Digest] > 0
-			if _, known := m.ledger.member(repo, b.Digest); !known {
+			if _, known := m.meta.Member(repo, b.Digest); !known {
 				m.wrong("%s names %s, which is not known to belong to %s", digest, b.Digest, repo)
 			}
 		}
 		for _, c := range rec.Children {
-			_, kept := now.kept[recordKey(repo, c.Digest.String())]
+			_, kept := now.kept[metadata.Key(repo, c.Digest.String())]
 			here[c.Digest] = kept && now.files[c.Digest] > 0
 		}
 		for d := range next.had[key] {
 			if !here[d] {
-				_, onRecord := now.kept[recordKey(repo, d.String())]
+				_, onRecord := now.kept[metadata.Key(repo, d.String())]
 				m.wrong("%s of %s is kept, and its part %s has gone (it has %d bytes, on record %v), after %s",
 					digest, repo, d, now.files[d], onRecord, strings.Join(m.power.trace, ", "))
 			}
@@ -159,10 +159,10 @@ func (m *model) lookAtPins() {
 		}
 	}
 	for r, parts := range m.known.pins {
-		if !m.ledger.hasPin(r.Repository, r.Ref) {
+		if !m.meta.HasPin(r.Repository, r.Ref) {
 			m.wrong("the pin on %s is gone", r)
 		}
-		if rec, ok := m.ledger.tag(r.Repository, r.Ref); Digest(r.Ref).Validate() != nil && (!ok || !parts[rec.Descriptor.Digest]) {
+		if rec, ok := m.meta.Tag(r.Repository, r.Ref); Digest(r.Ref).Validate() != nil && (!ok || !parts[rec.Descriptor.Digest]) {
 			// The tag has moved: another image is pinned now.
 			next := m.known.clone()
 			delete(next.pins, r)
@@ -179,16 +179,9 @@ func (m *model) lookAtPins() {
 
 // lookAtMemory holds what is remembered of the records against them.
 func (m *model) lookAtMemory() {
-	check := func(bucket cache.Bucket, keys []string) {
-		for _, key := range keys {
-			if _, err := m.opts.Records.Get(bucket, key); err != nil && !(bucket == bucketMember && m.isManifest(key)) {
-				m.wrong("%q of %s is remembered, and not on record", strings.ReplaceAll(key, "\x00", " "), bucket)
-			}
-		}
+	if err := m.meta.Check(); err != nil {
+		m.wrong("%v", err)
 	}
-	check(bucketTag, m.ledger.tags.Keys())
-	check(bucketManifest, m.ledger.manifests.Keys())
-	check(bucketMember, m.ledger.members.Keys())
 }
 
 func (m *model) isManifest(key string) bool {
@@ -226,9 +219,9 @@ func (m *model) lookAtWhatWent(w *warehouse, now picture) {
 	}
 	for key, rec := range now.kept {
 		// A referrer goes with its subject, unless somebody wanted it by itself.
-		repo, _, _ := splitKey(key)
+		repo, _, _ := metadata.SplitKey(key)
 		before, was := m.before.kept[key]
-		subject := recordKey(repo, rec.Subject.String())
+		subject := metadata.Key(repo, rec.Subject.String())
 		_, had := m.before.kept[subject]
 		_, has := now.kept[subject]
 		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.nodes[key] != nil && !w.nodes[key].named && !w.nodes[key].kept() {
@@ -250,11 +243,11 @@ func (m *model) wanted(root *keptNode) bool {
 	all := map[*keptNode]bool{}
 	root.reach(all)
 	for n := range all {
-		if m.power.cameNow(n.digest) || m.uses.last(n.key()) >= since {
+		if m.power.cameNow(n.digest) || m.meta.ManifestUse(n.repo, n.digest) >= since {
 			return true
 		}
 		for _, b := range n.rec.Blobs {
-			if m.uses.last(b.Digest.String()) >= since {
+			if m.meta.BlobUse(b.Digest) >= since {
 				return true
 			}
 		}

@@ -66,10 +66,10 @@ func (m *model) purge() {
 		}
 		for _, ref := range refs {
 			if got, err := m.Manifest(context.Background(), repo, ref); err == nil && !isMade(ref, got) {
-				m.wrong("%s is purged, and served", Reference{repo, ref})
+				m.wrong("%s is purged, and served", Reference{Repository: repo, Ref: ref})
 			}
 			if d := Digest(ref); d.Validate() == nil && m.prove(repo, d, 0, -1, 0) == nil {
-				m.wrong("%s is purged, and served as a blob", Reference{repo, ref})
+				m.wrong("%s is purged, and served as a blob", Reference{Repository: repo, Ref: ref})
 			}
 		}
 	}
@@ -129,7 +129,7 @@ func (m *model) missing(r Reference) (all []Digest) {
 func (m *model) everythingOf(r Reference) map[Digest]bool {
 	d := Digest(r.Ref)
 	if d.Validate() != nil {
-		rec, _ := m.ledger.tag(r.Repository, r.Ref)
+		rec, _ := m.meta.Tag(r.Repository, r.Ref)
 		d = rec.Descriptor.Digest
 	}
 	parts := map[Digest]bool{d: true}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 // power stands between a Puller and its cache. It can be cut: at an instant
@@ -59,7 +60,7 @@ func newPower(t *testing.T, dir string, bound int64, records map[cache.Bucket]ma
 func (w *power) begin(k *known) *known {
 	k = k.clone()
 	maps.DeleteFunc(k.had, func(key string, _ map[Digest]bool) bool {
-		_, digest, _ := splitKey(key)
+		_, digest, _ := metadata.SplitKey(key)
 		return w.sizes[Digest(digest)] == 0
 	})
 	w.now, w.lasting = k, k
@@ -102,7 +103,7 @@ func (w *power) wentNow() (all []Digest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key := range w.went {
-		_, digest, _ := splitKey(key)
+		_, digest, _ := metadata.SplitKey(key)
 		all = append(all, Digest(digest))
 	}
 	return all
@@ -307,7 +308,7 @@ func (r poweredRecords) Put(b cache.Bucket, key string, value []byte) {
 	r.power.mu.Lock()
 	defer r.power.mu.Unlock()
 	r.Records.Put(b, key, value)
-	if _, digest, ok := splitKey(key); ok && b == bucketManifest {
+	if _, digest, ok := metadata.SplitKey(key); ok && b == bucketManifest {
 		r.power.note("%s on record", short(digest))
 		r.power.came[Digest(digest)] = true
 	}
@@ -321,7 +322,7 @@ func (r poweredRecords) Delete(b cache.Bucket, key string) {
 	r.power.mu.Lock()
 	defer r.power.mu.Unlock()
 	r.Records.Delete(b, key)
-	if _, digest, ok := splitKey(key); ok && b == bucketManifest {
+	if _, digest, ok := metadata.SplitKey(key); ok && b == bucketManifest {
 		r.power.note("%s off record", short(digest))
 		r.power.went[key] = true
 	}

@@ -143,7 +143,7 @@ func (m *model) anyTag() Reference {
 	if m.random.IntN(6) == 0 {
 		return choose(m.random, m.tagsThereWere())
 	}
-	return Reference{choose(m.random, m.up.repositories()), choose(m.random, m.up.names())}
+	return Reference{Repository: choose(m.random, m.up.repositories()), Ref: choose(m.random, m.up.names())}
 }
 
 func (m *model) tagsThereWere() []Reference {
@@ -167,7 +167,7 @@ func (m *model) anyManifest() Reference {
 		all = all[len(all)-12:]
 	}
 	if d := choose(m.random, all); d != "" {
-		return Reference{repo, d.String()}
+		return Reference{Repository: repo, Ref: d.String()}
 	}
 	return m.anyTag()
 }

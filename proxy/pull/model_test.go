@@ -17,6 +17,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 const (
@@ -167,7 +168,7 @@ func modelFolder(t *testing.T) string {
 func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	m.t.Helper()
 	store, err := disk.Open(dir, disk.Options{
-		Journal: Precious(),
+		Journal: metadata.Durable(),
 		// Records last when somebody says so, and only then: so the model
 		// knows which do.
 		FlushEvery: 1 << 20 * time.Hour, FlushAt: 1 << 30,

@@ -40,7 +40,7 @@ type era struct {
 }
 
 // secret is the repository whose layers no other has.
-var secret = Repository{"hub", "secret"}
+var secret = Repository{Upstream: "hub", Name: "secret"}
 
 func newWorld(random *rand.Rand) *world {
 	w := &world{
@@ -56,7 +56,7 @@ func newWorld(random *rand.Rand) *world {
 }
 
 func (w *world) repositories() []Repository {
-	return []Repository{hubApp, {"hub", "lib"}, {"hub", "org/tool"}, secret}
+	return []Repository{hubApp, {Upstream: "hub", Name: "lib"}, {Upstream: "hub", Name: "org/tool"}, secret}
 }
 
 // choose returns one of several; the zero value of none.
@@ -91,7 +91,7 @@ func (w *world) encode(repo Repository, mediaType string, v any) Descriptor {
 
 // point makes a tag point at a manifest, or at none where d is empty.
 func (w *world) point(repo Repository, tag string, d Digest) {
-	ref := Reference{repo, tag}
+	ref := Reference{Repository: repo, Ref: tag}
 	w.tags[ref] = append(w.tags[ref], era{d, time.Now()})
 	if d == "" {
 		w.remove(repo.Name, tag)
@@ -114,7 +114,7 @@ func (w *world) layer(repo Repository) Descriptor {
 	}
 	if w.random.IntN(6) == 0 && repo != secret {
 		// Mounted from elsewhere.
-		from := choose(w.random, []Repository{hubApp, {"hub", "lib"}})
+		from := choose(w.random, []Repository{hubApp, {Upstream: "hub", Name: "lib"}})
 		if d := choose(w.random, w.shelf[from]); d.Digest != "" {
 			w.add(repo, d.MediaType, w.bodies[d.Digest].body)
 			return d
@@ -189,7 +189,7 @@ func (w *world) index(repo Repository, nested bool) Descriptor {
 func (w *world) tagged(repo Repository) Descriptor {
 	var all []Digest
 	for _, tag := range w.names() {
-		if e, _ := w.now(Reference{repo, tag}); e.digest != "" {
+		if e, _ := w.now(Reference{Repository: repo, Ref: tag}); e.digest != "" {
 			all = append(all, e.digest)
 		}
 	}
@@ -209,11 +209,11 @@ func (w *world) change() {
 	case n < 13:
 		w.point(repo, tag, w.index(repo, n == 9).Digest)
 	case n < 15: // another name for the same, or back to what was
-		if was := choose(w.random, w.tags[Reference{repo, choose(w.random, w.names())}]); was.digest != "" {
+		if was := choose(w.random, w.tags[Reference{Repository: repo, Ref: choose(w.random, w.names())}]); was.digest != "" {
 			w.point(repo, tag, was.digest)
 		}
 	case n < 16:
-		if e, _ := w.now(Reference{repo, tag}); e.digest != "" {
+		if e, _ := w.now(Reference{Repository: repo, Ref: tag}); e.digest != "" {
 			w.point(repo, tag, "")
 		}
 	case subject.Digest == "":

@@ -265,7 +265,7 @@ func newMirror(t *testing.T, o *origin, change func(*Options)) mirror {
 	return mirror{p, o, store}
 }
 
-var hubApp = Repository{"hub", "app"}
+var hubApp = Repository{Upstream: "hub", Name: "app"}
 
 // image puts a one-layer image into the origin and returns its parts.
 func (o *origin) image(repo, tag string, layer []byte) (manifest, blob Descriptor) {

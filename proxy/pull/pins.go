@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 const (
@@ -27,19 +27,6 @@ const (
 	broughtAtOnce = 4
 )
 
-// Reference names an image: by a tag, or by a digest.
-type Reference struct {
-	Repository Repository
-	Ref        string
-}
-
-func (r Reference) String() string {
-	if _, err := digest.Parse(r.Ref); err == nil {
-		return r.Repository.String() + "@" + r.Ref
-	}
-	return r.Repository.String() + ":" + r.Ref
-}
-
 var (
 	// ErrNotWhole says that not all of a pinned image could be had now.
 	ErrNotWhole = errors.New("not whole yet")
@@ -54,60 +41,33 @@ func (p *Puller) Pin(ctx context.Context, r Reference) (Completion, error) {
 	if _, err := p.admit(r.Repository); err != nil {
 		return Completion{}, err
 	}
-	had := p.ledger.hasPin(r.Repository, r.Ref)
-	p.ledger.putPin(r) // first, so that nothing of it is evicted while it comes
+	had := p.meta.HasPin(r.Repository, r.Ref)
+	p.meta.PutPin(r) // first, so that nothing of it is evicted while it comes
 	if err := p.opts.Records.Flush(ctx); err != nil {
 		return Completion{}, fmt.Errorf("pin %s: %w", r, err)
 	}
 	done, err := p.complete(ctx, r)
 	if errors.Is(err, errNoImage) && !had {
-		p.ledger.dropPin(r)
+		p.meta.DropPin(r)
 	}
 	return done, err
 }
 
 // Unpin ends a pin, and says whether there was one.
 func (p *Puller) Unpin(ctx context.Context, r Reference) (bool, error) {
-	if !p.ledger.hasPin(r.Repository, r.Ref) {
+	if !p.meta.HasPin(r.Repository, r.Ref) {
 		return false, nil
 	}
-	p.ledger.dropPin(r)
+	p.meta.DropPin(r)
 	return true, p.opts.Records.Flush(ctx)
 }
 
 // Pins are those that Pin made, in the order of their names.
-func (p *Puller) Pins() ([]Reference, error) {
-	var all []Reference
-	err := p.opts.Records.Scan(bucketPin, "", func(key string, _ []byte) bool {
-		if repo, ref, ok := splitKey(key); ok {
-			all = append(all, Reference{repo, ref})
-		}
-		return true
-	})
-	slices.SortFunc(all, func(a, b Reference) int { return strings.Compare(a.String(), b.String()) })
-	return all, err
-}
-
-func (l *ledger) putPin(r Reference) {
-	l.records.Put(bucketPin, recordKey(r.Repository, r.Ref), []byte(time.Now().UTC().Format(time.RFC3339)))
-}
-
-func (l *ledger) dropPin(r Reference) {
-	l.records.Delete(bucketPin, recordKey(r.Repository, r.Ref))
-}
-
-func (l *ledger) hasPin(repo Repository, ref string) bool {
-	_, err := l.records.Get(bucketPin, recordKey(repo, ref))
-	return err == nil
-}
+func (p *Puller) Pins() ([]Reference, error) { return p.meta.Pins() }
 
 // pinned says whether a manifest stays, by the configuration or by a command.
 func (p *Puller) pinned(n *keptNode) bool {
-	return slices.ContainsFunc(append(slices.Clone(n.tags), n.digest.String()), func(ref string) bool { return p.pinnedRef(n.repo, ref) })
-}
-
-func (p *Puller) pinnedRef(repo Repository, ref string) bool {
-	return p.opts.Room.Pinned != nil && p.opts.Room.Pinned(repo, ref) || p.ledger.hasPin(repo, ref)
+	return slices.ContainsFunc(append(slices.Clone(n.tags), n.digest.String()), func(ref string) bool { return p.meta.IsPinned(n.repo, ref) })
 }
 
 // tendPinned makes pinned images whole, and keeps them so.
@@ -175,11 +135,10 @@ func (p *Puller) unfinished(ctx context.Context) []Reference {
 	all = append(all, p.opts.Pins...)
 	if p.opts.Room.Pinned != nil {
 		// Patterns pin what has been pulled.
-		err := p.opts.Records.Scan(bucketTag, "", func(key string, _ []byte) bool {
-			if repo, tag, ok := splitKey(key); ok && p.opts.Room.Pinned(repo, tag) {
-				all = append(all, Reference{repo, tag})
+		err := p.meta.EachTag(func(repo Repository, tag string, _ Digest) {
+			if p.meta.IsConfigured(repo, tag) {
+				all = append(all, Reference{Repository: repo, Ref: tag})
 			}
-			return true
 		})
 		if err != nil {
 			p.log.Error("tags cannot be read", "error", err)
@@ -203,7 +162,7 @@ func (p *Puller) complete(ctx context.Context, r Reference) (Completion, error) 
 	if err != nil {
 		return Completion{}, err
 	}
-	return share(ctx, p, &p.completions, recordKey(r.Repository, r.Ref), func(ctx context.Context) (Completion, error) {
+	return share(ctx, p, &p.completions, metadata.Key(r.Repository, r.Ref), func(ctx context.Context) (Completion, error) {
 		return p.bringImage(ctx, u, r)
 	})
 }
@@ -229,10 +188,10 @@ func (p *Puller) bringImage(ctx context.Context, u Upstream, r Reference) (Compl
 			done.Fetched++
 			done.Bytes += m.Descriptor.Size
 		}
-		rec, _ := p.ledger.manifest(r.Repository, m.Descriptor.Digest)
+		rec, _ := p.meta.Manifest(r.Repository, m.Descriptor.Digest)
 		next := rec.Children
 		hang, err := p.Referrers(ctx, r.Repository, m.Descriptor.Digest)
-		if _, known := p.ledger.referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
+		if _, known := p.meta.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
 			err = errStillUnknown // and part of being whole
 		}
 		if err != nil {
@@ -311,7 +270,7 @@ func (p *Puller) bring(ctx context.Context, u Upstream, repo Repository, want De
 func (p *Puller) whole(ctx context.Context, r Reference, asked bool) bool {
 	d, err := digest.Parse(r.Ref)
 	if err != nil {
-		rec, ok := p.ledger.tag(r.Repository, r.Ref)
+		rec, ok := p.meta.Tag(r.Repository, r.Ref)
 		if !ok {
 			return false
 		}
@@ -319,7 +278,7 @@ func (p *Puller) whole(ctx context.Context, r Reference, asked bool) bool {
 	}
 	seen := map[Digest]bool{d: true}
 	for queue := []Digest{d}; len(queue) > 0; queue = queue[1:] {
-		rec, ok := p.ledger.manifest(r.Repository, queue[0])
+		rec, ok := p.meta.Manifest(r.Repository, queue[0])
 		if !ok || !p.has(ctx, queue[0]) {
 			return false
 		}
@@ -328,7 +287,7 @@ func (p *Puller) whole(ctx context.Context, r Reference, asked bool) bool {
 				return false
 			}
 		}
-		hang, known := p.ledger.referrers(r.Repository, queue[0])
+		hang, known := p.meta.Referrers(r.Repository, queue[0])
 		if asked && !known {
 			return false
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -108,7 +109,7 @@ type Puller struct {
 	opts      Options
 	log       *slog.Logger
 	upstreams map[string]Upstream
-	ledger    *ledger
+	meta      *metadata.Ledger
 	absent    *absences
 	lists     *lists
 	noAPI     *memory.Answers[Repository, struct{}]
@@ -126,7 +127,6 @@ type Puller struct {
 
 	flights hangar
 	sent    sent
-	uses    uses
 	evictor *evictor
 	moved   chan struct{} // a pinned tag points elsewhere now
 
@@ -146,7 +146,7 @@ func New(opts Options) *Puller {
 		opts:      opts,
 		log:       opts.Logger,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
-		ledger:    newLedger(opts.Records),
+		meta:      metadata.New(opts.Records, opts.Room.Pinned),
 		absent:    newAbsences(opts.NegativeTTL),
 		noAPI:     newNoAPI(),
 		lists:     newLists(),
@@ -159,11 +159,10 @@ func New(opts Options) *Puller {
 		p.upstreams[u.Name] = u
 		p.learners[u.Name] = newLearner(u.Name)
 	}
-	p.uses = uses{records: opts.Records, fresh: make(map[string]int64)}
 	p.evictor = newEvictor(opts.Room, opts.Blobs.Weight, opts.Events.Kept)
 	p.moved = make(chan struct{}, 1)
 	p.ctx, p.stop = context.WithCancel(context.Background())
-	p.work.Go(func() { p.uses.run(p.ctx) })
+	p.work.Go(func() { p.meta.Run(p.ctx) })
 	p.work.Go(func() { p.runEvictor(p.ctx) })
 	p.work.Go(func() { p.tendPinned(p.ctx) })
 	if opts.ScrubRate > 0 {
@@ -180,7 +179,7 @@ func (p *Puller) Close() {
 
 // Reindex notes anew which blobs belong to which repositories, from the
 // manifests on record. It is for records that were rebuilt after damage.
-func (p *Puller) Reindex() (manifests int, err error) { return p.ledger.reindex() }
+func (p *Puller) Reindex() (manifests int, err error) { return p.meta.Reindex() }
 
 // admit returns the upstream of a repository that the configuration lets
 // through.

@@ -53,12 +53,12 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		case target.Repository != (Repository{}) && n.repo != target.Repository:
 		case byDigest && n.digest != Digest(target.Ref):
 		case byTag && !slices.Contains(n.tags, target.Ref):
-		case byTag && n.onlyItsTagGoes() && p.pinnedRef(n.repo, target.Ref), !(byTag && n.onlyItsTagGoes()) && needed[n]:
-			return Purged{}, fmt.Errorf("%s: %w: unpin it first", Reference{n.repo, n.digest.String()}, ErrPinned)
+		case byTag && n.onlyItsTagGoes() && p.meta.IsPinned(n.repo, target.Ref), !(byTag && n.onlyItsTagGoes()) && needed[n]:
+			return Purged{}, fmt.Errorf("%s: %w: unpin it first", Reference{Repository: n.repo, Ref: n.digest.String()}, ErrPinned)
 		case byTag && n.onlyItsTagGoes():
-			result.Tags = append(result.Tags, Reference{n.repo, target.Ref}.String())
+			result.Tags = append(result.Tags, Reference{Repository: n.repo, Ref: target.Ref}.String())
 			if !dryRun {
-				p.ledger.dropTag(n.repo, target.Ref)
+				p.meta.DropTag(n.repo, target.Ref)
 			}
 		default:
 			roots = append(roots, n)
@@ -68,7 +68,7 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 	var members, strays []Digest
 	if target.Ref == "" {
 		// Blobs that were asked for by themselves belong to the repository too.
-		members = p.ledger.membersOf(target.Repository)
+		members = p.meta.MembersOf(target.Repository)
 		for _, d := range members {
 			if _, here := w.sizes[d]; here && w.refs[d] == 0 {
 				strays = append(strays, d)
@@ -84,9 +84,9 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 	}
 	all.content = append(w.freed(parentsFirst(all.manifests)), strays...)
 	for _, n := range all.manifests {
-		result.Manifests = append(result.Manifests, Reference{n.repo, n.digest.String()}.String())
+		result.Manifests = append(result.Manifests, Reference{Repository: n.repo, Ref: n.digest.String()}.String())
 		for _, tag := range n.tags {
-			result.Tags = append(result.Tags, Reference{n.repo, tag}.String())
+			result.Tags = append(result.Tags, Reference{Repository: n.repo, Ref: tag}.String())
 		}
 	}
 	if _, here := w.sizes[Digest(target.Ref)]; byDigest && here && !slices.Contains(all.content, Digest(target.Ref)) {
@@ -95,7 +95,7 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		if target.Repository == (Repository{}) {
 			for _, n := range w.sorted() {
 				if needed[n] && n.names(Digest(target.Ref)) {
-					return Purged{}, fmt.Errorf("%s of %s: %w: unpin it first", target.Ref, Reference{n.repo, n.digest.String()}, ErrPinned)
+					return Purged{}, fmt.Errorf("%s of %s: %w: unpin it first", target.Ref, Reference{Repository: n.repo, Ref: n.digest.String()}, ErrPinned)
 				}
 			}
 			all.content = append(all.content, Digest(target.Ref))
@@ -111,7 +111,7 @@ func (p *Puller) Purge(ctx context.Context, target Target, dryRun bool) (Purged,
 		return result, nil
 	}
 	if target.Ref == "" {
-		p.ledger.dropRepository(target.Repository)
+		p.meta.DropRepository(target.Repository)
 	}
 	result.Bytes, err = p.remove(ctx, w, all)
 	return result, err

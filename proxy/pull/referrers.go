@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -21,15 +22,15 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	if err != nil {
 		return Referrers{}, err
 	}
-	rec, onRecord := p.ledger.referrers(repo, subject)
+	rec, onRecord := p.meta.Referrers(repo, subject)
 	if onRecord && p.freshReferrers(rec) {
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
 	}
 	if p.opts.Offline {
 		if onRecord {
-			return rec.stale(), nil
+			return staleList(rec), nil
 		}
-		if passed := p.ledger.passed(repo, subject); len(passed) > 0 {
+		if passed := p.meta.Seen(repo, subject); len(passed) > 0 {
 			return partial(passed), nil
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
@@ -55,8 +56,8 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 // answer is then an empty list, marked as stale. Not where somebody lists what
 // cannot be read, or did so when the tag was asked for: then there is something.
 func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
-	rec, _ := p.ledger.manifest(repo, subject)
-	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.isAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
+	rec, _ := p.meta.Manifest(repo, subject)
+	if cannotTell(err) && !errors.Is(err, errUnread) && p.meta.IsAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
 		return Referrers{Stale: true, Outcome: Stale}, nil
 	}
 	return Referrers{}, err
@@ -64,7 +65,7 @@ func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referre
 
 // isImage says of a manifest that it is what somebody runs, whatever an index
 // marks it as: it has other manifests, or layers of a file system.
-func isImage(m manifestRecord) bool {
+func isImage(m metadata.Manifest) bool {
 	return len(m.Children) > 0 || slices.ContainsFunc(m.Blobs, func(b Descriptor) bool {
 		return strings.HasPrefix(b.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(b.MediaType, "application/vnd.docker.image.rootfs.")
 	})
@@ -73,7 +74,7 @@ func isImage(m manifestRecord) bool {
 // tagKept says whether a referrers tag of subject is on record.
 func (p *Puller) tagKept(repo Repository, subject Digest) bool {
 	return slices.ContainsFunc(referrers.TagForms(subject), func(tag string) bool {
-		_, ok := p.ledger.tag(repo, tag)
+		_, ok := p.meta.Tag(repo, tag)
 		return ok
 	})
 }
@@ -85,7 +86,7 @@ func partial(lists ...[]Descriptor) Referrers {
 
 // freshReferrers says whether an answer needs no look-up. That nothing refers is
 // an absence, and believed no longer than any other.
-func (p *Puller) freshReferrers(rec referrersRecord) bool {
+func (p *Puller) freshReferrers(rec metadata.Referrers) bool {
 	ttl := p.opts.ReferrersTTL
 	if len(rec.Manifests) == 0 {
 		ttl = min(ttl, p.opts.NegativeTTL)
@@ -103,7 +104,7 @@ func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, e
 	// All sources have answered, and it is being asked whether what passed
 	// through, and nobody lists, is still there. Until then it counts.
 	listed := len(answer.Manifests)
-	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.passed(repo, subject))
+	answer.Manifests = referrers.Merge(answer.Manifests, p.meta.Seen(repo, subject))
 	if len(answer.Manifests) > listed {
 		answer.Stale, answer.Outcome = true, Stale
 	}
@@ -121,8 +122,8 @@ func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers
 		return Referrers{}, err
 	}
 	// That nothing refers is no answer any more where something is listed now.
-	if rec, ok := p.ledger.referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
-		answer := rec.stale()
+	if rec, ok := p.meta.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
+		answer := staleList(rec)
 		answer.Manifests = referrers.Merge(rec.Manifests, found)
 		return answer, nil
 	}
@@ -134,7 +135,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers
 	}
 	// What one source lists, and what passed through, is proof in itself; that
 	// there is no more nobody says.
-	if passed := p.ledger.passed(repo, subject); f.anyWhole() || len(passed) > 0 {
+	if passed := p.meta.Seen(repo, subject); f.anyWhole() || len(passed) > 0 {
 		return partial(found, passed), nil
 	}
 	return Referrers{}, err
@@ -155,7 +156,7 @@ func worst(errs []error) error {
 	return failed
 }
 
-func (r referrersRecord) stale() Referrers {
+func staleList(r metadata.Referrers) Referrers {
 	return Referrers{Manifests: r.Manifests, Stale: true, Outcome: Stale}
 }
 
@@ -165,19 +166,19 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 	if subject != nil {
 		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
 		if err == nil {
-			p.ledger.putPassed(repo, subject.Digest, described.Descriptor)
+			p.meta.PutSeen(repo, subject.Digest, described.Descriptor)
 		}
 	}
 	if isAttestation(m) {
-		p.ledger.putAttestation(repo, m.Descriptor.Digest)
+		p.meta.PutAttestation(repo, m.Descriptor.Digest)
 	}
 	attached, err := referrers.Attestations(m.Bytes)
 	if err != nil {
 		return // no index
 	}
 	for _, a := range attached {
-		p.ledger.putAttached(repo, a.Subject, a.Entry)
-		p.ledger.putAttestation(repo, a.Entry.Digest)
+		p.meta.PutAttached(repo, a.Subject, a.Entry)
+		p.meta.PutAttestation(repo, a.Entry.Digest)
 	}
 }
 

@@ -157,7 +157,7 @@ func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
 			t.Error(err)
 		}
 		o.transcript()
-		if _, err := m.Referrers(t.Context(), Repository{"hub", "other"}, other.Digest); err != nil {
+		if _, err := m.Referrers(t.Context(), Repository{Upstream: "hub", Name: "other"}, other.Digest); err != nil {
 			t.Error(err)
 		}
 		wantTranscript(t, o, "GET referrers other "+short(other.Digest.String()), "HEAD manifest other "+referrers.TagOf(other.Digest))

@@ -3,7 +3,6 @@ package pull
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -50,19 +49,16 @@ type evictor struct {
 	counted bool             // kept is known
 	kept    int64            // bytes published, or taken and about to be
 	pending map[Digest]int64 // of these, what is not published yet
-	walk    *walk            // the count under way; nil while there is none
-	coming  int64            // bytes of downloads under way
-	waiting int64            // bytes of those who wait in admit
-	begun   int              // passes of eviction
-	ended   int
-	freed   int64         // by the last pass
-	passed  chan struct{} // closed when the next pass ends
-	// keeping are the digests of manifests that are on their way to the disk
-	// and the records, and what they name; how many of them each.
-	keeping map[Digest]int
-	// since are the digests that have been among keeping, or that a tag was
-	// made to point at, since a picture was taken; nil while nobody removes.
-	since map[Digest]bool
+	// deleting are the digests whose content is being deleted, each with what is
+	// closed when that is over.
+	deleting map[Digest]chan struct{}
+	walk     *walk // the count under way; nil while there is none
+	coming   int64 // bytes of downloads under way
+	waiting  int64 // bytes of those who wait in admit
+	begun    int   // passes of eviction
+	ended    int
+	freed    int64         // by the last pass
+	passed   chan struct{} // closed when the next pass ends
 }
 
 // walk is a count of what lies on disk. What came since it began counts by
@@ -75,7 +71,7 @@ type walk struct {
 func newEvictor(room Room, weight func(int64) int64, told func(int64)) *evictor {
 	return &evictor{
 		room: room, weight: weight, told: told, wake: make(chan struct{}, 1), passed: make(chan struct{}),
-		pending: make(map[Digest]int64), keeping: make(map[Digest]int),
+		pending: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
 	}
 }
 
@@ -113,7 +109,7 @@ func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
 	asked := e.begun
 	e.waiting += n
 	defer func() { e.waiting -= n }()
-	for most > 0 && (!e.counted || e.kept+n > most) {
+	for e.awaitDeletion(d); most > 0 && (!e.counted || e.kept+n > most); e.awaitDeletion(d) {
 		if e.ended > asked && (e.freed == 0 || e.ended > asked+fruitless) {
 			return fmt.Errorf("%w: of %d bytes everything is pinned or in use", cache.ErrFull, most)
 		}
@@ -137,6 +133,7 @@ func (e *evictor) admit(ctx context.Context, d Digest, n int64) error {
 func (e *evictor) squeeze(d Digest, n int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.awaitDeletion(d)
 	e.take(d, e.weight(n))
 	if e.tight() {
 		e.rouse()
@@ -170,6 +167,35 @@ func (e *evictor) settle(d Digest, published bool) {
 	}
 }
 
+// beginDelete says that the content of d is about to be deleted, and false
+// where it is just being published. What is published later waits for the end.
+func (e *evictor) beginDelete(d Digest) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, coming := e.pending[d]; coming {
+		return false
+	}
+	e.deleting[d] = make(chan struct{})
+	return true
+}
+
+func (e *evictor) endDelete(d Digest) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	close(e.deleting[d])
+	delete(e.deleting, d)
+}
+
+// awaitDeletion returns when d is not being deleted. e.mu is held before and
+// after, and not while it waits.
+func (e *evictor) awaitDeletion(d Digest) {
+	for over := e.deleting[d]; over != nil; over = e.deleting[d] {
+		e.mu.Unlock()
+		<-over
+		e.mu.Lock()
+	}
+}
+
 // shrank notes that content of n bytes was deleted.
 func (e *evictor) shrank(n int64) {
 	e.mu.Lock()
@@ -189,40 +215,6 @@ func (e *evictor) change(n int64) {
 func (e *evictor) tight() bool {
 	most := e.room.MaxBytes
 	return most > 0 && e.kept+e.waiting+min(e.coming, most/100*(100-lowMark)) > most
-}
-
-// keep spares a manifest and what it names, until the function it returns is
-// called: the bytes lie on disk a while before the records tell of them, and
-// a picture that is taken between would show bytes that nobody needs.
-func (e *evictor) keep(m manifestRecord, d Digest) (done func()) {
-	all := slices.Concat(digestsOf(m.Blobs), digestsOf(m.Children), []Digest{d})
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, d := range all {
-		e.keeping[d]++
-		if e.since != nil {
-			e.since[d] = true
-		}
-	}
-	return func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		for _, d := range all {
-			if e.keeping[d]--; e.keeping[d] == 0 {
-				delete(e.keeping, d)
-			}
-		}
-	}
-}
-
-// pointed spares a manifest that a tag is about to point at: a picture that
-// was taken before does not show the tag.
-func (e *evictor) pointed(d Digest) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.since != nil {
-		e.since[d] = true
-	}
 }
 
 // over is how many bytes have to go.

@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -72,7 +73,7 @@ func (m mirror) bytesKept(t *testing.T) (total int64) {
 }
 
 func (m mirror) keepsManifest(repo Repository, d Digest) bool {
-	_, ok := m.ledger.manifest(repo, d)
+	_, ok := m.meta.Manifest(repo, d)
 	return ok
 }
 
@@ -132,7 +133,7 @@ func TestSharedLayersStayWhileAnyoneNeedsThem(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(10+i), 90<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 			if _, err := m.Manifest(t.Context(), hubApp, "new"); err != nil {
 				t.Fatal(err)
@@ -168,7 +169,7 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(10+i), 100<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
 		settleDown()
@@ -177,10 +178,10 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 				t.Errorf("%s is still kept", name)
 			}
 		}
-		if _, ok := m.ledger.tag(hubApp, referrers.TagOf(index.Digest)); ok {
+		if _, ok := m.meta.Tag(hubApp, referrers.TagOf(index.Digest)); ok {
 			t.Error("its referrers tag is still on record")
 		}
-		if rec, ok := m.ledger.referrers(hubApp, index.Digest); ok {
+		if rec, ok := m.meta.Referrers(hubApp, index.Digest); ok {
 			t.Errorf("its referrers are still on record: %v", rec)
 		}
 		if !m.keepsManifest(hubApp, amd.Digest) {
@@ -238,7 +239,7 @@ func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 			t.Error("of an image that a pattern pins only what was asked for is kept")
 		}
 		_, second := o.image("app", "commanded", bytesOf(2, 100<<10))
-		done, err := m.Pin(t.Context(), Reference{hubApp, "commanded"})
+		done, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "commanded"})
 		if err != nil || done.Manifests != 1 || done.Blobs != 2 || done.Fetched != 3 {
 			t.Errorf("pinned: %+v, %v", done, err)
 		}
@@ -246,7 +247,7 @@ func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 		// There is room for nothing else: clients get their bytes all the same.
 		for i := range 5 {
 			o.image("other", fmt.Sprint(i), bytesOf(byte(10+i), 100<<10))
-			m.pullWhole(t, Repository{"hub", "other"}, fmt.Sprint(i))
+			m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
 		settleDown()
@@ -261,10 +262,10 @@ func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 		if got := m.bytesKept(t); got > 250<<10 {
 			t.Errorf("%d bytes are kept", got)
 		}
-		if was, err := m.Unpin(t.Context(), Reference{hubApp, "commanded"}); !was || err != nil {
+		if was, err := m.Unpin(t.Context(), Reference{Repository: hubApp, Ref: "commanded"}); !was || err != nil {
 			t.Errorf("unpinned: %v, %v", was, err)
 		}
-		m.pullWhole(t, Repository{"hub", "other"}, "0")
+		m.pullWhole(t, Repository{Upstream: "hub", Name: "other"}, "0")
 		settleDown()
 		if m.has(t.Context(), second.Digest) {
 			t.Error("an image that is unpinned makes no room")
@@ -277,7 +278,7 @@ func TestAPinnedTagThatMovesIsMadeWholeAnew(t *testing.T) {
 		o := newOrigin()
 		m := newMirror(t, o, nil)
 		o.image("app", "1", bytesOf(1, 10<<10))
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); err != nil {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "1"}); err != nil {
 			t.Fatal(err)
 		}
 		_, layer := o.image("app", "1", bytesOf(2, 10<<10))
@@ -299,7 +300,7 @@ func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
 		synctest.Wait() // the look at the start finds no pin
 		_, layer := o.image("app", "1", bytesOf(1, 10<<10))
 		o.fail("*", slices.Repeat([]error{upstream.ErrRefused}, 10)...)
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, ErrNotWhole) || !errors.Is(err, upstream.ErrUnavailable) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "1"}); !errors.Is(err, ErrNotWhole) || !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("pin without an upstream: %v", err)
 		}
 		o.mu.Lock()
@@ -325,7 +326,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		signature := o.attach(subject, "sig")
 		ask := "GET referrers app " + short(subject.Digest.String())
 		o.fail(ask, upstream.ErrBadAnswer)
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, ErrNotWhole) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "1"}); !errors.Is(err, ErrNotWhole) {
 			t.Errorf("pin without the API: %v", err)
 		}
 		time.Sleep(5 * tendPins)
@@ -337,7 +338,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		other, _ := o.image("app", "2", bytesOf(2, 50))
 		ask = "GET referrers app " + short(other.Digest.String())
 		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "2"}); !errors.Is(err, ErrNotWhole) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "2"}); !errors.Is(err, ErrNotWhole) {
 			t.Errorf("pin without the API: %v", err)
 		}
 		o.transcript()
@@ -350,7 +351,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		o.list(third.Digest, o.attach(third, "sig"))
 		ask = "GET referrers app " + short(third.Digest.String())
 		o.fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "3"}); !errors.Is(err, ErrNotWhole) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "3"}); !errors.Is(err, ErrNotWhole) {
 			t.Errorf("pin of what the tag alone lists: %v", err)
 		}
 		o.transcript()
@@ -364,7 +365,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 func TestWhatIsNotThereIsNotPinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMirror(t, newOrigin(), nil)
-		if _, err := m.Pin(t.Context(), Reference{hubApp, "1"}); !errors.Is(err, upstream.ErrNotFound) {
+		if _, err := m.Pin(t.Context(), Reference{Repository: hubApp, Ref: "1"}); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("pin of nothing: %v", err)
 		}
 		if pins, err := m.Pins(); len(pins) > 0 || err != nil {
@@ -406,7 +407,7 @@ func TestTheBoundHoldsWhileImagesStreamIn(t *testing.T) {
 func (m mirror) checkNothingHalf(t *testing.T) {
 	t.Helper()
 	err := m.opts.Records.Scan(bucketManifest, "", func(key string, value []byte) bool {
-		var rec manifestRecord
+		var rec metadata.Manifest
 		if err := json.Unmarshal(value, &rec); err != nil {
 			t.Error(err)
 		}
@@ -495,7 +496,7 @@ func TestPurge(t *testing.T) {
 		check  func(t *testing.T, s state, gone Purged, err error)
 	}{
 		"one of two tags": {
-			func(state) Target { return Target{hubApp, "also"} },
+			func(state) Target { return Target{Repository: hubApp, Ref: "also"} },
 			func(t *testing.T, s state, gone Purged, err error) {
 				if err != nil || len(gone.Tags) != 1 || gone.Bytes != 0 || !s.keepsManifest(hubApp, s.one.Digest) {
 					t.Errorf("%+v, %v", gone, err)
@@ -503,7 +504,7 @@ func TestPurge(t *testing.T) {
 			},
 		},
 		"the only tag": {
-			func(state) Target { return Target{hubApp, "two"} },
+			func(state) Target { return Target{Repository: hubApp, Ref: "two"} },
 			func(t *testing.T, s state, gone Purged, err error) {
 				if err != nil || len(gone.Manifests) != 1 || s.keepsManifest(hubApp, s.two.Digest) || s.has(t.Context(), s.other.Digest) || !s.has(t.Context(), s.layer.Digest) {
 					t.Errorf("%+v, %v", gone, err)
@@ -511,7 +512,7 @@ func TestPurge(t *testing.T) {
 			},
 		},
 		"a repository": {
-			func(state) Target { return Target{hubApp, ""} },
+			func(state) Target { return Target{Repository: hubApp, Ref: ""} },
 			func(t *testing.T, s state, gone Purged, err error) {
 				if err != nil || len(gone.Manifests) != 2 || len(gone.Tags) != 3 || s.bytesKept(t) != 0 {
 					t.Errorf("%+v, %v, %d bytes kept", gone, err, s.bytesKept(t))
@@ -538,7 +539,7 @@ func TestPurge(t *testing.T) {
 			},
 		},
 		"what is not kept": {
-			func(state) Target { return Target{hubApp, "three"} },
+			func(state) Target { return Target{Repository: hubApp, Ref: "three"} },
 			func(t *testing.T, _ state, gone Purged, err error) {
 				if !errors.Is(err, ErrNotKept) {
 					t.Errorf("%+v, %v", gone, err)
@@ -547,8 +548,8 @@ func TestPurge(t *testing.T) {
 		},
 		"what is pinned": {
 			func(s state) Target {
-				s.ledger.putPin(Reference{hubApp, "two"})
-				return Target{hubApp, ""}
+				s.meta.PutPin(Reference{Repository: hubApp, Ref: "two"})
+				return Target{Repository: hubApp, Ref: ""}
 			},
 			func(t *testing.T, s state, gone Purged, err error) {
 				if !errors.Is(err, ErrPinned) || !s.keepsManifest(hubApp, s.one.Digest) {
@@ -596,7 +597,7 @@ func TestInventory(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), hubApp, "half"); err != nil {
 			t.Fatal(err)
 		}
-		m.ledger.putPin(Reference{hubApp, "whole"})
+		m.meta.PutPin(Reference{Repository: hubApp, Ref: "whole"})
 		list, err := m.Inventory(t.Context())
 		if err != nil || len(list.Images) != 2 {
 			t.Fatalf("%+v, %v", list, err)

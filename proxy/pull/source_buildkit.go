@@ -10,7 +10,7 @@ import (
 // attach to subject by annotation. Those that have it as their subject always
 // count; those without one where the configuration says so.
 func (p *Puller) attachedByBuildKit(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	return p.openReferrers(ctx, u, repo, p.ledger.attached(repo, subject), func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
+	return p.openReferrers(ctx, u, repo, p.meta.Attached(repo, subject), func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
 		if err != nil {
 			return Descriptor{}, err
 		}

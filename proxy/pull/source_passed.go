@@ -17,7 +17,7 @@ func (p *Puller) stillThere(ctx context.Context, u Upstream, repo Repository, su
 		known[d.Digest] = true
 	}
 	var rest []Descriptor
-	for _, d := range p.ledger.passed(repo, subject) {
+	for _, d := range p.meta.Seen(repo, subject) {
 		if !known[d.Digest] {
 			rest = append(rest, d)
 		}
@@ -25,7 +25,7 @@ func (p *Puller) stillThere(ctx context.Context, u Upstream, repo Repository, su
 	var there []Descriptor
 	for _, d := range rest {
 		if p.isGone(ctx, u, repo, d.Digest) {
-			p.ledger.dropPassed(repo, subject, d.Digest)
+			p.meta.DropSeen(repo, subject, d.Digest)
 			continue
 		}
 		there = append(there, d)

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -66,8 +67,8 @@ func (p *Puller) currentTag(ctx context.Context, u Upstream, repo Repository, su
 	if err := p.absent.err(manifestKey(repo, tag)); err != nil {
 		return Manifest{}, err
 	}
-	return once(ctx, p, &p.checks, recordKey(repo, tag), func(ctx context.Context) (Manifest, error) {
-		rec, _ := p.ledger.referrers(repo, subject)
+	return once(ctx, p, &p.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+		rec, _ := p.meta.Referrers(repo, subject)
 		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
 	})
 }

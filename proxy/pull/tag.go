@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -14,11 +15,11 @@ import (
 // manifestByTag answers for what can change: the table "A tag" of the design,
 // row by row.
 func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
-	rec, onRecord := p.ledger.tag(repo, tag)
+	rec, onRecord := p.meta.Tag(repo, tag)
 	var kept Manifest
 	if onRecord {
 		kept, onRecord = p.keptManifest(ctx, repo, rec.Descriptor.Digest)
-		kept = rec.tell(kept)
+		kept = tellGone(rec, kept)
 	}
 	if onRecord && p.fresh(u, repo, tag, rec) {
 		return kept, nil
@@ -46,7 +47,7 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		wait, cancel = context.WithTimeoutCause(ctx, p.opts.MaxWait, errTooLong)
 		defer cancel()
 	}
-	m, err := once(wait, p, &p.checks, recordKey(repo, tag), func(ctx context.Context) (Manifest, error) {
+	m, err := once(wait, p, &p.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		return p.checkTag(ctx, u, repo, tag, false)
 	})
 	switch {
@@ -80,7 +81,7 @@ func cannotTell(err error) bool {
 // fresh says whether a tag needs no check. As the upstream's quota runs low,
 // freshness stretches, up to tenfold. A check in the future is none: a clock
 // was wrong then, or is now.
-func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec tagRecord) bool {
+func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec metadata.Tag) bool {
 	if !rec.GoneSince.IsZero() && !p.outlives(u, repo, tag, rec) {
 		return false // nobody wants it served any more
 	}
@@ -108,12 +109,12 @@ func isFallbackTag(tag string) bool {
 // is asked for with HEAD first; probe says that another is as well, and that a
 // HEAD's word is enough to say that it is not there.
 func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
-	rec, onRecord := p.ledger.tag(repo, tag)
+	rec, onRecord := p.meta.Tag(repo, tag)
 	var there Digest // what a HEAD says that the tag points at
 	if onRecord || probe {
 		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
 		if ok && p.fresh(u, repo, tag, rec) {
-			return rec.tell(kept), nil // checked since the caller looked
+			return tellGone(rec, kept), nil // checked since the caller looked
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
 		switch {
@@ -125,7 +126,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:
-			p.ledger.touchTag(repo, tag, rec)
+			p.meta.TouchTag(repo, tag, rec)
 			kept.Outcome = Revalidated
 			return kept, nil
 		case desc.Digest != "":
@@ -161,18 +162,17 @@ func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to M
 	if to.passed {
 		return nil // nothing that a record could point at
 	}
-	p.evictor.pointed(to.Descriptor.Digest)
 	if subject, ok := referrers.SubjectOf(tag); ok {
-		p.ledger.doubtNone(repo, subject) // there is a list now
+		p.meta.DoubtNone(repo, subject) // there is a list now
 	}
-	p.ledger.putTag(repo, tag, tagRecord{Descriptor: to.Descriptor})
-	if p.pinnedRef(repo, tag) {
+	p.meta.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
+	if p.meta.IsPinned(repo, tag) {
 		select {
 		case p.moved <- struct{}{}:
 		default:
 		}
 	}
-	if _, ok := p.ledger.manifest(repo, to.Descriptor.Digest); ok {
+	if _, ok := p.meta.Manifest(repo, to.Descriptor.Digest); ok {
 		return nil
 	}
 	// It went in the moment before the tag kept it.

@@ -411,7 +411,7 @@ func TestTagListsAreNeverCutShort(t *testing.T) {
 		if err != nil || !list.Stale || fmt.Sprint(list.Tags) != "[v1]" || list.Next.Get("last") != "v1" {
 			t.Errorf("the kept list gave %v, next %v, stale %v, %v", list.Tags, list.Next, list.Stale, err)
 		}
-		if _, err := m.Tags(t.Context(), Repository{"hub", "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
+		if _, err := m.Tags(t.Context(), Repository{Upstream: "hub", Name: "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("a list that was never had: %v", err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -19,12 +20,12 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 		return Tags{}, err
 	}
 	if !p.opts.Offline {
-		list, err := once(ctx, p, &p.asks, "tags\x00"+recordKey(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+		list, err := once(ctx, p, &p.asks, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})
 		if err == nil {
 			if all, ok := p.lists.page(repo, page, list); ok {
-				p.ledger.putTagList(repo, all)
+				p.meta.PutTagList(repo, all)
 			}
 			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 		}
@@ -44,7 +45,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 
 // keptTags cuts the asked page out of the last full answer.
 func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
-	tags, ok := p.ledger.tagList(repo)
+	tags, ok := p.meta.TagList(repo)
 	if !ok {
 		return Tags{}, false
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -41,7 +42,7 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !isFirst(asked) {
-		before, ok := l.parts.Get(recordKey(repo, asked.Encode()))
+		before, ok := l.parts.Get(metadata.Key(repo, asked.Encode()))
 		if !ok {
 			return nil, false
 		}
@@ -50,7 +51,7 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 	all = append(all, got.Tags...)
 	switch n, err := strconv.Atoi(asked.Get("n")); {
 	case got.Next != nil && len(all) <= maxListed:
-		l.parts.Put(recordKey(repo, got.Next.Encode()), all, listFor)
+		l.parts.Put(metadata.Key(repo, got.Next.Encode()), all, listFor)
 		return nil, false
 	case got.Next != nil, err == nil && len(got.Tags) == n:
 		return nil, false // just as many as were asked for, and no next page: it may be cut (more: n is ignored)

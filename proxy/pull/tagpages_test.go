@@ -38,7 +38,7 @@ func TestListsArePutTogetherFromPages(t *testing.T) {
 		if whole != (c.whole != nil) || whole && !slices.Equal(all, c.whole) {
 			t.Errorf("%s: %v, whole: %v", name, all, whole)
 		}
-		if _, whole := l.page(Repository{"hub", "other"}, next("b"), upstream.TagList{}); whole {
+		if _, whole := l.page(Repository{Upstream: "hub", Name: "other"}, next("b"), upstream.TagList{}); whole {
 			t.Errorf("%s: the pages of one repository are those of another", name)
 		}
 	}
@@ -49,7 +49,7 @@ func TestAKeptListThatRepeatsItselfEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := newOrigin()
 		m := newMirror(t, o, nil)
-		m.ledger.putTagList(hubApp, []string{"v2", "1", "v10", "1", "v1"})
+		m.meta.PutTagList(hubApp, []string{"v2", "1", "v10", "1", "v1"})
 		o.fail("*", upstream.ErrRefused)
 		var all []string
 		page := url.Values{"n": {"2"}}

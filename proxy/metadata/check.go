@@ -1,0 +1,49 @@
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+)
+
+// Check compares the decoded copies in memory with the records, and returns an
+// error that names each one that differs. It is for tests: a difference is a
+// fault of this package.
+func (l *Ledger) Check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(
+		check(l.tags, "tag", l.decodeTag),
+		check(l.manifests, "manifest", l.decodeManifest),
+		check(l.members, "member", l.decodeMember),
+	)
+}
+
+func check[V any](decoded *lru.Cache[string, V], what string, decode func(key string) (V, bool)) error {
+	var wrong []error
+	for _, key := range decoded.Keys() {
+		inMemory, _ := decoded.Peek(key)
+		onRecord, ok := decode(key)
+		if !ok || !reflect.DeepEqual(normal(inMemory), normal(onRecord)) {
+			wrong = append(wrong, fmt.Errorf("%s %q: %+v is in memory, and %+v (%t) on record", what, strings.ReplaceAll(key, "\x00", " "), inMemory, onRecord, ok))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// normal leaves out what records do not hold: a tag's check has a monotonic
+// clock in memory, and an empty list may be nil.
+func normal(v any) any {
+	switch v := v.(type) {
+	case Tag:
+		v.CheckedAt = v.CheckedAt.Round(0).Local()
+		v.GoneSince = v.GoneSince.Round(0).UTC()
+		return fmt.Sprintf("%+v", v)
+	case Manifest:
+		return fmt.Sprintf("%+v", v)
+	}
+	return v
+}

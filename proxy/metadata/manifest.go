@@ -1,0 +1,129 @@
+package metadata
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// Manifest says that a manifest is kept for a repository, and what it names.
+type Manifest struct {
+	MediaType string
+	Size      int64        // in bytes
+	Subject   Digest       `json:",omitempty"`
+	Children  []Descriptor `json:",omitempty"` // manifests
+	Blobs     []Descriptor `json:",omitempty"`
+}
+
+// names are the digests of everything that a manifest names, its own included.
+func (m Manifest) names(own Digest) []Digest {
+	all := make([]Digest, 0, len(m.Blobs)+len(m.Children)+1)
+	for _, d := range m.Blobs {
+		all = append(all, d.Digest)
+	}
+	for _, d := range m.Children {
+		all = append(all, d.Digest)
+	}
+	return append(all, own)
+}
+
+// Manifest returns the record of a manifest.
+func (l *Ledger) Manifest(repo Repository, d Digest) (Manifest, bool) {
+	key := Key(repo, d.String())
+	if m, ok := l.manifests.Get(key); ok {
+		return m, true
+	}
+	before := l.changes.Load()
+	m, ok := l.decodeManifest(key)
+	if !ok {
+		return Manifest{}, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes.Load() == before {
+		l.remember(key, m)
+	}
+	return m, true
+}
+
+func (l *Ledger) decodeManifest(key string) (Manifest, bool) {
+	var m Manifest
+	if !l.read(bucketManifest, key, &m) || m.MediaType == "" {
+		return Manifest{}, false
+	}
+	return m, true
+}
+
+// remember keeps a manifest's record decoded, unless it names more than any
+// honest manifest does. l.mu is held.
+func (l *Ledger) remember(key string, m Manifest) {
+	if len(m.Children)+len(m.Blobs) > maxListInMemory {
+		l.manifests.Remove(key)
+		return
+	}
+	l.manifests.Add(key, m)
+}
+
+// Find returns the record of a manifest and notes that it is used, in one step:
+// no [Watch] that began before forgets it then.
+func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
+	key := Key(repo, d.String())
+	for {
+		before := l.leases.forgotten.Load()
+		m, ok := l.Manifest(repo, d)
+		if !ok {
+			return Manifest{}, false
+		}
+		l.mu.Lock()
+		if l.leases.forgotten.Load() == before {
+			l.use(key)
+			l.mu.Unlock()
+			return m, true
+		}
+		l.mu.Unlock() // something was forgotten meanwhile, perhaps this
+	}
+}
+
+// PutManifest notes that a manifest is kept for a repository. Everything that
+// the manifest names belongs to the repository as well.
+func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
+	l.putNamed(repo, m)
+	defer l.change()()
+	key := Key(repo, d.String())
+	l.write(bucketManifest, key, m)
+	l.remember(key, m)
+}
+
+// removeManifest forgets a manifest and what refers to it. l.mu is held.
+func (l *Ledger) removeManifest(repo Repository, d Digest) {
+	key := Key(repo, d.String())
+	l.records.Delete(bucketManifest, key)
+	l.manifests.Remove(key)
+	l.removeMember(key)
+	l.removeSubject(repo, d)
+}
+
+// EachManifest calls fn for the record of every manifest, in the order of their
+// keys. fn must not call the Ledger.
+func (l *Ledger) EachManifest(fn func(repo Repository, d Digest, m Manifest)) error {
+	return l.records.Scan(bucketManifest, "", func(key string, value []byte) bool {
+		var m Manifest
+		if repo, d, ok := SplitKey(key); ok && json.Unmarshal(value, &m) == nil {
+			fn(repo, Digest(d), m)
+		}
+		return true
+	})
+}
+
+// ManifestsOf returns the records of the manifests of a repository.
+func (l *Ledger) ManifestsOf(repo Repository) (map[Digest]Manifest, error) {
+	prefix := Key(repo, "")
+	all := make(map[Digest]Manifest)
+	err := l.records.Scan(bucketManifest, prefix, func(key string, value []byte) bool {
+		var m Manifest
+		if json.Unmarshal(value, &m) == nil {
+			all[Digest(strings.TrimPrefix(key, prefix))] = m
+		}
+		return true
+	})
+	return all, err
+}

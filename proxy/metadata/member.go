@@ -1,0 +1,66 @@
+package metadata
+
+import "strings"
+
+// Member says that a blob belongs to a repository.
+type Member struct {
+	// Size is the blob's size in bytes as a manifest or the upstream says, -1
+	// where neither did.
+	Size int64
+}
+
+// Member says whether a blob is known to belong to a repository. A manifest
+// that is kept for the repository belongs to it as well: some clients fetch
+// manifests as blobs.
+func (l *Ledger) Member(repo Repository, d Digest) (Member, bool) {
+	return load(l, l.members, Key(repo, d.String()), l.decodeMember)
+}
+
+func (l *Ledger) decodeMember(key string) (Member, bool) {
+	var m Member
+	if l.read(bucketMember, key, &m) {
+		return m, true
+	}
+	kept, ok := l.decodeManifest(key)
+	return Member{Size: kept.Size}, ok
+}
+
+// PutMember notes that a blob belongs to a repository.
+func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
+	key := Key(repo, d.String())
+	l.mu.Lock()
+	if old, ok := l.members.Get(key); ok && (old == m || m.Size < 0) {
+		l.mu.Unlock()
+		return
+	}
+	defer l.changed()
+	l.write(bucketMember, key, m)
+	l.members.Add(key, m)
+}
+
+// putNamed notes the blobs of a manifest as members. Layers with URLs are left
+// out: registries do not look for those, so whoever may push a manifest could
+// read every private blob by its digest.
+func (l *Ledger) putNamed(repo Repository, m Manifest) {
+	for _, named := range m.Blobs {
+		if len(named.URLs) == 0 {
+			l.PutMember(repo, named.Digest, Member{Size: named.Size})
+		}
+	}
+}
+
+// removeMember forgets that something belongs to a repository. l.mu is held.
+func (l *Ledger) removeMember(key string) {
+	l.records.Delete(bucketMember, key)
+	l.members.Remove(key)
+}
+
+// MembersOf returns the blobs that are known to belong to a repository.
+func (l *Ledger) MembersOf(repo Repository) []Digest {
+	prefix := Key(repo, "")
+	var all []Digest
+	for _, key := range l.keys(bucketMember, prefix) {
+		all = append(all, Digest(strings.TrimPrefix(key, prefix)))
+	}
+	return all
+}

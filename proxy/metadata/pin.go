@@ -1,0 +1,46 @@
+package metadata
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// PutPin pins an image.
+func (l *Ledger) PutPin(r Reference) {
+	l.records.Put(bucketPin, Key(r.Repository, r.Ref), []byte(time.Now().UTC().Format(time.RFC3339)))
+}
+
+// DropPin ends a pin.
+func (l *Ledger) DropPin(r Reference) {
+	l.records.Delete(bucketPin, Key(r.Repository, r.Ref))
+}
+
+// HasPin says whether PutPin pinned an image.
+func (l *Ledger) HasPin(repo Repository, ref string) bool {
+	_, err := l.records.Get(bucketPin, Key(repo, ref))
+	return err == nil
+}
+
+// Pins are the images that PutPin pinned, in the order of their names.
+func (l *Ledger) Pins() ([]Reference, error) {
+	var all []Reference
+	err := l.records.Scan(bucketPin, "", func(key string, _ []byte) bool {
+		if repo, ref, ok := SplitKey(key); ok {
+			all = append(all, Reference{repo, ref})
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b Reference) int { return strings.Compare(a.String(), b.String()) })
+	return all, err
+}
+
+// IsPinned says whether an image is pinned, by the configuration or by PutPin.
+func (l *Ledger) IsPinned(repo Repository, ref string) bool {
+	return l.IsConfigured(repo, ref) || l.HasPin(repo, ref)
+}
+
+// IsConfigured says whether the configuration pins an image.
+func (l *Ledger) IsConfigured(repo Repository, ref string) bool {
+	return l.configured != nil && l.configured(repo, ref)
+}
