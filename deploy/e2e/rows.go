@@ -41,9 +41,9 @@ type rowRuntime struct {
 	shipped []shipped
 	// keep puts files there that a user could have, and says what they mean.
 	keep func(*machine) []meaning
-	// refused puts files there that ours can't stand beside, and says who is asked
-	// for docker.io with them. It may be nil.
-	refused func(*machine) (what, asked string)
+	// older puts files there that ours can't stand beside, so that they move, and
+	// says who is asked for docker.io with them. It may be nil.
+	older func(*machine) (what, asked string)
 	// start starts the runtime's daemon, if it has one.
 	start func(*machine) rowClient
 	// refused are the words in which the program refuses to write, by column.

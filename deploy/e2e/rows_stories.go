@@ -159,23 +159,22 @@ func withWhatWasThere(s *telling) {
 	s.mirror.start(s.t)
 	s.remove(c, before)
 	s.found("existing configuration kept", "yes")
-	if s.runtime.refused == nil {
+	if s.runtime.older == nil {
 		return
 	}
 	c.stop()
 	s.clear(s.runtime.folders...)
-	what, whom := s.runtime.refused(s.machine)
+	what, whom := s.runtime.older(s.machine)
 	c = s.runtime.start(s.machine)
 	before = s.snapshot(s.runtime.folders...)
-	stdout, stderr, err := s.typed(s.runtime.hosts(s.t))
-	if err == nil {
-		s.t.Errorf("beside %s it is written:\n%s%s", what, stdout, stderr)
-	}
-	s.asBefore(before, s.snapshot(s.runtime.folders...))
-	c.stop()
-	c = s.runtime.start(s.machine)
-	s.from(s.pulls(c, "docker.io"), whom, "beside "+what)
-	s.found("existing configuration kept", "yes; %s is refused", what)
+	s.write(c)
+	s.from(s.pulls(c, "docker.io"), "here", "over "+what)
+	s.mirror.stop(s.t)
+	s.from(s.pulls(c, "docker.io"), "theirs.lan", "over "+what+", with entrepot down")
+	s.mirror.start(s.t)
+	s.remove(c, before)
+	s.from(s.pulls(c, "docker.io"), whom, "with "+what+" given back")
+	s.found("existing configuration kept", "yes; %s moves over", what)
 }
 
 // ofAGroup gives a user's files to a group, which alone may read them.
