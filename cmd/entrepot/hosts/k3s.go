@@ -23,7 +23,7 @@ func registriesYAML(distribution string) Runtime {
 		},
 		Comes: registriesYAMLComes,
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs (before containerd 2.3 for as long as it hangs)"
 		},
 		Restart: "the node's service: systemctl restart " + distribution + " or its agent",
 	}

@@ -45,7 +45,7 @@ func talos() Runtime {
 			return layout, nil
 		},
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs (before containerd 2.3 for as long as it hangs)"
 		},
 		Restart: "nothing, after: talosctl patch machineconfig --patch @registry-mirrors.yaml",
 	}
