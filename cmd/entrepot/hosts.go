@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -271,6 +272,9 @@ func (f hostsFlags) change(stdout, stderr io.Writer, runtime hosts.Runtime, s ho
 		return refused
 	}
 	if err := plan.Apply(); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w; run this as who may write there, or name a folder of yours", err)
+		}
 		return err
 	}
 	for _, step := range plan.Steps {
@@ -282,9 +286,9 @@ func (f hostsFlags) change(stdout, stderr io.Writer, runtime hosts.Runtime, s ho
 	case f.remove && len(plan.Steps) == 0 && refused == nil:
 		fmt.Fprintf(stderr, "nothing of entrepot's is in %s\n", s.Dir)
 	case plan.Changes() && f.remove:
-		fmt.Fprintln(stderr, "to restart: "+runtime.AfterRemove())
+		fmt.Fprintln(stderr, "to restart: "+s.Typed(runtime.AfterRemove()))
 	case plan.Changes():
-		fmt.Fprintln(stderr, "to restart: "+runtime.Restart)
+		fmt.Fprintln(stderr, "to restart: "+s.Typed(runtime.Restart))
 	}
 	return refused
 }

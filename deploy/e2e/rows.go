@@ -41,11 +41,13 @@ type rowRuntime struct {
 	shipped []shipped
 	// keep puts files there that a user could have, and says what they mean.
 	keep func(*machine) []meaning
-	// refused puts files there that ours can't stand beside, and says who is asked
-	// for docker.io with them. It may be nil.
-	refused func(*machine) (what, asked string)
+	// older puts files there that ours can't stand beside, so that they move, and
+	// says who is asked for docker.io with them. It may be nil.
+	older func(*machine) (what, asked string)
 	// start starts the runtime's daemon, if it has one.
 	start func(*machine) rowClient
+	// refused are the words in which the program refuses to write, by column.
+	refused map[string]string
 	// told is what --check is told, where nothing that is installed says it.
 	told []string
 	// stories are told of it in place of those of all, where it is led in a way of
@@ -86,7 +88,9 @@ const nobody = "nobody"
 var rowRuntimes = slices.Concat(
 	containerdRows("containerd", "2", containerdsOwn("containerd")),
 	containerdRows("containerd16", "1.6", debiansContainerd, containerdsOwn("containerd16")),
-	[]rowRuntime{dockerTwenty, dockerNewest, homebrewRow},
+	[]rowRuntime{dockerTwenty, dockerNewest},
+	containersRows,
+	[]rowRuntime{buildkitRow, homebrewRow},
 )
 
 // readme is the runtime's row, column by column.

@@ -25,7 +25,7 @@ func containerdRows(tool, version string, ships ...shipped) []rowRuntime {
 		return rowRuntime{
 			name: "containerd " + version + ", " + how, tool: tool, tools: []string{tool, "runc", "crictl"}, row: containerdRow,
 			folders: []string{"/etc/containerd"}, shipped: ships, keep: keepContainerd,
-			refused: func(m *machine) (string, string) {
+			older: func(m *machine) (string, string) {
 				m.put("/etc/containerd/config.toml", olderMirrors)
 				return "the older `registry.mirrors`", older
 			},

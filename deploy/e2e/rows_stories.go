@@ -64,6 +64,16 @@ func (s *telling) write(c rowClient, flags ...string) {
 	c.restart(said)
 }
 
+// refuses types it, and it has to say why it does not do it.
+func (s *telling) refuses(words string, flags ...string) {
+	s.t.Helper()
+	typed := s.runtime.hosts(s.t, flags...)
+	_, said, err := s.typed(typed)
+	if err == nil || !strings.Contains(said, words) {
+		s.t.Errorf("$ %s\n%v\n%s\nwant it to be refused: %s", typed, err, said, words)
+	}
+}
+
 // remove undoes it: what is below the runtime's folders has to be as before.
 func (s *telling) remove(c rowClient, before map[string]seenFile, flags ...string) {
 	s.t.Helper()
@@ -149,23 +159,22 @@ func withWhatWasThere(s *telling) {
 	s.mirror.start(s.t)
 	s.remove(c, before)
 	s.found("existing configuration kept", "yes")
-	if s.runtime.refused == nil {
+	if s.runtime.older == nil {
 		return
 	}
 	c.stop()
 	s.clear(s.runtime.folders...)
-	what, whom := s.runtime.refused(s.machine)
+	what, whom := s.runtime.older(s.machine)
 	c = s.runtime.start(s.machine)
 	before = s.snapshot(s.runtime.folders...)
-	stdout, stderr, err := s.typed(s.runtime.hosts(s.t))
-	if err == nil {
-		s.t.Errorf("beside %s it is written:\n%s%s", what, stdout, stderr)
-	}
-	s.asBefore(before, s.snapshot(s.runtime.folders...))
-	c.stop()
-	c = s.runtime.start(s.machine)
-	s.from(s.pulls(c, "docker.io"), whom, "beside "+what)
-	s.found("existing configuration kept", "yes; %s is refused", what)
+	s.write(c)
+	s.from(s.pulls(c, "docker.io"), "here", "over "+what)
+	s.mirror.stop(s.t)
+	s.from(s.pulls(c, "docker.io"), "theirs.lan", "over "+what+", with entrepot down")
+	s.mirror.start(s.t)
+	s.remove(c, before)
+	s.from(s.pulls(c, "docker.io"), whom, "with "+what+" given back")
+	s.found("existing configuration kept", "yes; %s moves over", what)
 }
 
 // ofAGroup gives a user's files to a group, which alone may read them.
@@ -203,6 +212,12 @@ func atOtherAddresses(s *telling) {
 	} {
 		s.runEntrepot(way.entrepot)
 		before := s.snapshot(s.runtime.folders...)
+		if words, ok := s.runtime.refused[way.column]; ok {
+			s.refuses(words, way.flags...)
+			s.asBefore(before, s.snapshot(s.runtime.folders...))
+			s.found(way.column, "refused: %s", words)
+			continue
+		}
 		s.write(c, way.flags...)
 		s.from(s.pulls(c, "docker.io"), "here", way.column)
 		if way.more != "" {
@@ -272,7 +287,7 @@ func whileItsMachineIsGone(s *telling) {
 	c := s.runtime.start(s.machine)
 	s.from(s.pulls(c, "docker.io"), "docker.io", "before anything is written")
 	s.write(c, "--address", "http://"+gone+":5000")
-	cost, known := s.cost(`(\d+) s a request where its machine is gone`)
+	cost, known := s.cost(`(\d+) s a (?:request|pull) where its machine is gone`)
 	if !known {
 		s.t.Errorf("%q does not say what it costs where its machine is gone", s.says())
 	}

@@ -57,7 +57,7 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 		}
 	}
 	say("with entrepot down a pull costs: %s", r.Down(s.Version))
-	say("to restart: %s", r.Restart)
+	say("to restart: %s", s.Typed(r.Restart))
 	return right, nil
 }
 

@@ -51,13 +51,28 @@ func containerdFiles(s Setting) (Layout, error) {
 		layout.Notes = append(layout.Notes, "without --version these files name an IPv6 address as containerd from 2.0 on reads it: older ones ignore such a file, and have a form of their own with --version")
 	}
 	for _, r := range s.Mirror.Registries {
-		file, notes, err := s.hostsFile(config.roots, hostsTOML{
+		h := hostsTOML{
 			runtime: "containerd", registry: r, mirror: s.Mirror, referrers: s.Version.AtLeast(2, 2), dotted: s.readsDotted(),
-		})
+		}
+		var file File
+		var notes []string
+		if config.older.says(r.Name) {
+			file, err = config.older.moved(s, config, r.Name, &h)
+		} else {
+			file, notes, err = s.hostsFile(config.roots, h)
+		}
 		if err != nil {
 			return layout, err
 		}
 		layout.Files, layout.Notes = append(layout.Files, file), append(layout.Notes, notes...)
+	}
+	if names := config.older.names(); names != nil {
+		files, err := config.older.files(s, config)
+		if err != nil {
+			return layout, err
+		}
+		layout.Files = append(layout.Files, files...)
+		layout.Notes = append(layout.Notes, fmt.Sprintf("%s of %s move into files below %s: beside config_path containerd would not load CRI", strings.Join(names, ", "), config.path, config.roots[0]))
 	}
 	layout.Notes = append(layout.Notes, config.notes...)
 	if config.edit != nil {

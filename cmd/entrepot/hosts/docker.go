@@ -78,6 +78,11 @@ func dockerFiles(s Setting) (Layout, error) {
 			referrers: !s.Version.Known() || s.Version.AtLeast(29, 1),
 		}
 		if err := h.takeOver(daemon); err != nil {
+			var blocked Blocked
+			if errors.As(err, &blocked) {
+				blocked.Path = s.below("daemon.json")
+				return layout, blocked
+			}
 			return layout, err
 		}
 		file, notes, err := s.hostsFile([]string{s.below("certs.d")}, h)

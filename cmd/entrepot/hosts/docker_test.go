@@ -93,7 +93,7 @@ func TestADaemonJSONThatCantBeKeptIsRefused(t *testing.T) {
 		`{"registry-mirrors": "https://a"}`: `"registry-mirrors" is not a list of strings`,
 		`{"registry-mirrors": [1]}`:         `"registry-mirrors" is not a list of strings`,
 		`{"registry-mirrors": [], "a": 1,}`: "it is not a JSON object",
-		"\xef\xbb\xbf{\"debug\": true}":     "it is not a JSON object",
+		"\xef\xbb\xbf{\"debug\": true}":     "it begins with a byte order mark; save it as UTF-8 without one",
 	} {
 		p := newPlace(t, map[string]string{"/etc/docker/daemon.json": there})
 		if got := p.refused("docker", mirrorOf(t, upstream("docker.io")), "28"); !strings.Contains(got, want) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Runtime is a kind of client whose configuration can be made.
@@ -72,6 +73,15 @@ type Setting struct {
 
 // below is a path below the folder of the files.
 func (s Setting) below(path string) string { return filepath.Join(s.Dir, filepath.FromSlash(path)) }
+
+// Typed is what to do as who runs this has to type it: a rootless runtime is a
+// service of its user's.
+func (s Setting) Typed(what string) string {
+	if s.Machine.Rootless && !s.Told {
+		return strings.ReplaceAll(what, "systemctl ", "systemctl --user ")
+	}
+	return what
+}
 
 // Layout is the files of a runtime.
 type Layout struct {
