@@ -225,6 +225,8 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		default:
 		}
 		<-k.Short()
+		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		synctest.Wait()
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
