@@ -118,7 +118,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	server := httptest.NewUnstartedServer(handler)
 	server.Config = proxy.HTTPServer(handler, log)
-	server.Listener = proxy.Bound(server.Config, server.Listener, 4096, log)
+	server.Listener = proxy.LimitConnections(server.Config, server.Listener, 4096, log)
 	server.Start()
 	transport := &http.Transport{DisableCompression: true}
 	m := &mirror{t: t, url: server.URL, fake: fake, store: store, client: &http.Client{Transport: transport}}
@@ -143,7 +143,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 }
 
 // answer is what a client saw.
-type answer struct {
+type errorResponse struct {
 	status int
 	header http.Header
 	body   []byte
@@ -151,7 +151,7 @@ type answer struct {
 	broken error  // the connection broke in the body
 }
 
-func (m *mirror) do(method, path string, header http.Header) answer {
+func (m *mirror) do(method, path string, header http.Header) errorResponse {
 	m.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, m.url+path, nil)
 	if err != nil {
@@ -165,10 +165,10 @@ func (m *mirror) do(method, path string, header http.Header) answer {
 	}
 	resp, err := m.client.Do(req)
 	if err != nil {
-		return answer{broken: err}
+		return errorResponse{broken: err}
 	}
 	defer resp.Body.Close()
-	a := answer{status: resp.StatusCode, header: resp.Header}
+	a := errorResponse{status: resp.StatusCode, header: resp.Header}
 	a.body, a.broken = io.ReadAll(resp.Body)
 	var list struct {
 		Errors []struct{ Code string }
@@ -179,8 +179,11 @@ func (m *mirror) do(method, path string, header http.Header) answer {
 	return a
 }
 
-func (m *mirror) get(path string) answer  { m.t.Helper(); return m.do(http.MethodGet, path, nil) }
-func (m *mirror) head(path string) answer { m.t.Helper(); return m.do(http.MethodHead, path, nil) }
+func (m *mirror) get(path string) errorResponse { m.t.Helper(); return m.do(http.MethodGet, path, nil) }
+func (m *mirror) head(path string) errorResponse {
+	m.t.Helper()
+	return m.do(http.MethodHead, path, nil)
+}
 
 func (m *mirror) keeps(d pull.Digest) bool {
 	_, err := m.store.Blobs().Stat(context.Background(), d)

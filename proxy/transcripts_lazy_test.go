@@ -45,7 +45,7 @@ func (s section) String() string        { return fmt.Sprintf("%d-%d", s[0], s[1]
 func (s section) asRange() string       { return "bytes=" + s.String() }
 func (l lazyLayer) is(s section) string { return fmt.Sprintf("bytes %s/%d", s, len(l.content)) }
 
-func (l lazyLayer) ask(byteRange string) answer {
+func (l lazyLayer) ask(byteRange string) errorResponse {
 	l.t.Helper()
 	return l.m.do(http.MethodGet, l.path(), http.Header{"Range": {byteRange}, "Accept-Encoding": {"identity"}})
 }

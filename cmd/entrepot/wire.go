@@ -82,7 +82,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serveListener(face, proxy.Bound(face, clients, openFileShare(), log)) }()
+	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, openFileShare(), log)) }()
 	go func() { failed <- serveListener(back, operators) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
