@@ -66,10 +66,10 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	log := slog.New(slog.DiscardHandler)
 	remoteOptions := upstream.RemoteOptions{
 		Name: "hub.test", Endpoint: s.endpoint,
-		Waits: upstream.Waits{Connect: 10 * time.Second, Header: 10 * time.Second, Silence: 10 * time.Second},
+		Waits: upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second, Referrers: time.Second}
+		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second, Referrers: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)

@@ -169,7 +169,7 @@ func newLazyLayer(t *testing.T, more <-chan struct{}, s setup) (lazyLayer, *upst
 		once(r, w, req, q)
 	})
 	// What is held up must not pass for broken on a slow machine.
-	s.remote = func(o *upstream.RemoteOptions) { o.Waits.Silence = time.Minute }
+	s.remote = func(o *upstream.RemoteOptions) { o.Waits.Idle = time.Minute }
 	l := lazyLayer{t: t, m: newMirror(t, fake, s), digest: manifest.Layers[0].Digest, content: content}
 	if a := l.m.get("/v2/app/manifests/1"); a.status != http.StatusOK {
 		t.Fatalf("the manifest: %d", a.status)
