@@ -27,6 +27,7 @@ func TestTalosTakesBothForms(t *testing.T) {
 	}
 	w := newSurroundings(t)
 	corp, own := readText(t, w.corp), readText(t, w.ca)
+	node := generatedMachine(t)
 	for _, by := range w.from {
 		for _, version := range []string{"1.11", "1.12"} {
 			t.Run(by.name+"/"+version, func(t *testing.T) {
@@ -37,7 +38,7 @@ func TestTalosTakesBothForms(t *testing.T) {
 					"printed": w.hosts(t, by, "talos", "--version", version),
 					"written": readText(t, file),
 				} {
-					got := patched(t, generatedMachine(t), patch)
+					got := patched(t, node, patch)
 					if asked := talosEndpoints(got, by); !maps.EqualFunc(asked, alone, slices.Equal) {
 						t.Errorf("%s: Talos asks %q\nwant %q", what, asked, alone)
 					}
@@ -71,9 +72,9 @@ func TestTalosKeepsAMachinesOwnMirrors(t *testing.T) {
 			"apiVersion: v1alpha1\nkind: RegistryTLSConfig\nname: theirs.lan\ninsecureSkipVerify: true\n",
 	}
 	w := newSurroundings(t)
-	by := w.from[0]
+	by, node := w.from[0], generatedMachine(t)
 	for _, version := range []string{"1.11", "1.12"} {
-		before := patched(t, generatedMachine(t), theirs[version])
+		before := patched(t, node, theirs[version])
 		after := patched(t, before, w.hosts(t, by, "talos", "--version", version))
 		asked := talosEndpoints(after, by)
 		for name, want := range map[string][]string{"ghcr.io": {"https://theirs.lan", "MIRROR"}, "other.lan": {"https://theirs.lan"}, "plain.lan": {"MIRROR", "http://pull.lan:8080"}} {
@@ -87,6 +88,7 @@ func TestTalosKeepsAMachinesOwnMirrors(t *testing.T) {
 	}
 }
 
+// generatedMachine is the configuration of a worker. Its keys take a second.
 func generatedMachine(t *testing.T) config.Provider {
 	t.Helper()
 	in, err := generate.NewInput("lan", "https://192.0.2.1:6443", "1.34.0")
