@@ -28,6 +28,7 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeRange, err.Error()) // before anything is fetched
 	}
+	forgetHeader(r)
 	select {
 	case s.blobSlots <- struct{}{}:
 		defer func() { <-s.blobSlots }()

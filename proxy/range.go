@@ -25,6 +25,7 @@ const maxInt32 = math.MaxInt32
 //	of an empty blob                      200, nothing: no part of it can be named (14.4)
 //	malformed, or in several fields       400: a server MAY ignore or reject it (14.2), and only the latter is safe
 //	of more than maxRanges ranges         400: lazy pullers ask for less at once after that, and after nothing else (F4, F5)
+//	of a header above maxBlobHeader       400, for the same reason
 //	outside of the blob                   416 with the size (15.5.17)
 //	the last no bytes                     416: there is no such range (14.1.2, F87)
 //	one, or one of several is inside      206 with Content-Range

@@ -38,6 +38,7 @@ func TestWhatARangeGets(t *testing.T) {
 		{"F3: no unit", "", []string{"4-"}, 400, nil},
 		{"F3: in two fields", "", []string{"bytes=0-1", "bytes=4-5"}, 400, nil},
 		{"F4, F5: too many", "", []string{strideRanges(maxRanges+1, 1, 1)}, 400, nil},
+		{"F5: a larger header than there may be", "", []string{"bytes=4-5" + strings.Repeat(",", maxBlobHeader)}, 400, nil},
 		{"outside", "", []string{"bytes=1000-"}, 416, nil},
 		{"all of several outside", "", []string{"bytes=1000-,2000-2001"}, 416, nil},
 		{"F87: the last no bytes", "", []string{"bytes=-0"}, 416, nil},
@@ -167,8 +168,8 @@ func TestF4F5ManyRangesOfWhatIsKeptAreOneAnswer(t *testing.T) {
 					want = append(want, s)
 					fmt.Fprintf(&list, ",%d-%d", s.off, s.off+s.n-1)
 				}
-				// 20 KB and more.
-				header := "bytes=" + strings.Repeat(" ", 8<<10) + list.String()[1:]
+				// 47 KB and more.
+				header := "bytes=" + strings.Repeat(" ", 47<<10) + list.String()[1:]
 				holdParts(t, newFace(t, blobs(c)).do(http.MethodGet, blobPath(b), "Range", header), b, want)
 			})
 		}
