@@ -8,6 +8,8 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -173,5 +175,28 @@ func TestF4F5ManyRangesOfWhatIsKeptAreOneAnswer(t *testing.T) {
 				holdParts(t, newFace(t, blobs(c)).do(http.MethodGet, blobPath(b), "Range", header), b, want)
 			})
 		}
+	}
+}
+
+// A thousand ranges cost a list of them, and no buffers. Each part takes what a
+// chunk of any blob takes.
+func TestF4F5AThousandRangesTakeLittleMemory(t *testing.T) {
+	c := &content{bytes: numbered(4 << 20)}
+	s := New(Options{Upstreams: upstreamsForTests(), Logger: quiet(), Puller: blobs(c)})
+	taken := func(n int) uint64 {
+		const times = 20
+		req := httptest.NewRequest(http.MethodGet, blobPath(c.bytes), nil)
+		req.Header.Set("Range", strideRanges(n, 4000, 3000))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range times {
+			s.ServeHTTP(nowhere{http.Header{}}, req)
+		}
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / times
+	}
+	taken(2) // what is made once
+	if few, many := taken(64), taken(maxRanges); many > 512<<10 || many > 16*few {
+		t.Errorf("%d ranges take %d bytes, 64 take %d", maxRanges, many, few)
 	}
 }
