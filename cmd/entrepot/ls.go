@@ -78,7 +78,7 @@ func since(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
 }
 
-func freshness(k retention.Kept, now time.Time) string {
+func freshness(k retention.CachedImage, now time.Time) string {
 	switch {
 	case len(k.Tags) == 0:
 		return "by digest"
@@ -92,7 +92,7 @@ func freshness(k retention.Kept, now time.Time) string {
 
 // wholeness says how much of what pulling again may ask for is still to be
 // learnt.
-func wholeness(k retention.Kept) string {
+func wholeness(k retention.CachedImage) string {
 	if n := len(k.Unlearnt); n > 0 {
 		return fmt.Sprintf("no, %d to learn", n)
 	}

@@ -21,7 +21,7 @@ func newPin() *cobra.Command {
 				return err
 			}
 			done, err := c.Pin(cmd.Context(), what)
-			if errors.Is(err, warm.ErrNotWhole) {
+			if errors.Is(err, warm.ErrIncomplete) {
 				// The pin holds: the rest comes when the upstream can be asked.
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not whole yet: a running entrepot makes it so\n  %v\n", what, err)
 				return err

@@ -20,7 +20,7 @@ func newPurge() *cobra.Command {
 				return err
 			}
 			gone, err := c.Purge(cmd.Context(), what, dryRun)
-			if errors.Is(err, retention.ErrNotKept) {
+			if errors.Is(err, retention.ErrNotCached) {
 				return fmt.Errorf("nothing is kept of %s: entrepot ls lists what is", args[0])
 			}
 			if err != nil {

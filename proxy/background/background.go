@@ -72,20 +72,20 @@ func Pause(ctx context.Context, d time.Duration) error {
 
 // A Rest is how long something is left alone that has failed again and again.
 // The zero Rest has not begun.
-type Rest struct {
+type Backoff struct {
 	wait  time.Duration
 	until time.Time
 }
 
 // Longer doubles the rest, from first up to most, and returns it.
-func (r *Rest) Longer(first, most time.Duration) time.Duration {
+func (r *Backoff) Extend(first, most time.Duration) time.Duration {
 	r.wait = min(max(2*r.wait, first), most)
 	r.until = time.Now().Add(r.wait)
 	return r.wait
 }
 
 // Until is when the rest is over.
-func (r *Rest) Until() time.Time { return r.until }
+func (r *Backoff) Until() time.Time { return r.until }
 
 // Over says whether the rest is over. A nil Rest is.
-func (r *Rest) Over() bool { return r == nil || !time.Now().Before(r.until) }
+func (r *Backoff) IsOver() bool { return r == nil || !time.Now().Before(r.until) }

@@ -28,12 +28,12 @@ type Sink interface {
 	Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error)
 	// Expect notes that n more bytes are being downloaded, or, where n is
 	// negative, that they no longer are.
-	Expect(n int64)
+	AddIncoming(n int64)
 	// Publish commits the draft of d, which is proven and has size bytes, once
 	// there is room for it. No reader waits for that.
 	Publish(ctx context.Context, d cache.Digest, size int64, draft cache.Draft) error
 	// NotKept notes that content could not be kept: room is wanted.
-	NotKept()
+	NotCached()
 	// Quarantined notes that content of size bytes, with which a download
 	// began, was found damaged and is no longer kept.
 	Quarantined(size int64)
@@ -50,7 +50,7 @@ type Observer interface {
 	// Completed is called when all has come and is proven.
 	Completed(size int64)
 	// NotKept is called when the content could not be kept.
-	NotKept()
+	NotCached()
 	// Failed is called when the download is beyond retry, before readers see it.
 	Failed(err error)
 }

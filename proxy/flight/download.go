@@ -16,8 +16,8 @@ import (
 const (
 	// maxResumes is how often a download is resumed while it gets less than
 	// worthwhile bytes further: drop by drop is beyond retry too.
-	maxResumes = 4
-	worthwhile = 128 << 10
+	maxResumes  = 4
+	minProgress = 128 << 10
 	// bufferSize is the size of one read from a source, in bytes.
 	bufferSize = 128 << 10
 )
@@ -47,14 +47,14 @@ func (d *download) run(ctx context.Context) {
 		d.fail(err)
 		return
 	}
-	d.change(func() { d.state, d.size.total = complete, d.written })
+	d.update(func() { d.state, d.size.total = complete, d.written })
 	d.observer.Completed(d.written)
 	d.publish(ctx)
 }
 
 func (d *download) fail(err error) {
 	d.observer.Failed(err)
-	d.change(func() { d.state, d.err = failed, err })
+	d.update(func() { d.state, d.err = failed, err })
 }
 
 // causeOf gives an error that only says that ctx ended its meaning back.
@@ -71,23 +71,23 @@ func (d *download) publish(ctx context.Context) {
 		return // it has no disk, and that was noted already
 	}
 	if err := d.sink.Publish(ctx, d.digest, d.written, d.spool.draft); err != nil {
-		d.notKept(err)
+		d.notCached(err)
 	}
 }
 
 // notKept notes that content goes to its readers without being kept.
-func (d *download) notKept(err error) {
-	d.observer.NotKept()
-	d.sink.NotKept()
+func (d *download) notCached(err error) {
+	d.observer.NotCached()
+	d.sink.NotCached()
 	d.log.Warn("blob is not kept", "error", err)
 }
 
 // fill takes the whole content, and resumes where the source breaks off.
 func (d *download) fill(ctx context.Context) error {
-	if err := d.sow(ctx); err != nil {
+	if err := d.copySeed(ctx); err != nil {
 		return err
 	}
-	sown := d.written
+	seeded := d.written
 	for resumes, mark := 0, d.written; ; {
 		err := d.fetch(ctx, d.next())
 		switch {
@@ -95,12 +95,12 @@ func (d *download) fill(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return err
-		case !worthResuming(err):
+		case !isResumable(err):
 			return err
-		case d.written >= mark+worthwhile:
+		case d.written >= mark+minProgress:
 			resumes, mark = 0, d.written
 		}
-		if d.written == sown || resumes == maxResumes {
+		if d.written == seeded || resumes == maxResumes {
 			return err // before the first byte the registry's own tries were all there is to do
 		}
 		resumes++
@@ -112,8 +112,8 @@ func (d *download) fill(ctx context.Context) error {
 }
 
 // worthResuming tells a broken line from an answer.
-func worthResuming(err error) bool {
-	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrBadAnswer) && !errors.Is(err, ErrLeftBehind)
+func isResumable(err error) bool {
+	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrBadAnswer) && !errors.Is(err, ErrReaderTooSlow)
 }
 
 // pause waits for about t, with jitter.
@@ -130,13 +130,13 @@ func pause(ctx context.Context, t time.Duration) error {
 
 // sow begins with the sound bytes of the seed, from the start to the first that
 // is damaged. The digest proves in the end that they and what is fetched are one.
-func (d *download) sow(ctx context.Context) error {
+func (d *download) copySeed(ctx context.Context) error {
 	if d.seed == nil {
 		return nil
 	}
 	defer d.seed.Close()
 	d.open(ctx, d.size.announced)
-	d.change(func() { d.size, d.state = d.size.proven(), flowing })
+	d.update(func() { d.size, d.state = d.size.trusted(), receiving })
 	for d.written < d.size.total {
 		sound, err := d.seed.file.Check(ctx, d.written, int64(len(d.buf)))
 		if errors.Is(err, cache.ErrSetAside) {
@@ -163,7 +163,7 @@ func (d *download) open(ctx context.Context, size int64) {
 	}
 	draft, err := d.sink.Create(ctx, cache.Descriptor{Digest: d.digest, Size: size})
 	if err != nil {
-		d.notKept(err)
+		d.notCached(err)
 		draft = nil
 	}
 	d.spool.open(draft)
@@ -186,11 +186,11 @@ func (d *download) fetch(ctx context.Context, want span) error {
 		d.observer.Received(int64(n))
 		skip -= int64(n)
 		if err != nil {
-			return endOf(err)
+			return bodyError(err)
 		}
 	}
 	for {
-		n, err := content.Body.Read(d.size.upTo(d.buf, d.written))
+		n, err := content.Body.Read(d.size.clip(d.buf, d.written))
 		if n > 0 {
 			d.observer.Received(int64(n))
 			if err := d.append(ctx, d.buf[:n]); err != nil {
@@ -198,10 +198,10 @@ func (d *download) fetch(ctx context.Context, want span) error {
 			}
 		}
 		switch {
-		case d.whole(err):
+		case d.isComplete(err):
 			return nil
 		case err != nil:
-			return endOf(err)
+			return bodyError(err)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func (d *download) answered(ctx context.Context, c upstream.Content) error {
 	known := d.size
 	var err error
 	if d.state == waiting {
-		if known, err = known.answered(c); err != nil {
+		if known, err = known.withFirstAnswer(c); err != nil {
 			return err
 		}
 		d.open(ctx, c.Size)
@@ -219,10 +219,10 @@ func (d *download) answered(ctx context.Context, c upstream.Content) error {
 	if c.From > d.written {
 		return fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrBadAnswer, d.written, c.From)
 	}
-	if known, err = known.confirmed(c); err != nil {
+	if known, err = known.withAnswer(c); err != nil {
 		return err
 	}
-	d.change(func() { d.size, d.state = known, flowing })
+	d.update(func() { d.size, d.state = known, receiving })
 	if d.written == 0 {
 		d.observer.Answered(known.total)
 	}
@@ -231,26 +231,26 @@ func (d *download) answered(ctx context.Context, c upstream.Content) error {
 
 // append adds b to what readers may have.
 func (d *download) append(ctx context.Context, b []byte) error {
-	if err := d.size.admits(d.written + int64(len(b))); err != nil {
+	if err := d.size.check(d.written + int64(len(b))); err != nil {
 		return err
 	}
 	if err := d.spool.write(ctx, b); err != nil {
 		if !errors.Is(err, cache.ErrFull) {
 			return err
 		}
-		d.notKept(err)
-		if err := d.spool.leaveDisk(ctx, b); err != nil {
+		d.notCached(err)
+		if err := d.spool.switchToMemory(ctx, b); err != nil {
 			return err
 		}
 	}
-	d.change(func() { d.written += int64(len(b)) })
+	d.update(func() { d.written += int64(len(b)) })
 	return nil
 }
 
 // whole says whether all has come, after a read that returned err. Where the
 // source does not tell the size, content is whole where a manifest says so and
 // the digest agrees: what comes after that is not waited for.
-func (d *download) whole(err error) bool {
+func (d *download) isComplete(err error) bool {
 	if d.size.total >= 0 {
 		return d.written == d.size.total
 	}
@@ -258,7 +258,7 @@ func (d *download) whole(err error) bool {
 }
 
 // endOf is the meaning of a body's error: an end before the end is a cut.
-func endOf(err error) error {
+func bodyError(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)
 	}

@@ -45,7 +45,7 @@ import (
 
 // ErrLeftBehind says that bytes that a reader needs are no longer to be had from
 // a download, because there was no disk for them and the reader was too slow.
-var ErrLeftBehind = fmt.Errorf("%w: the download went on without this reader", upstream.ErrUnavailable)
+var ErrReaderTooSlow = fmt.Errorf("%w: the download went on without this reader", upstream.ErrUnavailable)
 
 // pieceSize is the most that goes to a reader's writer at once, in bytes: small
 // enough that a slow client shows that it still reads.
@@ -73,10 +73,10 @@ type Flight struct {
 type state int
 
 const (
-	waiting  state = iota // the source has not answered
-	flowing               // bytes arrive
-	complete              // proven whole
-	failed                // beyond retry
+	waiting   state = iota // the source has not answered
+	receiving              // bytes arrive
+	complete               // proven whole
+	failed                 // beyond retry
 )
 
 func newFlight(want cache.Descriptor, source Source, s *spool) *Flight {
@@ -102,7 +102,7 @@ func (f *Flight) Err() error {
 
 // Progress returns how many bytes have come, and whether they are all of them,
 // and proven.
-func (f *Flight) Progress() (written int64, whole bool) {
+func (f *Flight) Progress() (written int64, proven bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.written, f.state == complete
@@ -114,7 +114,7 @@ func (f *Flight) Progress() (written int64, whole bool) {
 func (f *Flight) Size(ctx context.Context) (int64, error) {
 	var n int64
 	var err error
-	waitErr := f.await(ctx, func() bool {
+	waitErr := f.waitUntil(ctx, func() bool {
 		n, err = f.size.total, nil
 		if f.state == failed {
 			err = f.err
@@ -132,7 +132,7 @@ func (f *Flight) Size(ctx context.Context) (int64, error) {
 func (f *Flight) KnownSize() (n int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size.total, f.size.total >= 0 && (f.state == flowing || f.state == complete)
+	return f.size.total, f.size.total >= 0 && (f.state == receiving || f.state == complete)
 }
 
 // Release ends what Join or Alone began: the caller reads no more. It is called
@@ -148,7 +148,7 @@ func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 	defer r.close()
 	for n < 0 || written < n {
 		at := off + written
-		end, err := f.reach(ctx, at)
+		end, err := f.waitPast(ctx, at)
 		if err != nil {
 			return written, err
 		}
@@ -173,10 +173,10 @@ func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 
 // reach waits until bytes past off may be read, and returns how far reading
 // may go. At the end of the content it returns off itself.
-func (f *Flight) reach(ctx context.Context, off int64) (int64, error) {
+func (f *Flight) waitPast(ctx context.Context, off int64) (int64, error) {
 	var end int64
 	var err error
-	waitErr := f.await(ctx, func() bool {
+	waitErr := f.waitUntil(ctx, func() bool {
 		switch f.state {
 		case complete:
 			end = f.written
@@ -195,7 +195,7 @@ func (f *Flight) reach(ctx context.Context, off int64) (int64, error) {
 }
 
 // await returns once ready does, which is called with f.mu held.
-func (f *Flight) await(ctx context.Context, ready func() bool) error {
+func (f *Flight) waitUntil(ctx context.Context, ready func() bool) error {
 	for {
 		f.mu.Lock()
 		if ready() {
@@ -216,7 +216,7 @@ func (f *Flight) await(ctx context.Context, ready func() bool) error {
 }
 
 // change makes a change that readers may wait for.
-func (f *Flight) change(fn func()) {
+func (f *Flight) update(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn()

@@ -41,14 +41,14 @@ func NewGroup(ctx context.Context, sink Sink, opts Options) *Group {
 }
 
 // Start says how a download starts.
-type Start struct {
+type StartOptions struct {
 	Source   Source
 	Observer Observer
 	// Log has the attributes that say what is downloaded.
 	Log *slog.Logger
 	// Again starts a download of content that is kept, because what is kept
 	// cannot be read.
-	Again bool
+	Refetch bool
 	// Seed is what the download begins with; nil for nothing.
 	Seed *Seed
 }
@@ -57,7 +57,7 @@ type Start struct {
 // want.Size is not known, it is -1. The caller releases the Flight when it has
 // read what it wants. A nil Flight without an error means that the content is
 // kept by now. ErrBusy means that no more downloads may start.
-func (g *Group) Join(want cache.Descriptor, start Start) (f *Flight, started bool, err error) {
+func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, started bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f := g.byDigest[want.Digest]; f != nil && !f.hasFailed() { // it may have, and not be gone yet
@@ -66,7 +66,7 @@ func (g *Group) Join(want cache.Descriptor, start Start) (f *Flight, started boo
 	}
 	// A download leaves the group after its content is published: without this
 	// look, the last to miss it would download it again.
-	if !start.Again && g.sink.Has(g.ctx, want.Digest) {
+	if !start.Refetch && g.sink.Has(g.ctx, want.Digest) {
 		return nil, false, nil
 	}
 	if len(g.byDigest) >= g.opts.Max {
@@ -80,7 +80,7 @@ func (g *Group) Join(want cache.Descriptor, start Start) (f *Flight, started boo
 
 // Alone starts a download for the caller alone, which nobody joins. It is not
 // kept, and waits for its reader without end. The caller releases the Flight.
-func (g *Group) Alone(want cache.Descriptor, start Start) *Flight {
+func (g *Group) StartPrivate(want cache.Descriptor, start StartOptions) *Flight {
 	s := newSpool(want.Digest)
 	s.patient = true
 	s.open(nil)
@@ -110,7 +110,7 @@ func (g *Group) Wait() { g.work.Wait() }
 
 // run starts the download that fills f, which holds the spool until it is over
 // beside the caller.
-func (g *Group) run(f *Flight, start Start) {
+func (g *Group) run(f *Flight, start StartOptions) {
 	f.spool.hold()
 	d := &download{Flight: f, sink: g.sink, observer: start.Observer, log: start.Log, seed: start.Seed.Hold()}
 	g.work.Go(func() {
@@ -120,8 +120,8 @@ func (g *Group) run(f *Flight, start Start) {
 		defer f.spool.release() // after the removal: whoever finds a flight can hold it
 		defer g.remove(f)
 		expected := max(f.size.announced, 0)
-		g.sink.Expect(expected)
-		defer g.sink.Expect(-expected)
+		g.sink.AddIncoming(expected)
+		defer g.sink.AddIncoming(-expected)
 		d.run(g.ctx)
 	})
 }

@@ -10,11 +10,11 @@ import (
 
 // reader is one client's place in a spool. It is used by one goroutine.
 type reader struct {
-	s      *spool
-	off    int64 // guarded by s.mu
-	behind bool  // given up by the writer; guarded by s.mu
-	file   cache.Blob
-	cursor cache.Cursor // over file
+	s       *spool
+	off     int64 // guarded by s.mu
+	dropped bool  // given up by the writer; guarded by s.mu
+	file    cache.Blob
+	cursor  cache.Cursor // over file
 }
 
 // reader opens a place at off. The caller holds the spool.
@@ -36,7 +36,7 @@ func (r *reader) next(w io.Writer, n int64) (int64, error) {
 		piece = r.s.window.at(off)
 		if piece == nil {
 			r.s.mu.Unlock()
-			return 0, ErrLeftBehind
+			return 0, ErrReaderTooSlow
 		}
 		piece = piece[:min(n, int64(len(piece)))]
 	}

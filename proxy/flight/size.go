@@ -24,43 +24,43 @@ const (
 type size struct {
 	total     int64 // as the source tells it, -1 while unknown
 	announced int64 // as a manifest tells it, -1 where none does
-	most      int64 // bytes that are taken
+	limit     int64 // bytes that are taken
 	// doubted says that manifest and source differ: nothing goes out before the
 	// digest is proven, unless there is too much to hold back.
-	doubted bool
+	conflicting bool
 }
 
 func sizeOf(want cache.Descriptor) size { return size{total: -1, announced: want.Size} }
 
 // proven makes the announced size count: it is that of content that was proven
 // before.
-func (s size) proven() size {
-	s.total, s.most = s.announced, s.announced
+func (s size) trusted() size {
+	s.total, s.limit = s.announced, s.announced
 	return s
 }
 
 // answered takes the source's word from its first answer. A page in a blob's
 // place is known by both, its type and its size.
-func (s size) answered(c upstream.Content) (size, error) {
+func (s size) withFirstAnswer(c upstream.Content) (size, error) {
 	differ := s.announced >= 0 && c.Size >= 0 && c.Size != s.announced
 	if differ && c.MediaType == "text/html" {
 		return s, fmt.Errorf("%w: the blob has %d bytes, and what came is a web page", upstream.ErrBadAnswer, s.announced)
 	}
 	switch {
 	case c.Size >= 0:
-		s.most = c.Size
+		s.limit = c.Size
 	case s.announced >= 0:
-		s.most = max(s.announced, smallUnsized)
+		s.limit = max(s.announced, smallUnsized)
 	default:
-		s.most = maxUnsized
+		s.limit = maxUnsized
 	}
 	s.total = c.Size
-	s.doubted = differ && c.Size <= window
+	s.conflicting = differ && c.Size <= window
 	return s, nil
 }
 
 // confirmed holds a further answer against what is known.
-func (s size) confirmed(c upstream.Content) (size, error) {
+func (s size) withAnswer(c upstream.Content) (size, error) {
 	if s.total < 0 {
 		s.total = c.Size
 	}
@@ -71,12 +71,12 @@ func (s size) confirmed(c upstream.Content) (size, error) {
 }
 
 // admits says whether content may have so many bytes.
-func (s size) admits(written int64) error {
+func (s size) check(written int64) error {
 	switch {
 	case s.total >= 0 && written > s.total:
 		return fmt.Errorf("%w: more than the %d bytes of the blob", upstream.ErrBadAnswer, s.total)
-	case s.total < 0 && written > s.most:
-		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, s.most)
+	case s.total < 0 && written > s.limit:
+		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, s.limit)
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (s size) admits(written int64) error {
 // readable is how far readers may go before the digest is proven.
 func (s size) readable(written int64) int64 {
 	switch {
-	case s.doubted:
+	case s.conflicting:
 		return 0
 	case s.total >= 0:
 		return min(written, s.total-heldBack)
@@ -96,7 +96,7 @@ func (s size) readable(written int64) int64 {
 
 // upTo is as much of buf as reaches to where a manifest says that the content
 // ends, where nobody else says so.
-func (s size) upTo(buf []byte, written int64) []byte {
+func (s size) clip(buf []byte, written int64) []byte {
 	if left := s.announced - written; s.total < 0 && left > 0 {
 		return buf[:min(left, int64(len(buf)))]
 	}

@@ -21,7 +21,7 @@ const (
 	window = 8 << 20
 	// patience is how long a download without a disk waits for its slowest
 	// reader before it goes on without it.
-	patience = 5 * time.Second
+	maxReaderWait = 5 * time.Second
 )
 
 // spool is where a download's bytes lie for its readers: a draft on disk, and,
@@ -31,16 +31,16 @@ type spool struct {
 	digest   cache.Digest
 	draft    cache.Draft     // nil where there never was a disk
 	inMemory bool            // there is no disk, or no more: all further bytes go to the window
-	proof    digest.Verifier // of content that is not all on disk
+	verifier digest.Verifier // of content that is not all on disk
 	// patient spools wait for their readers without end.
 	patient bool
 
-	mu      sync.Mutex
-	holders int   // the download itself, and everyone who may still read
-	onDisk  int64 // bytes of the draft that readers may have
-	window  memoryWindow
-	readers map[*reader]struct{}
-	moved   chan struct{} // closed when a reader moves or leaves; nil while nobody waits
+	mu           sync.Mutex
+	holders      int   // the download itself, and everyone who may still read
+	onDisk       int64 // bytes of the draft that readers may have
+	window       memoryWindow
+	readers      map[*reader]struct{}
+	readersMoved chan struct{} // closed when a reader moves or leaves; nil while nobody waits
 }
 
 // newSpool returns a spool that its caller holds. It is opened before anything
@@ -54,7 +54,7 @@ func (s *spool) open(draft cache.Draft) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draft = draft; draft == nil {
-		s.inMemory, s.proof = true, s.digest.Verifier()
+		s.inMemory, s.verifier = true, s.digest.Verifier()
 	}
 }
 
@@ -94,9 +94,9 @@ func (s *spool) write(ctx context.Context, b []byte) error {
 
 // leaveDisk goes on in memory, beginning with b, of which a part may have
 // reached the disk before it was full.
-func (s *spool) leaveDisk(ctx context.Context, b []byte) error {
-	s.proof = s.digest.Verifier()
-	if _, err := io.Copy(s.proof, io.NewSectionReader(s.draft, 0, s.onDisk)); err != nil {
+func (s *spool) switchToMemory(ctx context.Context, b []byte) error {
+	s.verifier = s.digest.Verifier()
+	if _, err := io.Copy(s.verifier, io.NewSectionReader(s.draft, 0, s.onDisk)); err != nil {
 		return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
 	}
 	s.mu.Lock()
@@ -109,12 +109,12 @@ func (s *spool) leaveDisk(ctx context.Context, b []byte) error {
 // push appends b to the window and makes room before, waiting for readers
 // that still need what would go.
 func (s *spool) push(ctx context.Context, b []byte) error {
-	if _, err := s.proof.Write(b); err != nil {
+	if _, err := s.verifier.Write(b); err != nil {
 		return err
 	}
 	var tooLong <-chan time.Time
 	if !s.patient {
-		t := time.NewTimer(patience)
+		t := time.NewTimer(maxReaderWait)
 		defer t.Stop()
 		tooLong = t.C
 	}
@@ -123,22 +123,22 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 		pieces, surplus := s.window.surplus(int64(len(b)))
 		if surplus > 0 && s.holders == 1 {
 			s.mu.Unlock()
-			return ErrLeftBehind // nothing is kept and nobody reads: what for?
+			return ErrReaderTooSlow // nothing is kept and nobody reads: what for?
 		}
 		if surplus == 0 || s.slowest() >= s.window.start+surplus {
-			s.window.move(pieces, surplus, b)
+			s.window.advance(pieces, surplus, b)
 			s.mu.Unlock()
 			return nil
 		}
-		if s.moved == nil {
-			s.moved = make(chan struct{})
+		if s.readersMoved == nil {
+			s.readersMoved = make(chan struct{})
 		}
-		moved := s.moved
+		moved := s.readersMoved
 		s.mu.Unlock()
 		select {
 		case <-moved:
 		case <-tooLong:
-			s.leaveBehind(surplus)
+			s.dropSlowReaders(surplus)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -146,11 +146,11 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 }
 
 // leaveBehind gives up the readers that hold up the others.
-func (s *spool) leaveBehind(surplus int64) {
+func (s *spool) dropSlowReaders(surplus int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.readers {
-		r.behind = r.behind || r.off < s.window.start+surplus
+		r.dropped = r.dropped || r.off < s.window.start+surplus
 	}
 }
 
@@ -162,7 +162,7 @@ func (s *spool) slowest() int64 {
 		slowest = s.window.start
 	}
 	for r := range s.readers {
-		if !r.behind {
+		if !r.dropped {
 			slowest = min(slowest, r.off)
 		}
 	}
@@ -174,7 +174,7 @@ func (s *spool) verify() error {
 	if !s.inMemory {
 		return s.draft.Verify()
 	}
-	if !s.proof.Verified() {
+	if !s.verifier.Verified() {
 		return cache.ErrMismatch
 	}
 	return nil
@@ -182,9 +182,9 @@ func (s *spool) verify() error {
 
 // wakeWriter wakes a writer that waits for readers. s.mu is held.
 func (s *spool) wakeWriter() {
-	if s.moved != nil {
-		close(s.moved)
-		s.moved = nil
+	if s.readersMoved != nil {
+		close(s.readersMoved)
+		s.readersMoved = nil
 	}
 }
 
@@ -205,7 +205,7 @@ func (w *memoryWindow) surplus(n int64) (pieces int, surplus int64) {
 }
 
 // move drops that surplus and appends b.
-func (w *memoryWindow) move(pieces int, surplus int64, b []byte) {
+func (w *memoryWindow) advance(pieces int, surplus int64, b []byte) {
 	w.pieces = append(slices.Delete(w.pieces, 0, pieces), bytes.Clone(b))
 	w.start += surplus
 	w.end += int64(len(b))

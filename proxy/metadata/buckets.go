@@ -26,7 +26,7 @@ const (
 )
 
 // ofRepository are the buckets whose keys begin with a repository, but for pins.
-var ofRepository = []cache.Bucket{
+var repositoryBuckets = []cache.Bucket{
 	bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList,
 	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
 }

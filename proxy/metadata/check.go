@@ -27,7 +27,7 @@ func check[V any](decoded *lru.Cache[string, V], what string, decode func(key st
 	for _, key := range decoded.Keys() {
 		inMemory, _ := decoded.Peek(key)
 		onRecord, ok := decode(key)
-		if !ok || !reflect.DeepEqual(normal(inMemory), normal(onRecord)) {
+		if !ok || !reflect.DeepEqual(normalize(inMemory), normalize(onRecord)) {
 			wrong = append(wrong, fmt.Errorf("%s %q: %+v is in memory, and %+v (%t) on record", what, strings.ReplaceAll(key, "\x00", " "), inMemory, onRecord, ok))
 		}
 	}
@@ -36,7 +36,7 @@ func check[V any](decoded *lru.Cache[string, V], what string, decode func(key st
 
 // normal leaves out what records do not hold: a tag's check has a monotonic
 // clock in memory, and an empty list may be nil.
-func normal(v any) any {
+func normalize(v any) any {
 	switch v := v.(type) {
 	case Tag:
 		v.CheckedAt = v.CheckedAt.Round(0).Local()

@@ -17,7 +17,7 @@ type leases struct {
 }
 
 // note tells the watch of a digest that must stay. The ledger's lock is held.
-func (l *leases) note(d Digest) {
+func (l *leases) markLeased(d Digest) {
 	if l.watch != nil {
 		l.watch.leased[d] = true
 	}
@@ -29,13 +29,13 @@ func (l *leases) note(d Digest) {
 // nothing names. Content that is being removed is waited for, so that nobody
 // counts on what is about to go.
 func (l *Ledger) Lease(m Manifest, d Digest) (release func()) {
-	all := m.names(d)
+	all := m.references(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.awaitRemovals(all)
 	for _, d := range all {
 		l.leases.held[d]++
-		l.leases.note(d)
+		l.leases.markLeased(d)
 	}
 	return func() {
 		l.mu.Lock()
@@ -100,7 +100,7 @@ func (l *Ledger) IsWatched() bool {
 }
 
 // Named is a manifest of a repository.
-type Named struct {
+type ManifestKey struct {
 	Repository Repository
 	Digest     Digest
 }
@@ -110,8 +110,8 @@ type Named struct {
 // finds a manifest on record afterwards finds its content. It returns what
 // forget does, and false where that was not called. forget must not call the
 // Ledger, other than by the Removal and by IsPinned.
-func (w *Watch) Forget(all []Named, forget func(Removal) bool) bool {
-	defer w.l.change()()
+func (w *Watch) ForgetUnused(all []ManifestKey, forget func(Removal) bool) bool {
+	defer w.l.beginChange()()
 	for _, m := range all {
 		if w.leased[m.Digest] || w.used[Key(m.Repository, m.Digest.String())] {
 			return false
@@ -122,8 +122,8 @@ func (w *Watch) Forget(all []Named, forget func(Removal) bool) bool {
 }
 
 // ForgetAnyway calls forget, whoever uses what it takes off the records.
-func (w *Watch) ForgetAnyway(forget func(Removal)) {
-	defer w.l.change()()
+func (w *Watch) Forget(forget func(Removal)) {
+	defer w.l.beginChange()()
 	defer w.l.leases.forgotten.Add(1)
 	forget(Removal{w})
 }
@@ -155,7 +155,7 @@ type Removal struct{ w *Watch }
 
 // Manifest forgets a manifest, its uses, and what refers to it. Unmarked says
 // that no index that is kept marks it as an attestation.
-func (r Removal) Manifest(repo Repository, d Digest, unmarked bool) {
+func (r Removal) DropManifest(repo Repository, d Digest, unmarked bool) {
 	key := Key(repo, d.String())
 	r.w.l.removeManifest(repo, d)
 	r.w.l.removeUse(key)
@@ -165,7 +165,7 @@ func (r Removal) Manifest(repo Repository, d Digest, unmarked bool) {
 }
 
 // TagAt forgets a tag, unless it points elsewhere than at d now.
-func (r Removal) TagAt(repo Repository, tag string, d Digest) {
+func (r Removal) DropTagAt(repo Repository, tag string, d Digest) {
 	key := Key(repo, tag)
 	if t, ok := r.w.l.decodeTag(key); !ok || t.Descriptor.Digest == d {
 		r.w.l.removeTag(key)
@@ -173,21 +173,21 @@ func (r Removal) TagAt(repo Repository, tag string, d Digest) {
 }
 
 // Member forgets that a blob belongs to a repository.
-func (r Removal) Member(repo Repository, d Digest) {
+func (r Removal) DropMember(repo Repository, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.removeMember(Key(repo, d.String()))
 	}
 }
 
 // Attached forgets that an index attaches d to subject.
-func (r Removal) Attached(repo Repository, subject, d Digest) {
+func (r Removal) DropAttached(repo Repository, subject, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.records.Delete(bucketAttached, AttachedKey(repo, subject, d))
 	}
 }
 
 // Attestation forgets that an index marks d as an attestation.
-func (r Removal) Attestation(repo Repository, d Digest) {
+func (r Removal) DropAttestation(repo Repository, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.records.Delete(bucketAttestation, Key(repo, d.String()))
 	}

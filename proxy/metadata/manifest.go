@@ -15,7 +15,7 @@ type Manifest struct {
 }
 
 // names are the digests of everything that a manifest names, its own included.
-func (m Manifest) names(own Digest) []Digest {
+func (m Manifest) references(own Digest) []Digest {
 	all := make([]Digest, 0, len(m.Blobs)+len(m.Children)+1)
 	for _, d := range m.Blobs {
 		all = append(all, d.Digest)
@@ -40,7 +40,7 @@ func (l *Ledger) Manifest(repo Repository, d Digest) (Manifest, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changes.Load() == before {
-		l.remember(key, m)
+		l.cacheManifest(key, m)
 	}
 	return m, true
 }
@@ -55,7 +55,7 @@ func (l *Ledger) decodeManifest(key string) (Manifest, bool) {
 
 // remember keeps a manifest's record decoded, unless it names more than any
 // honest manifest does. l.mu is held.
-func (l *Ledger) remember(key string, m Manifest) {
+func (l *Ledger) cacheManifest(key string, m Manifest) {
 	if len(m.Children)+len(m.Blobs) > maxListInMemory {
 		l.manifests.Remove(key)
 		return
@@ -86,11 +86,11 @@ func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
 // PutManifest notes that a manifest is kept for a repository. Everything that
 // the manifest names belongs to the repository as well.
 func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
-	l.putNamed(repo, m)
-	defer l.change()()
+	l.putMembers(repo, m)
+	defer l.beginChange()()
 	key := Key(repo, d.String())
 	l.write(bucketManifest, key, m)
-	l.remember(key, m)
+	l.cacheManifest(key, m)
 }
 
 // removeManifest forgets a manifest and what refers to it. l.mu is held.

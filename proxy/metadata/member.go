@@ -33,7 +33,7 @@ func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 		l.mu.Unlock()
 		return
 	}
-	defer l.changed()
+	defer l.endChange()
 	l.write(bucketMember, key, m)
 	l.members.Add(key, m)
 }
@@ -41,7 +41,7 @@ func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 // putNamed notes the blobs of a manifest as members. Layers with URLs are left
 // out: registries do not look for those, so whoever may push a manifest could
 // read every private blob by its digest.
-func (l *Ledger) putNamed(repo Repository, m Manifest) {
+func (l *Ledger) putMembers(repo Repository, m Manifest) {
 	for _, named := range m.Blobs {
 		if len(named.URLs) == 0 {
 			l.PutMember(repo, named.Digest, Member{Size: named.Size})

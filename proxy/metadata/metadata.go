@@ -37,7 +37,7 @@ import (
 type Ledger struct {
 	records cache.Records
 	// configured says whether the configuration pins an image. It may be nil.
-	configured func(repo Repository, tag string) bool
+	pinnedByConfig func(repo Repository, tag string) bool
 
 	// mu is held while a record and its decoded copy change, so that the two
 	// change together. A copy in memory is read without it.
@@ -57,25 +57,25 @@ type Ledger struct {
 // an image, by a tag or a digest; nil means that it pins none.
 func New(records cache.Records, pinned func(repo Repository, ref string) bool) *Ledger {
 	return &Ledger{
-		records:    records,
-		configured: pinned,
-		tags:       newLRU[Tag](16 << 10),
-		manifests:  newLRU[Manifest](8 << 10),
-		members:    newLRU[Member](64 << 10),
-		answers:    newLRU[Referrers](1 << 10),
-		uses:       uses{unsaved: make(map[string]int64)},
-		leases:     leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
+		records:        records,
+		pinnedByConfig: pinned,
+		tags:           newLRU[Tag](16 << 10),
+		manifests:      newLRU[Manifest](8 << 10),
+		members:        newLRU[Member](64 << 10),
+		answers:        newLRU[Referrers](1 << 10),
+		uses:           uses{unsaved: make(map[string]int64)},
+		leases:         leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
 	}
 }
 
 // change begins a change of records and their decoded copies, and returns the
 // function that ends it.
-func (l *Ledger) change() (end func()) {
+func (l *Ledger) beginChange() (end func()) {
 	l.mu.Lock()
-	return l.changed
+	return l.endChange
 }
 
-func (l *Ledger) changed() {
+func (l *Ledger) endChange() {
 	l.changes.Add(1)
 	l.mu.Unlock()
 }

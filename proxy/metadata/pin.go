@@ -37,13 +37,13 @@ func (l *Ledger) Pins() ([]Reference, error) {
 
 // IsPinned says whether an image is pinned, by the configuration or by PutPin.
 func (l *Ledger) IsPinned(repo Repository, ref string) bool {
-	return l.IsConfigured(repo, ref) || l.HasPin(repo, ref)
+	return l.IsPinnedByConfig(repo, ref) || l.HasPin(repo, ref)
 }
 
 // IsConfigured says whether the configuration pins an image.
-func (l *Ledger) IsConfigured(repo Repository, ref string) bool {
-	return l.configured != nil && l.configured(repo, ref)
+func (l *Ledger) IsPinnedByConfig(repo Repository, ref string) bool {
+	return l.pinnedByConfig != nil && l.pinnedByConfig(repo, ref)
 }
 
 // IsConfiguring says whether the configuration pins anything.
-func (l *Ledger) IsConfiguring() bool { return l.configured != nil }
+func (l *Ledger) HasConfigPins() bool { return l.pinnedByConfig != nil }

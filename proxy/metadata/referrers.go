@@ -45,15 +45,15 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 // PutReferrers notes a complete answer.
 func (l *Ledger) PutReferrers(repo Repository, subject Digest, r Referrers) {
 	key := Key(repo, subject.String())
-	defer l.change()()
+	defer l.beginChange()()
 	l.write(bucketReferrers, key, r)
 	l.answers.Remove(key)
 }
 
 // DoubtNone forgets that nothing refers to a subject, if that is what was known.
-func (l *Ledger) DoubtNone(repo Repository, subject Digest) {
+func (l *Ledger) DropEmptyReferrers(repo Repository, subject Digest) {
 	key := Key(repo, subject.String())
-	defer l.change()()
+	defer l.beginChange()()
 	var r Referrers
 	if l.read(bucketReferrers, key, &r) && len(r.Manifests) == 0 {
 		l.records.Delete(bucketReferrers, key)
@@ -63,19 +63,19 @@ func (l *Ledger) DoubtNone(repo Repository, subject Digest) {
 
 // Seen are the manifests that were kept for repo and have that subject.
 func (l *Ledger) Seen(repo Repository, subject Digest) []Descriptor {
-	return l.under(bucketSeen, repo, subject)
+	return l.descriptors(bucketSeen, repo, subject)
 }
 
 // PutSeen notes that a manifest that is kept has that subject.
 func (l *Ledger) PutSeen(repo Repository, subject Digest, d Descriptor) {
-	defer l.change()()
-	l.putUnder(bucketSeen, repo, subject, d)
+	defer l.beginChange()()
+	l.putDescriptor(bucketSeen, repo, subject, d)
 	l.answers.Remove(Key(repo, subject.String()))
 }
 
 // DropSeen forgets that, because the upstream does not have the manifest any more.
 func (l *Ledger) DropSeen(repo Repository, subject, d Digest) {
-	defer l.change()()
+	defer l.beginChange()()
 	l.removeSeen(repo, subject, d)
 }
 
@@ -88,12 +88,12 @@ func (l *Ledger) removeSeen(repo Repository, subject, d Digest) {
 
 // Attached are the entries that indexes of repo attach to subject.
 func (l *Ledger) Attached(repo Repository, subject Digest) []Descriptor {
-	return l.under(bucketAttached, repo, subject)
+	return l.descriptors(bucketAttached, repo, subject)
 }
 
 // PutAttached notes that an index that is kept attaches d to subject.
 func (l *Ledger) PutAttached(repo Repository, subject Digest, d Descriptor) {
-	l.putUnder(bucketAttached, repo, subject, d)
+	l.putDescriptor(bucketAttached, repo, subject, d)
 }
 
 // IsAttestation says whether an index of repo that was kept marks a manifest as
@@ -113,7 +113,7 @@ func AttachedKey(repo Repository, subject, d Digest) string {
 	return Key(repo, subject.String()) + "\x00" + d.String()
 }
 
-func (l *Ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
+func (l *Ledger) descriptors(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
 	var list []Descriptor
 	// Records that cannot be scanned are lost: the upstream's sources are asked
 	// in any case.
@@ -127,7 +127,7 @@ func (l *Ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descri
 	return list
 }
 
-func (l *Ledger) putUnder(b cache.Bucket, repo Repository, subject Digest, d Descriptor) {
+func (l *Ledger) putDescriptor(b cache.Bucket, repo Repository, subject Digest, d Descriptor) {
 	l.write(b, Key(repo, subject.String())+"\x00"+d.Digest.String(), d)
 }
 
@@ -146,10 +146,10 @@ func (l *Ledger) removeSubject(repo Repository, subject Digest) {
 // the Referrers API, in this process or an earlier one, and returns how to
 // remember that it was. After a restart, a page of such an endpoint must not
 // pass for an API that was never there.
-func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
+func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, record func()) {
 	key := upstream + "\x00" + endpoint
 	seen, err := records.Get(bucketAPI, key)
-	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < remembersAPI
+	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < referrersAPITTL
 	return has, func() {
 		records.Put(bucketAPI, key, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
 	}
@@ -158,4 +158,4 @@ func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has
 // remembersAPI is how long an endpoint that was seen to have the Referrers API
 // is held to it after a restart: one that was replaced by another without it
 // can't be told from one that fails.
-const remembersAPI = 7 * 24 * time.Hour
+const referrersAPITTL = 7 * 24 * time.Hour

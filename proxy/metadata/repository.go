@@ -21,8 +21,8 @@ func (l *Ledger) Repositories() (all []Repository, err error) {
 // DropRepository forgets everything about a repository but its pins.
 func (l *Ledger) DropRepository(repo Repository) {
 	prefix := Key(repo, "")
-	defer l.change()()
-	for _, b := range ofRepository {
+	defer l.beginChange()()
+	for _, b := range repositoryBuckets {
 		for _, key := range l.keys(b, prefix) {
 			l.records.Delete(b, key)
 		}
@@ -44,7 +44,7 @@ func dropDecoded[V any](c *lru.Cache[string, V], prefix string) {
 
 // Reindex notes again what the manifests on record name, after the records of
 // members were lost. It returns how many manifests there are.
-func (l *Ledger) Reindex() (manifests int, err error) {
+func (l *Ledger) RebuildMembers() (manifests int, err error) {
 	type entry struct {
 		repo Repository
 		m    Manifest
@@ -52,7 +52,7 @@ func (l *Ledger) Reindex() (manifests int, err error) {
 	var found []entry
 	err = l.EachManifest(func(repo Repository, _ Digest, m Manifest) { found = append(found, entry{repo, m}) })
 	for _, e := range found {
-		l.putNamed(e.repo, e.m)
+		l.putMembers(e.repo, e.m)
 	}
 	return len(found), err
 }

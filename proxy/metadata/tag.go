@@ -43,8 +43,8 @@ func (l *Ledger) checkedAt(key string) time.Time {
 // PutTag notes what a tag points at, by the upstream's word of this moment. A
 // [Watch] that began before does not know the tag, and lets the manifest stay.
 func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
-	defer l.change()()
-	l.leases.note(t.Descriptor.Digest)
+	defer l.beginChange()()
+	l.leases.markLeased(t.Descriptor.Digest)
 	key := Key(repo, tag)
 	l.write(bucketTag, key, t)
 	l.putChecked(key, t)
@@ -53,7 +53,7 @@ func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
 // TouchTag notes that the upstream said at this moment that a tag still points
 // where t says. A tag that was dropped or has moved meanwhile is left alone.
 func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
-	defer l.change()()
+	defer l.beginChange()()
 	key := Key(repo, tag)
 	now, ok := l.decodeTag(key)
 	if !ok || now.Descriptor.Digest != t.Descriptor.Digest {
@@ -70,7 +70,7 @@ func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
 // exist any more, and returns its record. It returns false for a tag that was
 // dropped or has moved meanwhile.
 func (l *Ledger) MarkGone(repo Repository, tag string, t Tag) (Tag, bool) {
-	defer l.change()()
+	defer l.beginChange()()
 	key := Key(repo, tag)
 	gone, ok := l.decodeTag(key)
 	if !ok || gone.Descriptor.Digest != t.Descriptor.Digest {
@@ -93,7 +93,7 @@ func (l *Ledger) putChecked(key string, t Tag) Tag {
 
 // DropTag forgets a tag.
 func (l *Ledger) DropTag(repo Repository, tag string) {
-	defer l.change()()
+	defer l.beginChange()()
 	l.removeTag(Key(repo, tag))
 }
 
@@ -129,7 +129,7 @@ func (l *Ledger) PutTagList(repo Repository, tags []string) {
 
 // Gone is since when the tag does not exist any more, and zero where it does. A
 // time in the future is no time: then it is gone since now.
-func (t Tag) Gone() time.Time {
+func (t Tag) GoneTime() time.Time {
 	if now := time.Now(); t.GoneSince.After(now) {
 		return now.UTC().Truncate(time.Second)
 	}

@@ -8,9 +8,9 @@ import (
 
 const (
 	// saveUses is how often uses go from memory to the records.
-	saveUses = 10 * time.Second
+	saveInterval = 10 * time.Second
 	// usesAtOnce is how many go there while the lock is held once.
-	usesAtOnce = 256
+	saveBatch = 256
 )
 
 // uses remembers when content was used last: manifests by repository and
@@ -86,12 +86,12 @@ func (l *Ledger) SaveUses() {
 		for key, at := range l.uses.unsaved {
 			l.records.Put(bucketUsed, key, binary.BigEndian.AppendUint64(nil, uint64(at)))
 			delete(l.uses.unsaved, key)
-			if n++; n == usesAtOnce {
+			if n++; n == saveBatch {
 				break
 			}
 		}
 		l.mu.Unlock()
-		if left -= usesAtOnce; n < usesAtOnce {
+		if left -= saveBatch; n < saveBatch {
 			return
 		}
 	}
@@ -99,7 +99,7 @@ func (l *Ledger) SaveUses() {
 
 // Run saves uses now and then until ctx ends, and once more then.
 func (l *Ledger) Run(ctx context.Context) {
-	tick := time.NewTicker(saveUses)
+	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	for {
 		select {

@@ -57,20 +57,20 @@ type Pins struct {
 type Events struct {
 	Flights  func(delta int)                    // a download starts (+1), or is over (-1)
 	Received func(upstream string, bytes int64) // of bodies, from an upstream
-	Kept     func(bytes int64)                  // that are kept now, when that changes
+	Usage    func(bytes int64)                  // that are kept now, when that changes
 	Evicted  func(bytes int64)                  // that made room
 	Bypassed func(upstream string)              // something was served, and could not be kept
 }
 
 // Mirror is a mirror without its HTTP.
 type Mirror struct {
-	Ledger    *metadata.Ledger
-	Store     *store.Store
-	Flights   *flight.Group
-	Puller    *pull.Puller
-	Retention *retention.Retention
-	Pinned    *warm.Pinned
-	Learner   *warm.Learner
+	Ledger     *metadata.Ledger
+	Store      *store.Store
+	Flights    *flight.Group
+	Puller     *pull.Puller
+	Retention  *retention.Retention
+	Pinner     *warm.Pinner
+	Prefetcher *warm.Prefetcher
 
 	scrubRate int64
 	work      *background.Work
@@ -81,7 +81,7 @@ type Mirror struct {
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
-		Store:     store.New(store.Options{Blobs: opts.Blobs, Memory: opts.Memory, Bounds: opts.Bounds, Kept: opts.Events.Kept, Logger: opts.Logger}),
+		Store:     store.New(store.Options{Blobs: opts.Blobs, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
 		scrubRate: opts.ScrubRate,
 		work:      background.New(),
 	}
@@ -90,23 +90,23 @@ func New(opts Options) *Mirror {
 	// whole again: pull reports both, and knows nothing of who listens.
 	events := pull.Events{
 		Received: opts.Events.Received, Bypassed: opts.Events.Bypassed,
-		ManifestKept: func(repo metadata.Repository, d metadata.Digest, rec metadata.Manifest) {
-			m.Learner.ManifestKept(repo, d, rec)
+		ManifestStored: func(repo metadata.Repository, d metadata.Digest, rec metadata.Manifest) {
+			m.Prefetcher.ManifestStored(repo, d, rec)
 		},
-		TagMoved: func(repo metadata.Repository, tag string) { m.Pinned.TagMoved(repo, tag) },
+		TagMoved: func(repo metadata.Repository, tag string) { m.Pinner.TagMoved(repo, tag) },
 	}
 	m.Puller = pull.New(pull.Options{
 		Ledger: m.Ledger, Store: m.Store, Flights: m.Flights, Work: m.work,
 		Upstreams: opts.Upstreams, Rules: opts.Rules, Events: events, Logger: opts.Logger,
 	})
 	m.Retention = retention.New(retention.Options{
-		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.Fresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
+		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.IsFresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
 	})
-	m.Pinned = warm.NewPinned(warm.PinnedOptions{
+	m.Pinner = warm.NewPinner(warm.PinnerOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
 		Configured: opts.Pins.Images, Offline: opts.Rules.Offline, Logger: opts.Logger,
 	})
-	m.Learner = warm.NewLearner(warm.LearnerOptions{
+	m.Prefetcher = warm.NewPrefetcher(warm.PrefetcherOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger,
 		Upstreams: names(opts.Upstreams), Offline: opts.Rules.Offline, Logger: opts.Logger,
 	})
@@ -123,25 +123,25 @@ func names(of []pull.Upstream) (all []string) {
 // Cache is what operators can do to what is kept.
 type Cache struct {
 	*retention.Retention
-	*warm.Pinned
+	*warm.Pinner
 }
 
 // Cache returns what operators can do to what is kept.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinned} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
 
 // Start begins what a mirror does by itself, but for learning: saving what was
 // used, evicting, completing pins, scrubbing. Close ends it.
 func (m *Mirror) Start() {
 	m.work.Go(m.Ledger.Run)
 	m.work.Go(m.Retention.Run)
-	m.work.Go(m.Pinned.Run)
+	m.work.Go(m.Pinner.Run)
 	if m.scrubRate > 0 {
 		m.work.Go(func(ctx context.Context) { m.Retention.RunScrub(ctx, m.scrubRate) })
 	}
 }
 
 // StartLearning begins to learn what pulling again may ask for. Close ends it.
-func (m *Mirror) StartLearning() { m.work.Go(m.Learner.Run) }
+func (m *Mirror) StartPrefetching() { m.work.Go(m.Prefetcher.Run) }
 
 // Close ends all that goes on, downloads and checks too, and waits for it.
 func (m *Mirror) Close() {

@@ -84,7 +84,7 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		}
 		release()
 		synctest.Wait()
-		if !m.Keeps(layer.Digest) {
+		if !m.HasContent(layer.Digest) {
 			t.Error("the blob is not kept")
 		}
 	})
@@ -136,7 +136,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 				if !errors.Is(err, c.err) || len(got) == size {
 					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
-				if m.Keeps(layer.Digest) {
+				if m.HasContent(layer.Digest) {
 					t.Error("it is kept")
 				}
 				// Only that it is not there is remembered.
@@ -150,7 +150,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 					t.Errorf("the upstream was asked again: %v", asked)
 				}
 				o.Bodies = nil
-				o.Mend()
+				o.ClearFailures()
 				time.Sleep(time.Minute) // past what is remembered as absent
 				if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next pull got %d bytes and %v", len(got), err)
@@ -267,7 +267,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 				if bypassed == 0 {
 					t.Error("nobody counted that the blob is not kept")
 				}
-				if m.Keeps(layer.Digest) {
+				if m.HasContent(layer.Digest) {
 					t.Error("a blob is kept without room for it")
 				}
 			})
@@ -347,7 +347,7 @@ func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 			asked   string
 		}{
 			{0, -1, pull.Joined, "GET blob app " + d},
-			{1000, 5000, pull.Passed, "GET blob app " + d + " 1000+5000"},
+			{1000, 5000, pull.PassedThrough, "GET blob app " + d + " 1000+5000"},
 		} {
 			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 			if err != nil {
@@ -457,8 +457,8 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		release()
 		stranger.Wait()
 		joined.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }

@@ -195,7 +195,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 							t.Errorf("%d bytes, %v", n, err)
 						}
 						b.Close()
-						mirrortest.Settle()
+						mirrortest.Wait()
 					}
 					if got, outcome, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != pull.Hit {
 						t.Errorf("HEAD: %v, %s, %v", got, outcome, err)
@@ -232,7 +232,7 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 		if !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("got %v", err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 	})
 }
 
@@ -259,7 +259,7 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if bypassed != 1 {
 			t.Errorf("counted %d times as passed by", bypassed)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if len(drafts.sizes) > 0 {
 			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
 		}
@@ -268,7 +268,7 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if _, err := m.Fetch(mirrortest.App, fits.Digest); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if !slices.Equal(drafts.sizes, []int64{fits.Size}) {
 			t.Errorf("drafts of %d bytes", drafts.sizes)
 		}

@@ -318,7 +318,7 @@ func TestWhatIsNoManifestIsNotKept(t *testing.T) {
 				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
 					t.Errorf("error %v", err)
 				}
-				if m.Keeps(d.Digest) {
+				if m.HasContent(d.Digest) {
 					t.Error("it is kept")
 				}
 			})

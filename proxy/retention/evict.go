@@ -23,7 +23,7 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 	images, blobs := s.images(), s.unreferencedBlobs()
 	for freed < want && ctx.Err() == nil && len(images)+len(blobs) > 0 {
 		if len(blobs) > 0 && (len(images) == 0 || blobs[0].use <= images[0].use) {
-			n := r.delete(ctx, s, []Digest{blobs[0].digest})
+			n := r.deleteBlobs(ctx, s, []Digest{blobs[0].digest})
 			r.evicted(n)
 			freed += n
 			blobs = blobs[1:]
@@ -31,11 +31,11 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 		}
 		next := images[0]
 		images = images[1:]
-		going, ok := s.evict(next)
+		removed, ok := s.evict(next)
 		if !ok {
 			continue
 		}
-		n, err := r.clear(ctx, s, going)
+		n, err := r.deleteContent(ctx, s, removed)
 		r.evicted(n)
 		freed += n
 		if err != nil {
@@ -47,46 +47,46 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 
 // evict takes an image off the records, unless something else keeps it, or
 // somebody has come for it since the snapshot was taken.
-func (s *snapshot) evict(next image) (going removal, ok bool) {
+func (s *snapshot) evict(next image) (removed removal, ok bool) {
 	root := next.root
-	if root.gone || root.needed() || root.pinned || s.lastUse(root) != next.use {
+	if root.gone || root.hasParents() || root.pinned || s.lastUse(root) != next.use {
 		return removal{}, false
 	}
 	all := make(map[*node]bool)
-	root.reach(all)
-	var names []metadata.Named
+	root.collect(all)
+	var names []metadata.ManifestKey
 	for n := range all {
-		names = append(names, metadata.Named{Repository: n.repo, Digest: n.digest})
+		names = append(names, metadata.ManifestKey{Repository: n.repo, Digest: n.digest})
 	}
-	ok = s.watch.Forget(names, func(from metadata.Removal) bool {
+	ok = s.watch.ForgetUnused(names, func(from metadata.Removal) bool {
 		if s.isPinned(root) {
 			return false
 		}
-		going = s.detach(root)
-		s.forget(going, from)
+		removed = s.detach(root)
+		s.dropRecords(removed, from)
 		return true
 	})
-	return going, ok
+	return removed, ok
 }
 
 // remove takes away what was detached, whoever uses it, and returns the bytes
 // that became free.
-func (r *Retention) remove(ctx context.Context, s *snapshot, going removal) (int64, error) {
-	s.watch.ForgetAnyway(func(from metadata.Removal) { s.forget(going, from) })
-	return r.clear(ctx, s, going)
+func (r *Retention) removeAll(ctx context.Context, s *snapshot, removed removal) (int64, error) {
+	s.watch.Forget(func(from metadata.Removal) { s.dropRecords(removed, from) })
+	return r.deleteContent(ctx, s, removed)
 }
 
 // forget takes manifests off the records, with what only they made known.
-func (s *snapshot) forget(going removal, from metadata.Removal) {
-	for _, n := range going.manifests {
+func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
+	for _, n := range removed.manifests {
 		for _, tag := range n.tags {
-			from.TagAt(n.repo, tag, n.digest)
+			from.DropTagAt(n.repo, tag, n.digest)
 		}
-		from.Manifest(n.repo, n.digest, s.needs.marks[n.key()] == 0)
-		s.unmark(n, from)
+		from.DropManifest(n.repo, n.digest, s.references.marks[n.key()] == 0)
+		s.dropMarks(n, from)
 		for _, b := range n.rec.Blobs {
-			if s.needs.held[metadata.Key(n.repo, b.Digest.String())] == 0 {
-				from.Member(n.repo, b.Digest)
+			if s.references.members[metadata.Key(n.repo, b.Digest.String())] == 0 {
+				from.DropMember(n.repo, b.Digest)
 			}
 		}
 	}
@@ -95,13 +95,13 @@ func (s *snapshot) forget(going removal, from metadata.Removal) {
 // unmark forgets what an index attached, as far as no other attaches it. What
 // it attached stays known for as long as the index is kept, whether the
 // attestation itself is or not.
-func (s *snapshot) unmark(n *node, from metadata.Removal) {
+func (s *snapshot) dropMarks(n *node, from metadata.Removal) {
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
-		if s.needs.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
-			from.Attached(n.repo, a.Subject, a.Entry.Digest)
+		if s.references.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
+			from.DropAttached(n.repo, a.Subject, a.Entry.Digest)
 		}
-		if s.needs.marks[metadata.Key(n.repo, a.Entry.Digest.String())] == 0 {
-			from.Attestation(n.repo, a.Entry.Digest)
+		if s.references.marks[metadata.Key(n.repo, a.Entry.Digest.String())] == 0 {
+			from.DropAttestation(n.repo, a.Entry.Digest)
 		}
 	}
 }
@@ -109,12 +109,12 @@ func (s *snapshot) unmark(n *node, from metadata.Removal) {
 // clear deletes the content of what is off the records, and returns the bytes
 // that became free. The records are made durable first: a crash between leaves
 // blobs that nobody names, never a manifest without its blobs.
-func (r *Retention) clear(ctx context.Context, s *snapshot, going removal) (int64, error) {
+func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed removal) (int64, error) {
 	err := r.ledger.Flush(ctx)
 	if err != nil && !errors.Is(err, cache.ErrFull) {
 		return 0, err
 	}
-	freed := r.delete(ctx, s, going.content)
+	freed := r.deleteBlobs(ctx, s, removed.blobs)
 	if err != nil {
 		// There was no room even to write that down, and now there is. Had
 		// the power been cut between, the manifests would be on record again,
@@ -125,7 +125,7 @@ func (r *Retention) clear(ctx context.Context, s *snapshot, going removal) (int6
 }
 
 // delete deletes content that nobody has come to name since the snapshot.
-func (r *Retention) delete(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
+func (r *Retention) deleteBlobs(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
 	for _, d := range digests {
 		size, onDisk := s.sizes[d]
 		if !onDisk || !s.watch.Remove(d, func() bool { return r.store.Delete(ctx, d, size) }) {

@@ -20,10 +20,10 @@ func (s *snapshot) images() []image {
 	var all []image
 	root := func(n *node) {
 		all = append(all, image{root: n, use: s.lastUse(n)})
-		n.reach(reached)
+		n.collect(reached)
 	}
 	for _, n := range s.nodes {
-		if !n.needed() || n.named || n.pinned {
+		if !n.hasParents() || n.tagged || n.pinned {
 			root(n)
 		}
 	}
@@ -63,7 +63,7 @@ func (s *snapshot) lastUse(root *node) (use int64) {
 func (s *snapshot) ownUse(n *node) int64 {
 	use := s.ledger.ManifestUse(n.repo, n.digest)
 	for _, b := range n.rec.Blobs {
-		if s.needs.content[b.Digest] == 1 {
+		if s.references.content[b.Digest] == 1 {
 			use = max(use, s.ledger.BlobUse(b.Digest))
 		}
 	}
@@ -74,12 +74,12 @@ func (s *snapshot) ownUse(n *node) int64 {
 // that nothing else needs, manifests before their blobs.
 type removal struct {
 	manifests []*node
-	content   []Digest
+	blobs     []Digest
 }
 
 // bytes is how much a removal frees.
 func (s *snapshot) bytes(all removal) (n int64) {
-	for _, d := range all.content {
+	for _, d := range all.blobs {
 		n += s.sizes[d]
 	}
 	return n
@@ -95,20 +95,20 @@ func (s *snapshot) detach(root *node) removal {
 		}
 		n.gone = true
 		all.manifests = append(all.manifests, n)
-		s.needs.add(n, -1)
+		s.references.add(n, -1)
 		for _, next := range slices.Concat(n.children, n.referrers) {
-			if next.parents--; next.parents <= 0 && !next.named && !next.pinned {
+			if next.parents--; next.parents <= 0 && !next.tagged && !next.pinned {
 				queue = append(queue, next)
 			}
 		}
 	}
-	all.content = s.unneeded(all.manifests)
+	all.blobs = s.orphanedContent(all.manifests)
 	return all
 }
 
 // unneeded is what nothing else needs of manifests that are detached:
 // themselves in their order, then their blobs.
-func (s *snapshot) unneeded(manifests []*node) (content []Digest) {
+func (s *snapshot) orphanedContent(manifests []*node) (content []Digest) {
 	var all []Digest
 	for _, n := range manifests {
 		all = append(all, n.digest)
@@ -118,7 +118,7 @@ func (s *snapshot) unneeded(manifests []*node) (content []Digest) {
 	}
 	seen := map[Digest]bool{}
 	for _, d := range all {
-		if _, here := s.sizes[d]; here && s.needs.content[d] == 0 && !seen[d] {
+		if _, here := s.sizes[d]; here && s.references.content[d] == 0 && !seen[d] {
 			seen[d] = true
 			content = append(content, d)
 		}
@@ -135,20 +135,20 @@ func digestsOf(all []Descriptor) []Digest {
 }
 
 // unreferenced is a blob that no manifest here names.
-type unreferenced struct {
+type unreferencedBlob struct {
 	digest Digest
 	use    int64
 }
 
 // unreferencedBlobs are sorted, least recently used first.
-func (s *snapshot) unreferencedBlobs() []unreferenced {
-	var all []unreferenced
+func (s *snapshot) unreferencedBlobs() []unreferencedBlob {
+	var all []unreferencedBlob
 	for d := range s.sizes {
-		if s.needs.content[d] == 0 {
-			all = append(all, unreferenced{d, s.ledger.BlobUse(d)})
+		if s.references.content[d] == 0 {
+			all = append(all, unreferencedBlob{d, s.ledger.BlobUse(d)})
 		}
 	}
-	slices.SortFunc(all, func(a, b unreferenced) int {
+	slices.SortFunc(all, func(a, b unreferencedBlob) int {
 		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.digest, b.digest))
 	})
 	return all

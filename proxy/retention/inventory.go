@@ -11,7 +11,7 @@ import (
 
 // Kept is one image that is kept: a manifest with everything that it needs and
 // that hangs on it. Sizes are in bytes.
-type Kept struct {
+type CachedImage struct {
 	Upstream   string   `json:"upstream"`
 	Repository string   `json:"repository"`
 	Tags       []string `json:"tags"`
@@ -36,7 +36,7 @@ type Kept struct {
 
 // Inventory is everything that is kept.
 type Inventory struct {
-	Images []Kept `json:"images"`
+	Images []CachedImage `json:"images"`
 	// Bytes are all that is kept; Strays of these is what belongs to no image.
 	Bytes  int64 `json:"bytes"`
 	Strays int64 `json:"strays"`
@@ -53,29 +53,29 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return Inventory{}, err
 	}
 	defer s.watch.End()
-	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []Kept{}}
+	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}}
 	for _, blob := range s.unreferencedBlobs() {
 		list.Strays += s.sizes[blob.digest]
 	}
 	for _, image := range s.images() {
 		list.Images = append(list.Images, r.describe(ctx, s, image))
 	}
-	slices.SortFunc(list.Images, func(a, b Kept) int {
+	slices.SortFunc(list.Images, func(a, b CachedImage) int {
 		return strings.Compare(a.name(), b.name())
 	})
 	return list, nil
 }
 
-func (k Kept) name() string {
+func (k CachedImage) name() string {
 	return strings.Join([]string{k.Upstream, k.Repository, strings.Join(k.Tags, ","), k.Digest.String()}, "\x00")
 }
 
-func (r *Retention) describe(ctx context.Context, s *snapshot, of image) Kept {
+func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedImage {
 	root := of.root
-	k := Kept{
+	k := CachedImage{
 		Upstream: root.repo.Upstream, Repository: root.repo.Name, Tags: slices.Sorted(slices.Values(root.tags)),
 		Digest: root.digest, MediaType: root.rec.MediaType, Pinned: root.pinned, Fresh: len(root.tags) > 0,
-		Whole: r.Whole(ctx, Reference{Repository: root.repo, Ref: root.digest.String()}, false),
+		Whole: r.IsComplete(ctx, Reference{Repository: root.repo, Ref: root.digest.String()}, false),
 	}
 	if of.use > 0 {
 		k.LastPulled = time.Unix(0, of.use).UTC()
@@ -87,14 +87,14 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) Kept {
 		rec, _ := r.ledger.Tag(root.repo, tag)
 		k.Fresh = k.Fresh && r.fresh(root.repo, tag, rec)
 		if k.GoneSince.IsZero() {
-			k.GoneSince = rec.Gone()
+			k.GoneSince = rec.GoneTime()
 		}
 		if rec.CheckedAt.After(k.CheckedAt) {
 			k.CheckedAt = rec.CheckedAt.UTC()
 		}
 	}
 	seen := map[*node]bool{}
-	root.reach(seen)
+	root.collect(seen)
 	needs := map[Digest]int{} // by manifests of this image
 	kept := map[Digest]metadata.Manifest{}
 	for n := range seen {
@@ -106,12 +106,12 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) Kept {
 	}
 	for d, by := range needs {
 		k.Size += s.sizes[d]
-		if s.needs.content[d] == by {
+		if s.references.content[d] == by {
 			k.Alone += s.sizes[d]
 		}
 	}
 	k.Unlearnt = []string{}
-	for _, what := range r.Missing(ctx, root.repo, kept) {
+	for _, what := range r.FindMissing(ctx, root.repo, kept) {
 		k.Unlearnt = append(k.Unlearnt, what.String())
 	}
 	k.Whole = k.Whole && len(k.Unlearnt) == 0

@@ -40,7 +40,7 @@ const (
 
 // Missing is what is missing of manifests that are kept for a repository, in the
 // order of its use: without the first ones a pull fails.
-func (r *Retention) Missing(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []Missing {
+func (r *Retention) FindMissing(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []Missing {
 	c := collector{r: r, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
 	for _, d := range sortedDigests(kept) {
 		c.index(d)

@@ -47,7 +47,7 @@ type Reference = metadata.Reference
 
 // lookAround is how often the bounds are looked at without a cause, because
 // others fill the disk too.
-const lookAround = time.Minute
+const checkInterval = time.Minute
 
 // Options say what a Retention works with.
 type Options struct {
@@ -87,13 +87,13 @@ func New(opts Options) *Retention {
 // Run keeps the store within its bounds until ctx ends: when it says that room
 // is short, and now and then.
 func (r *Retention) Run(ctx context.Context) {
-	tick := time.NewTicker(lookAround)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	r.count(ctx)
 	for {
-		r.store.Pass(func(excess int64) int64 { return r.relieve(ctx, excess) })
+		r.store.EvictionPass(func(excess int64) int64 { return r.makeRoom(ctx, excess) })
 		select {
-		case <-r.store.Short():
+		case <-r.store.EvictionDue():
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -111,7 +111,7 @@ func (r *Retention) count(ctx context.Context) {
 	}
 }
 
-func (r *Retention) relieve(ctx context.Context, excess int64) (freed int64) {
+func (r *Retention) makeRoom(ctx context.Context, excess int64) (freed int64) {
 	freed, err := r.evict(ctx, excess)
 	if ctx.Err() != nil {
 		return freed

@@ -10,7 +10,7 @@ import (
 )
 
 // scrubEvery is how long the background scrub rests between two rounds.
-const scrubEvery = 24 * time.Hour
+const scrubInterval = 24 * time.Hour
 
 // Scrubbed says how far a scrub is.
 type Scrubbed struct {
@@ -37,7 +37,7 @@ func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbe
 		return s, err
 	}
 	s.TotalFiles = len(sizes)
-	wait := paceOf(ctx, rate)
+	wait := throttle(ctx, rate)
 	for d, size := range sizes {
 		err := r.store.Verify(ctx, d, size, wait)
 		switch {
@@ -64,7 +64,7 @@ func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbe
 }
 
 // paceOf lets at most rate bytes a second through; zero lets everything through.
-func paceOf(ctx context.Context, rate int64) func(n int) error {
+func throttle(ctx context.Context, rate int64) func(n int) error {
 	if rate <= 0 {
 		return func(int) error { return nil }
 	}
@@ -94,7 +94,7 @@ func (r *Retention) RunScrub(ctx context.Context, rate int64) {
 			return
 		}
 		r.log.Info("scrubbed", "files", s.Files, "bytes", s.Bytes, "damaged", len(s.Damaged), "unreadable", s.Unreadable, "error", err)
-		if background.Pause(ctx, scrubEvery) != nil {
+		if background.Pause(ctx, scrubInterval) != nil {
 			return
 		}
 	}

@@ -16,14 +16,14 @@ type node struct {
 	digest Digest
 	rec    metadata.Manifest
 	tags   []string
-	named  bool // by a tag of its own, which is no referrers tag
+	tagged bool // by a tag of its own, which is no referrers tag
 	pinned bool
-	family
+	links
 	gone bool
 }
 
 // family is how a manifest hangs together with others.
-type family struct {
+type links struct {
 	parents   int  // indexes and subjects that keep it
 	platform  bool // one of the parents is an index
 	children  []*node
@@ -33,11 +33,11 @@ type family struct {
 func (n *node) key() string { return metadata.Key(n.repo, n.digest.String()) }
 
 // needed says that an index or a subject keeps it.
-func (n *node) needed() bool { return n.parents > 0 }
+func (n *node) hasParents() bool { return n.parents > 0 }
 
 // reach notes everything that goes with a manifest. Indexes may be nested as
 // deep as anyone likes, so nothing here calls itself.
-func (n *node) reach(seen map[*node]bool) {
+func (n *node) collect(seen map[*node]bool) {
 	for queue := []*node{n}; len(queue) > 0; queue = queue[1:] {
 		if next := queue[0]; !seen[next] {
 			seen[next] = true
@@ -49,18 +49,18 @@ func (n *node) reach(seen map[*node]bool) {
 // snapshot is everything that is kept, as it was at one moment. What comes
 // later is seen by the watch.
 type snapshot struct {
-	nodes  map[string]*node
-	sizes  map[Digest]int64 // of what lies on disk, in bytes
-	needs  needs
-	ledger *metadata.Ledger
-	watch  *metadata.Watch
-	total  int64
+	nodes      map[string]*node
+	sizes      map[Digest]int64 // of what lies on disk, in bytes
+	references references
+	ledger     *metadata.Ledger
+	watch      *metadata.Watch
+	total      int64
 }
 
 // needs count why something has to stay.
-type needs struct {
+type references struct {
 	content map[Digest]int // manifests that name it, or are it
-	held    map[string]int // the same by repository and digest
+	members map[string]int // the same by repository and digest
 	marks   map[string]int // indexes that attach: by repository, subject and attestation, and by repository and attestation
 }
 
@@ -69,7 +69,7 @@ type needs struct {
 func (r *Retention) snapshot(ctx context.Context) (*snapshot, error) {
 	s := &snapshot{
 		nodes: map[string]*node{}, sizes: map[Digest]int64{}, ledger: r.ledger, watch: r.ledger.Watch(),
-		needs: needs{content: map[Digest]int{}, held: map[string]int{}, marks: map[string]int{}},
+		references: references{content: map[Digest]int{}, members: map[string]int{}, marks: map[string]int{}},
 	}
 	r.ledger.SaveUses()
 	if err := s.read(ctx, r.store); err != nil {
@@ -115,7 +115,7 @@ func (s *snapshot) isPinned(n *node) bool {
 // it, whether by its own word or by a tag's.
 func (s *snapshot) link() {
 	for _, n := range s.nodes {
-		s.needs.add(n, 1)
+		s.references.add(n, 1)
 		for _, c := range n.rec.Children {
 			if child := s.nodes[metadata.Key(n.repo, c.Digest.String())]; child != nil && child != n {
 				child.parents++
@@ -131,7 +131,7 @@ func (s *snapshot) link() {
 			if subject, ok := referrers.SubjectOf(stem); ok {
 				subjects = append(subjects, subject)
 			} else {
-				n.named = true
+				n.tagged = true
 			}
 		}
 		for _, d := range subjects {
@@ -144,11 +144,11 @@ func (s *snapshot) link() {
 }
 
 // add counts what a manifest needs once more, or once less.
-func (all needs) add(n *node, by int) {
+func (all references) add(n *node, by int) {
 	all.content[n.digest] += by
 	for _, b := range n.rec.Blobs {
 		all.content[b.Digest] += by
-		all.held[metadata.Key(n.repo, b.Digest.String())] += by
+		all.members[metadata.Key(n.repo, b.Digest.String())] += by
 	}
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
 		all.marks[metadata.Key(n.repo, a.Entry.Digest.String())] += by

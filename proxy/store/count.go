@@ -3,21 +3,21 @@ package store
 import "context"
 
 // Short receives whenever room is short: a pass of eviction is due.
-func (s *Store) Short() <-chan struct{} { return s.room.short }
+func (s *Store) EvictionDue() <-chan struct{} { return s.room.evictionDue }
 
 // NotKept notes that something could not be kept: a pass of eviction is due.
-func (s *Store) NotKept() { s.room.wake() }
+func (s *Store) NotCached() { s.room.wake() }
 
 // Expect notes that n more bytes are being downloaded, or, where n is negative,
 // that they no longer are.
-func (s *Store) Expect(n int64) { s.room.expect(n) }
+func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 
 // MaxBytes is the bound of what is kept, 0 where there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 
 // Pass runs one pass of eviction. Free is told how many bytes have to go, and
 // returns how many went. Those who wait for room look again when it is over.
-func (s *Store) Pass(free func(excess int64) (freed int64)) {
+func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
 	r := s.room
 	r.mu.Lock()
 	r.passes.begun++
@@ -37,24 +37,24 @@ func (s *Store) Pass(free func(excess int64) (freed int64)) {
 // for what is kept: it is exact but for what others take out of the folder
 // meanwhile. Nothing may be deleted meanwhile: its caller is the one who
 // deletes.
-func (s *Store) Count(ctx context.Context, see func(d Digest, size int64)) error {
+func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
 	r := s.room
-	c := &count{came: make(map[Digest]bool)}
+	c := &recount{added: make(map[Digest]bool)}
 	r.mu.Lock()
 	for d, n := range r.reserved {
-		c.came[d] = true
+		c.added[d] = true
 		c.bytes += n
 	}
 	r.counting = c
 	r.mu.Unlock()
 	var total int64
 	err := s.blobs.Walk(ctx, func(d Digest, size int64) bool {
-		if see != nil {
-			see(d, size)
+		if visit != nil {
+			visit(d, size)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if !c.came[d] {
+		if !c.added[d] {
 			total += r.weight(size)
 		}
 		return true
@@ -65,7 +65,7 @@ func (s *Store) Count(ctx context.Context, see func(d Digest, size int64)) error
 	if err != nil {
 		return err
 	}
-	r.change(total + c.bytes - r.kept)
+	r.addUsed(total + c.bytes - r.used)
 	r.counted = true
 	return nil
 }
@@ -77,7 +77,7 @@ func (s *Store) Walk(ctx context.Context, fn func(d Digest, size int64) bool) er
 
 // State is what the store has in work, in bytes and numbers; for tests.
 type State struct {
-	Kept, Incoming, Waiting int64
+	Used, Incoming, Waiting int64
 	Reserved                int
 }
 
@@ -85,5 +85,5 @@ type State struct {
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return State{Kept: s.room.kept, Incoming: s.room.incoming, Waiting: s.room.waiting, Reserved: len(s.room.reserved)}
+	return State{Used: s.room.used, Incoming: s.room.incoming, Waiting: s.room.waiting, Reserved: len(s.room.reserved)}
 }

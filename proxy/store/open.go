@@ -41,7 +41,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 }
 
 // Content returns the bytes of a manifest, unless it has more than most bytes.
-func (s *Store) Content(ctx context.Context, d Digest, most int64) ([]byte, bool) {
+func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool) {
 	if content, ok := s.memory.Get(d); ok {
 		return content, true
 	}
@@ -53,7 +53,7 @@ func (s *Store) Content(ctx context.Context, d Digest, most int64) ([]byte, bool
 		return nil, false
 	}
 	defer file.Close()
-	if file.Size() > most {
+	if file.Size() > maxSize {
 		return nil, false
 	}
 	content, err := s.readProven(ctx, d, file)
@@ -82,4 +82,4 @@ func (s *Store) readProven(ctx context.Context, d Digest, file cache.Blob) ([]by
 
 // Quarantined notes that content of size bytes was set aside, because it is
 // damaged: it is no longer kept.
-func (s *Store) Quarantined(size int64) { s.room.removed(size) }
+func (s *Store) Quarantined(size int64) { s.room.subtract(size) }

@@ -19,10 +19,10 @@ type Bounds struct {
 const (
 	// lowMark is the part of a bound, in percent, to which eviction goes down
 	// once it starts, so that it does not run for each blob.
-	lowMark = 90
+	lowWatermark = 90
 	// fruitless is how many passes of eviction a blob waits through, while
 	// others take the room that these make.
-	fruitless = 4
+	maxPasses = 4
 )
 
 // room counts what is kept, so that it stays within its bounds. It counts bytes
@@ -30,17 +30,17 @@ const (
 // (see admit), which no client waits for: so the bound holds however fast
 // images stream in, and what is above it is in flight.
 type room struct {
-	bounds Bounds
-	weight func(size int64) int64 // what content of so many bytes takes
-	notify func(bytes int64)      // of kept; may be nil
-	short  chan struct{}          // asks for a pass of eviction
+	bounds      Bounds
+	weight      func(size int64) int64 // what content of so many bytes takes
+	onChange    func(bytes int64)      // of kept; may be nil
+	evictionDue chan struct{}          // asks for a pass of eviction
 
 	mu       sync.Mutex
-	kept     int64                    // bytes published, or reserved
+	used     int64                    // bytes published, or reserved
 	counted  bool                     // kept is known
 	reserved map[Digest]int64         // of kept, what is not published yet
 	deleting map[Digest]chan struct{} // closed when the deletion is over
-	counting *count                   // under way; nil while there is none
+	counting *recount                 // under way; nil while there is none
 	incoming int64                    // bytes of downloads under way
 	waiting  int64                    // bytes of those who wait in admit
 	passes   passes                   // of eviction
@@ -55,14 +55,14 @@ type passes struct {
 
 // count is a count of what lies on disk. What came since it began counts by
 // itself, whether the walk meets it or not.
-type count struct {
-	came  map[Digest]bool
+type recount struct {
+	added map[Digest]bool
 	bytes int64 // of these
 }
 
-func newRoom(bounds Bounds, weight func(int64) int64, notify func(int64)) *room {
+func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
-		bounds: bounds, weight: weight, notify: notify, short: make(chan struct{}, 1),
+		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
 		reserved: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
 		passes: passes{next: make(chan struct{})},
 	}
@@ -71,25 +71,25 @@ func newRoom(bounds Bounds, weight func(int64) int64, notify func(int64)) *room 
 // wake asks for a pass of eviction.
 func (r *room) wake() {
 	select {
-	case r.short <- struct{}{}:
+	case r.evictionDue <- struct{}{}:
 	default:
 	}
 }
 
 // expect notes that n more bytes are being downloaded, or, where n is negative,
 // that they no longer are: so eviction begins before they arrive.
-func (r *room) expect(n int64) {
+func (r *room) addIncoming(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.incoming += n
-	if n > 0 && r.tight() {
+	if n > 0 && r.isUnderPressure() {
 		r.wake()
 	}
 }
 
 // admit waits until the n bytes of d fit, and reserves them. It returns
 // cache.ErrFull where nothing can be removed for them. The caller calls finish.
-func (r *room) admit(ctx context.Context, d Digest, n int64) error {
+func (r *room) waitAndReserve(ctx context.Context, d Digest, n int64) error {
 	n = r.weight(n)
 	most := r.bounds.MaxBytes
 	if most > 0 && n > most {
@@ -98,11 +98,11 @@ func (r *room) admit(ctx context.Context, d Digest, n int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Only a pass that begins later knows of this need.
-	asked := r.passes.begun
+	before := r.passes.begun
 	r.waiting += n
 	defer func() { r.waiting -= n }()
-	for r.awaitDeletion(d); most > 0 && (!r.counted || r.kept+n > most); r.awaitDeletion(d) {
-		if r.passes.ended > asked && (r.passes.freed == 0 || r.passes.ended > asked+fruitless) {
+	for r.awaitDeletion(d); most > 0 && (!r.counted || r.used+n > most); r.awaitDeletion(d) {
+		if r.passes.ended > before && (r.passes.freed == 0 || r.passes.ended > before+maxPasses) {
 			return fmt.Errorf("%w: of %d bytes everything is pinned or in use", cache.ErrFull, most)
 		}
 		r.wake()
@@ -116,7 +116,7 @@ func (r *room) admit(ctx context.Context, d Digest, n int64) error {
 			return context.Cause(ctx)
 		}
 	}
-	r.add(d, n)
+	r.addReservation(d, n)
 	return nil
 }
 
@@ -125,25 +125,25 @@ func (r *room) reserve(d Digest, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.awaitDeletion(d)
-	r.add(d, r.weight(n))
-	if r.tight() {
+	r.addReservation(d, r.weight(n))
+	if r.isUnderPressure() {
 		r.wake()
 	}
 }
 
 // add counts the n bytes that d takes before they can be seen on disk. r.mu is
 // held.
-func (r *room) add(d Digest, n int64) {
-	r.change(n)
+func (r *room) addReservation(d Digest, n int64) {
+	r.addUsed(n)
 	r.reserved[d] = n
 	if r.counting != nil {
-		r.counting.came[d] = true
+		r.counting.added[d] = true
 		r.counting.bytes += n
 	}
 }
 
 // finish ends what admit or reserve began: d was published, or was not.
-func (r *room) finish(d Digest, published bool) {
+func (r *room) endReservation(d Digest, published bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.reserved[d]
@@ -151,9 +151,9 @@ func (r *room) finish(d Digest, published bool) {
 	if published {
 		return
 	}
-	r.change(-n)
+	r.addUsed(-n)
 	if r.counting != nil {
-		delete(r.counting.came, d)
+		delete(r.counting.added, d)
 		r.counting.bytes -= n
 	}
 }
@@ -188,39 +188,39 @@ func (r *room) awaitDeletion(d Digest) {
 }
 
 // removed notes that content of n bytes is gone from the disk.
-func (r *room) removed(n int64) {
+func (r *room) subtract(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.change(-r.weight(n))
+	r.addUsed(-r.weight(n))
 }
 
 // change counts n more bytes as kept. r.mu is held.
-func (r *room) change(n int64) {
-	r.kept += n
-	if r.notify != nil {
-		r.notify(r.kept)
+func (r *room) addUsed(n int64) {
+	r.used += n
+	if r.onChange != nil {
+		r.onChange(r.used)
 	}
 }
 
 // tight says that there is no room for all that is on its way. Only a part of
 // the downloads counts, or many small ones would empty a small cache. r.mu is
 // held.
-func (r *room) tight() bool {
+func (r *room) isUnderPressure() bool {
 	most := r.bounds.MaxBytes
-	return most > 0 && r.kept+r.waiting+min(r.incoming, most/100*(100-lowMark)) > most
+	return most > 0 && r.used+r.waiting+min(r.incoming, most/100*(100-lowWatermark)) > most
 }
 
 // excess is how many bytes have to go.
 func (r *room) excess() int64 {
 	r.mu.Lock()
 	var excess int64
-	if r.tight() {
-		excess = min(r.kept, r.kept+r.waiting-r.bounds.MaxBytes/100*lowMark)
+	if r.isUnderPressure() {
+		excess = min(r.used, r.used+r.waiting-r.bounds.MaxBytes/100*lowWatermark)
 	}
 	r.mu.Unlock()
 	if least := r.bounds.MinFree; least > 0 && r.bounds.Free != nil {
 		if free, err := r.bounds.Free(); err == nil && free < least {
-			excess = max(excess, least+least/100*(100-lowMark)-free)
+			excess = max(excess, least+least/100*(100-lowWatermark)-free)
 		}
 	}
 	return excess

@@ -51,7 +51,7 @@ type Options struct {
 	Bounds Bounds
 	// Kept is called with the bytes that are kept, when they change; it may be
 	// nil.
-	Kept   func(bytes int64)
+	Usage  func(bytes int64)
 	Logger *slog.Logger
 }
 
@@ -68,7 +68,7 @@ type Store struct {
 // New returns a Store. Nothing is published before [Store.Count] has been
 // called, where there is a bound.
 func New(opts Options) *Store {
-	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Kept)}
+	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage)}
 }
 
 // Stat returns the size in bytes of content on disk, or cache.ErrNotFound.
@@ -96,11 +96,11 @@ func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error
 // waits, and no client does. It returns cache.ErrFull where there is none and
 // nothing can be removed.
 func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.Draft) error {
-	if err := s.room.admit(ctx, d, size); err != nil {
+	if err := s.room.waitAndReserve(ctx, d, size); err != nil {
 		return err
 	}
 	err := draft.Commit()
-	s.room.finish(d, err == nil)
+	s.room.endReservation(d, err == nil)
 	return err
 }
 
@@ -116,7 +116,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		return false
 	}
 	s.memory.Delete(d) // or it would be served, and not be fetched and kept again
-	s.room.removed(size)
+	s.room.subtract(size)
 	return true
 }
 

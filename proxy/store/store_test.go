@@ -32,7 +32,7 @@ func newStore(t *testing.T, blobs cache.Blobs, bounds store.Bounds) *kept {
 	t.Helper()
 	content := recollection{}
 	k := &kept{blobs: blobs, content: content}
-	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Kept: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
+	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Usage: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
 	return k
 }
 
@@ -72,7 +72,7 @@ func (k *kept) wantCounted(t *testing.T) {
 	if err := k.Walk(t.Context(), func(_ store.Digest, size int64) bool { there += k.Weight(size); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if counted := k.State().Kept; counted != there || k.bytes.Load() != there {
+	if counted := k.State().Used; counted != there || k.bytes.Load() != there {
 		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
 	}
 }
@@ -89,7 +89,7 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 			if err := k.publish(t.Context(), content, d); err != nil {
 				t.Fatal(err)
 			}
-			before := k.State().Kept
+			before := k.State().Used
 			files.Damage(d.Digest)
 			got, file, err := k.Open(t.Context(), d.Digest)
 			if file != nil {
@@ -105,10 +105,10 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 			if k.Has(t.Context(), d.Digest) {
 				t.Error("it is not set aside")
 			}
-			if after := k.State().Kept; after != before-k.Weight(d.Size) {
+			if after := k.State().Used; after != before-k.Weight(d.Size) {
 				t.Errorf("%d bytes are counted, and %d before", after, before)
 			}
-			if _, ok := k.Content(t.Context(), d.Digest, 1<<20); ok {
+			if _, ok := k.Read(t.Context(), d.Digest, 1<<20); ok {
 				t.Error("it is handed out as a manifest")
 			}
 		})
@@ -221,11 +221,11 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			t.Fatalf("it is published before anything is counted: %v", err)
 		default:
 		}
-		<-k.Short()
+		<-k.EvictionDue()
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		k.Pass(func(int64) int64 { return 0 })
+		k.EvictionPass(func(int64) int64 { return 0 })
 		if err := <-published; err != nil {
 			t.Fatal(err)
 		}
@@ -238,8 +238,8 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		if k.Has(t.Context(), h.Digest) {
 			t.Error("it is published above the bound")
 		}
-		<-k.Short()
-		k.Pass(func(excess int64) int64 {
+		<-k.EvictionDue()
+		k.EvictionPass(func(excess int64) int64 {
 			if excess < weight/2 {
 				t.Errorf("%d bytes have to go", excess)
 			}
@@ -254,7 +254,7 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		// A pass that frees nothing is the end of waiting.
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		synctest.Wait()
-		k.Pass(func(int64) int64 { return 0 })
+		k.EvictionPass(func(int64) int64 { return 0 })
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("nothing can go, and %v", err)
 		}
@@ -324,14 +324,14 @@ func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
 	if err := k.Put(t.Context(), d, content); err != nil {
 		t.Fatal(err)
 	}
-	k.Expect(5000)
+	k.AddIncoming(5000)
 	select {
-	case <-k.Short():
+	case <-k.EvictionDue():
 	default:
 		t.Error("nobody is woken")
 	}
-	k.Expect(-5000)
-	k.Pass(func(excess int64) int64 {
+	k.AddIncoming(-5000)
+	k.EvictionPass(func(excess int64) int64 {
 		t.Errorf("%d bytes have to go, and nothing is expected any more", excess)
 		return 0
 	})
@@ -341,7 +341,7 @@ func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
 	free := int64(50)
 	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
 	var told int64
-	k.Pass(func(excess int64) int64 { told = excess; return excess })
+	k.EvictionPass(func(excess int64) int64 { told = excess; return excess })
 	if told < 50 || told > 100 {
 		t.Errorf("%d bytes have to go", told)
 	}
@@ -350,7 +350,7 @@ func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
 		func() (int64, error) { return 0, errors.New("not known") },
 	} {
 		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: f})
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 	}
 }
 

@@ -20,7 +20,7 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 }
 
 // Remember keeps content in memory, as a promise that Put follows.
-func (s *Store) Remember(d Digest, content []byte) { s.memory.Put(d, content) }
+func (s *Store) PutMemory(d Digest, content []byte) { s.memory.Put(d, content) }
 
 // Retry writes content that Put could not write. It does nothing for others.
 func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) error {
@@ -51,7 +51,7 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		}
 		s.room.reserve(desc.Digest, desc.Size)
 		err = draft.Commit()
-		s.room.finish(desc.Digest, err == nil)
+		s.room.endReservation(desc.Digest, err == nil)
 		return nil, err
 	})
 	return err

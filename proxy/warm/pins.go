@@ -21,16 +21,16 @@ import (
 
 const (
 	// checkPins is how often pinned images are looked at that are not whole.
-	checkPins = time.Minute
+	pinInterval = time.Minute
 	// maxManifests is how many manifests one pin can fetch, with everything that
 	// refers to them.
 	maxManifests = 10_000
 	// blobsAtOnce is how many blobs of a pinned image are fetched side by side.
-	blobsAtOnce = 4
+	parallelBlobs = 4
 )
 
 // PinnedOptions say what a Pinned works with.
-type PinnedOptions struct {
+type PinnerOptions struct {
 	Puller    *pull.Puller
 	Retention *retention.Retention
 	Ledger    *metadata.Ledger
@@ -45,22 +45,22 @@ type PinnedOptions struct {
 }
 
 // Pinned makes pinned images whole, and keeps them so. All methods are safe for concurrent use.
-type Pinned struct {
-	opts        PinnedOptions
+type Pinner struct {
+	opts        PinnerOptions
 	log         *slog.Logger
 	completions singleflight.Group // by repository and reference
-	moved       chan struct{}      // a pinned tag points elsewhere now
+	tagMoved    chan struct{}      // a pinned tag points elsewhere now
 }
 
 // NewPinned returns a Pinned. Nothing is fetched before Pin or Run is called.
-func NewPinned(opts PinnedOptions) *Pinned {
-	return &Pinned{opts: opts, log: opts.Logger, moved: make(chan struct{}, 1)}
+func NewPinner(opts PinnerOptions) *Pinner {
+	return &Pinner{opts: opts, log: opts.Logger, tagMoved: make(chan struct{}, 1)}
 }
 
 // Pin keeps an image, and makes it whole: every platform of it, and whatever
 // refers to it. The pin holds also where it returns ErrNotWhole; then it is
 // tried again. What the upstream does not have is not pinned.
-func (p *Pinned) Pin(ctx context.Context, r Reference) (Completion, error) {
+func (p *Pinner) Pin(ctx context.Context, r Reference) (Completion, error) {
 	if err := p.opts.Puller.Check(r.Repository); err != nil {
 		return Completion{}, err
 	}
@@ -77,7 +77,7 @@ func (p *Pinned) Pin(ctx context.Context, r Reference) (Completion, error) {
 }
 
 // Unpin ends a pin, and says whether there was one.
-func (p *Pinned) Unpin(ctx context.Context, r Reference) (bool, error) {
+func (p *Pinner) Unpin(ctx context.Context, r Reference) (bool, error) {
 	if !p.opts.Ledger.HasPin(r.Repository, r.Ref) {
 		return false, nil
 	}
@@ -86,41 +86,41 @@ func (p *Pinned) Unpin(ctx context.Context, r Reference) (bool, error) {
 }
 
 // Pins are those that Pin made, in the order of their names.
-func (p *Pinned) Pins() ([]Reference, error) { return p.opts.Ledger.Pins() }
+func (p *Pinner) Pins() ([]Reference, error) { return p.opts.Ledger.Pins() }
 
 // TagMoved has a pinned tag looked at again, because it points at another
 // manifest now.
-func (p *Pinned) TagMoved(repo Repository, tag string) {
+func (p *Pinner) TagMoved(repo Repository, tag string) {
 	if !p.opts.Ledger.IsPinned(repo, tag) {
 		return
 	}
 	select {
-	case p.moved <- struct{}{}:
+	case p.tagMoved <- struct{}{}:
 	default:
 	}
 }
 
 // Run makes pinned images whole, and keeps them so, until ctx ends.
-func (p *Pinned) Run(ctx context.Context) {
+func (p *Pinner) Run(ctx context.Context) {
 	if p.opts.Offline {
 		return
 	}
-	tick := time.NewTicker(checkPins)
+	tick := time.NewTicker(pinInterval)
 	defer tick.Stop()
 	// An image that does not fit would be downloaded again and again, and an
 	// upstream that fails or refuses would be asked each time.
-	failed := map[Reference]*background.Rest{}
+	failed := map[Reference]*background.Backoff{}
 	for {
-		for _, r := range p.unfinished(ctx) {
+		for _, r := range p.incomplete(ctx) {
 			if ctx.Err() != nil {
 				return
 			}
-			if failed[r].Over() {
-				p.try(ctx, r, failed)
+			if failed[r].IsOver() {
+				p.attempt(ctx, r, failed)
 			}
 		}
 		select {
-		case <-p.moved:
+		case <-p.tagMoved:
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -129,48 +129,48 @@ func (p *Pinned) Run(ctx context.Context) {
 }
 
 // try completes an image, and notes how long it is left alone where that fails.
-func (p *Pinned) try(ctx context.Context, r Reference, failed map[Reference]*background.Rest) {
+func (p *Pinner) attempt(ctx context.Context, r Reference, failed map[Reference]*background.Backoff) {
 	done, err := p.complete(ctx, r)
 	if err == nil {
 		delete(failed, r)
 	} else if failed[r] == nil {
-		failed[r] = &background.Rest{}
+		failed[r] = &background.Backoff{}
 	}
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, cache.ErrFull):
-		p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestFull).String(), "error", err)
+		p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].Extend(minBackoff, maxBackoffFull).String(), "error", err)
 	case err != nil:
-		p.log.Warn("pinned image is not whole yet", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestRest).String(), "error", err)
+		p.log.Warn("pinned image is not whole yet", "image", r.String(), "again_in", failed[r].Extend(minBackoff, maxBackoff).String(), "error", err)
 	case done.Fetched > 0:
 		p.log.Info("pinned image is whole", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
 	}
 }
 
 // unfinished are the pinned images that are not known to be whole.
-func (p *Pinned) unfinished(ctx context.Context) []Reference {
+func (p *Pinner) incomplete(ctx context.Context) []Reference {
 	all, err := p.Pins()
 	if err != nil {
 		p.log.Error("pins cannot be read", "error", err)
 	}
 	all = append(all, p.opts.Configured...)
-	if !p.opts.Ledger.IsConfiguring() {
-		return p.notWhole(ctx, all)
+	if !p.opts.Ledger.HasConfigPins() {
+		return p.dropComplete(ctx, all)
 	}
 	// Patterns pin what has been pulled.
 	err = p.opts.Ledger.EachTag(func(repo Repository, tag string, _ Digest) {
-		if p.opts.Ledger.IsConfigured(repo, tag) {
+		if p.opts.Ledger.IsPinnedByConfig(repo, tag) {
 			all = append(all, Reference{Repository: repo, Ref: tag})
 		}
 	})
 	if err != nil {
 		p.log.Error("tags cannot be read", "error", err)
 	}
-	return p.notWhole(ctx, all)
+	return p.dropComplete(ctx, all)
 }
 
-func (p *Pinned) notWhole(ctx context.Context, all []Reference) []Reference {
-	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.Whole(ctx, r, true) })
+func (p *Pinner) dropComplete(ctx context.Context, all []Reference) []Reference {
+	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.IsComplete(ctx, r, true) })
 }
 
 // Completion says what it took to make an image whole.
@@ -183,7 +183,7 @@ type Completion struct {
 
 // complete fetches everything of an image, once at a time for one image. It
 // goes on when the caller leaves.
-func (p *Pinned) complete(ctx context.Context, r Reference) (Completion, error) {
+func (p *Pinner) complete(ctx context.Context, r Reference) (Completion, error) {
 	if err := p.opts.Puller.Check(r.Repository); err != nil {
 		return Completion{}, err
 	}
@@ -194,7 +194,7 @@ func (p *Pinned) complete(ctx context.Context, r Reference) (Completion, error) 
 
 // fetch goes on where a part cannot be fetched, and then returns why, as
 // ErrNotWhole.
-func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
+func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 	var done Completion
 	var wrong []error
 	seen := map[string]bool{r.Ref: true}
@@ -203,7 +203,7 @@ func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
 		here := onRecord && p.opts.Store.Has(ctx, Digest(queue[0]))
 		m, err := p.opts.Puller.Manifest(ctx, r.Repository, queue[0])
 		switch {
-		case err != nil && queue[0] == r.Ref && !pull.CannotTell(err):
+		case err != nil && queue[0] == r.Ref && !pull.IsInconclusive(err):
 			return done, fmt.Errorf("%w: %w", errNoImage, err)
 		case err != nil:
 			wrong = append(wrong, err)
@@ -233,18 +233,18 @@ func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
 			wrong = append(wrong, err)
 		}
 	}
-	if len(wrong) == 0 && !p.opts.Retention.Whole(ctx, r, false) {
+	if len(wrong) == 0 && !p.opts.Retention.IsComplete(ctx, r, false) {
 		wrong = append(wrong, errors.New("a part could not be kept, or went again"))
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return done, fmt.Errorf("%s is %w: %w", r, ErrNotWhole, err)
+		return done, fmt.Errorf("%s is %w: %w", r, ErrIncomplete, err)
 	}
 	return done, ctx.Err()
 }
 
-func (p *Pinned) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
+func (p *Pinner) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(blobsAtOnce)
+	group.SetLimit(parallelBlobs)
 	for _, d := range blobs {
 		if len(d.URLs) > 0 {
 			continue // clients fetch those elsewhere (W9)

@@ -36,7 +36,7 @@ type Reference = metadata.Reference
 
 var (
 	// ErrNotWhole says that not all of a pinned image could be fetched now.
-	ErrNotWhole = errors.New("not whole yet")
+	ErrIncomplete = errors.New("not whole yet")
 	// errNoImage says that the upstream does not have such an image, or refuses
 	// it.
 	errNoImage = errors.New("the upstream does not give it away")
@@ -46,7 +46,7 @@ const (
 	// firstRest and longestRest are how long something is left alone that
 	// failed: at first, and in the end. longestFull is the longest where there
 	// was no room for it.
-	firstRest   = 2 * time.Minute
-	longestRest = 30 * time.Minute
-	longestFull = 6 * time.Hour
+	minBackoff     = 2 * time.Minute
+	maxBackoff     = 30 * time.Minute
+	maxBackoffFull = 6 * time.Hour
 )

@@ -83,10 +83,10 @@ func New(t *testing.T, o *Origin, change func(*mirror.Options)) Mirror {
 }
 
 // Settle waits until nothing is under way.
-func Settle() { synctest.Wait() }
+func Wait() { synctest.Wait() }
 
 // PullWhole pulls an image as a runtime does: the tag, the children, the blobs.
-func (m Mirror) PullWhole(t *testing.T, repo Repository, tag string) Digest {
+func (m Mirror) PullImage(t *testing.T, repo Repository, tag string) Digest {
 	t.Helper()
 	root, err := m.Manifest(t.Context(), repo, tag)
 	if err != nil {
@@ -131,7 +131,7 @@ func (m Mirror) Read(ctx context.Context, repo Repository, d Digest) error {
 }
 
 // BytesKept is what really lies in the cache.
-func (m Mirror) BytesKept(t *testing.T) (total int64) {
+func (m Mirror) BytesOnDisk(t *testing.T) (total int64) {
 	t.Helper()
 	if err := m.Blobs.Walk(t.Context(), func(_ Digest, size int64) bool { total += size; return true }); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func (m Mirror) BytesKept(t *testing.T) (total int64) {
 }
 
 // KeepsManifest says whether a manifest is on record.
-func (m Mirror) KeepsManifest(repo Repository, d Digest) bool {
+func (m Mirror) HasManifest(repo Repository, d Digest) bool {
 	_, ok := m.Ledger.Manifest(repo, d)
 	return ok
 }
@@ -158,16 +158,16 @@ func (m Mirror) Fetch(repo Repository, d Digest) ([]byte, error) {
 }
 
 // Keeps says whether content is on disk.
-func (m Mirror) Keeps(d Digest) bool {
+func (m Mirror) HasContent(d Digest) bool {
 	_, err := m.Blobs.Stat(context.Background(), d)
 	return err == nil
 }
 
 // WantCounted checks that what is counted is what lies in the cache.
-func (m Mirror) WantCounted(t *testing.T) {
+func (m Mirror) WantUsageExact(t *testing.T) {
 	t.Helper()
-	counted := m.Mirror.Store.State().Kept
-	if kept := m.BytesKept(t); counted != kept {
+	counted := m.Mirror.Store.State().Used
+	if kept := m.BytesOnDisk(t); counted != kept {
 		t.Errorf("%d bytes are kept, and %d are counted", kept, counted)
 	}
 }
@@ -194,13 +194,13 @@ func (m Mirror) PullPlatform(t *testing.T, a Attested, tag string, platform int)
 
 // Learn has a mirror learn until the test ends, or the function that it returns
 // is called.
-func (m Mirror) Learn(t *testing.T) (end func()) {
+func (m Mirror) Prefetch(t *testing.T) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		m.Learner.Run(ctx)
+		m.Prefetcher.Run(ctx)
 	}()
 	end = func() {
 		cancel()
@@ -212,7 +212,7 @@ func (m Mirror) Learn(t *testing.T) (end func()) {
 
 // Unlearnt is what pulling again may ask for and is not known, in the words of
 // an inventory.
-func (m Mirror) Unlearnt(t *testing.T) []string {
+func (m Mirror) Missing(t *testing.T) []string {
 	t.Helper()
 	list, err := m.Inventory(t.Context())
 	if err != nil {

@@ -39,7 +39,7 @@ type Origin struct {
 	NoHEAD   bool // HEADs tell no digest
 	NoLength bool // bodies of blobs come without a size
 	API      bool // has the Referrers API
-	gate     map[string]chan struct{}
+	gates    map[string]chan struct{}
 }
 
 // Served is content with the type that it is served with.
@@ -50,7 +50,7 @@ type Served struct {
 
 // NewOrigin returns an Origin without content.
 func NewOrigin() *Origin {
-	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gate: map[string]chan struct{}{}}
+	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gates: map[string]chan struct{}{}}
 }
 
 // Put makes content pullable by digest and under tags.
@@ -90,7 +90,7 @@ func (o *Origin) Hold(line string) (release func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	gate := make(chan struct{})
-	o.gate[line] = gate
+	o.gates[line] = gate
 	return sync.OnceFunc(func() { close(gate) })
 }
 
@@ -107,7 +107,7 @@ func (o *Origin) Transcript() []string {
 func (o *Origin) ask(ctx context.Context, line, repo, ref string) (Served, error) {
 	o.mu.Lock()
 	o.asked = append(o.asked, line)
-	gate := o.gate[line]
+	gate := o.gates[line]
 	o.mu.Unlock()
 	if gate != nil {
 		select {
@@ -314,7 +314,7 @@ func (o *Origin) List(subject Digest, children ...Descriptor) {
 }
 
 // Unplug makes every request fail from now on.
-func (o *Origin) Unplug() { o.Fail("*", upstream.ErrRefused) }
+func (o *Origin) FailAll() { o.Fail("*", upstream.ErrRefused) }
 
 // Count is how often a line stands among others.
 func Count(lines []string, line string) (n int) {
@@ -368,7 +368,7 @@ func (o *Origin) Attest(tag string) Attested {
 }
 
 // Mend takes all failures back.
-func (o *Origin) Mend() {
+func (o *Origin) ClearFailures() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failures = map[string][]error{}

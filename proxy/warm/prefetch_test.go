@@ -39,13 +39,13 @@ func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *te
 						}
 					}
 					m := mirrortest.New(t, o, nil)
-					m.Learn(t)
+					m.Prefetch(t)
 					m.PullPlatform(t, a, "1", 0)
-					if len(m.Unlearnt(t)) == 0 {
+					if len(m.Missing(t)) == 0 {
 						t.Error("it is said that there is nothing to learn before anything was")
 					}
-					time.Sleep(5 * warm.Settles)
-					if left := m.Unlearnt(t); len(left) > 0 {
+					time.Sleep(5 * warm.SettleDelay)
+					if left := m.Missing(t); len(left) > 0 {
 						t.Errorf("not learnt: %v", left)
 					}
 					o.Fail("*", upstream.ErrRefused)
@@ -101,7 +101,7 @@ func TestNothingIsLearntOfSignatures(t *testing.T) {
 		signature := o.Attach(a.Of[0], "sig")
 		o.List(a.Of[0].Digest, signature)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
 		list := mirrortest.IndexAlgorithm.FromBytes(o.Content["app "+referrers.TagOf(a.Of[0].Digest)].Body)
@@ -125,10 +125,10 @@ func TestWhatLearningCosts(t *testing.T) {
 				o.API = api
 				a := o.Attest("1")
 				m := mirrortest.New(t, o, nil)
-				end := m.Learn(t)
+				end := m.Prefetch(t)
 				m.PullPlatform(t, a, "1", 0)
 				o.Transcript()
-				time.Sleep(10 * warm.Settles)
+				time.Sleep(10 * warm.SettleDelay)
 				asked := o.Transcript()
 				want := []string{"GET manifest app " + mirrortest.Short(a.Of[0].Digest.String())}
 				for _, b := range m.BlobsOf(t, a.Of[0].Digest) {
@@ -155,7 +155,7 @@ func TestWhatLearningCosts(t *testing.T) {
 				m.PullPlatform(t, a, "1", 0)
 				o.Transcript()
 				end()
-				m.Learn(t)
+				m.Prefetch(t)
 				time.Sleep(48 * time.Hour)
 				mirrortest.WantTranscript(t, o)
 			})
@@ -169,7 +169,7 @@ func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
 		o.Image("app", "1", mirrortest.Bytes(1, 50)) // in no index
 		artifact := o.Attach(warm.Descriptor{}, "chart")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		for _, ref := range []string{"1", artifact.Digest.String()} {
 			if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
 				t.Fatal(err)
@@ -182,7 +182,7 @@ func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
 		o.Transcript()
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
-		if left := m.Unlearnt(t); len(left) > 0 {
+		if left := m.Missing(t); len(left) > 0 {
 			t.Errorf("to learn: %v", left)
 		}
 	})
@@ -201,17 +201,17 @@ func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
 				return 0.1
 			}
 		})
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		o.Transcript()
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
-		if len(m.Unlearnt(t)) == 0 {
+		if len(m.Missing(t)) == 0 {
 			t.Error("it is not said that there is more to learn")
 		}
 		ample.Store(true)
-		time.Sleep(warm.QuotaRest + 5*warm.Settles)
-		if left := m.Unlearnt(t); len(left) > 0 {
+		time.Sleep(warm.QuotaBackoff + 5*warm.SettleDelay)
+		if left := m.Missing(t); len(left) > 0 {
 			t.Errorf("not learnt: %v", left)
 		}
 	})
@@ -233,16 +233,16 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 				m.PullPlatform(t, a, "1", 1)
 				o.Transcript()
 				o.Fail("*", fault)
-				m.Learn(t)
+				m.Prefetch(t)
 				time.Sleep(15 * time.Minute)
 				first := o.Transcript()
 				// Four passes, and at most three requests for a lesson.
 				if most := 4 * warm.MaxFailures * 3; len(first) == 0 || len(first) > most || name == "limited" && len(first) != 1 {
 					t.Errorf("it was asked %d times in a quarter of an hour, want at most %d", len(first), most)
 				}
-				o.Mend()
-				time.Sleep(warm.LongestRest + 10*warm.Settles)
-				if left := m.Unlearnt(t); len(left) > 0 {
+				o.ClearFailures()
+				time.Sleep(warm.MaxBackoff + 10*warm.SettleDelay)
+				if left := m.Missing(t); len(left) > 0 {
 					t.Errorf("not learnt: %v", left)
 				}
 			})
@@ -260,10 +260,10 @@ func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
 		ask := "GET referrers app " + mirrortest.Short(a.Of[0].Digest.String())
 		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
-		if left := m.Unlearnt(t); fmt.Sprint(left) != "[referrers of "+a.Of[0].Digest.String()+"]" {
+		if left := m.Missing(t); fmt.Sprint(left) != "[referrers of "+a.Of[0].Digest.String()+"]" {
 			t.Errorf("to learn: %v", left)
 		}
 		if n := mirrortest.Count(o.Transcript(), ask); n < 2 || n > 10 {
@@ -280,10 +280,10 @@ func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
 		a := o.Attest("1")
 		o.Remove("app", a.Of[0].Digest.String())
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
-		time.Sleep(10 * warm.Settles)
-		if left := m.Unlearnt(t); fmt.Sprint(left) != "[manifest "+a.Of[0].Digest.String()+"]" {
+		time.Sleep(10 * warm.SettleDelay)
+		if left := m.Missing(t); fmt.Sprint(left) != "[manifest "+a.Of[0].Digest.String()+"]" {
 			t.Errorf("to learn: %v", left)
 		}
 		time.Sleep(2 * m.Rules.NegativeTTL)
@@ -313,9 +313,9 @@ func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
 		o.Put("app", "application/vnd.oci.empty.v1+json", []byte("{}"))
 		o.Put("app", ocispec.MediaTypeImageManifest, raw)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		for d, want := range map[warm.Digest]bool{small.Digest: true, large.Digest: false} {
 			if m.Store.Has(t.Context(), d) != want {
 				t.Errorf("%s is kept: %v", d, !want)
@@ -331,13 +331,13 @@ func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
 		m.PullPlatform(t, a, "1", 1)
-		time.Sleep(5 * warm.Settles)
+		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), a.Of[1].Digest) {
 			t.Error("the attestation of a platform that came later was not learnt")
 		}
@@ -345,7 +345,7 @@ func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "2"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * warm.Settles)
+		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), b.Of[1].Digest) {
 			t.Error("the attestation of an index that came later was not learnt")
 		}
@@ -380,8 +380,8 @@ func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
 		if whole() {
 			t.Error("it is whole before it is known what refers to it")
 		}
-		m.Learn(t)
-		time.Sleep(5 * warm.Settles)
+		m.Prefetch(t)
+		time.Sleep(5 * warm.SettleDelay)
 		if !whole() {
 			t.Error("it is not whole once that is known")
 		}
@@ -394,13 +394,13 @@ func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		for _, ref := range []string{"1", a.Of[0].Digest.String()} {
 			if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		if asked := o.Transcript(); mirrortest.Count(asked, "HEAD manifest app "+referrers.TagOf(a.Index.Digest)) > 0 {
 			t.Errorf("it was asked %v", asked)
 		}
@@ -439,9 +439,9 @@ func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
 			blobs = append(blobs, blob)
 		}
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, mirrortest.Attested{Index: subject, Platforms: []warm.Descriptor{image}}, "1", 0)
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		kept := 0
 		for _, b := range blobs {
 			if m.Store.Has(t.Context(), b.Digest) {
@@ -454,7 +454,7 @@ func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
 		if asked := o.Transcript(); mirrortest.Count(asked, "GET blob app "+mirrortest.Short(elsewhere.Digest.String())) > 0 {
 			t.Error("a blob that lies elsewhere was asked for (W9)")
 		}
-		if left := m.Unlearnt(t); len(left) > 0 {
+		if left := m.Missing(t); len(left) > 0 {
 			t.Errorf("to learn: %v", left)
 		}
 	})
@@ -465,15 +465,15 @@ func TestLearningGoesOnAfterARestart(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		end := m.Learn(t)
+		end := m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		end()
 		again := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Blobs, opts.Records, opts.Memory = m.Blobs, m.Records, m.Memory
 		})
-		again.Learn(t)
-		time.Sleep(10 * warm.Settles)
-		if left := again.Unlearnt(t); len(left) > 0 {
+		again.Prefetch(t)
+		time.Sleep(10 * warm.SettleDelay)
+		if left := again.Missing(t); len(left) > 0 {
 			t.Errorf("not learnt: %v", left)
 		}
 	})
@@ -491,7 +491,7 @@ func TestAnOfflineMirrorLearnsNothing(t *testing.T) {
 		off := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Blobs, opts.Records, opts.Memory, opts.Rules.Offline = m.Blobs, m.Records, m.Memory, true
 		})
-		off.Learn(t)
+		off.Prefetch(t)
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
 		if _, err := off.Manifest(t.Context(), mirrortest.App, a.Of[0].Digest.String()); !errors.Is(err, pull.ErrOffline) {

@@ -12,7 +12,7 @@ import (
 // from a source, beside the download, and keeps nothing of them. received is
 // called with the bytes that came. The size is known by now. It returns
 // upstream.ErrUnsupported where the source has no ranges.
-func (f *Flight) Pass(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
 	content, err := source.Blob(ctx, off, n)
 	if err != nil {
 		return 0, err
@@ -37,7 +37,7 @@ func (f *Flight) Pass(ctx context.Context, w io.Writer, source Source, off, n in
 			}
 		}
 		if err != nil && written < n {
-			return written, endOf(err)
+			return written, bodyError(err)
 		}
 	}
 	return written, nil

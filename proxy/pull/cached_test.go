@@ -24,7 +24,7 @@ func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
 			t.Errorf("before it is there: %v", err)
 		}
 		o.Image("app", "1", content)
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 	})
 }
 
@@ -37,8 +37,8 @@ func TestAKeptBlobThatCannotBeOpenedIsFetchedAnew(t *testing.T) {
 			opts.Blobs = broken
 		})
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		*broken.broken = true
 		o.Transcript()
 		if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {

@@ -35,23 +35,23 @@ import (
 const (
 	// lowQuota is the share of a limit below which nothing is learnt, and
 	// quotaRest how long until it is looked at again.
-	lowQuota  = 0.25
-	quotaRest = 5 * time.Minute
+	minQuota     = 0.25
+	quotaBackoff = 5 * time.Minute
 	// refusedFor is how long an upstream is not asked for what it has refused,
 	// and maxRefused how much of that is remembered.
-	refusedFor = 6 * time.Hour
+	refusedTTL = 6 * time.Hour
 	maxRefused = 16 << 10
 	// maxFailures is how many questions of one pass may fail.
 	maxFailures = 3
 )
 
 var (
-	errLimitLow = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
-	errResting  = fmt.Errorf("%w: it failed a moment ago", upstream.ErrUnavailable)
+	errQuotaLow = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
+	errBackoff  = fmt.Errorf("%w: it failed a moment ago", upstream.ErrUnavailable)
 )
 
 // LearnerOptions say what a Learner works with.
-type LearnerOptions struct {
+type PrefetcherOptions struct {
 	Puller    *pull.Puller
 	Retention *retention.Retention
 	Ledger    *metadata.Ledger
@@ -63,20 +63,20 @@ type LearnerOptions struct {
 
 // Learner learns what pulling again may ask for. All methods are safe for
 // concurrent use.
-type Learner struct {
-	opts      LearnerOptions
+type Prefetcher struct {
+	opts      PrefetcherOptions
 	log       *slog.Logger
 	schedules map[string]*schedule // by upstream
 	refused   *memory.Answers[string, struct{}]
 }
 
 // NewLearner returns a Learner. Nothing is learnt before Run is called.
-func NewLearner(opts LearnerOptions) *Learner {
+func NewPrefetcher(opts PrefetcherOptions) *Prefetcher {
 	refused, err := memory.NewAnswers[string, struct{}](maxRefused)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	l := &Learner{opts: opts, log: opts.Logger, schedules: make(map[string]*schedule), refused: refused}
+	l := &Prefetcher{opts: opts, log: opts.Logger, schedules: make(map[string]*schedule), refused: refused}
 	for _, name := range opts.Upstreams {
 		l.schedules[name] = newSchedule()
 	}
@@ -85,57 +85,57 @@ func NewLearner(opts LearnerOptions) *Learner {
 
 // ManifestKept has a repository looked at, if a manifest that was kept for it
 // may lead to more: an index, a platform, an attestation.
-func (l *Learner) ManifestKept(repo Repository, d Digest, m metadata.Manifest) {
+func (l *Prefetcher) ManifestStored(repo Repository, d Digest, m metadata.Manifest) {
 	if len(m.Children) == 0 && !retention.IsPlatform(m) && !l.opts.Ledger.IsAttestation(repo, d) {
 		return
 	}
 	if s, ok := l.schedules[repo.Upstream]; ok {
-		s.look(repo)
+		s.add(repo)
 	}
 }
 
 // Run learns until ctx ends.
-func (l *Learner) Run(ctx context.Context) {
+func (l *Prefetcher) Run(ctx context.Context) {
 	if l.opts.Offline {
 		return
 	}
-	kept, err := l.opts.Ledger.Repositories()
+	repositories, err := l.opts.Ledger.Repositories()
 	if err != nil {
 		l.log.Error("what is kept cannot be read", "error", err)
 	}
-	for _, repo := range kept {
+	for _, repo := range repositories {
 		if s, ok := l.schedules[repo.Upstream]; ok {
-			s.look(repo)
+			s.add(repo)
 		}
 	}
 	var all sync.WaitGroup
 	for _, s := range l.schedules {
-		all.Go(func() { l.follow(ctx, s) })
+		all.Go(func() { l.prefetchUpstream(ctx, s) })
 	}
 	all.Wait()
 }
 
 // follow goes over the repositories of one upstream as they are due.
-func (l *Learner) follow(ctx context.Context, s *schedule) {
+func (l *Prefetcher) prefetchUpstream(ctx context.Context, s *schedule) {
 	for ctx.Err() == nil {
 		repo, wait := s.next()
 		if wait > 0 {
 			due := time.NewTimer(wait)
 			select {
 			case <-due.C:
-			case <-s.wake:
+			case <-s.changed:
 			case <-ctx.Done():
 			}
 			due.Stop()
 			continue
 		}
-		n, err := l.learn(ctx, s, repo)
+		n, err := l.prefetch(ctx, s, repo)
 		if ctx.Err() != nil {
 			return
 		}
-		s.leave(repo, err)
+		s.finish(repo, err)
 		switch {
-		case err != nil && !errors.Is(err, errResting):
+		case err != nil && !errors.Is(err, errBackoff):
 			l.log.Info("not all that pulling again may ask for could be learnt", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
 		case n > 0:
 			l.log.Debug("learnt what pulling again may ask for", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
@@ -145,7 +145,7 @@ func (l *Learner) follow(ctx context.Context, s *schedule) {
 
 // learn goes over a repository once. What it fetches may say that there is more
 // to learn: then the repository is due again.
-func (l *Learner) learn(ctx context.Context, s *schedule, repo Repository) (learnt int, err error) {
+func (l *Prefetcher) prefetch(ctx context.Context, s *schedule, repo Repository) (fetched int, err error) {
 	if forbidden := l.opts.Puller.Check(repo); forbidden != nil {
 		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
 	}
@@ -154,54 +154,54 @@ func (l *Learner) learn(ctx context.Context, s *schedule, repo Repository) (lear
 	if err != nil {
 		return 0, err
 	}
-	missing := l.opts.Retention.Missing(ctx, repo, kept)
-	s.looked(repo, time.Since(began))
+	missing := l.opts.Retention.FindMissing(ctx, repo, kept)
+	s.recordScan(repo, time.Since(began))
 	var failed []error
-	var left error
-	resting := s.resting(repo)
-	for _, what := range s.inTurn(repo, missing) {
+	var pending error
+	resting := s.inBackoff(repo)
+	for _, what := range s.rotate(repo, missing) {
 		key := metadata.Key(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
 		}
 		if resting[what.String()] {
-			left = errResting
+			pending = errBackoff
 			continue
 		}
-		if l.opts.Puller.Quota(repo) < lowQuota {
-			return learnt, errLimitLow
+		if l.opts.Puller.Quota(repo) < minQuota {
+			return fetched, errQuotaLow
 		}
 		err := l.fetch(ctx, repo, what)
 		var limited *upstream.RateLimitedError
 		switch {
 		case ctx.Err() != nil:
-			return learnt, context.Cause(ctx)
+			return fetched, context.Cause(ctx)
 		case err == nil:
-			learnt++
+			fetched++
 		case errors.As(err, &limited):
-			return learnt, err
+			return fetched, err
 		case errors.Is(err, cache.ErrFull):
-			s.failedAt(repo, what)
-			return learnt, err
-		case pull.CannotTell(err):
-			s.failedAt(repo, what)
+			s.recordFailure(repo, what)
+			return fetched, err
+		case pull.IsInconclusive(err):
+			s.recordFailure(repo, what)
 			if failed = append(failed, err); len(failed) == maxFailures {
-				return learnt, errors.Join(failed...)
+				return fetched, errors.Join(failed...)
 			}
 		default:
-			l.refused.Put(key, struct{}{}, refusedFor)
+			l.refused.Put(key, struct{}{}, refusedTTL)
 		}
 	}
-	if learnt > 0 {
-		s.look(repo)
+	if fetched > 0 {
+		s.add(repo)
 	}
 	if len(failed) == 0 {
-		return learnt, left
+		return fetched, pending
 	}
-	return learnt, errors.Join(failed...)
+	return fetched, errors.Join(failed...)
 }
 
-func (l *Learner) fetch(ctx context.Context, repo Repository, what retention.Missing) error {
+func (l *Prefetcher) fetch(ctx context.Context, repo Repository, what retention.Missing) error {
 	switch what.Kind {
 	case retention.MissingManifest:
 		return l.opts.Puller.FetchManifest(ctx, repo, what.Of.Digest)
