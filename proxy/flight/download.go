@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// maxResumes is how often a download is resumed while it gets less than
-	// worthwhile bytes further: drop by drop is beyond retry too.
+	// maxResumes is how often a download is resumed while each attempt gets
+	// less than minProgress bytes further. A download that only drips has
+	// failed too.
 	maxResumes  = 4
 	minProgress = 128 << 10
 	// bufferSize is the size of one read from a source, in bytes.
@@ -32,7 +33,7 @@ type download struct {
 	buf      []byte
 }
 
-// run takes the flight to its end.
+// run runs the download to its end.
 func (d *download) run(ctx context.Context) {
 	d.buf = make([]byte, bufferSize)
 	if err := d.fill(ctx); err != nil {
@@ -57,7 +58,8 @@ func (d *download) fail(err error) {
 	d.update(func() { d.state, d.err = failed, err })
 }
 
-// causeOf gives an error that only says that ctx ended its meaning back.
+// causeOf replaces an error that only says that ctx is done by the reason why
+// it is.
 func causeOf(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 		return err
@@ -65,24 +67,25 @@ func causeOf(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: this mirror is stopping", upstream.ErrUnavailable)
 }
 
-// publish keeps what is proven, once there is room for it.
+// publish stores verified content when there is room for it.
 func (d *download) publish(ctx context.Context) {
 	if d.spool.inMemory {
-		return // it has no disk, and that was noted already
+		return // it has no disk space, which has been reported
 	}
 	if err := d.sink.Publish(ctx, d.digest, d.written, d.spool.draft); err != nil {
 		d.notCached(err)
 	}
 }
 
-// notKept notes that content goes to its readers without being kept.
+// notCached reports that content is delivered to its readers without being
+// stored.
 func (d *download) notCached(err error) {
 	d.observer.NotCached()
 	d.sink.NotCached()
-	d.log.Warn("blob is not kept", "error", err)
+	d.log.Warn("blob could not be cached", "error", err)
 }
 
-// fill takes the whole content, and resumes where the source breaks off.
+// fill receives the whole content, and resumes if the source breaks off.
 func (d *download) fill(ctx context.Context) error {
 	if err := d.copySeed(ctx); err != nil {
 		return err
@@ -101,7 +104,7 @@ func (d *download) fill(ctx context.Context) error {
 			resumes, mark = 0, d.written
 		}
 		if d.written == seeded || resumes == maxResumes {
-			return err // before the first byte the registry's own tries were all there is to do
+			return err // nothing was received: the source has retried by itself
 		}
 		resumes++
 		d.log.Info("download resumed", "offset", d.written, "error", err)
@@ -111,7 +114,7 @@ func (d *download) fill(ctx context.Context) error {
 	}
 }
 
-// worthResuming tells a broken line from an answer.
+// isResumable distinguishes a broken connection from an answer.
 func isResumable(err error) bool {
 	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrBadAnswer) && !errors.Is(err, ErrReaderTooSlow)
 }
@@ -128,8 +131,8 @@ func pause(ctx context.Context, t time.Duration) error {
 	}
 }
 
-// sow begins with the sound bytes of the seed, from the start to the first that
-// is damaged. The digest proves in the end that they and what is fetched are one.
+// copySeed copies the sound bytes of the seed, from the start to the first
+// damaged one. The digest verifies at the end that they belong to the rest.
 func (d *download) copySeed(ctx context.Context) error {
 	if d.seed == nil {
 		return nil
@@ -143,11 +146,11 @@ func (d *download) copySeed(ctx context.Context) error {
 			d.sink.Quarantined(d.size.total)
 		}
 		if err != nil || sound == 0 {
-			return nil // what the seed does not have is fetched
+			return nil // the rest is downloaded
 		}
 		n, err := d.seed.file.ReadAt(d.buf[:sound], d.written)
 		if n == 0 && err != nil {
-			return nil // the same
+			return nil // the rest is downloaded
 		}
 		if err := d.append(ctx, d.buf[:n]); err != nil {
 			return err
@@ -156,7 +159,7 @@ func (d *download) copySeed(ctx context.Context) error {
 	return nil
 }
 
-// open opens the spool, for content of that size.
+// open opens the spool for content of that size.
 func (d *download) open(ctx context.Context, size int64) {
 	if d.spool.inMemory {
 		return
@@ -169,7 +172,7 @@ func (d *download) open(ctx context.Context, size int64) {
 	d.spool.open(draft)
 }
 
-// fetch is one request. It returns nil when the content is whole.
+// fetch makes one request. It returns nil when the content is complete.
 func (d *download) fetch(ctx context.Context, want span) error {
 	content, err := d.source.Blob(ctx, want.from, want.n)
 	if err != nil {
@@ -179,8 +182,9 @@ func (d *download) fetch(ctx context.Context, want span) error {
 	if err := d.answered(ctx, content); err != nil {
 		return err
 	}
-	// A source that knows no Range begins at the start: what readers have already
-	// is skipped, and the digest proves in the end that both are one.
+	// A source that does not support ranges starts at the beginning. Skip the
+	// bytes that readers already have. The digest verifies at the end that both
+	// parts belong together.
 	for skip := d.written - content.From; skip > 0; {
 		n, err := content.Body.Read(d.buf[:min(skip, int64(len(d.buf)))])
 		d.observer.Received(int64(n))
@@ -206,7 +210,7 @@ func (d *download) fetch(ctx context.Context, want span) error {
 	}
 }
 
-// answered takes what an answer says of itself before its body.
+// answered handles an answer of the source before its body is read.
 func (d *download) answered(ctx context.Context, c upstream.Content) error {
 	known := d.size
 	var err error
@@ -229,7 +233,7 @@ func (d *download) answered(ctx context.Context, c upstream.Content) error {
 	return nil
 }
 
-// append adds b to what readers may have.
+// append makes b available to readers.
 func (d *download) append(ctx context.Context, b []byte) error {
 	if err := d.size.check(d.written + int64(len(b))); err != nil {
 		return err
@@ -247,9 +251,10 @@ func (d *download) append(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// whole says whether all has come, after a read that returned err. Where the
-// source does not tell the size, content is whole where a manifest says so and
-// the digest agrees: what comes after that is not waited for.
+// isComplete says whether all bytes are received, after a read that returned
+// err. If the source does not give the size, the content is complete once it
+// has the size that a manifest gives and the digest matches; anything after
+// that is ignored.
 func (d *download) isComplete(err error) bool {
 	if d.size.total >= 0 {
 		return d.written == d.size.total
@@ -257,7 +262,8 @@ func (d *download) isComplete(err error) bool {
 	return errors.Is(err, io.EOF) || d.written == d.size.announced && d.spool.verify() == nil
 }
 
-// endOf is the meaning of a body's error: an end before the end is a cut.
+// bodyError translates an error of a body: an EOF before the end of the content
+// is a broken connection.
 func bodyError(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)

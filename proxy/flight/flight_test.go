@@ -19,7 +19,7 @@ import (
 
 const heldBack = 4 << 10
 
-func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
+func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(1, 1<<20), gate: make(chan struct{})}
 		sink := newShelf(memory.New())
@@ -58,7 +58,7 @@ func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
 	})
 }
 
-func TestTheFirstByteGoesOutBeforeTheLastIsIn(t *testing.T) {
+func TestTheFirstByteIsDeliveredBeforeTheLastArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(2, 256<<10)}
 		more := make(chan struct{})
@@ -254,7 +254,7 @@ func onceThen(first func(body []byte) io.ReadCloser) func(int64, []byte) io.Read
 	}
 }
 
-func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
+func TestTheLastBytesAreHeldBackUntilTheDigestIsVerified(t *testing.T) {
 	const size = 64 << 10
 	for name, c := range map[string]struct {
 		announced int64
@@ -342,7 +342,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCopyAndNotTheReaders(t *testing.T) {
+func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := bytesOf(7, size)
 	for name, room := range map[string]int64{
@@ -387,7 +387,7 @@ func (w stuckWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T) {
+func TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(8, 18<<20), gate: make(chan struct{})}
 		g := newGroup(t, newShelf(memory.NewBounded(0)))
@@ -412,7 +412,7 @@ func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T)
 	})
 }
 
-func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
+func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newShelf(memory.New())
 		s := &scripted{content: bytesOf(8, 18<<20)}
@@ -441,7 +441,7 @@ func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
 	})
 }
 
-func TestADownloadWithoutADiskAndWithoutReadersEnds(t *testing.T) {
+func TestADownloadOnAFullDiskEndsWithoutReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(8, 18<<20), bodies: heldAt(1<<20, more)}

@@ -10,8 +10,8 @@ import (
 )
 
 // Check compares the decoded copies in memory with the records, and returns an
-// error that names each one that differs. It is for tests: a difference is a
-// fault of this package.
+// error that names each difference. It is for tests: a difference is a bug in
+// this package.
 func (l *Ledger) Check() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,8 +34,8 @@ func check[V any](decoded *lru.Cache[string, V], what string, decode func(key st
 	return errors.Join(wrong...)
 }
 
-// normal leaves out what records do not hold: a tag's check has a monotonic
-// clock in memory, and an empty list may be nil.
+// normalize removes what records do not store: the monotonic clock reading of a
+// check, and the difference between a nil and an empty list.
 func normalize(v any) any {
 	switch v := v.(type) {
 	case Tag:

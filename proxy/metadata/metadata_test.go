@@ -115,7 +115,7 @@ func TestADecodedCopyIsNeverOlderThanTheRecord(t *testing.T) {
 	}
 }
 
-func TestWhatIsFoundIsNotForgottenByAWatchFromBefore(t *testing.T) {
+func TestAManifestThatWasFoundIsNotForgottenByAnEarlierWatch(t *testing.T) {
 	named := []metadata.ManifestKey{{Repository: app, Digest: of("image")}}
 	forget := func(from metadata.Removal) bool {
 		from.DropManifest(app, of("image"), true)
@@ -207,7 +207,7 @@ func TestALeaseWaitsForARemovalThatHasBegun(t *testing.T) {
 	})
 }
 
-func TestALeaseFromBeforeTheWatchCounts(t *testing.T) {
+func TestALeaseTakenBeforeTheWatchCounts(t *testing.T) {
 	l, _ := newLedger(t)
 	release := l.Lease(image, of("image"))
 	w := l.Watch()
@@ -220,7 +220,7 @@ func TestALeaseFromBeforeTheWatchCounts(t *testing.T) {
 	}
 }
 
-func TestAManifestOfManyThousandNamesIsNotKeptDecoded(t *testing.T) {
+func TestAManifestWithThousandsOfReferencesIsNotHeldInMemory(t *testing.T) {
 	l, records := newLedger(t)
 	many := metadata.Manifest{MediaType: ocispec.MediaTypeImageManifest}
 	for i := range 5000 {
@@ -236,7 +236,7 @@ func TestAManifestOfManyThousandNamesIsNotKeptDecoded(t *testing.T) {
 	}
 }
 
-func TestUsesAreSavedNowAndThenAndAtTheEnd(t *testing.T) {
+func TestUsesAreSavedPeriodicallyAndAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, err := disk.Open(t.TempDir(), disk.Options{})
 		if err != nil {
@@ -286,7 +286,7 @@ func TestAnImageIsPinnedByTheConfigurationOrByACommand(t *testing.T) {
 	}
 }
 
-func TestARepositoryIsForgottenButForItsPins(t *testing.T) {
+func TestDroppingARepositoryLeavesItsPins(t *testing.T) {
 	l, records := newLedger(t)
 	other := metadata.Repository{Upstream: "hub", Name: "app2"}
 	for _, repo := range []metadata.Repository{app, other} {

@@ -6,10 +6,11 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Repositories returns those of which a manifest is kept.
+// Repositories returns the repositories of which at least one manifest is
+// cached.
 func (l *Ledger) Repositories() (all []Repository, err error) {
 	err = l.records.Scan(bucketManifest, "", func(key string, _ []byte) bool {
-		// Keys come in their order.
+		// Keys are scanned in order.
 		if repo, _, ok := SplitKey(key); ok && (len(all) == 0 || all[len(all)-1] != repo) {
 			all = append(all, repo)
 		}
@@ -18,7 +19,7 @@ func (l *Ledger) Repositories() (all []Repository, err error) {
 	return all, err
 }
 
-// DropRepository forgets everything about a repository but its pins.
+// DropRepository removes everything about a repository except for its pins.
 func (l *Ledger) DropRepository(repo Repository) {
 	prefix := Key(repo, "")
 	defer l.beginChange()()
@@ -42,8 +43,8 @@ func dropDecoded[V any](c *lru.Cache[string, V], prefix string) {
 	}
 }
 
-// Reindex notes again what the manifests on record name, after the records of
-// members were lost. It returns how many manifests there are.
+// RebuildMembers records again what the manifests on record reference, after
+// the records of members were lost. It returns the number of manifests.
 func (l *Ledger) RebuildMembers() (manifests int, err error) {
 	type entry struct {
 		repo Repository

@@ -15,7 +15,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
+func TestANewManifestOverridesARememberedNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -28,7 +28,7 @@ func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
 	})
 }
 
-func TestAKeptBlobThatCannotBeOpenedIsFetchedAnew(t *testing.T) {
+func TestACachedBlobThatCannotBeOpenedIsDownloadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var broken brokenOpen

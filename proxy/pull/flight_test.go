@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
+func TestFiftyClientsOfOneColdBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		layer := o.Put("app", "layer", mirrortest.Bytes(1, 1<<20))
@@ -91,7 +91,7 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 }
 
 // Whatever became of a download, the next pull of the blob works.
-func TestAPullAfterADownloadThatFailed(t *testing.T) {
+func TestAPullAfterAFailedDownload(t *testing.T) {
 	const size = 300 << 10
 	content := mirrortest.Bytes(4, size)
 	corrupt := bytes.Clone(content)
@@ -160,7 +160,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 	}
 }
 
-func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestABlobWhoseSizeDiffersFromItsManifestIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(5, 1000))
@@ -236,7 +236,7 @@ func TestRanges(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
+func TestAFullDiskPreventsCachingButNotThePull(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := mirrortest.Bytes(7, size)
 	for name, room := range map[string]int64{
@@ -275,7 +275,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 	}
 }
 
-func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
+func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -315,7 +315,7 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 
 // A download without a disk has a window only: whoever comes when that has moved
 // on gets a download of its own, and of a part just the part.
-func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
+func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -427,7 +427,7 @@ func TestHEADOfABlobNeverDownloads(t *testing.T) {
 	})
 }
 
-func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
+func TestClientsOfAFailedForeignDownloadShareOneOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)

@@ -157,7 +157,7 @@ func (f countedFile) Close() error {
 	return f.Kept.Close()
 }
 
-func TestADamagedBlobIsHealedUnseen(t *testing.T) {
+func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
 		name    string
@@ -208,7 +208,7 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 	}
 }
 
-func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
+func TestManyReadersOfADamagedBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		var group sync.WaitGroup
@@ -237,7 +237,7 @@ func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
 	})
 }
 
-func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
+func TestWithoutAnUpstreamADamagedBlobEndsInAnError(t *testing.T) {
 	for name, offline := range map[string]bool{"it is away": false, "it is not to be asked": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 	}
 }
 
-func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
+func TestWhatTheUpstreamSendsForADamagedPieceIsVerified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		r.rot(t, 1<<20+1)
@@ -328,7 +328,7 @@ func (f *fading) Doubt() {
 	f.Kept.Doubt()
 }
 
-func TestAReadThatFailsIsLookedInto(t *testing.T) {
+func TestAFailedReadIsCheckedForDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
 		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades}
@@ -349,7 +349,7 @@ func TestAReadThatFailsIsLookedInto(t *testing.T) {
 	})
 }
 
-func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
+func TestARepeatedlyFailingReadEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
 		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades, forGood: true}
@@ -386,7 +386,7 @@ func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error)
 	return kept, err
 }
 
-func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
+func TestABlobWhosePiecesAreUnverifiedIsNotRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blobs := hastyBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer))}
 		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
@@ -423,7 +423,7 @@ func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error)
 	return kept, err
 }
 
-func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
+func TestABlobThatCannotBeQuarantinedIsStillRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var is atomic.Bool
 		blobs := stuckBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), stuck: &is}

@@ -98,7 +98,7 @@ func (p *Puller) readReferrers(ctx context.Context, u Upstream, repo Repository,
 			case err == nil:
 				accepted = append(accepted, d)
 			case errors.Is(err, upstream.ErrNotFound), errors.Is(err, referrers.ErrNotReferrer), errors.Is(err, referrers.ErrMalformed):
-			case errors.Is(err, referrers.ErrUnproven):
+			case errors.Is(err, referrers.ErrUnverified):
 				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnreadable, upstream.ErrBadAnswer, err))
 			default:
 				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnreadable, claim.Digest, err))

@@ -7,9 +7,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Whole says whether an image is here with every platform, and every blob of
-// it, and of what refers to it as far as that is known here. Where answered is
-// set, that has to be known. It asks nobody.
+// IsComplete says whether an image is cached with all its platforms, all their
+// blobs, and all known referrers. With needReferrers set, the referrers must be
+// known. It makes no requests.
 func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers bool) bool {
 	d, err := digest.Parse(of.Ref)
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// evict frees at least want bytes, if there is that much to remove: images, and
-// blobs of no image, least recently used first. What it frees is reported as it
-// goes: a pass over a full disk takes a while.
+// evict frees at least want bytes, if there is that much to remove. It removes
+// images and unreferenced blobs, least recently used first. It reports the
+// freed bytes as it goes, because a pass over a full disk takes a while.
 func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
@@ -45,8 +45,8 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 	return freed, ctx.Err()
 }
 
-// evict takes an image off the records, unless something else keeps it, or
-// somebody has come for it since the snapshot was taken.
+// evict removes an image from the records, unless something else references it,
+// or it was used after the snapshot was taken.
 func (s *snapshot) evict(next image) (removed removal, ok bool) {
 	root := next.root
 	if root.gone || root.hasParents() || root.pinned || s.lastUse(root) != next.use {
@@ -69,14 +69,15 @@ func (s *snapshot) evict(next image) (removed removal, ok bool) {
 	return removed, ok
 }
 
-// remove takes away what was detached, whoever uses it, and returns the bytes
-// that became free.
+// removeAll removes what was detached, even if it is in use, and returns the
+// bytes that were freed.
 func (r *Retention) removeAll(ctx context.Context, s *snapshot, removed removal) (int64, error) {
 	s.watch.Forget(func(from metadata.Removal) { s.dropRecords(removed, from) })
 	return r.deleteContent(ctx, s, removed)
 }
 
-// forget takes manifests off the records, with what only they made known.
+// dropRecords removes manifests from the records, with everything that only
+// they made known.
 func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
 	for _, n := range removed.manifests {
 		for _, tag := range n.tags {
@@ -92,8 +93,8 @@ func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
 	}
 }
 
-// unmark forgets what an index attached, as far as no other attaches it. What
-// it attached stays known for as long as the index is kept, whether the
+// dropMarks removes the records of what an index attached, unless another index
+// attaches it too. They are kept as long as the index is cached, whether the
 // attestation itself is or not.
 func (s *snapshot) dropMarks(n *node, from metadata.Removal) {
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
@@ -106,9 +107,10 @@ func (s *snapshot) dropMarks(n *node, from metadata.Removal) {
 	}
 }
 
-// clear deletes the content of what is off the records, and returns the bytes
-// that became free. The records are made durable first: a crash between leaves
-// blobs that nobody names, never a manifest without its blobs.
+// deleteContent deletes the content of what was removed from the records, and
+// returns the bytes that were freed. The records are made durable first: a
+// crash in between leaves unreferenced blobs, but never a manifest without its
+// blobs.
 func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed removal) (int64, error) {
 	err := r.ledger.Flush(ctx)
 	if err != nil && !errors.Is(err, cache.ErrFull) {
@@ -116,15 +118,17 @@ func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed remo
 	}
 	freed := r.deleteBlobs(ctx, s, removed.blobs)
 	if err != nil {
-		// There was no room even to write that down, and now there is. Had
-		// the power been cut between, the manifests would be on record again,
-		// but without content, which went first: so they would not be served.
+		// There was no room to write the records, and now there is. After a
+		// power cut in between, the manifests would be on record again, but
+		// without their content, which was deleted first, so they would not be
+		// served.
 		err = r.ledger.Flush(ctx)
 	}
 	return freed, err
 }
 
-// delete deletes content that nobody has come to name since the snapshot.
+// deleteBlobs deletes content, unless it was leased after the snapshot was
+// taken.
 func (r *Retention) deleteBlobs(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
 	for _, d := range digests {
 		size, onDisk := s.sizes[d]

@@ -5,16 +5,17 @@ import (
 	"slices"
 )
 
-// image is what is kept or removed as one: a manifest that nothing else keeps,
-// with its children, what refers to it, and the blobs that these name.
+// image is the unit of eviction: a manifest that nothing else references, with
+// its children, its referrers, and the blobs of all of these.
 type image struct {
 	root *node
-	use  int64 // the last one, in Unix nanoseconds
+	use  int64 // last use, in Unix nanoseconds
 }
 
-// images are the roots, least recently used first: whatever nothing keeps, and
-// whatever has a name or a pin of its own. A manifest in a circle of subjects
-// is a root where nothing else would reach it.
+// images are the roots, least recently used first: manifests that nothing
+// references, and manifests that are tagged or pinned themselves. If manifests
+// form a cycle of subjects, one of them is made a root if it cannot be reached
+// otherwise.
 func (s *snapshot) images() []image {
 	reached := make(map[*node]bool)
 	var all []image
@@ -39,9 +40,9 @@ func (s *snapshot) images() []image {
 	return all
 }
 
-// lastUse of an image is its own, or that of a child or blob, however deep,
-// that belongs to nothing else: a runtime that loads lazily asks for blobs long
-// after the manifest.
+// lastUse is the last use of an image: that of its root, or of a descendant or
+// blob that belongs to nothing else. A lazily loading runtime requests blobs
+// long after the manifest.
 func (s *snapshot) lastUse(root *node) (use int64) {
 	seen := make(map[*node]bool)
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
@@ -70,14 +71,14 @@ func (s *snapshot) ownUse(n *node) int64 {
 	return use
 }
 
-// removal is what goes together: manifests, from the root on, and the content
-// that nothing else needs, manifests before their blobs.
+// removal is what is removed together: manifests, starting with the root, and
+// the content that nothing else references, manifests before their blobs.
 type removal struct {
 	manifests []*node
 	blobs     []Digest
 }
 
-// bytes is how much a removal frees.
+// bytes is how many bytes a removal frees.
 func (s *snapshot) bytes(all removal) (n int64) {
 	for _, d := range all.blobs {
 		n += s.sizes[d]
@@ -85,7 +86,8 @@ func (s *snapshot) bytes(all removal) (n int64) {
 	return n
 }
 
-// detach takes a root out of the snapshot, with everything that only it kept.
+// detach removes a root from the snapshot, with everything that only it
+// references.
 func (s *snapshot) detach(root *node) removal {
 	var all removal
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
@@ -106,8 +108,8 @@ func (s *snapshot) detach(root *node) removal {
 	return all
 }
 
-// unneeded is what nothing else needs of manifests that are detached:
-// themselves in their order, then their blobs.
+// orphanedContent returns the content of detached manifests that nothing else
+// references: the manifests in their order, then their blobs.
 func (s *snapshot) orphanedContent(manifests []*node) (content []Digest) {
 	var all []Digest
 	for _, n := range manifests {
@@ -134,13 +136,13 @@ func digestsOf(all []Descriptor) []Digest {
 	return digests
 }
 
-// unreferenced is a blob that no manifest here names.
+// unreferencedBlob is a blob that no cached manifest references.
 type unreferencedBlob struct {
 	digest Digest
 	use    int64
 }
 
-// unreferencedBlobs are sorted, least recently used first.
+// unreferencedBlobs returns these blobs, least recently used first.
 func (s *snapshot) unreferencedBlobs() []unreferencedBlob {
 	var all []unreferencedBlob
 	for d := range s.sizes {

@@ -9,42 +9,44 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-// Kept is one image that is kept: a manifest with everything that it needs and
-// that hangs on it. Sizes are in bytes.
+// CachedImage is one image in the cache: a manifest with its children, its
+// referrers and their blobs. Sizes are in bytes.
 type CachedImage struct {
 	Upstream   string   `json:"upstream"`
 	Repository string   `json:"repository"`
 	Tags       []string `json:"tags"`
 	Digest     Digest   `json:"digest"`
 	MediaType  string   `json:"mediaType"`
-	Size       int64    `json:"size"`  // on disk, with what it shares with others
-	Alone      int64    `json:"alone"` // of that, what nothing else needs
+	Size       int64    `json:"size"`  // on disk, including what it shares with other images
+	Alone      int64    `json:"alone"` // the part of it that no other image references
 	Manifests  int      `json:"manifests"`
 	Whole      bool     `json:"whole"` // nothing that is known to belong to it is missing
-	// Unlearnt is what pulling the platforms that are kept again may ask for, and
-	// is not known here yet: "manifest", "blob" or "referrers of", and a digest.
+	// Unlearnt is what another pull of the cached platforms may request and is
+	// not cached yet: "manifest", "blob" or "referrers of", and a digest.
 	Unlearnt   []string  `json:"unlearnt"`
 	Pinned     bool      `json:"pinned"`
 	LastPulled time.Time `json:"lastPulled,omitzero"`
-	// Fresh says that the upstream need not be asked about any of the tags;
-	// CheckedAt is when it was asked last.
+	// Fresh means that no tag needs a check. CheckedAt is when one was last
+	// checked.
 	Fresh     bool      `json:"fresh"`
 	CheckedAt time.Time `json:"checkedAt,omitzero"`
-	// GoneSince is when the upstream first said that one of the tags is gone.
+	// GoneSince is when the upstream first said that one of the tags no longer
+	// exists.
 	GoneSince time.Time `json:"goneSince,omitzero"`
 }
 
-// Inventory is everything that is kept.
+// Inventory is the content of the cache.
 type Inventory struct {
 	Images []CachedImage `json:"images"`
-	// Bytes are all that is kept; Strays of these is what belongs to no image.
+	// Bytes is the size of all content. Strays is the size of the part that
+	// belongs to no image.
 	Bytes  int64 `json:"bytes"`
 	Strays int64 `json:"strays"`
-	// MaxBytes is the bound, 0 where there is none.
+	// MaxBytes is the bound, or 0 if there is none.
 	MaxBytes int64 `json:"maxBytes"`
 }
 
-// Inventory lists what is kept, in the order of names.
+// Inventory lists the content of the cache, sorted by name.
 func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()

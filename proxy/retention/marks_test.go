@@ -14,7 +14,7 @@ import (
 
 // What an index attaches is known for as long as an index is kept that does,
 // and no longer.
-func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
+func TestAttachmentsAreDroppedWithTheLastIndex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -49,7 +49,7 @@ func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
 }
 
 // The platform and the attestation may go by themselves, and come again.
-func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
+func TestAttachmentsOfACachedIndexStayKnown(t *testing.T) {
 	for _, goes := range []string{"the platform", "the attestation"} {
 		t.Run(goes+" is purged", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -11,28 +11,28 @@ import (
 )
 
 var (
-	// ErrPinned says that an image is not purged because it is pinned.
+	// ErrPinned means that an image is not purged because it is pinned.
 	ErrPinned = errors.New("it is pinned")
-	// ErrNotKept says that nothing is kept of what was named.
-	ErrNotCached = errors.New("nothing is kept of it")
+	// ErrNotCached means that the cache has nothing that matches the target.
+	ErrNotCached = errors.New("it is not in the cache")
 )
 
-// Target is what a purge is about: one tag, one digest in a repository, a
-// whole repository where Ref is empty, or a digest wherever it is kept where
-// the Repository is empty.
+// Target is what to purge: a tag or a digest in a repository, a whole
+// repository if Ref is empty, or a digest in every repository if Repository is
+// empty.
 type Target Reference
 
-// Purged says what a purge took away, or would take away.
+// Purged says what a purge removed, or would remove.
 type Purged struct {
-	Tags      []string `json:"tags"`      // that are forgotten, with their repositories
-	Manifests []string `json:"manifests"` // the same of manifests
-	Blobs     int      `json:"blobs"`     // files that went, manifests included
+	Tags      []string `json:"tags"`      // with their repositories
+	Manifests []string `json:"manifests"` // with their repositories
+	Blobs     int      `json:"blobs"`     // files, including those of manifests
 	Bytes     int64    `json:"bytes"`
 }
 
-// Purge forgets what target means. Of one tag of an image that has others, only
-// the tag goes. With dryRun nothing goes. It returns ErrNotKept where
-// nothing is kept that target could mean.
+// Purge removes the target. If the target is one of several tags of an image,
+// it removes only the tag. With dryRun set, it removes nothing. It returns
+// ErrNotCached if nothing in the cache matches the target.
 func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purged, error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
@@ -67,7 +67,8 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 	var all removal
 	var members, blobs []Digest
 	if target.Ref == "" {
-		// Blobs that were asked for by themselves belong to the repository too.
+		// Blobs that were requested without a manifest belong to the repository
+		// too.
 		members = r.ledger.MembersOf(target.Repository)
 		for _, d := range members {
 			if _, here := s.sizes[d]; here && s.references.content[d] == 0 {
@@ -90,8 +91,8 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 		}
 	}
 	if _, here := s.sizes[Digest(target.Ref)]; byDigest && here && !slices.Contains(all.blobs, Digest(target.Ref)) {
-		// A blob, or a manifest that another repository needs as well: who
-		// names a digest wants its bytes fetched again.
+		// A blob, or a manifest that another repository needs too. Whoever
+		// purges a digest wants its content to be downloaded again.
 		if target.Repository == (Repository{}) {
 			for _, n := range s.sorted() {
 				if needed[n] && n.hasBlob(Digest(target.Ref)) {
@@ -117,16 +118,16 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 	return result, err
 }
 
-// onlyItsTagGoes says that a manifest stays when one of its tags is purged:
-// under another tag, or in an index.
+// losesOnlyTag says whether a manifest stays when one of its tags is purged: it
+// has another tag, or it belongs to an index.
 func (n *node) losesOnlyTag() bool { return len(n.tags) > 1 || n.platform }
 
-// names says whether d is a blob of the manifest.
+// hasBlob says whether d is a blob of the manifest.
 func (n *node) hasBlob(d Digest) bool {
 	return slices.ContainsFunc(n.rec.Blobs, func(b Descriptor) bool { return b.Digest == d })
 }
 
-// neededByPins are the pinned manifests with everything that makes them whole.
+// reachableFromPins are the pinned manifests with their children and referrers.
 func (s *snapshot) reachableFromPins() map[*node]bool {
 	needed := make(map[*node]bool)
 	for _, n := range s.nodes {
@@ -137,7 +138,8 @@ func (s *snapshot) reachableFromPins() map[*node]bool {
 	return needed
 }
 
-// parentsFirst orders manifests so that none comes before what keeps it.
+// parentsFirst sorts manifests so that each comes after those that reference
+// it.
 func parentsFirst(manifests []*node) []*node {
 	included, seen := make(map[*node]bool), make(map[*node]bool)
 	for _, n := range manifests {

@@ -12,7 +12,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
+func TestPurgingARepositoryRemovesEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -49,7 +49,7 @@ func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
 	})
 }
 
-func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
+func TestAPurgeLeavesWhatOthersNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -85,7 +85,7 @@ func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
 	})
 }
 
-func TestATagThatWasDroppedIsNotTouchedBack(t *testing.T) {
+func TestTouchingADroppedTagDoesNotRestoreIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)

@@ -67,7 +67,7 @@ func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m m
 	return m
 }
 
-func TestATagThatHasMovedOnStaysWhenItsOldImageGoes(t *testing.T) {
+func TestATagThatHasMovedStaysWhenItsOldImageIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Rules.TagTTL = 0 })
@@ -83,7 +83,7 @@ func TestATagThatHasMovedOnStaysWhenItsOldImageGoes(t *testing.T) {
 	})
 }
 
-func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
+func TestABlobThatIsReferencedDuringAnEvictionStaysKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		shared := mirrortest.Bytes(1, 100<<10)
@@ -110,7 +110,7 @@ func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
 	})
 }
 
-func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
+func TestAnImageThatIsPulledWhileItIsBeingEvictedStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		amd, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 60<<10))
@@ -138,7 +138,7 @@ func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
 	})
 }
 
-func TestWhatWasEvictedIsKeptAgainWhenItComesBack(t *testing.T) {
+func TestEvictedContentIsCachedAgainWhenItIsPulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		memory := &recollection{kept: map[retention.Digest][]byte{}}
@@ -165,7 +165,7 @@ func TestWhatWasEvictedIsKeptAgainWhenItComesBack(t *testing.T) {
 	})
 }
 
-func TestARefusedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
+func TestAFailedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var order []retention.Digest
@@ -209,7 +209,7 @@ func (b deletionOrder) Delete(ctx context.Context, d retention.Digest) error {
 	return b.Blobs.Delete(ctx, d)
 }
 
-func TestTwoRepositoriesWithOneManifestAreCountedOnce(t *testing.T) {
+func TestAManifestInTwoRepositoriesIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
@@ -245,7 +245,7 @@ func (d slowCommit) Commit() error {
 	return d.Draft.Commit()
 }
 
-func TestACountUnderWhichContentComesIsExact(t *testing.T) {
+func TestACountIsExactWhileContentIsAdded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		walking := &slowWalk{begun: make(chan struct{}, 16)}
@@ -291,7 +291,7 @@ func (b *slowWalk) Walk(ctx context.Context, fn func(d retention.Digest, size in
 	return b.Blobs.Walk(ctx, fn)
 }
 
-func TestAScrubCountsFilesOfAWrongSize(t *testing.T) {
+func TestAScrubFindsFilesOfAWrongSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var wrong wrongSize
@@ -325,7 +325,7 @@ func (b wrongSize) Verify(ctx context.Context, d retention.Digest, pace func(int
 	return 10, errors.Join(cache.ErrMismatch, cache.ErrNotFound, err)
 }
 
-func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
+func TestRequestsForMissingContentLeaveNoRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -345,7 +345,7 @@ func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
 	})
 }
 
-func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
+func TestADeeplyNestedImageIsEvictedAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 400 << 10 })
@@ -377,7 +377,7 @@ func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
 	})
 }
 
-func TestAManifestOnItsWayToTheRecordsIsNotTakenForAStray(t *testing.T) {
+func TestAManifestThatIsBeingRecordedIsNotEvictedAsUnreferenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
@@ -420,7 +420,7 @@ func (d committed) Commit() error {
 	return err
 }
 
-func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
+func TestAFailedSnapshotIsAnErrorAndEndsItsWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var broken atomic.Bool

@@ -21,7 +21,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-func TestImagesGoLeastRecentlyPulledFirst(t *testing.T) {
+func TestTheLeastRecentlyPulledImageIsEvictedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 450 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
@@ -61,7 +61,7 @@ func TestImagesGoLeastRecentlyPulledFirst(t *testing.T) {
 	})
 }
 
-func TestSharedLayersStayWhileAnyoneNeedsThem(t *testing.T) {
+func TestSharedLayersStayWhileAnImageNeedsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 350 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
@@ -90,7 +90,7 @@ func TestSharedLayersStayWhileAnyoneNeedsThem(t *testing.T) {
 	})
 }
 
-func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
+func TestAnImageIsEvictedWithItsPlatformsAndReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 500 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
@@ -131,7 +131,7 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 	})
 }
 
-func TestWhatIsEvictedIsToldAsItGoes(t *testing.T) {
+func TestEvictedBytesAreReportedAsTheyAreFreed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const layer, images = 20 << 10, 10
 		o := mirrortest.NewOrigin()
@@ -161,7 +161,7 @@ func TestWhatIsEvictedIsToldAsItGoes(t *testing.T) {
 	})
 }
 
-func TestTheBoundHoldsWhileImagesStreamIn(t *testing.T) {
+func TestTheBoundHoldsWhileImagesArePulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		const bound = 1 << 20
@@ -210,7 +210,7 @@ func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
 	}
 }
 
-func TestWhatIsTooLargeForTheBoundIsPassedOn(t *testing.T) {
+func TestABlobLargerThanTheBoundIsServedWithoutBeingCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 50 << 10 })
@@ -228,7 +228,7 @@ func TestWhatIsTooLargeForTheBoundIsPassedOn(t *testing.T) {
 	})
 }
 
-func TestAFileSystemThatFillsUpIsRelieved(t *testing.T) {
+func TestEvictionFreesAFileSystemThatFillsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var free atomic.Int64
@@ -249,7 +249,7 @@ func TestAFileSystemThatFillsUpIsRelieved(t *testing.T) {
 	})
 }
 
-func TestBlobsOfNoImageGoByTheirOwnUse(t *testing.T) {
+func TestUnreferencedBlobsAreEvictedByTheirOwnUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 350 << 10 })
@@ -402,7 +402,7 @@ func TestInventory(t *testing.T) {
 	})
 }
 
-func TestScrubSetsDamageAsideAndItIsFetchedAgain(t *testing.T) {
+func TestAScrubQuarantinesDamageAndItIsDownloadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)

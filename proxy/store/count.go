@@ -2,21 +2,23 @@ package store
 
 import "context"
 
-// Short receives whenever room is short: a pass of eviction is due.
+// EvictionDue receives a value when room is short and an eviction pass is due.
 func (s *Store) EvictionDue() <-chan struct{} { return s.room.evictionDue }
 
-// NotKept notes that something could not be kept: a pass of eviction is due.
+// NotCached reports that something could not be cached. An eviction pass is
+// then due.
 func (s *Store) NotCached() { s.room.wake() }
 
-// Expect notes that n more bytes are being downloaded, or, where n is negative,
-// that they no longer are.
+// AddIncoming adds n to the number of bytes that are being downloaded; n may be
+// negative.
 func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 
-// MaxBytes is the bound of what is kept, 0 where there is none.
+// MaxBytes is the bound on the stored bytes, or 0 if there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 
-// Pass runs one pass of eviction. Free is told how many bytes have to go, and
-// returns how many went. Those who wait for room look again when it is over.
+// EvictionPass runs one pass of eviction. free gets the number of bytes to
+// remove and returns how many it has removed. Publications that wait for room
+// check again after the pass.
 func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
 	r := s.room
 	r.mu.Lock()
@@ -33,10 +35,10 @@ func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
 	r.passes.next = make(chan struct{})
 }
 
-// Count goes over everything that lies on disk, tells see, and takes the sum
-// for what is kept: it is exact but for what others take out of the folder
-// meanwhile. Nothing may be deleted meanwhile: its caller is the one who
-// deletes.
+// Count walks everything on disk, calls visit for it, and takes the sum for the
+// bytes in use. The result is exact unless someone else deletes files in the
+// meantime. Nothing may be deleted while it runs: the caller is the only one
+// that deletes.
 func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
 	r := s.room
 	c := &recount{added: make(map[Digest]bool)}
@@ -70,18 +72,18 @@ func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) err
 	return nil
 }
 
-// Walk calls fn for everything on disk, as [cache.Blobs] does.
+// Walk calls fn for everything on disk, like [cache.Blobs].Walk.
 func (s *Store) Walk(ctx context.Context, fn func(d Digest, size int64) bool) error {
 	return s.blobs.Walk(ctx, fn)
 }
 
-// State is what the store has in work, in bytes and numbers; for tests.
+// State is the internal state of a Store, in bytes and counts. It is for tests.
 type State struct {
 	Used, Incoming, Waiting int64
 	Reserved                int
 }
 
-// State returns what the store has in work.
+// State returns the internal state.
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()

@@ -77,7 +77,7 @@ func (k *kept) wantCounted(t *testing.T) {
 	}
 }
 
-func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
+func TestDamagedContentIsNotReturned(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 100 << 10} {
 		t.Run(name, func(t *testing.T) {
 			files := memory.New()
@@ -115,7 +115,7 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 	}
 }
 
-func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
+func TestSmallContentIsHeldInMemoryAndLargeContentIsNot(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	small, s := bytesOf(1, 64<<10)
 	large, l := bytesOf(2, 64<<10+1)
@@ -146,7 +146,7 @@ func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
 	}
 }
 
-func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
+func TestTheCountIsWhatIsOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refuse := new(atomic.Bool)
 		k := newStore(t, refusing{inMemory(t), refuse}, store.Bounds{MaxBytes: 1 << 20})
@@ -293,7 +293,7 @@ func TestAPublicationWaitsForADeletionThatHasBegun(t *testing.T) {
 	})
 }
 
-func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
+func TestContentThatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	content, d := bytesOf(1, 1000)
 	draft, err := k.Create(t.Context(), d)
@@ -315,7 +315,7 @@ func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	k.wantCounted(t)
 }
 
-func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
+func TestEvictionBeginsBeforeDownloadsComplete(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{MaxBytes: 10_000})
 	if err := k.Count(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
 	})
 }
 
-func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
+func TestFreeSpaceOnTheFileSystemIsABoundToo(t *testing.T) {
 	free := int64(50)
 	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
 	var told int64

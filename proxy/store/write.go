@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 )
 
-// Put keeps proven content: in memory, and on disk where it is not there yet.
-// It is for manifests, which are small, and whose clients wait: so it does not
-// wait for room. What cannot be written is remembered, and is written by
-// [Store.Retry].
+// Put stores verified content in memory, and on disk if it is not there yet. It
+// is for manifests, which are small and have clients waiting, so it does not
+// wait for room. If the content cannot be written, [Store.Retry] tries again
+// later.
 func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error {
 	err := s.write(ctx, desc, content)
 	if err != nil {
@@ -19,10 +19,11 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 	return err
 }
 
-// Remember keeps content in memory, as a promise that Put follows.
+// PutMemory stores content in memory. The caller calls Put afterwards.
 func (s *Store) PutMemory(d Digest, content []byte) { s.memory.Put(d, content) }
 
-// Retry writes content that Put could not write. It does nothing for others.
+// Retry writes content that Put could not write. It does nothing for other
+// content.
 func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) error {
 	if !s.unwritten.has(desc.Digest) {
 		return nil
@@ -34,8 +35,8 @@ func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) erro
 	return nil
 }
 
-// write publishes content: once at a time for one digest, so that it is counted
-// once.
+// write publishes content. Only one call at a time does so for a digest, so
+// that it is counted once.
 func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) error {
 	_, err, _ := s.writes.Do(desc.Digest.String(), func() (any, error) {
 		if s.Has(ctx, desc.Digest) {
@@ -57,16 +58,16 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 	return err
 }
 
-// unwritten are manifests that are on record and in memory, but could not be
-// written for want of room. They are tried again whenever they are asked for,
-// or else a restart would lose what clients have seen kept.
+// unwritten are the manifests that are on record and in memory but could not be
+// written to disk. Each request for one tries again. Otherwise, a restart would
+// lose what clients have seen as cached.
 type unwritten struct {
-	some    atomic.Bool // a hit costs no lock where there are none
+	some    atomic.Bool // avoids the lock for hits while there are none
 	mu      sync.Mutex
 	digests map[Digest]bool
 }
 
-// maxUnwritten bounds them: memory has forgotten the oldest long before.
+// maxUnwritten bounds them. Memory has dropped the oldest ones long before.
 const maxUnwritten = 16 << 10
 
 func (u *unwritten) add(d Digest) {

@@ -15,7 +15,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
+func TestPinnedImagesStayAndAreCompleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		bypassed := 0
@@ -68,7 +68,7 @@ func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 	})
 }
 
-func TestAPinnedTagThatMovesIsMadeWholeAnew(t *testing.T) {
+func TestAPinnedTagThatMovesIsCompletedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -88,7 +88,7 @@ func TestAPinnedTagThatMovesIsMadeWholeAnew(t *testing.T) {
 	})
 }
 
-func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
+func TestAPinStaysUntilItsImageIsAvailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -109,7 +109,7 @@ func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
 
 // What refers to a pinned image is part of it: that it could not be asked for is
 // not that there is none.
-func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
+func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -155,7 +155,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotThereIsNotPinned(t *testing.T) {
+func TestAMissingImageIsNotPinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := mirrortest.New(t, mirrortest.NewOrigin(), nil)
 		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, upstream.ErrNotFound) {
@@ -167,7 +167,7 @@ func TestWhatIsNotThereIsNotPinned(t *testing.T) {
 	})
 }
 
-func TestAPinnedImageThatDoesNotFitIsNotDownloadedAgainAndAgain(t *testing.T) {
+func TestAPinnedImageThatDoesNotFitIsNotDownloadedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 50 << 10 })

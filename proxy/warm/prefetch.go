@@ -16,53 +16,56 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// What pulling an image again asks for is learnt while its upstream is there.
-// Docker asks at every pull what refers to the attestations of the image (W58),
-// BuildKit asks for their tags, containerd asks for neither: the one that
-// pulled first must not decide whether the next one can. So where an index is
-// kept, with a platform of it, entrepot asks by itself for
+// A pull of an image that is already cached makes further requests, which
+// depend on the client. Docker asks for the referrers of the image's
+// attestations at every pull (W58), BuildKit asks for their referrers tags, and
+// containerd asks for neither. Whether the next client can pull must not depend
+// on which client pulled first. So if an index and one of its platforms are
+// cached, entrepot requests by itself
 //
 //   - the attestation manifests of that platform, and their blobs;
-//   - the referrers of those, of the platform's manifest and of the index, with
-//     small blobs of theirs: signatures. That there are none counts as learnt.
+//   - the referrers of these, of the platform's manifest and of the index, with
+//     their small blobs, such as signatures. An empty list of referrers is an
+//     answer too.
 //
-// [retention.Retention.Missing] says what there is to learn: it follows from what
-// is kept and what is on record, so there is no list that could be lost, and a
-// restart goes on where the last process stopped. Each thing is asked for once,
-// one repository of an upstream at a time, and nothing while the upstream's
-// limit runs low.
+// [retention.Retention.FindMissing] says what there is to fetch. It follows
+// from the cache and the records, so there is no list that could be lost, and a
+// new process continues where the last one stopped. Each thing is requested
+// once, for one repository of an upstream at a time, and not while the
+// upstream's rate limit runs low.
 
 const (
-	// lowQuota is the share of a limit below which nothing is learnt, and
-	// quotaRest how long until it is looked at again.
+	// minQuota is the remaining share of a rate limit below which nothing is
+	// prefetched. quotaBackoff is how long until it is checked again.
 	minQuota     = 0.25
 	quotaBackoff = 5 * time.Minute
-	// refusedFor is how long an upstream is not asked for what it has refused,
-	// and maxRefused how much of that is remembered.
+	// refusedTTL is how long something is not requested again after the
+	// upstream has refused it. maxRefused bounds how much of that is
+	// remembered.
 	refusedTTL = 6 * time.Hour
 	maxRefused = 16 << 10
-	// maxFailures is how many questions of one pass may fail.
+	// maxFailures is how many requests of one pass may fail.
 	maxFailures = 3
 )
 
 var (
-	errQuotaLow = fmt.Errorf("%w: its rate limit runs low", upstream.ErrUnavailable)
-	errBackoff  = fmt.Errorf("%w: it failed a moment ago", upstream.ErrUnavailable)
+	errQuotaLow = fmt.Errorf("%w: its rate limit is running low", upstream.ErrUnavailable)
+	errBackoff  = fmt.Errorf("%w: it failed recently", upstream.ErrUnavailable)
 )
 
-// LearnerOptions say what a Learner works with.
+// PrefetcherOptions are the dependencies and settings of a Prefetcher.
 type PrefetcherOptions struct {
 	Puller    *pull.Puller
 	Retention *retention.Retention
 	Ledger    *metadata.Ledger
-	// Upstreams are the names of those that are learnt from.
+	// Upstreams are the names of the upstreams to prefetch from.
 	Upstreams []string
 	Offline   bool
 	Logger    *slog.Logger
 }
 
-// Learner learns what pulling again may ask for. All methods are safe for
-// concurrent use.
+// Prefetcher fetches what another pull of a cached image may request. All
+// methods are safe for concurrent use.
 type Prefetcher struct {
 	opts      PrefetcherOptions
 	log       *slog.Logger
@@ -70,7 +73,7 @@ type Prefetcher struct {
 	refused   *memory.Answers[string, struct{}]
 }
 
-// NewLearner returns a Learner. Nothing is learnt before Run is called.
+// NewPrefetcher returns a Prefetcher. It does nothing before Run is called.
 func NewPrefetcher(opts PrefetcherOptions) *Prefetcher {
 	refused, err := memory.NewAnswers[string, struct{}](maxRefused)
 	if err != nil {
@@ -83,8 +86,8 @@ func NewPrefetcher(opts PrefetcherOptions) *Prefetcher {
 	return l
 }
 
-// ManifestKept has a repository looked at, if a manifest that was kept for it
-// may lead to more: an index, a platform, an attestation.
+// ManifestStored schedules a repository if a manifest that was cached for it
+// may lead to more: an index, a platform, or an attestation.
 func (l *Prefetcher) ManifestStored(repo Repository, d Digest, m metadata.Manifest) {
 	if len(m.Children) == 0 && !retention.IsPlatform(m) && !l.opts.Ledger.IsAttestation(repo, d) {
 		return
@@ -94,14 +97,14 @@ func (l *Prefetcher) ManifestStored(repo Repository, d Digest, m metadata.Manife
 	}
 }
 
-// Run learns until ctx ends.
+// Run prefetches until ctx is done.
 func (l *Prefetcher) Run(ctx context.Context) {
 	if l.opts.Offline {
 		return
 	}
 	repositories, err := l.opts.Ledger.Repositories()
 	if err != nil {
-		l.log.Error("what is kept cannot be read", "error", err)
+		l.log.Error("the list of repositories cannot be read", "error", err)
 	}
 	for _, repo := range repositories {
 		if s, ok := l.schedules[repo.Upstream]; ok {
@@ -115,7 +118,8 @@ func (l *Prefetcher) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// follow goes over the repositories of one upstream as they are due.
+// prefetchUpstream goes through the repositories of one upstream as they become
+// due.
 func (l *Prefetcher) prefetchUpstream(ctx context.Context, s *schedule) {
 	for ctx.Err() == nil {
 		repo, wait := s.next()
@@ -136,35 +140,35 @@ func (l *Prefetcher) prefetchUpstream(ctx context.Context, s *schedule) {
 		s.finish(repo, err)
 		switch {
 		case err != nil && !errors.Is(err, errBackoff):
-			l.log.Info("not all that pulling again may ask for could be learnt", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
+			l.log.Info("not everything that another pull may request could be prefetched", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
 		case n > 0:
-			l.log.Debug("learnt what pulling again may ask for", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
+			l.log.Debug("prefetched what another pull may request", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)
 		}
 	}
 }
 
-// learn goes over a repository once. What it fetches may say that there is more
-// to learn: then the repository is due again.
+// prefetch goes through a repository once. What it fetches may lead to more;
+// then the repository is due again.
 func (l *Prefetcher) prefetch(ctx context.Context, s *schedule, repo Repository) (fetched int, err error) {
 	if forbidden := l.opts.Puller.Check(repo); forbidden != nil {
-		return 0, nil //nolint:nilerr // the configuration has changed: nobody pulls it again
+		return 0, nil //nolint:nilerr // the configuration has changed: the repository cannot be pulled any more
 	}
-	began := time.Now()
+	start := time.Now()
 	kept, err := l.opts.Ledger.ManifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
 	missing := l.opts.Retention.FindMissing(ctx, repo, kept)
-	s.recordScan(repo, time.Since(began))
+	s.recordScan(repo, time.Since(start))
 	var failed []error
 	var pending error
-	resting := s.inBackoff(repo)
+	backoff := s.inBackoff(repo)
 	for _, what := range s.rotate(repo, missing) {
 		key := metadata.Key(repo, what.String())
 		if _, refused := l.refused.Get(key); refused {
 			continue
 		}
-		if resting[what.String()] {
+		if backoff[what.String()] {
 			pending = errBackoff
 			continue
 		}

@@ -29,7 +29,7 @@ func (withoutRoom) Create(context.Context, warm.Descriptor) (cache.Draft, error)
 
 // A manifest that can't be written is passed on all the same, so that it came
 // says nothing of whether it is kept.
-func TestWithAFullDiskTheSameIsNotLearntAgainAndAgain(t *testing.T) {
+func TestOnAFullDiskPrefetchingIsNotRepeatedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -80,7 +80,7 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 }
 
 // What failed rests, also while more is pulled that can be learnt.
-func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
+func TestNewImagesDoNotShortenABackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -117,7 +117,7 @@ func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
 
 // What is listed under a referrers tag is an index as well, whether the upstream
 // has it or it was made here, and no image of which a platform was pulled.
-func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
+func TestAReferrersTagIsNotPrefetchedAsAnImage(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
 }
 
 // A manifest need not tell how large its blobs are.
-func TestABlobOfWhichNobodyTellsTheSizeIsNotLearnt(t *testing.T) {
+func TestABlobOfUnknownSizeIsNotPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -184,7 +184,7 @@ func (l large) Scan(b cache.Bucket, prefix string, see func(key string, value []
 	return l.Records.Scan(b, prefix, see)
 }
 
-func TestALargeRepositoryIsNotLookedAtAllTheTime(t *testing.T) {
+func TestALargeRepositoryIsNotScannedContinuously(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		passes := 0

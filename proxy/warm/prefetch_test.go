@@ -94,7 +94,7 @@ func readBlob(t *testing.T, m mirrortest.Mirror, d warm.Descriptor) {
 
 // A fallback tag's index and its signatures are no image, of which there would be
 // more to know.
-func TestNothingIsLearntOfSignatures(t *testing.T) {
+func TestNothingIsPrefetchedForSignatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -117,7 +117,7 @@ func TestNothingIsLearntOfSignatures(t *testing.T) {
 // What it costs: of a 1.1 upstream a question for each subject; of a 1.0 one a
 // HEAD of a tag each, which nobody counts (W42), once it is known to have no
 // API.
-func TestWhatLearningCosts(t *testing.T) {
+func TestTheCostOfPrefetching(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestWhatLearningCosts(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
+func TestNothingIsPrefetchedForArtifacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50)) // in no index
@@ -188,7 +188,7 @@ func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
 	})
 }
 
-func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
+func TestNothingIsPrefetchedWhileTheRateLimitRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -219,7 +219,7 @@ func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
 
 // An upstream that fails is not asked for everything, nor again and again, and
 // what it failed to tell is learnt once it can.
-func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
+func TestPrefetchingBacksOffWhileTheUpstreamFails(t *testing.T) {
 	for name, fault := range map[string]error{
 		"unavailable": upstream.ErrUnavailable,
 		"limited":     &upstream.RateLimitedError{RetryAfter: 20 * time.Minute},
@@ -251,7 +251,7 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 }
 
 // What is found by the tag alone is told, and it is not all that there is to know.
-func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
+func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -274,7 +274,7 @@ func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
 
 // What an upstream says that it does not have, or does not give away, is not
 // asked for again and again, and does not keep the rest from being learnt.
-func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
+func TestRefusedContentIsNotRequestedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -296,7 +296,7 @@ func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
+func TestLargeBlobsAreNotPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -326,7 +326,7 @@ func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
 
 // A platform may be pulled long after its index, and an index after the platform
 // that it shares with another.
-func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
+func TestPrefetchingStartsWhicheverManifestArrivesLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -352,7 +352,7 @@ func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
 	})
 }
 
-func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
+func TestAnImageIsIncompleteWhileThereIsMoreToPrefetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		image, _ := o.Image("app", "", mirrortest.Bytes(1, 50))
@@ -389,7 +389,7 @@ func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
 }
 
 // Attestations that somebody reads are no platform that somebody pulls.
-func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
+func TestOnlyPulledPlatformsArePrefetchedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -411,7 +411,7 @@ func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
 }
 
 // A signature is small, and what hangs on an image may be many and elsewhere.
-func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
+func TestReferrersArePrefetchedWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -460,7 +460,7 @@ func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
 	})
 }
 
-func TestLearningGoesOnAfterARestart(t *testing.T) {
+func TestPrefetchingContinuesAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -481,7 +481,7 @@ func TestLearningGoesOnAfterARestart(t *testing.T) {
 
 // A cold cache with one platform of an image, and nobody to ask: an offline
 // mirror asks nobody.
-func TestAnOfflineMirrorLearnsNothing(t *testing.T) {
+func TestAnOfflineMirrorPrefetchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")

@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// settles is how long after something was kept it is looked for what there
-	// is to learn: the pull itself goes first.
+	// settleDelay is how long after a manifest was cached its repository is
+	// scanned, so that the pull itself comes first.
 	settleDelay = 2 * time.Second
-	// breathes is how many times as long as it took to look at a repository it
-	// is not looked at again: thousands of images can be kept of one, while more
-	// of it is pulled.
+	// scanFactor is how many times the duration of a scan must pass before a
+	// repository is scanned again. A repository may have thousands of cached
+	// images while more of it is being pulled.
 	scanFactor = 20
 )
 
-// schedule says when each repository of an upstream is looked at.
+// schedule says when each repository of an upstream is scanned.
 type schedule struct {
 	changed chan struct{}
 
@@ -41,7 +41,7 @@ func newSchedule() *schedule {
 	}
 }
 
-// look has a repository looked at when the pull under way has settled.
+// add schedules a scan of a repository after the pull that is under way.
 func (s *schedule) add(repo Repository) {
 	s.mu.Lock()
 	wait := max(settleDelay, scanFactor*s.scanTimes[repo])
@@ -55,7 +55,7 @@ func (s *schedule) add(repo Repository) {
 	}
 }
 
-// next takes a repository that is due, or says how long none is.
+// next returns a repository that is due, or how long to wait until one is.
 func (s *schedule) next() (repo Repository, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +71,7 @@ func (s *schedule) next() (repo Repository, wait time.Duration) {
 	return Repository{}, wait
 }
 
-// leave notes how a pass over a repository ended.
+// finish records how a pass through a repository ended.
 func (s *schedule) finish(repo Repository, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *schedule) finish(repo Repository, err error) {
 	s.due[repo] = again
 }
 
-// looked notes how long it took to look at a repository.
+// recordScan records how long a scan of a repository took.
 func (s *schedule) recordScan(repo Repository, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *schedule) recordScan(repo Repository, took time.Duration) {
 	}
 }
 
-// failedAt notes what a pass could not go past.
+// recordFailure records something that could not be fetched.
 func (s *schedule) recordFailure(repo Repository, what retention.Missing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,8 +122,8 @@ func (s *schedule) recordFailure(repo Repository, what retention.Missing) {
 	s.failed[repo][what.String()] = true
 }
 
-// resting is what failed, and is left alone until the rest is over, whatever new
-// is kept meanwhile.
+// inBackoff returns what failed and is not requested again before the backoff
+// is over, even if something new is cached meanwhile.
 func (s *schedule) inBackoff(repo Repository) map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,8 +133,8 @@ func (s *schedule) inBackoff(repo Repository) map[string]bool {
 	return maps.Clone(s.failed[repo])
 }
 
-// inTurn orders what is missing so that a pass goes on behind what the last one
-// could not go past: what always fails must not keep the rest from being learnt.
+// rotate sorts what is missing so that a pass starts after what failed last.
+// Something that always fails must not prevent the rest from being fetched.
 func (s *schedule) rotate(repo Repository, all []retention.Missing) []retention.Missing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
