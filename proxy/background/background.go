@@ -1,6 +1,6 @@
-// Package background runs work that belongs to the mirror rather than to the
-// client that happened to ask first: it is done once for all who ask, and goes
-// on when they leave. It knows nothing of what the work is.
+// Package background runs work that belongs to the mirror, not to the client
+// that happened to ask first: concurrent callers share it, and it continues
+// when they leave. It does not know what the work is.
 package background
 
 import (
@@ -12,34 +12,35 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Work is everything that goes on in the background of one part of the mirror.
+// Work is the background work of one part of the mirror.
 type Work struct {
-	ctx  context.Context //nolint:containedctx // it is the life of the work, which no caller's context is
+	ctx  context.Context //nolint:containedctx // it ends the work, which no caller's context may do
 	stop context.CancelFunc
 	all  sync.WaitGroup
 }
 
-// New returns a Work without anything to do.
+// New returns a Work with nothing to do.
 func New() *Work {
 	w := &Work{}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }
 
-// Context ends when the work is stopped.
+// Context is done when the work is stopped.
 func (w *Work) Context() context.Context { return w.ctx }
 
-// Go runs fn in the background. Its context ends when the work is stopped.
+// Go runs fn in the background. Its context is done when the work is stopped.
 func (w *Work) Go(fn func(ctx context.Context)) { w.all.Go(func() { fn(w.ctx) }) }
 
-// Stop ends the work and waits for it.
+// Stop stops the work and waits for it.
 func (w *Work) Stop() {
 	w.stop()
 	w.all.Wait()
 }
 
-// Share runs fn in the background, one at a time for each key of group, and
-// waits for it until ctx ends. fn goes on when its callers have left.
+// Share runs fn in the background, one at a time for each key of the group, and
+// waits for its result until ctx is done. fn continues when its callers have
+// left.
 func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
 	var zero T
 	done := group.DoChan(key, func() (any, error) {
@@ -58,7 +59,8 @@ func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key s
 	}
 }
 
-// Pause waits for about d, with jitter, or returns why ctx ended.
+// Pause waits for about d, with jitter, or returns the cause if ctx is done
+// first.
 func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d/2 + rand.N(d))
 	defer t.Stop()
@@ -70,22 +72,22 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A Rest is how long something is left alone that has failed again and again.
-// The zero Rest has not begun.
-type Rest struct {
+// A Backoff is how long something that fails repeatedly is not tried again. The
+// zero Backoff is over.
+type Backoff struct {
 	wait  time.Duration
 	until time.Time
 }
 
-// Longer doubles the rest, from first up to most, and returns it.
-func (r *Rest) Longer(first, most time.Duration) time.Duration {
+// Extend doubles the backoff, between first and most, and returns it.
+func (r *Backoff) Extend(first, most time.Duration) time.Duration {
 	r.wait = min(max(2*r.wait, first), most)
 	r.until = time.Now().Add(r.wait)
 	return r.wait
 }
 
-// Until is when the rest is over.
-func (r *Rest) Until() time.Time { return r.until }
+// Until is when the backoff is over.
+func (r *Backoff) Until() time.Time { return r.until }
 
-// Over says whether the rest is over. A nil Rest is.
-func (r *Rest) Over() bool { return r == nil || !time.Now().Before(r.until) }
+// IsOver says whether the backoff is over. A nil Backoff is.
+func (r *Backoff) IsOver() bool { return r == nil || !time.Now().Before(r.until) }

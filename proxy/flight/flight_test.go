@@ -19,7 +19,7 @@ import (
 
 const heldBack = 4 << 10
 
-func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
+func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(1, 1<<20), gate: make(chan struct{})}
 		sink := newShelf(memory.New())
@@ -49,7 +49,7 @@ func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
 			t.Errorf("what is kept is downloaded: %v, %v", started, err)
 		}
 		start := s.start()
-		start.Again = true
+		start.Refetch = true
 		f, started := g.join(t, s.want(), start)
 		defer f.Release()
 		if !started {
@@ -58,7 +58,7 @@ func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
 	})
 }
 
-func TestTheFirstByteGoesOutBeforeTheLastIsIn(t *testing.T) {
+func TestTheFirstByteIsDeliveredBeforeTheLastArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(2, 256<<10)}
 		more := make(chan struct{})
@@ -235,7 +235,7 @@ func TestDownloads(t *testing.T) {
 				// Whatever happened, the next download works.
 				next := &scripted{content: content}
 				start := next.start()
-				start.Again = true
+				start.Refetch = true
 				if got, err := g.read(next.want(), start); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next one got %d bytes and %v", len(got), err)
 				}
@@ -254,7 +254,7 @@ func onceThen(first func(body []byte) io.ReadCloser) func(int64, []byte) io.Read
 	}
 }
 
-func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
+func TestTheLastBytesAreHeldBackUntilTheDigestIsVerified(t *testing.T) {
 	const size = 64 << 10
 	for name, c := range map[string]struct {
 		announced int64
@@ -320,7 +320,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 			if n >= 0 {
 				want = want[:n]
 			}
-			if written, err := f.Pass(t.Context(), &passed, pass, off, n, pass.Received); written != int64(len(want)) || err != nil || !bytes.Equal(passed.Bytes(), want) {
+			if written, err := f.PassThrough(t.Context(), &passed, pass, off, n, pass.Received); written != int64(len(want)) || err != nil || !bytes.Equal(passed.Bytes(), want) {
 				t.Errorf("passed through: %d bytes, %v", written, err)
 			}
 		}
@@ -328,7 +328,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 			t.Errorf("%d bytes were received", pass.received)
 		}
 		pass.noRange = true
-		if _, err := f.Pass(t.Context(), io.Discard, pass, size-100, 50, pass.Received); !errors.Is(err, upstream.ErrUnsupported) {
+		if _, err := f.PassThrough(t.Context(), io.Discard, pass, size-100, 50, pass.Received); !errors.Is(err, upstream.ErrUnsupported) {
 			t.Errorf("without ranges: %v", err)
 		}
 		close(more)
@@ -342,7 +342,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCopyAndNotTheReaders(t *testing.T) {
+func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := bytesOf(7, size)
 	corrupt := bytes.Clone(content)
@@ -400,7 +400,7 @@ func (w stuckWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T) {
+func TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(8, 18<<20), gate: make(chan struct{})}
 		g := newGroup(t, newShelf(memory.NewBounded(0)))
@@ -416,21 +416,21 @@ func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T)
 			t.Errorf("the reader that reads got %d bytes and %v", got.Len(), err)
 		}
 		close(unstick)
-		if err := <-stuck; !errors.Is(err, flight.ErrLeftBehind) {
+		if err := <-stuck; !errors.Is(err, flight.ErrReaderTooSlow) {
 			t.Errorf("the stuck reader got %v", err)
 		}
-		if _, err := f.Follow(t.Context(), io.Discard, 0, -1); !errors.Is(err, flight.ErrLeftBehind) {
+		if _, err := f.Follow(t.Context(), io.Discard, 0, -1); !errors.Is(err, flight.ErrReaderTooSlow) {
 			t.Errorf("whoever comes too late gets %v", err)
 		}
 	})
 }
 
-func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
+func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newShelf(memory.New())
 		s := &scripted{content: bytesOf(8, 18<<20)}
 		g := newGroup(t, sink)
-		f := g.Alone(s.want(), s.start())
+		f := g.StartPrivate(s.want(), s.start())
 		defer f.Release()
 		if g.Len() != 0 || g.Get(s.want().Digest) != nil {
 			t.Error("it can be joined")
@@ -454,7 +454,7 @@ func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
 	})
 }
 
-func TestADownloadWithoutADiskAndWithoutReadersEnds(t *testing.T) {
+func TestADownloadOnAFullDiskEndsWithoutReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(8, 18<<20), bodies: heldAt(1<<20, more)}
@@ -463,7 +463,7 @@ func TestADownloadWithoutADiskAndWithoutReadersEnds(t *testing.T) {
 		synctest.Wait()
 		close(more)
 		<-f.Done()
-		if come, _ := f.Progress(); come > 9<<20 || !errors.Is(f.Err(), flight.ErrLeftBehind) {
+		if come, _ := f.Progress(); come > 9<<20 || !errors.Is(f.Err(), flight.ErrReaderTooSlow) {
 			t.Errorf("%d bytes came for nobody: %v", come, f.Err())
 		}
 		s.wantAsked(t, "0+-1")

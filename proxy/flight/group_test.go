@@ -19,7 +19,7 @@ import (
 
 func afterHours() <-chan time.Time { return time.After(5 * time.Hour) }
 
-func TestADownloadThatFailedIsNotJoined(t *testing.T) {
+func TestAFailedDownloadIsNotJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newShelf(memory.New())
 		// One has just failed, and is not gone yet.
@@ -61,7 +61,7 @@ func TestADownloadThatFailedIsNotJoined(t *testing.T) {
 	})
 }
 
-func TestNoMoreDownloadsStartThanAreAllowed(t *testing.T) {
+func TestNoMoreDownloadsStartThanAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running atomic.Int64
 		g := flight.NewGroup(t.Context(), newShelf(memory.New()), flight.Options{Max: 1, Running: func(n int) { running.Add(int64(n)) }})
@@ -127,7 +127,7 @@ func TestADownloadEndsWithItsGroup(t *testing.T) {
 	}
 }
 
-func TestAllButHasMayUseTheGroup(t *testing.T) {
+func TestEverythingButHasMayUseTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sink := newShelf(memory.NewBounded(9 << 20))
 		s := &scripted{content: bytesOf(1, 10<<20)}
@@ -183,7 +183,7 @@ func (d damaged) Check(_ context.Context, off, n int64) (int64, error) {
 	return min(n, d.at-off), nil
 }
 
-func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
+func TestADownloadBeginsWithTheSoundPartOfItsSeed(t *testing.T) {
 	const size = 1 << 20
 	for name, c := range map[string]struct {
 		at    int64
@@ -231,7 +231,7 @@ func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
 	}
 }
 
-func TestErrorsAndLogsSayWhatIsDownloaded(t *testing.T) {
+func TestErrorsAndLogsIdentifyTheContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s := &scripted{content: bytesOf(1, 100), fail: upstream.ErrDenied}
@@ -251,7 +251,7 @@ func TestErrorsAndLogsSayWhatIsDownloaded(t *testing.T) {
 }
 
 // What a manifest says of a size may be wrong: the source's word counts.
-func TestTheSizeIsTheSources(t *testing.T) {
+func TestTheSizeComesFromTheSource(t *testing.T) {
 	const size = 100 << 10
 	for name, c := range map[string]struct {
 		announced int64

@@ -89,7 +89,7 @@ func (s *scripted) tell(format string, args ...any) {
 
 func (s *scripted) Answered(size int64)  { s.tell("answered %d", size) }
 func (s *scripted) Completed(size int64) { s.tell("completed %d", size) }
-func (s *scripted) NotKept()             { s.tell("not kept") }
+func (s *scripted) NotCached()           { s.tell("not kept") }
 func (s *scripted) Failed(error)         { s.tell("failed") }
 
 func (s *scripted) Received(n int64) {
@@ -103,8 +103,8 @@ func (s *scripted) want() cache.Descriptor {
 	return cache.Descriptor{Digest: digest.FromBytes(s.content), Size: -1}
 }
 
-func (s *scripted) start() flight.Start {
-	return flight.Start{Source: s, Observer: s, Log: slog.New(slog.DiscardHandler)}
+func (s *scripted) start() flight.StartOptions {
+	return flight.StartOptions{Source: s, Observer: s, Log: slog.New(slog.DiscardHandler)}
 }
 
 func (s *scripted) transcript() []string {
@@ -161,7 +161,7 @@ func (s *shelf) Create(ctx context.Context, want cache.Descriptor) (cache.Draft,
 	return s.Blobs.Create(ctx, want)
 }
 
-func (s *shelf) Expect(n int64) {
+func (s *shelf) AddIncoming(n int64) {
 	s.called()
 	if s.onExpect != nil {
 		s.onExpect(n)
@@ -176,7 +176,7 @@ func (s *shelf) Publish(_ context.Context, _ cache.Digest, _ int64, draft cache.
 	return draft.Commit()
 }
 
-func (s *shelf) NotKept() {
+func (s *shelf) NotCached() {
 	s.called()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +210,7 @@ func newGroup(t *testing.T, sink flight.Sink) group {
 }
 
 // join joins or starts a download that is not kept yet.
-func (g group) join(t *testing.T, want cache.Descriptor, start flight.Start) (f *flight.Flight, started bool) {
+func (g group) join(t *testing.T, want cache.Descriptor, start flight.StartOptions) (f *flight.Flight, started bool) {
 	t.Helper()
 	f, started, err := g.Join(want, start)
 	if err != nil || f == nil {
@@ -220,7 +220,7 @@ func (g group) join(t *testing.T, want cache.Descriptor, start flight.Start) (f 
 }
 
 // read reads a whole content as a client would.
-func (g group) read(want cache.Descriptor, start flight.Start) ([]byte, error) {
+func (g group) read(want cache.Descriptor, start flight.StartOptions) ([]byte, error) {
 	f, _, err := g.Join(want, start)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func wantGone(t *testing.T, got pull.Manifest, want pull.Descriptor, outcome pul
 	}
 }
 
-func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
+func TestADeletedTagIsServedIfTheConfigurationOrAPinSaysSo(t *testing.T) {
 	digestPin := func(o *mirrortest.Origin) string { return digestOf(o, "1").String() }
 	for name, c := range map[string]struct {
 		change func(*mirror.Options)
@@ -111,7 +111,7 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 	}
 }
 
-func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
+func TestADeletedTagIsCheckedLikeAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -145,7 +145,7 @@ func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 	})
 }
 
-func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
+func TestTheTimeOfADeletionSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -177,7 +177,7 @@ func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
 	})
 }
 
-func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
+func TestADeletedTagThatComesBackIsServedNormally(t *testing.T) {
 	for name, back := range map[string]func(*mirrortest.Origin) pull.Descriptor{
 		"as it was": func(o *mirrortest.Origin) pull.Descriptor {
 			d, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -223,7 +223,7 @@ func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
 	}
 }
 
-func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
+func TestAPurgedTagIsGoneEvenIfDeletedTagsAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -247,7 +247,7 @@ func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 	})
 }
 
-func TestATimeInTheFutureIsNoTime(t *testing.T) {
+func TestARecordedTimeInTheFutureIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -285,7 +285,7 @@ func TestATimeInTheFutureIsNoTime(t *testing.T) {
 	})
 }
 
-func TestATagThatWasDroppedOrMovedIsNotMarkedGone(t *testing.T) {
+func TestADroppedOrMovedTagIsNotMarkedGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))

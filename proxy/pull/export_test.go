@@ -10,19 +10,19 @@ import (
 var (
 	ManifestType  = manifestType
 	SignedPayload = signedPayload
-	NewLists      = newLists
+	NewLists      = newTagPages
 )
 
 const (
-	UsualPatience = usualPatience
+	UsualPatience = defaultPatience
 	MaxLookup     = maxLookup
 	MaxManifest   = maxManifest
 	SignedSchema1 = signedSchema1
 	BareSchema1   = bareSchema1
 )
 
-func (l *lists) Page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
-	return l.page(repo, asked, got)
+func (l *tagPages) Page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
+	return l.add(repo, asked, got)
 }
 
 // SetOffline changes what the configuration says; nothing is under way.
@@ -31,5 +31,5 @@ func (p *Puller) SetOffline(offline bool) { p.rules.Offline = offline }
 func (p *Puller) LookupsUnderWay() int {
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
-	return len(p.lookups.all)
+	return len(p.lookups.byKey)
 }

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
+func TestFiftyClientsOfOneColdBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		layer := o.Put("app", "layer", mirrortest.Bytes(1, 1<<20))
@@ -85,14 +85,14 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		}
 		release()
 		synctest.Wait()
-		if !m.Keeps(layer.Digest) {
+		if !m.HasContent(layer.Digest) {
 			t.Error("the blob is not kept")
 		}
 	})
 }
 
 // Whatever became of a download, the next pull of the blob works.
-func TestAPullAfterADownloadThatFailed(t *testing.T) {
+func TestAPullAfterAFailedDownload(t *testing.T) {
 	const size = 300 << 10
 	content := mirrortest.Bytes(4, size)
 	corrupt := bytes.Clone(content)
@@ -137,7 +137,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 				if !errors.Is(err, c.err) || len(got) == size {
 					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
-				if m.Keeps(layer.Digest) {
+				if m.HasContent(layer.Digest) {
 					t.Error("it is kept")
 				}
 				// Only that it is not there is remembered.
@@ -151,7 +151,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 					t.Errorf("the upstream was asked again: %v", asked)
 				}
 				o.Bodies = nil
-				o.Mend()
+				o.ClearFailures()
 				time.Sleep(time.Minute) // past what is remembered as absent
 				if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next pull got %d bytes and %v", len(got), err)
@@ -161,7 +161,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 	}
 }
 
-func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestABlobWhoseSizeDiffersFromItsManifestIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(5, 1000))
@@ -237,7 +237,7 @@ func TestRanges(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
+func TestAFullDiskPreventsCachingButNotThePull(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := mirrortest.Bytes(7, size)
 	for name, room := range map[string]int64{
@@ -269,7 +269,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 				if bypassed == 0 {
 					t.Error("nobody counted that the blob is not kept")
 				}
-				if m.Keeps(layer.Digest) {
+				if m.HasContent(layer.Digest) {
 					t.Error("a blob is kept without room for it")
 				}
 			})
@@ -277,7 +277,7 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 	}
 }
 
-func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
+func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -317,7 +317,7 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 
 // A download without a disk has a window only: whoever comes when that has moved
 // on gets a download of its own, and of a part just the part.
-func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
+func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -349,7 +349,7 @@ func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 			asked   string
 		}{
 			{0, -1, pull.Joined, "GET blob app " + d},
-			{1000, 5000, pull.Passed, "GET blob app " + d + " 1000+5000"},
+			{1000, 5000, pull.PassedThrough, "GET blob app " + d + " 1000+5000"},
 		} {
 			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 			if err != nil {
@@ -429,7 +429,7 @@ func TestHEADOfABlobNeverDownloads(t *testing.T) {
 	})
 }
 
-func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
+func TestClientsOfAFailedForeignDownloadShareOneOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -459,9 +459,9 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		release()
 		stranger.Wait()
 		joined.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }
 
@@ -519,9 +519,9 @@ func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T
 			t.Errorf("%d bytes, %s, %v", got.Len(), b.Outcome(), err)
 		}
 		first.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+d)
-		if !m.Keeps(layer.Digest) {
+		if !m.HasContent(layer.Digest) {
 			t.Error("it is not kept")
 		}
 	})

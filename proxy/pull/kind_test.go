@@ -25,7 +25,7 @@ import (
 )
 
 // W34, W45: what a tag points at is told by its own members.
-func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
+func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 	for body, sound := range map[string]bool{
 		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`: true,
 		`{"schemaVersion":2,"layers":[]}`:                                      true,
@@ -62,7 +62,7 @@ func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
 }
 
 // W46: storage sends manifests with types of its own.
-func TestTheTypeOfAManifestIsItsOwn(t *testing.T) {
+func TestAManifestIsServedWithItsOwnMediaType(t *testing.T) {
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
 	for _, c := range []struct{ header, body, want string }{
 		{"binary/octet-stream", `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
@@ -100,7 +100,7 @@ func schema1(name string) (signed, payload []byte) {
 }
 
 // W10: Docker Hub and ACR still have some.
-func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
+func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed, payload := schema1("app")
 		d := digest.FromBytes(payload)
@@ -124,7 +124,7 @@ func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
 }
 
 // Only proven bytes: what a signature is said to cover has to be what is sent.
-func TestASignatureProvesNothingButWhatItCovers(t *testing.T) {
+func TestASignatureCoversOnlyItsPayload(t *testing.T) {
 	sound := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`
 	signed, payload := schema1("app")
 	forged := func(body string, covered []byte) []byte {
@@ -163,7 +163,7 @@ func FuzzSignedPayload(f *testing.F) {
 
 // The size that a manifest tells of a blob may be wrong: the digest decides,
 // as it does where nobody stands between.
-func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
+func TestTheSizeOfABlobComesFromTheUpstream(t *testing.T) {
 	content := mirrortest.Bytes(3, 300<<10)
 	for name, told := range map[string]int64{"none": 0, "too small": 10, "too large": 5 << 20} {
 		for _, length := range []bool{true, false} {
@@ -195,7 +195,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 							t.Errorf("%d bytes, %v", n, err)
 						}
 						b.Close()
-						mirrortest.Settle()
+						mirrortest.Wait()
 					}
 					if got, outcome, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != pull.Hit {
 						t.Errorf("HEAD: %v, %s, %v", got, outcome, err)
@@ -206,7 +206,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 	}
 }
 
-func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestAWebPageInPlaceOfABlobIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(3, 300<<10))
@@ -232,12 +232,12 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 		if !errors.Is(err, upstream.ErrBadAnswer) {
 			t.Errorf("got %v", err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 	})
 }
 
 // What is larger than all that may be kept takes no room on disk.
-func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
+func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		layer := o.Put("app", "layer", mirrortest.Bytes(3, 2<<20))
@@ -259,7 +259,7 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if bypassed != 1 {
 			t.Errorf("counted %d times as passed by", bypassed)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if len(drafts.sizes) > 0 {
 			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
 		}
@@ -268,7 +268,7 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if _, err := m.Fetch(mirrortest.App, fits.Digest); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if !slices.Equal(drafts.sizes, []int64{fits.Size}) {
 			t.Errorf("drafts of %d bytes", drafts.sizes)
 		}

@@ -19,7 +19,7 @@ import (
 
 // Of an attestation an empty list is told where nobody could ever be asked
 // about it. Whoever lists something was asked.
-func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
+func TestUnreadableReferrersOfAnAttestationAreNotAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -43,7 +43,7 @@ func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
 	})
 }
 
-func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
+func TestAnAttestationWithACachedReferrersTagIsNotGivenAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -66,7 +66,7 @@ func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
 }
 
 // That nothing referred is no answer once something is listed, read or not.
-func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
+func TestAnEmptyReferrersListIsNotServedWhileAListedManifestIsUnreadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -89,7 +89,7 @@ func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
 
 // An index that marks an image as an attestation makes none of it: of an image
 // unknown is never told as none.
-func TestAnImageThatAnIndexCallsAnAttestationIsStillAnImage(t *testing.T) {
+func TestAnImageThatAnIndexMarksAsAnAttestationIsStillAnImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))

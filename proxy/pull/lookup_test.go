@@ -20,7 +20,7 @@ func slowAPI(o *mirrortest.Origin, subject pull.Descriptor) (release func()) {
 	return o.Hold("GET referrers app " + mirrortest.Short(subject.Digest.String()))
 }
 
-func TestALookupOutlivesTheClientsPatience(t *testing.T) {
+func TestALookupContinuesAfterTheClientsPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -64,7 +64,7 @@ func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 }
 
 // What the tag lists is proof in itself, also while the API is still silent.
-func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
+func TestTheReferrersTagIsServedWhileTheAPIDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -89,7 +89,7 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 
 // A kept answer is given within max_wait, and once a lookup has taken longer
 // than that, at once.
-func TestAKeptListWaitsForALookupOnce(t *testing.T) {
+func TestACachedReferrersListWaitsForALookupOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -131,7 +131,7 @@ func TestALookupEnds(t *testing.T) {
 // Where nothing referred to a manifest when the upstream could be asked, both
 // routes go on saying so, as what they are: old. Where nobody ever said so,
 // neither does.
-func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
+func TestAnEmptyReferrersListIsServedWhenTheUpstreamIsGone(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		t.Run(fmt.Sprint("asked before: ", asked), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -166,7 +166,7 @@ func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
 
 // The one exception (decision 14a): a manifest that calls itself BuildKit's
 // attestation counts as one without an index that says so.
-func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
+func TestAnAttestationHasNoReferrersWhenNoSourceCanBeAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		attestation := o.Attach(pull.Descriptor{}, referrers.AttestationType)
@@ -199,7 +199,7 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 }
 
 // W42: GETs of manifests are counted; that a tag is not there costs none.
-func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
+func TestAMissingReferrersTagCostsNoGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -232,7 +232,7 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 
 // That the API is refused says that it can't be asked, as long as the tag, which
 // anybody may read who may read what it lists, has not been refused as well.
-func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
+func TestARefusalOfTheAPIAloneIsInconclusive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -256,7 +256,7 @@ func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
 }
 
 // A list that was seen under the tag is newer than that there was none.
-func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
+func TestAnEmptyReferrersListIsDroppedOnceATagListsSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -279,7 +279,7 @@ func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
 // That what passed through is still there is asked last, and may take long.
 // Until the answer is in it is there: a list without it would say that nothing
 // refers.
-func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
+func TestASeenReferrerIsListedWhileItIsBeingChecked(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		t.Run(fmt.Sprint("listed before: ", listed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

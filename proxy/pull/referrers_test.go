@@ -18,7 +18,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestReferrersOfA10Upstream(t *testing.T) {
+func TestReferrersOfAnUpstreamWithoutTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -61,7 +61,7 @@ func TestReferrersOfA10Upstream(t *testing.T) {
 	})
 }
 
-func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
+func TestAnEmptyReferrersListExpiresLikeAnyNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -84,7 +84,7 @@ func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
 }
 
 // W44: a HEAD has no body that tells a registry.
-func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
+func TestASeenReferrerIsNotForgottenBecauseOfAHEADAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -107,7 +107,7 @@ func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
 }
 
 // What an upstream says of one repository says nothing of another.
-func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
+func TestAMissingAPIIsRememberedForOneRepositoryOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		app, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -124,7 +124,7 @@ func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
 	})
 }
 
-func TestReferrersOfA11Upstream(t *testing.T) {
+func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -165,7 +165,7 @@ func TestReferrersOfA11Upstream(t *testing.T) {
 	})
 }
 
-func TestAReferrersTagThatTheUpstreamHasGoesThroughUntouched(t *testing.T) {
+func TestAReferrersTagOfTheUpstreamIsServedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -183,7 +183,7 @@ func TestAReferrersTagThatTheUpstreamHasGoesThroughUntouched(t *testing.T) {
 	})
 }
 
-func TestNobodyReferring(t *testing.T) {
+func TestAnEmptyReferrersList(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprintf("API %v", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestUnknownIsNotNone(t *testing.T) {
 							t.Errorf("the referrers tag: %v", err)
 						}
 						// It mends itself.
-						o.Mend()
+						o.ClearFailures()
 						time.Sleep(time.Minute)
 						if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
 							t.Errorf("afterwards %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
@@ -272,7 +272,7 @@ func TestUnknownIsNotNone(t *testing.T) {
 	}
 }
 
-func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
+func TestReferrersAreServedOfflineAndAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -295,7 +295,7 @@ func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
 	})
 }
 
-func TestManifestsThatPassedThroughAreListed(t *testing.T) {
+func TestSeenManifestsAreListedAsReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -363,7 +363,7 @@ func TestBuildKitAttestations(t *testing.T) {
 	}
 }
 
-func TestCosignTagsCountWhereTheConfigurationSaysSo(t *testing.T) {
+func TestCosignTagsCountIfTheConfigurationSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))

@@ -9,13 +9,14 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// taggedByCosign probes cosign's legacy tags. What hangs there has no subject:
-// the tag's name is all that binds it, which is why this is opt-in.
-func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
+// referrersFromCosign probes cosign's legacy tags. The manifests there have no
+// subject: only the name of the tag binds them to one, which is why this is
+// opt-in.
+func (p *Puller) referrersFromCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
 	var found []Descriptor
 	var errs []error
 	for _, probe := range referrers.CosignTags(subject) {
-		m, err := p.currentTag(ctx, u, repo, subject, probe.Tag)
+		m, err := p.checkReferrersTag(ctx, u, repo, subject, probe.Tag)
 		if errors.Is(err, upstream.ErrNotFound) {
 			continue
 		}
@@ -30,5 +31,5 @@ func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository
 		}
 		found = append(found, described.As(probe.ArtifactType))
 	}
-	return found, worst(errs)
+	return found, decisiveError(errs)
 }

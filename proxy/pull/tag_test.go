@@ -17,7 +17,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
+func TestFiftyColdPullsOfOneTagShareOneGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
@@ -229,7 +229,7 @@ func digestOf(o *mirrortest.Origin, tag string) pull.Digest {
 	return mirrortest.IndexAlgorithm.FromBytes(c.Body)
 }
 
-func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
+func TestACheckDelaysAnAnswerByMaxWaitAndContinues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		old, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -256,7 +256,7 @@ func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
 	})
 }
 
-func TestFreshnessStretchesAsTheQuotaRunsLow(t *testing.T) {
+func TestTagsStayFreshLongerAsTheQuotaRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -302,7 +302,7 @@ func TestImmutableTagsAreNeverCheckedButReferrersTagsAre(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoManifestIsNotKept(t *testing.T) {
+func TestABodyThatIsNotAManifestIsNotCached(t *testing.T) {
 	for name, body := range map[string]string{
 		"a login page":        "<html>sign in</html>",
 		"text":                "not found",
@@ -318,7 +318,7 @@ func TestWhatIsNoManifestIsNotKept(t *testing.T) {
 				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
 					t.Errorf("error %v", err)
 				}
-				if m.Keeps(d.Digest) {
+				if m.HasContent(d.Digest) {
 					t.Error("it is kept")
 				}
 			})
@@ -338,7 +338,7 @@ func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
 	})
 }
 
-func TestOfflineNoUpstreamIsAsked(t *testing.T) {
+func TestNoUpstreamIsAskedWhenOffline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -372,7 +372,7 @@ func TestOfflineNoUpstreamIsAsked(t *testing.T) {
 	})
 }
 
-func TestRecordsThatAreLostCostHEADs(t *testing.T) {
+func TestLostRecordsCostOnlyHEADs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -396,7 +396,7 @@ func TestRecordsThatAreLostCostHEADs(t *testing.T) {
 	})
 }
 
-func TestTagListsAreNeverCutShort(t *testing.T) {
+func TestTagListsAreNeverTruncated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		for i := range 3 {

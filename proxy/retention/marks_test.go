@@ -14,7 +14,7 @@ import (
 
 // What an index attaches is known for as long as an index is kept that does,
 // and no longer.
-func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
+func TestAttachmentsAreDroppedWithTheLastIndex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -49,14 +49,14 @@ func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
 }
 
 // The platform and the attestation may go by themselves, and come again.
-func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
+func TestAttachmentsOfACachedIndexStayKnown(t *testing.T) {
 	for _, goes := range []string{"the platform", "the attestation"} {
 		t.Run(goes+" is purged", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				a := o.Attest("1")
 				m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].BuildKitAttestations = true })
-				m.Learn(t)
+				m.Prefetch(t)
 				m.PullPlatform(t, a, "1", 0)
 				time.Sleep(time.Hour)
 				purged := map[string]retention.Descriptor{"the platform": a.Platforms[0], "the attestation": a.Of[0]}[goes]
@@ -69,7 +69,7 @@ func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
 					t.Errorf("of the platform: %v, %v", mirrortest.Types(got), err)
 				}
 				time.Sleep(time.Hour)
-				if left := m.Unlearnt(t); len(left) > 0 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[0].Digest) {
+				if left := m.Missing(t); len(left) > 0 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[0].Digest) {
 					t.Errorf("to learn: %v", left)
 				}
 				o.Fail("*", upstream.ErrRefused)

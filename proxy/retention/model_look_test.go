@@ -39,7 +39,7 @@ func (m *model) look() {
 func (m *model) lookAgain(patient bool) {
 	m.t.Helper()
 	m.settle()
-	counted := m.Store.State().Kept
+	counted := m.Store.State().Used
 	w, err := m.Mirror.Retention.Look(context.Background())
 	if err != nil {
 		m.wrong("%v", err)
@@ -54,7 +54,7 @@ func (m *model) lookAgain(patient bool) {
 	now := picture{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
 	evictable := w.Unreferenced > 0
 	for _, image := range w.Roots {
-		r := root{own: image.Own, use: image.Use, kept: image.Needed(), pinned: image.Pinned()}
+		r := root{own: image.Own, use: image.Use, kept: image.HasParents(), pinned: image.Pinned()}
 		now.roots[image.Key()] = r
 		evictable = evictable || !r.kept && !r.pinned
 	}
@@ -64,7 +64,7 @@ func (m *model) lookAgain(patient bool) {
 	if w.Total > m.settings.maxBytes && evictable {
 		if !patient {
 			// What was in use when there was need may go at the next look around.
-			time.Sleep(retention.LookAround)
+			time.Sleep(retention.CheckInterval)
 			m.lookAgain(true)
 			return
 		}
@@ -148,7 +148,7 @@ func (m *model) lookAtPins() {
 		m.wrong("pins: %v", err)
 	}
 	for _, r := range pins {
-		if m.known.pins[r] == nil && m.Mirror.Retention.Whole(context.Background(), r, false) {
+		if m.known.pins[r] == nil && m.Mirror.Retention.IsComplete(context.Background(), r, false) {
 			next := m.known.clone()
 			next.pins[r] = m.everythingOf(r)
 			m.known = next
@@ -220,7 +220,7 @@ func (m *model) lookAtWhatWent(w retention.View, now picture) {
 		subject := metadata.Key(repo, rec.Subject.String())
 		_, had := m.before.kept[subject]
 		_, has := now.kept[subject]
-		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Named() && !w.Nodes[key].Needed() {
+		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Tagged() && !w.Nodes[key].HasParents() {
 			m.wrong("%q stays, and what it refers to went", key)
 		}
 	}

@@ -48,7 +48,7 @@ func (m *model) purge() {
 		m.wrong("a dry run says %+v, %v, and the purge says %+v, %v", dry, dryErr, done, err)
 	}
 	switch {
-	case errors.Is(err, retention.ErrPinned) && len(m.power.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotKept):
+	case errors.Is(err, retention.ErrPinned) && len(m.power.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotCached):
 		return
 	case err != nil:
 		m.wrong("purge %s: %v", retention.Reference(target), err)
@@ -109,10 +109,10 @@ func (m *model) pin() {
 	_, err = m.Pin(context.Background(), r)
 	m.settle()
 	switch {
-	case err == nil && m.up.mood() == up && !m.Mirror.Retention.Whole(context.Background(), r, false):
+	case err == nil && m.up.mood() == up && !m.Mirror.Retention.IsComplete(context.Background(), r, false):
 		m.wrong("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.power.trace, ", "))
 	case err == nil:
-	case errors.Is(err, warm.ErrNotWhole) && m.evicted.Load() > evicted: // it went again as it came
+	case errors.Is(err, warm.ErrIncomplete) && m.evicted.Load() > evicted: // it went again as it came
 	case m.up.mood() == up && !m.power.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
 		m.wrong("pin %s: %v", r, err)
 	}

@@ -134,7 +134,7 @@ func (m *model) sideshow() errand {
 	m.before = picture{}
 	return errand{func() {
 		_, err := m.Purge(context.Background(), retention.Target(ref), false)
-		if err != nil && !errors.Is(err, retention.ErrNotKept) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {
+		if err != nil && !errors.Is(err, retention.ErrNotCached) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {
 			m.wrong("purge %s: %v", ref, err)
 		}
 	}, func() { m.told.purges++ }}

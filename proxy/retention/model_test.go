@@ -201,18 +201,18 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 		Events: mirror.Events{
 			Evicted:  func(int64) { m.evicted.Add(1) },
 			Bypassed: func(string) { m.bypassed.Add(1) },
-			Kept:     power.counted,
+			Usage:    power.counted,
 		},
 	})
 	m.Puller, m.Cache = m.Mirror.Puller, m.Mirror.Cache()
 	if files.Rebuilt() {
-		if _, err := m.Ledger.Reindex(); err != nil {
+		if _, err := m.Ledger.RebuildMembers(); err != nil {
 			m.t.Errorf("reindex: %v", err)
 		}
 	}
 	m.Start()
 	if m.settings.learns {
-		m.StartLearning()
+		m.StartPrefetching()
 	}
 	m.before = picture{}
 }

@@ -32,7 +32,7 @@ func newStore(t *testing.T, blobs cache.Blobs, bounds store.Bounds) *kept {
 	t.Helper()
 	content := recollection{}
 	k := &kept{blobs: blobs, content: content}
-	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Kept: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
+	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Usage: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
 	return k
 }
 
@@ -72,12 +72,12 @@ func (k *kept) wantCounted(t *testing.T) {
 	if err := k.Walk(t.Context(), func(_ store.Digest, size int64) bool { there += k.Weight(size); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if counted := k.State().Kept; counted != there || k.bytes.Load() != there {
+	if counted := k.State().Used; counted != there || k.bytes.Load() != there {
 		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
 	}
 }
 
-func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
+func TestDamagedContentIsNotReturned(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 100 << 10} {
 		t.Run(name, func(t *testing.T) {
 			files := memory.New()
@@ -89,7 +89,7 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 			if err := k.publish(t.Context(), content, d); err != nil {
 				t.Fatal(err)
 			}
-			before := k.State().Kept
+			before := k.State().Used
 			files.Damage(d.Digest)
 			got, file, err := k.Open(t.Context(), d.Digest)
 			if file != nil {
@@ -105,17 +105,17 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 			if k.Has(t.Context(), d.Digest) {
 				t.Error("it is not set aside")
 			}
-			if after := k.State().Kept; after != before-k.Weight(d.Size) {
+			if after := k.State().Used; after != before-k.Weight(d.Size) {
 				t.Errorf("%d bytes are counted, and %d before", after, before)
 			}
-			if _, ok := k.Content(t.Context(), d.Digest, 1<<20); ok {
+			if _, ok := k.Read(t.Context(), d.Digest, 1<<20); ok {
 				t.Error("it is handed out as a manifest")
 			}
 		})
 	}
 }
 
-func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
+func TestSmallContentIsHeldInMemoryAndLargeContentIsNot(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	small, s := bytesOf(1, 64<<10)
 	large, l := bytesOf(2, 64<<10+1)
@@ -146,7 +146,7 @@ func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
 	}
 }
 
-func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
+func TestTheCountIsWhatIsOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refuse := new(atomic.Bool)
 		walk := &lateWalk{Blobs: inMemory(t)}
@@ -181,7 +181,7 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 			}
 		}
 		k.wantCounted(t)
-		k.Remember(d.Digest, during)
+		k.PutMemory(d.Digest, during)
 		if !k.Delete(t.Context(), d.Digest, d.Size) {
 			t.Error("it is not deleted")
 		}
@@ -224,14 +224,14 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			t.Fatalf("it is published before anything is counted: %v", err)
 		default:
 		}
-		<-k.Short()
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		<-k.EvictionDue()
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 		synctest.Wait()
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		// There is enough room: a pass that has nothing to do is not one in vain.
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 		if err := <-published; err != nil {
 			t.Fatal(err)
 		}
@@ -244,8 +244,8 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		if k.Has(t.Context(), h.Digest) {
 			t.Error("it is published above the bound")
 		}
-		<-k.Short()
-		k.Pass(func(excess int64) int64 {
+		<-k.EvictionDue()
+		k.EvictionPass(func(excess int64) int64 {
 			if excess < weight/2 {
 				t.Errorf("%d bytes have to go", excess)
 			}
@@ -260,7 +260,7 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		// A pass that frees nothing is the end of waiting.
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		synctest.Wait()
-		k.Pass(func(int64) int64 { return 0 })
+		k.EvictionPass(func(int64) int64 { return 0 })
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("nothing can go, and %v", err)
 		}
@@ -271,7 +271,7 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			if len(published) > 0 {
 				break
 			}
-			k.Pass(func(int64) int64 { return 1 })
+			k.EvictionPass(func(int64) int64 { return 1 })
 		}
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("others take what goes, and %v", err)
@@ -311,7 +311,7 @@ func TestAPublicationWaitsForADeletionThatHasBegun(t *testing.T) {
 	})
 }
 
-func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
+func TestContentThatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	content, d := bytesOf(1, 1000)
 	draft, err := k.Create(t.Context(), d)
@@ -333,7 +333,7 @@ func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	k.wantCounted(t)
 }
 
-func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
+func TestEvictionBeginsBeforeDownloadsComplete(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{MaxBytes: 10_000})
 	if err := k.Count(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -342,24 +342,24 @@ func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
 	if err := k.Put(t.Context(), d, content); err != nil {
 		t.Fatal(err)
 	}
-	k.Expect(5000)
+	k.AddIncoming(5000)
 	select {
-	case <-k.Short():
+	case <-k.EvictionDue():
 	default:
 		t.Error("nobody is woken")
 	}
-	k.Expect(-5000)
-	k.Pass(func(excess int64) int64 {
+	k.AddIncoming(-5000)
+	k.EvictionPass(func(excess int64) int64 {
 		t.Errorf("%d bytes have to go, and nothing is expected any more", excess)
 		return 0
 	})
 }
 
-func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
+func TestFreeSpaceOnTheFileSystemIsABoundToo(t *testing.T) {
 	free := int64(50)
 	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
 	var told int64
-	k.Pass(func(excess int64) int64 { told = excess; return excess })
+	k.EvictionPass(func(excess int64) int64 { told = excess; return excess })
 	if told < 50 || told > 100 {
 		t.Errorf("%d bytes have to go", told)
 	}
@@ -368,7 +368,7 @@ func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
 		func() (int64, error) { return 0, errors.New("not known") },
 	} {
 		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: f})
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 	}
 }
 

@@ -2,10 +2,10 @@ package warm
 
 // What tests of package warm_test need of its inside.
 const (
-	CheckPins   = checkPins
-	MaxFailures = maxFailures
-	Settles     = settles
-	Breathes    = breathes
-	QuotaRest   = quotaRest
-	LongestRest = longestRest
+	PinInterval  = pinInterval
+	MaxFailures  = maxFailures
+	SettleDelay  = settleDelay
+	ScanFactor   = scanFactor
+	QuotaBackoff = quotaBackoff
+	MaxBackoff   = maxBackoff
 )

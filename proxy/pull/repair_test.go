@@ -48,7 +48,7 @@ func newRotting(t *testing.T, change func(*mirror.Options)) rotting {
 	m := mirrortest.New(t, o, func(opts *mirror.Options) {
 		opts.Blobs, opts.Records = store.Blobs(), store.Records()
 		opts.Rules.TagTTL = time.Hour * 1000
-		opts.Events.Kept = kept.Store
+		opts.Events.Usage = kept.Store
 		if change != nil {
 			change(opts)
 		}
@@ -56,8 +56,8 @@ func newRotting(t *testing.T, change func(*mirror.Options)) rotting {
 	t.Cleanup(m.Close)
 	r := rotting{Mirror: m, store: store, content: mirrortest.Bytes(1, rottingLayer), counted: kept.Load}
 	_, r.layer = o.Image("app", "1", r.content)
-	m.PullWhole(t, mirrortest.App, "1")
-	mirrortest.Settle()
+	m.PullImage(t, mirrortest.App, "1")
+	mirrortest.Wait()
 	o.Transcript()
 	hex := r.layer.Digest.Encoded()
 	r.path = filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
@@ -111,7 +111,7 @@ func (r rotting) asked(from int64) string {
 // wantMended fails unless what is kept is whole and counted.
 func (r rotting) wantMended(t *testing.T) {
 	t.Helper()
-	mirrortest.Settle()
+	mirrortest.Wait()
 	if size, err := r.store.Blobs().Verify(t.Context(), r.layer.Digest, func(int) error { return nil }); size != rottingLayer || err != nil {
 		t.Errorf("what is kept now: %d bytes, %v", size, err)
 	}
@@ -157,7 +157,7 @@ func (f countedFile) Close() error {
 	return f.Kept.Close()
 }
 
-func TestADamagedBlobIsHealedUnseen(t *testing.T) {
+func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
 		name    string
@@ -166,13 +166,13 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 		begins  int64 // of the download; -1 for none
 		outcome pull.Outcome
 	}{
-		{"at its start", []int64{7}, 0, -1, 0, pull.Healed},
-		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, pull.Healed},
-		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, pull.Healed},
-		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, pull.Healed},
-		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, pull.Healed},
-		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, pull.Healed},
-		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, pull.Healed},
+		{"at its start", []int64{7}, 0, -1, 0, pull.Repaired},
+		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, pull.Repaired},
+		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, pull.Repaired},
+		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, pull.Repaired},
+		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, pull.Repaired},
+		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, pull.Repaired},
+		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, pull.Repaired},
 		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, pull.Hit},
 		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, pull.Hit},
 	} {
@@ -188,7 +188,7 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 				if b.Outcome() != c.outcome {
 					t.Errorf("the outcome is %s", b.Outcome())
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				defer func() {
 					b.Close()
 					if files := open.Load(); files != 0 {
@@ -208,7 +208,7 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 	}
 }
 
-func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
+func TestManyReadersOfADamagedBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		var group sync.WaitGroup
@@ -221,23 +221,23 @@ func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
 				r.reads(t, b, int64(i)*1000, -1)
 			})
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		// One who asks now shares it as well.
 		late := r.open(t)
 		group.Go(func() {
 			defer late.Close()
 			r.reads(t, late, 0, -1)
 		})
-		mirrortest.Settle()
+		mirrortest.Wait()
 		release()
 		group.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
 		r.wantMended(t)
 	})
 }
 
-func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
+func TestWithoutAnUpstreamADamagedBlobEndsInAnError(t *testing.T) {
 	for name, offline := range map[string]bool{"it is away": false, "it is not to be asked": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -252,17 +252,17 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 				if err == nil || written >= rottingLayer || !bytes.Equal(got.Bytes(), r.content[:written]) {
 					t.Errorf("%d bytes came: %v", written, err)
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				if asked := r.Origin.Transcript(); offline && len(asked) > 0 {
 					t.Errorf("it was asked: %q", asked)
 				}
 				r.SetOffline(false)
-				r.Origin.Mend()
+				r.Origin.ClearFailures()
 				r.Origin.Transcript()
 				if err := r.Read(t.Context(), mirrortest.App, r.layer.Digest); err != nil {
 					t.Errorf("once it is back: %v", err)
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				mirrortest.WantTranscript(t, r.Origin, r.asked(0))
 				r.wantMended(t)
 			})
@@ -270,7 +270,7 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 	}
 }
 
-func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
+func TestWhatTheUpstreamSendsForADamagedPieceIsVerified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRotting(t, nil)
 		r.rot(t, 1<<20+1)
@@ -284,7 +284,7 @@ func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
 		if written, err := b.WriteRange(t.Context(), &got, 0, -1); err == nil || written >= rottingLayer {
 			t.Errorf("%d bytes came, %v", written, err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if r.Store.Has(t.Context(), r.layer.Digest) {
 			t.Error("it is kept")
 		}
@@ -328,7 +328,7 @@ func (f *fading) Doubt() {
 	f.Kept.Doubt()
 }
 
-func TestAReadThatFailsIsLookedInto(t *testing.T) {
+func TestAFailedReadIsCheckedForDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
 		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades}
@@ -343,13 +343,13 @@ func TestAReadThatFailsIsLookedInto(t *testing.T) {
 		r.rot(t, 1<<20+1)
 		fades.Store(true)
 		r.reads(t, b, 1<<20, -1)
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
 		r.wantMended(t)
 	})
 }
 
-func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
+func TestARepeatedlyFailingReadEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
 		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades, forGood: true}
@@ -386,7 +386,7 @@ func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error)
 	return kept, err
 }
 
-func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
+func TestABlobWhosePiecesAreUnverifiedIsNotRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blobs := hastyBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer))}
 		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
@@ -423,7 +423,7 @@ func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error)
 	return kept, err
 }
 
-func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
+func TestABlobThatCannotBeQuarantinedIsStillRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var is atomic.Bool
 		blobs := stuckBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), stuck: &is}
@@ -432,7 +432,7 @@ func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
 		b := r.open(t)
 		defer b.Close()
 		r.reads(t, b, 0, -1)
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, r.Origin, r.asked(0))
 	})
 }
