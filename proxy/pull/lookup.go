@@ -119,7 +119,7 @@ func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
 	sources := p.sources(u)
 	l.found = finding{make([][]Descriptor, len(sources)), slices.Repeat([]error{errUnanswered}, len(sources))}
 	p.lookups.all[key] = l
-	p.work.Go(func(ctx context.Context) {
+	started := p.work.Go(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
 		l.ask(ctx, sources, u, repo, subject)
@@ -129,6 +129,11 @@ func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
 		delete(p.lookups.all, key)
 		close(l.over)
 	})
+	if !started {
+		delete(p.lookups.all, key)
+		l.err = causeOf(p.work.Context(), context.Canceled)
+		close(l.over)
+	}
 	return l
 }
 
