@@ -1,9 +1,16 @@
-// Package mirror puts the mirror together, without its HTTP: what is known
-// ([metadata.Ledger]), what is kept ([store.Store]), downloads
-// ([flight.Group]), the rules of pulling through ([pull.Puller]), what stays
-// ([retention.Retention]), and what is fetched before anybody asks ([warm.Pinned],
-// [warm.Learner]). It is the one place that knows all of them, and has no rules
-// of its own.
+// Package mirror puts the mirror together, without its HTTP: records
+// ([metadata.Ledger]), content ([store.Store]), downloads ([flight.Group]), the
+// rules of pulling through ([pull.Puller]), what stays ([retention.Retention]),
+// and what is fetched before anybody asks ([warm.Pinned], [warm.Learner]). It is
+// the one place that knows all of them. It has no rules of its own.
+//
+// What it promises, each with the test that guards it:
+//
+//   - Nothing runs before Start and StartLearning
+//     (TestNothingRunsBeforeItIsStarted).
+//   - Close ends everything, and waits for it (TestCloseLeavesNothingRunning).
+//   - What package pull reports reaches the one who listens
+//     (TestATagThatMovesReachesThePins, TestAKeptManifestReachesTheLearner).
 package mirror
 
 import (
@@ -47,7 +54,7 @@ type Pins struct {
 	// Matches says whether an image is pinned, by its repository and a tag or a
 	// digest; nil means that none is.
 	Matches func(repo metadata.Repository, ref string) bool
-	// Images are those that are named one by one: they are fetched before
+	// Images are those that are named one by one. They are fetched before
 	// anybody asks.
 	Images []metadata.Reference
 }
@@ -55,14 +62,14 @@ type Pins struct {
 // Events are called when something happens, for metrics. Nil fields are not
 // called.
 type Events struct {
-	Flights  func(delta int)                    // a download starts (+1), or is over (-1)
-	Received func(upstream string, bytes int64) // of bodies, from an upstream
-	Kept     func(bytes int64)                  // that are kept now, when that changes
-	Evicted  func(bytes int64)                  // that made room
-	Bypassed func(upstream string)              // something was served, and could not be kept
+	Flights  func(delta int)                    // a download has started (+1) or is over (-1)
+	Received func(upstream string, bytes int64) // bytes of bodies have come from an upstream
+	Kept     func(bytes int64)                  // so many bytes are kept now
+	Evicted  func(bytes int64)                  // so many bytes were evicted
+	Bypassed func(upstream string)              // content was served and could not be kept
 }
 
-// Mirror is a mirror without its HTTP.
+// Mirror is a mirror without its HTTP. All methods are safe for concurrent use.
 type Mirror struct {
 	Ledger    *metadata.Ledger
 	Store     *store.Store
@@ -76,8 +83,8 @@ type Mirror struct {
 	work      *background.Work
 }
 
-// New puts a Mirror together. Nothing of it runs before Run or Start is called,
-// but for what clients ask of it.
+// New puts a Mirror together. Before Start and StartLearning nothing of it runs
+// but what somebody asks for. Its caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
@@ -86,8 +93,9 @@ func New(opts Options) *Mirror {
 		work:      background.New(),
 	}
 	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights})
-	// What is kept may lead to more, and a pinned tag that moves has to become
-	// whole again: pull reports both, and knows nothing of who listens.
+	// A manifest that is kept may lead to more, and a pinned tag that has moved is
+	// to be made whole again. Package pull reports both, and does not know who
+	// listens.
 	events := pull.Events{
 		Received: opts.Events.Received, Bypassed: opts.Events.Bypassed,
 		ManifestKept: func(repo metadata.Repository, d metadata.Digest, rec metadata.Manifest) {
@@ -120,17 +128,17 @@ func names(of []pull.Upstream) (all []string) {
 	return all
 }
 
-// Cache is what operators can do to what is kept.
+// Cache is what operators can do to a mirror's cache.
 type Cache struct {
 	*retention.Retention
 	*warm.Pinned
 }
 
-// Cache returns what operators can do to what is kept.
+// Cache returns what operators can do to the mirror's cache.
 func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinned} }
 
-// Start begins what a mirror does by itself, but for learning: saving what was
-// used, evicting, completing pins, scrubbing. Close ends it.
+// Start begins what a mirror does by itself, except learning: it saves uses,
+// evicts, completes pinned images, and scrubs. Close ends that.
 func (m *Mirror) Start() {
 	m.work.Go(m.Ledger.Run)
 	m.work.Go(m.Retention.Run)
@@ -140,10 +148,12 @@ func (m *Mirror) Start() {
 	}
 }
 
-// StartLearning begins to learn what pulling again may ask for. Close ends it.
+// StartLearning begins to learn what another pull may ask for. It is apart from
+// Start so that it can wait until clients are served. Close ends it.
 func (m *Mirror) StartLearning() { m.work.Go(m.Learner.Run) }
 
-// Close ends all that goes on, downloads and checks too, and waits for it.
+// Close ends everything that runs, downloads and checks too, and waits until it
+// has ended.
 func (m *Mirror) Close() {
 	m.work.Stop()
 	m.Flights.Wait()
