@@ -110,7 +110,7 @@ func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
 	})
 }
 
-func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
+func TestAnImageThatIsPulledWhileItWouldGoStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		amd, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 60<<10))

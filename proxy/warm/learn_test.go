@@ -188,7 +188,7 @@ func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
 	})
 }
 
-func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
+func TestNothingIsLearntWhileTheLimitRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
