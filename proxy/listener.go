@@ -50,14 +50,19 @@ type bounded struct {
 	closed   chan struct{}
 	close    sync.Once
 
-	full time.Time // since when all places are taken; zero while some are free
-	told time.Time // when that was logged last
-	bare bool      // there is no spare file
+	accepting // used by the goroutine that calls Accept
 
 	mu      sync.Mutex
 	waiting bool                               // for a place
 	idle    *simplelru.LRU[net.Conn, struct{}] // the one that was used last comes last
 	spare   *os.File                           // to have a file when there are none
+}
+
+// accepting is what Accept remembers from one connection to the next.
+type accepting struct {
+	full time.Time // since when all places are taken; zero while some are free
+	told time.Time // when that was logged last
+	bare bool      // there is no spare file
 }
 
 // Accept is called by one goroutine, the server's.
