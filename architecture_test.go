@@ -304,7 +304,7 @@ var parsed = sync.OnceValues(func() (packages, error) {
 			}
 			return nil
 		}
-		p.name, p.files[name], p.lines[name] = file.Name.Name, file, fset.File(file.FileStart).LineCount()-1
+		p.name, p.files[name], p.lines[name] = file.Name.Name, file, fset.File(file.FileStart).LineCount()
 		p.comment += file.Doc.Text()
 		for _, spec := range file.Imports {
 			if ours, ok := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), module+"/"); ok {

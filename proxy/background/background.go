@@ -102,11 +102,9 @@ func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key s
 	}
 }
 
-// Pause waits for a time between half of d and one and a half of d, so that
-// what began together does not go on together. It returns the cause of ctx if
-// that ends first.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
+// Wait waits for d. It returns the cause of ctx if that ends first.
+func Wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -115,6 +113,11 @@ func Pause(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 }
+
+// Pause waits for a time between half of d and one and a half of d, so that
+// what began together does not go on together. It returns the cause of ctx if
+// that ends first.
+func Pause(ctx context.Context, d time.Duration) error { return Wait(ctx, d/2+rand.N(d)) }
 
 // A Rest is how long something that fails is left alone. The zero Rest is over.
 // It is used by one goroutine at a time.
