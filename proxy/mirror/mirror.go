@@ -84,7 +84,8 @@ type Mirror struct {
 }
 
 // New puts a Mirror together. Before Start and StartLearning nothing of it runs
-// but what somebody asks for. Its caller calls Close.
+// but what somebody asks for; where there is a bound, no blob is published
+// before Start either, which counts what is kept. Its caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
