@@ -62,7 +62,7 @@ const (
 	Joined      Outcome = "joined"      // shared a download that was under way
 	Revalidated Outcome = "revalidated" // kept, and the upstream said it still stands
 	Stale       Outcome = "stale"       // kept, and the upstream could not be asked
-	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched anew
+	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched again
 	Passed      Outcome = "passed"      // a range passed through
 	Negative    Outcome = "negative"    // a remembered "not found"
 	Deleted     Outcome = "deleted"     // kept, and the upstream says that its tag is gone

@@ -15,20 +15,29 @@ func (s *Store) Expect(n int64) { s.room.expect(n) }
 // MaxBytes is the bound of what is kept, 0 where there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 
-// Pass runs one pass of eviction. Free is told how many bytes have to go, and
-// returns how many went. Those who wait for room look again when it is over.
+// Pass runs one pass of eviction. Free is called with how many bytes have to go,
+// unless none have to, and returns how many went. Those who wait for room look
+// again when the pass is over. A pass that had nothing to do is not in vain:
+// whoever finds no room after it was too slow to take what the last one made.
 func (s *Store) Pass(free func(excess int64) (freed int64)) {
-	r := s.room
-	r.mu.Lock()
-	r.passes.begun++
-	r.mu.Unlock()
-	var freed int64
-	if excess := r.excess(); excess > 0 {
-		freed = free(excess)
+	pass, vain := s.room.beginPass(), false
+	if excess := s.room.excess(); excess > 0 {
+		vain = free(excess) == 0
 	}
+	s.room.endPass(pass, vain)
+}
+
+func (r *room) beginPass() (pass int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.passes.ended, r.passes.freed = r.passes.begun, freed
+	r.passes.begun++
+	return r.passes.begun
+}
+
+func (r *room) endPass(pass int, vain bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.passes.ended, r.passes.vain = pass, vain
 	close(r.passes.next)
 	r.passes.next = make(chan struct{})
 }

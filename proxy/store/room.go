@@ -49,7 +49,7 @@ type room struct {
 // passes are those that eviction makes to find room.
 type passes struct {
 	begun, ended int
-	freed        int64         // by the last one, in bytes
+	vain         bool          // the last one wanted room and found none
 	next         chan struct{} // closed when the next one ends
 }
 
@@ -102,7 +102,7 @@ func (r *room) admit(ctx context.Context, d Digest, n int64) error {
 	r.waiting += n
 	defer func() { r.waiting -= n }()
 	for r.awaitDeletion(d); most > 0 && (!r.counted || r.kept+n > most); r.awaitDeletion(d) {
-		if r.passes.ended > asked && (r.passes.freed == 0 || r.passes.ended > asked+fruitless) {
+		if r.passes.ended > asked && (r.passes.vain || r.passes.ended > asked+fruitless) {
 			return fmt.Errorf("%w: of %d bytes everything is pinned or in use", cache.ErrFull, most)
 		}
 		r.wake()

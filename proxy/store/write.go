@@ -6,10 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// Put keeps proven content: in memory, and on disk where it is not there yet.
-// It is for manifests, which are small, and whose clients wait: so it does not
-// wait for room. What cannot be written is remembered, and is written by
-// [Store.Retry].
+// Put keeps proven content on disk, where it is not there yet. It is for
+// manifests, which are small, and whose clients wait: so it does not wait for
+// room. What cannot be written is noted, and written by [Store.Retry].
 func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error {
 	err := s.write(ctx, desc, content)
 	if err != nil {
@@ -19,7 +18,7 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 	return err
 }
 
-// Remember keeps content in memory, as a promise that Put follows.
+// Remember keeps proven content in memory.
 func (s *Store) Remember(d Digest, content []byte) { s.memory.Put(d, content) }
 
 // Retry writes content that Put could not write. It does nothing for others.
