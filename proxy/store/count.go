@@ -96,5 +96,5 @@ type State struct {
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return State{Used: s.room.used, Incoming: s.room.incoming, Waiting: s.room.waiting, Reserved: len(s.room.reserved)}
+	return State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
 }
