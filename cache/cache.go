@@ -1,6 +1,6 @@
-// Package cache holds the contracts of what a mirror keeps: immutable content
-// by digest ([Blobs]) and small mutable answers by key ([Records]).
-// Package cachetest holds the suite that every implementation runs.
+// Package cache defines the contracts of what a mirror stores: immutable
+// content by digest ([Blobs]) and small mutable values by key ([Records]).
+// Package cachetest has the tests that every implementation runs.
 package cache
 
 import (
@@ -19,34 +19,35 @@ type Digest = digest.Digest
 type Descriptor = ocispec.Descriptor
 
 var (
-	// ErrNotFound says that the cache does not hold what was asked for.
+	// ErrNotFound says that the cache does not have what was requested.
 	ErrNotFound = errors.New("not in the cache")
-	// ErrFull says that there is no room for more: the disk, the quota or
-	// the configured bound is reached. What was written so far stays readable.
+	// ErrFull says that there is no room for more: the disk is full, or a quota
+	// or the configured limit is reached. What was written so far stays
+	// readable.
 	ErrFull = errors.New("no room in the cache")
-	// ErrMismatch says that content does not have the digest or the size it
-	// was announced with.
+	// ErrMismatch says that content does not have the digest or size that was
+	// announced.
 	ErrMismatch = errors.New("content does not match its descriptor")
-	// ErrSetAside says, beside ErrMismatch, that it was this call that took the
-	// content out of the store: of the calls that find the same content
-	// damaged it is told one, which may count on it.
+	// ErrSetAside says, together with ErrMismatch, that this call has
+	// quarantined the content. If several calls find the same damage, exactly
+	// one of them gets it, which makes it suitable for counting.
 	ErrSetAside = errors.New("the content was set aside")
-	// ErrUnproven says, beside ErrMismatch, that bytes which were passed before
-	// may be damaged as well.
+	// ErrUnproven says, together with ErrMismatch, that bytes which a Check
+	// allowed before may be damaged as well.
 	ErrUnproven = errors.New("what was passed before is not proven")
-	// ErrLocked says that another process owns the cache folder.
+	// ErrLocked says that another process has the cache folder open.
 	ErrLocked = errors.New("the cache is in use by another process")
 )
 
 // Blobs is a store of immutable content, by digest.
 //
-// All methods are safe for concurrent use. Every method returns an error that
-// wraps ErrNotFound or ErrFull where its comment says so, and an error naming
-// the operation and the digest otherwise.
+// All methods are safe for concurrent use. Errors wrap ErrNotFound or ErrFull
+// where a method's comment says so. All errors name the operation and the
+// digest.
 type Blobs interface {
-	// Open returns the content with digest d. It returns ErrNotFound where
-	// there is none. Content whose size is not the size it was published with
-	// MUST be set aside and reported as ErrNotFound.
+	// Open returns the content with digest d, or ErrNotFound. Content whose
+	// size is not the size it was published with MUST be quarantined and
+	// reported as ErrNotFound.
 	Open(ctx context.Context, d Digest) (Kept, error)
 
 	// Stat returns the size in bytes of the content with digest d without
@@ -54,120 +55,120 @@ type Blobs interface {
 	Stat(ctx context.Context, d Digest) (int64, error)
 
 	// Create starts a draft of want.Digest. want.Size is the expected size in
-	// bytes, or -1 where it is not known beforehand. Two drafts of one digest
-	// MUST NOT disturb each other. It returns ErrFull where want.Size bytes
-	// cannot be had, and an error where the digest's algorithm is not
-	// available.
+	// bytes, or -1 if it is not known. Two drafts of one digest MUST NOT affect
+	// each other. Create returns ErrFull if there is no room for want.Size
+	// bytes, and an error if the digest's algorithm is not available.
 	Create(ctx context.Context, want Descriptor) (Draft, error)
 
 	// Delete removes the content with digest d from the store. Readers that
-	// have it open MUST be able to finish. Deleting what is not there is no
+	// have it open MUST be able to finish. Deleting absent content is not an
 	// error.
 	Delete(ctx context.Context, d Digest) error
 
-	// Verify reads the content with digest d, telling pace each number of
-	// bytes that it is about to read; pace may wait, and end it with an error.
-	// It returns the size in bytes, or ErrNotFound. Content that does not have
-	// the digest MUST be set aside, so that it is served no more, and reported
-	// as ErrMismatch, with ErrSetAside.
+	// Verify reads the content with digest d and checks the digest. It calls
+	// pace with each number of bytes that it is about to read. pace may wait,
+	// and may end the call with an error. Verify returns the size in bytes, or
+	// ErrNotFound. Damaged content MUST be quarantined, so that it is no longer
+	// served, and reported as ErrMismatch with ErrSetAside.
 	Verify(ctx context.Context, d Digest, pace func(n int) error) (int64, error)
 
-	// Weight is how many bytes content of size bytes takes in the store, with
-	// what is kept beside it.
+	// Weight returns how many bytes content of size bytes takes in the store,
+	// including anything stored with it.
 	Weight(size int64) int64
 
-	// Walk calls fn for every published digest with its size in bytes, in no
-	// particular order, until fn returns false or ctx ends. Content published
-	// or deleted meanwhile may be seen or missed.
+	// Walk calls fn for every published digest and its size in bytes, in no
+	// particular order, until fn returns false or ctx ends. Content that is
+	// published or deleted meanwhile may be visited or not.
 	Walk(ctx context.Context, fn func(d Digest, size int64) bool) error
 }
 
-// Blob is open content. A Blob is used by one goroutine at a time, but for
+// Blob is open content. Only one goroutine at a time may use it, except for
 // ReadAt, which is safe for concurrent use. Implementations backed by a file
-// also implement syscall.Conn, so that the kernel can send them by itself.
+// also implement syscall.Conn, so that the kernel can send the file.
 type Blob interface {
 	io.ReadSeekCloser
 	io.ReaderAt
-	// Size is the size of the whole content in bytes.
+	// Size returns the size of the whole content in bytes.
 	Size() int64
 }
 
-// Kept is content that was published, open. What is kept may rot: whoever reads
-// it has it checked first, piece by piece, as it is read.
+// Kept is open published content. Stored content may become damaged, so it has
+// to be checked, piece by piece, before it is read.
 type Kept interface {
 	Blob
-	// Check returns of how many of the n bytes at off it is known that they
-	// are what was published: of one at least, where there are any. It looks at
-	// the content for that, unless a look from a while ago still counts, and
-	// reads no more than it needs.
+	// Check returns how many of the n bytes at off are known to be what was
+	// published; at least one, unless n is zero or off is the end. It reads the
+	// content for that, unless an earlier check still counts, and reads no more
+	// than it needs.
 	//
-	// Content that is damaged there, or can't be read back, MUST be reported as
-	// ErrMismatch, and MUST be set aside so that it is opened no more; one of
-	// the calls that say so MUST say ErrSetAside. Other parts of the content
-	// may pass all the same. Where it takes long to tell, bytes may pass before,
-	// as those of a draft may be read; then some at the end MUST NOT pass until
-	// all are known to be right, and if they are not, whoever got any MUST be
-	// told ErrUnproven. Content that was deleted or set aside since it was opened MUST be
-	// checked all the same. The offset of Read stays where it is. Check is
-	// safe for concurrent use.
+	// Content that is damaged there, or can't be read, MUST be reported as
+	// ErrMismatch and quarantined, so that it is no longer opened. Exactly one
+	// of the calls that report it MUST also return ErrSetAside. Other parts of
+	// the content may still be readable. If a check takes long, bytes may be
+	// allowed before it is complete, as those of a draft may be read. Then some
+	// at the end MUST be held back until all are known to be right, and if they
+	// are not, readers that got any MUST get ErrUnproven. Content MUST also be
+	// checked if it was deleted or quarantined after it was opened. Check does
+	// not move the offset of Read. It is safe for concurrent use.
 	Check(ctx context.Context, off, n int64) (sound int64, err error)
-	// Doubt makes every look from before count no more: a read of what was
-	// checked has failed.
+	// Doubt invalidates all earlier checks, because reading checked bytes has
+	// failed.
 	Doubt()
 }
 
-// Draft is content not yet proven to match its digest. Write, Commit and
-// Close are called by one goroutine; ReadAt and Reader are safe beside them.
+// Draft is content that has not been verified yet. Write, Commit and Close are
+// called by one goroutine. ReadAt and Reader may be called concurrently with
+// them.
 type Draft interface {
-	// Write appends. It returns ErrFull where there is no room; what was
-	// written before stays readable. A write past the announced size MUST fail
-	// with ErrMismatch.
+	// Write appends. It returns ErrFull if there is no room; what was written
+	// before stays readable. A write beyond the announced size MUST fail with
+	// ErrMismatch.
 	io.Writer
-	// ReadAt reads bytes written so far.
+	// ReadAt reads bytes that have been written.
 	io.ReaderAt
-	// Reader opens a reader of its own over the draft, with its own offset,
-	// at the start. It reads what is written so far (io.EOF at that end, more
-	// after the next Write), stays valid after Commit and Close, and its Size
-	// is the number of bytes written at the time of the call.
+	// Reader opens a reader with its own offset, which is at the start. It
+	// reads what has been written so far (io.EOF at that end, more after the
+	// next Write) and stays valid after Commit and Close. Its Size is the
+	// number of bytes written at the time of the call.
 	Reader() (Blob, error)
-	// Written is the number of bytes written so far.
+	// Written returns the number of bytes written so far.
 	Written() int64
-	// Verify MUST fail with ErrMismatch unless what is written has the
+	// Verify MUST fail with ErrMismatch unless the written content has the
 	// announced digest and size. It does not wait for the disk.
 	Verify() error
-	// Commit MUST verify size and digest (ErrMismatch), then publish
-	// atomically and durably. Content that another draft has published
-	// meanwhile is not an error. After Commit, only Close, ReadAt and Reader
-	// may be called.
+	// Commit MUST verify size and digest (ErrMismatch), then publish atomically
+	// and durably. It is not an error if another draft has published the
+	// content meanwhile. After Commit, only Close, ReadAt and Reader may be
+	// called.
 	Commit() error
 	// Close releases the draft. Without a successful Commit it MUST leave
-	// nothing behind. Closing twice is no error.
+	// nothing behind. Closing twice is not an error.
 	Close() error
 }
 
-// A Bucket keeps one kind of record apart from the others.
+// A Bucket separates one kind of record from the others.
 type Bucket string
 
-// Records is a store of small mutable answers: a tag's digest, a subject's
-// referrers, who holds what, when it was last pulled. Losing the last moments
-// of them costs a new check upstream, nothing else.
+// Records is a store of small mutable values: a tag's digest, a subject's
+// referrers, which repository has which content, when it was last pulled. If
+// the last moments of them are lost, something is checked upstream again, and
+// nothing else happens.
 //
-// All methods are safe for concurrent use. Values are copied on the way in
-// and MUST NOT be changed by the caller on the way out.
+// All methods are safe for concurrent use. Values are copied when they are
+// stored, and callers MUST NOT change the ones they get.
 type Records interface {
 	// Get returns the value under key, or ErrNotFound. It MUST see every Put
 	// and Delete that returned before it was called.
 	Get(b Bucket, key string) ([]byte, error)
 	// Put sets the value under key. It MUST NOT wait for the disk: writes are
-	// grouped and made durable within a moment. A failure to write is
-	// logged by the implementation, never returned to a pull.
+	// grouped and become durable a moment later. The implementation logs write
+	// errors; a pull never gets them.
 	Put(b Bucket, key string, value []byte)
-	// Delete removes key, in the manner of Put. Deleting what is not there is
-	// no error.
+	// Delete removes key, like Put. Deleting an absent key is not an error.
 	Delete(b Bucket, key string)
-	// Scan calls fn for every key that begins with prefix, in the order of
-	// keys, until fn returns false. It MUST see every Put and Delete that
-	// returned before it was called. fn MUST NOT call the Records.
+	// Scan calls fn for every key with the prefix, in the order of keys, until
+	// fn returns false. It MUST see every Put and Delete that returned before
+	// it was called. fn MUST NOT call the Records.
 	Scan(b Bucket, prefix string, fn func(key string, value []byte) bool) error
 	// Flush returns when everything put before the call is durable.
 	Flush(ctx context.Context) error

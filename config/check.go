@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// check reports everything in the merged values that can't work.
+// check reports all merged values that can't work.
 func (r *report) check(cfg *Config) {
 	r.checkAddress("listen", cfg.Listen, "127.0.0.1:5000")
 	r.checkAddress("admin", cfg.Admin, "127.0.0.1:5001")
-	if sameAddress(cfg.Listen, cfg.Admin) {
-		r.add("admin", quoted(cfg.Admin)+" is the address for clients", "write another port: metrics and status are not for clients")
+	if sameSocket(cfg.Listen, cfg.Admin) {
+		r.add("admin", quoted(cfg.Admin)+" is also the address for clients", "write another port: metrics and status are not meant for clients")
 	}
 	for i, host := range cfg.AdminHosts {
 		r.checkAdminHost(at("admin_hosts", i), host)
@@ -29,7 +29,7 @@ func (r *report) check(cfg *Config) {
 	r.checkDuration("freshness.negative_ttl", cfg.Freshness.NegativeTTL)
 	r.checkDuration("freshness.max_wait", cfg.Freshness.MaxWait)
 	if cfg.Freshness.MaxWait == 0 {
-		r.add("freshness.max_wait", "is 0: no upstream answers in no time", "write how long a client may wait, such as 2s")
+		r.add("freshness.max_wait", "is 0: no upstream could answer in time", "write how long a client may wait, such as 2s")
 	}
 	r.checkChoice("freshness.deleted", cfg.Freshness.Deleted, DeletedForget, DeletedServe)
 	r.checkChoice("log.level", cfg.Log.Level, "debug", "info", "warn", "error")
@@ -41,7 +41,7 @@ func (r *report) check(cfg *Config) {
 
 func (r *report) checkCache(c Cache) {
 	if c.Dir == "" {
-		r.add("cache.dir", "is empty, and this user has no cache folder", "write the folder to keep content in")
+		r.add("cache.dir", "is empty, and this user has no cache folder", "write the folder for the cache")
 	}
 	if c.MaxSize == (Size{}) {
 		r.add("cache.max_size", "is 0", "write a size such as 50GiB or 80%")
@@ -49,12 +49,12 @@ func (r *report) checkCache(c Cache) {
 	const leastMemory = 1 << 20
 	switch {
 	case c.Memory.Percent != 0:
-		r.add("cache.memory", "is a share", "write a size such as 256MiB")
+		r.add("cache.memory", "is a percentage", "write a size such as 256MiB")
 	case c.Memory.Bytes < leastMemory:
 		r.add("cache.memory", "is less than 1MiB", "write a size such as 256MiB")
 	}
 	if c.ScrubRate.Percent != 0 {
-		r.add("cache.scrub_rate", "is a share", "write how much is read in a second, such as 10MiB")
+		r.add("cache.scrub_rate", "is a percentage", "write how many bytes to read per second, such as 10MiB")
 	}
 }
 
@@ -68,11 +68,11 @@ func (r *report) checkChoice(key, value string, known ...string) {
 	if slices.Contains(known, value) {
 		return
 	}
-	mend := "write " + strings.Join(known[:len(known)-1], ", ") + " or " + known[len(known)-1]
+	fix := "write " + strings.Join(known[:len(known)-1], ", ") + " or " + known[len(known)-1]
 	if near := Nearest(value, known); near != "" {
-		mend = "did you mean " + near + "?"
+		fix = "did you mean " + near + "?"
 	}
-	r.add(key, "unknown value "+quoted(value), mend)
+	r.add(key, "unknown value "+quoted(value), fix)
 }
 
 func (r *report) checkCertificate(t TLS) {
@@ -85,18 +85,18 @@ func (r *report) checkCertificate(t TLS) {
 	default:
 		certificate, err := readAtMost(t.CertFile, maxFile)
 		if err != nil {
-			r.add("tls.cert_file", quoted(t.CertFile)+" "+reason(err), "")
+			r.add("tls.cert_file", quoted(t.CertFile)+" "+readError(err), "")
 		}
 		key, keyErr := readAtMost(t.KeyFile, maxFile)
 		if keyErr != nil {
-			r.add("tls.key_file", quoted(t.KeyFile)+" "+reason(keyErr), "")
+			r.add("tls.key_file", quoted(t.KeyFile)+" "+readError(keyErr), "")
 		}
 		if err != nil || keyErr != nil {
 			return
 		}
 		if _, err := tls.X509KeyPair(certificate, key); err != nil {
-			problem := "does not go with tls.key_file: " + strings.TrimPrefix(err.Error(), "tls: ")
-			r.add("tls.cert_file", problem, "both are PEM, and the first certificate is the key's")
+			problem := "does not match tls.key_file: " + strings.TrimPrefix(err.Error(), "tls: ")
+			r.add("tls.cert_file", problem, "both must be PEM, and the first certificate must belong to the key")
 		}
 	}
 }
@@ -107,34 +107,34 @@ func (r *report) checkAddress(key, address, example string) {
 	case address == "":
 		r.add(key, "is empty", "write an address such as "+example)
 	case err != nil:
-		mend := "write an address such as " + example
+		fix := "write an address such as " + example
 		if _, err := netip.ParseAddr(address); err == nil || hostName.MatchString(strings.ToLower(address)) && !isPort(address) {
 			_, examplePort, _ := net.SplitHostPort(example)
-			mend = "did you mean " + net.JoinHostPort(address, examplePort) + "?"
+			fix = "did you mean " + net.JoinHostPort(address, examplePort) + "?"
 		} else if isPort(address) {
-			mend = "did you mean 127.0.0.1:" + address + "?"
+			fix = "did you mean 127.0.0.1:" + address + "?"
 		}
-		r.add(key, quoted(address)+" is not host:port", mend)
+		r.add(key, quoted(address)+" is not host:port", fix)
 	case !isPort(port):
 		r.add(key, quoted(port)+" is not a port", "write a number from 0 (any free port) to 65535")
 	case host != "" && !isHost(host):
-		r.add(key, quoted(host)+" is neither an address nor a host name", "write an address such as "+example)
+		r.add(key, quoted(host)+" is neither an IP address nor a host name", "write an address such as "+example)
 	}
 }
 
-// checkAdminHost wants a host as a URL has it, or an address as it stands.
+// checkAdminHost checks a host name as in a URL, or an IP address.
 func (r *report) checkAdminHost(key, host string) {
 	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	switch {
 	case host == "":
 		r.add(key, "is empty", "write a name such as entrepot.example.com")
 	case err == nil && ip.IsUnspecified():
-		r.add(key, quoted(host)+" is every address, and no host that is asked for", "leave it out: the address that is connected to always answers")
+		r.add(key, quoted(host)+" stands for all addresses, and is not a host that clients use", "remove it: the address that a client connects to always answers")
 	case err == nil:
 	case strings.Contains(host, "*"):
-		r.add(key, quoted(host)+" is a pattern", "write each name: whoever gives out one of all names could ask here")
+		r.add(key, quoted(host)+" is a pattern", "write each name: anyone who controls a matching name could use the admin API")
 	default:
-		r.checkNameAlone(key, host, "entrepot.example.com")
+		r.checkHostWithoutPort(key, host, "entrepot.example.com")
 	}
 }
 
@@ -150,17 +150,17 @@ func isPort(text string) bool {
 	return err == nil
 }
 
-// sameAddress says whether two host:port would meet on one socket.
-func sameAddress(a, b string) bool {
+// sameSocket reports whether two host:port addresses would use the same socket.
+func sameSocket(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)
 	if errA != nil || errB != nil || portA != portB || portA == "0" {
 		return false
 	}
-	return hostA == hostB || isEverywhere(hostA) || isEverywhere(hostB) || isLoopback(hostA) && isLoopback(hostB)
+	return hostA == hostB || isUnspecified(hostA) || isUnspecified(hostB) || isLoopback(hostA) && isLoopback(hostB)
 }
 
-func isEverywhere(host string) bool {
+func isUnspecified(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.IsUnspecified()
 }

@@ -13,7 +13,7 @@ import (
 
 func (r *report) checkUpstreams(cfg *Config) {
 	if len(cfg.Upstreams) == 0 {
-		r.add("upstreams", "is empty: there is nothing to pull from", "name an upstream, or leave the key out for the public registries")
+		r.add("upstreams", "is empty: there is nothing to pull from", "name an upstream, or remove the key for the public registries")
 	}
 	names, hosts := map[string]string{}, map[string]string{}
 	firstDefault := ""
@@ -26,14 +26,14 @@ func (r *report) checkUpstreams(cfg *Config) {
 			r.unique(names, at(path+".aliases", j), alias)
 		}
 		for j, host := range u.Hosts {
-			r.checkNameAlone(at(path+".hosts", j), host, "ghcr.mirror.example.com")
+			r.checkHostWithoutPort(at(path+".hosts", j), host, "ghcr.mirror.example.com")
 			r.unique(hosts, at(path+".hosts", j), host)
 		}
 		for j, realm := range u.TrustedRealms {
 			r.checkHost(at(path+".trusted_realms", j), realm, "auth.example.com")
 		}
 		if u.Default && firstDefault != "" {
-			r.add(path+".default", "a second default upstream", "keep one; "+firstDefault+" is one already")
+			r.add(path+".default", "is a second default upstream", "keep only one; "+firstDefault+" is the first")
 		} else if u.Default {
 			firstDefault = path
 		}
@@ -41,11 +41,11 @@ func (r *report) checkUpstreams(cfg *Config) {
 		r.checkCredentials(path+".credentials", u.Credentials)
 		r.checkCA(path+".tls.ca_file", u.TLS.CAFile)
 		r.checkPatterns(path, u)
-		if u.Deleted != cfg.Freshness.Deleted { // else it has been checked there
+		if u.Deleted != cfg.Freshness.Deleted { // otherwise it has been checked there
 			r.checkChoice(path+".deleted", u.Deleted, DeletedForget, DeletedServe)
 		}
 		if u.MaxRequests < 1 {
-			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing could be pulled", "write at least 1")
+			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing can be pulled", "write at least 1")
 		}
 	}
 }
@@ -55,7 +55,7 @@ func (r *report) unique(taken map[string]string, key, value string) {
 		return
 	}
 	if first, ok := taken[value]; ok {
-		r.add(key, quoted(value)+" is "+first+" already", "a name means one upstream")
+		r.add(key, quoted(value)+" is "+first+" already", "a name can only stand for one upstream")
 		return
 	}
 	taken[value] = key
@@ -63,7 +63,7 @@ func (r *report) unique(taken map[string]string, key, value string) {
 
 func (r *report) checkName(key, name string) {
 	if name == "" {
-		r.add(key, "is missing", "write what clients call the registry, such as ghcr.io")
+		r.add(key, "is missing", "write the name that clients use for the registry, such as ghcr.io")
 		return
 	}
 	host, repositories, hasPath := strings.Cut(name, "/")
@@ -74,27 +74,27 @@ func (r *report) checkName(key, name string) {
 	r.checkHost(key, name, "ghcr.io")
 }
 
-// checkHost wants a host in lower case, with or without a port.
+// checkHost checks a lower-case host, with or without a port.
 func (r *report) checkHost(key, text, example string) {
 	if isHostPort(text) {
 		return
 	}
-	mend := "write a host such as " + example
+	fix := "write a host such as " + example
 	bare := strings.ToLower(text)
 	if _, after, ok := strings.Cut(bare, "://"); ok {
 		bare = after
 	}
 	bare, _, _ = strings.Cut(bare, "/")
 	if isHostPort(bare) {
-		mend = "did you mean " + bare + "?"
+		fix = "did you mean " + bare + "?"
 	}
-	r.add(key, quoted(text)+" is not a host in lower case", mend)
+	r.add(key, quoted(text)+" is not a host in lower case", fix)
 }
 
-// checkNameAlone is checkHost for a host that counts on every port.
-func (r *report) checkNameAlone(key, host, example string) {
+// checkHostWithoutPort checks a host that applies to every port.
+func (r *report) checkHostWithoutPort(key, host, example string) {
 	if name, _, err := net.SplitHostPort(host); err == nil && isHostPort(host) {
-		r.add(key, quoted(host)+" has a port", "did you mean "+name+"? It counts on every port")
+		r.add(key, quoted(host)+" has a port", "did you mean "+name+"? It applies to every port")
 		return
 	}
 	r.checkHost(key, host, example)
@@ -105,7 +105,7 @@ func isHostPort(text string) bool {
 	if err != nil {
 		host, port = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"), "1"
 		if strings.Contains(host, ":") && host == text {
-			return false // an IPv6 address stands in brackets
+			return false // an IPv6 address needs brackets
 		}
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
@@ -114,7 +114,7 @@ func isHostPort(text string) bool {
 
 func (r *report) checkEndpoints(path string, u *Upstream, cfg *Config) {
 	if _, given := r.places[path]; !given {
-		return // it follows from the name
+		return // derived from the name
 	}
 	for i := range u.Endpoints {
 		key := at(path, i)
@@ -127,33 +127,33 @@ func (r *report) checkEndpoints(path string, u *Upstream, cfg *Config) {
 
 func (r *report) checkEndpoint(key string, endpoint *string, cfg *Config) {
 	const example = "write a URL such as https://registry.example.com"
-	if strings.Contains(*endpoint, "@") { // not shown: it may hold a password
-		r.add(key, "holds a user name or password", "move them to credentials: username and password_file")
+	if strings.Contains(*endpoint, "@") { // not shown, because it may contain a password
+		r.add(key, "contains a user name or password", "move them to credentials.username and credentials.password_file")
 		return
 	}
 	parsed, err := url.Parse(*endpoint)
 	if !strings.Contains(*endpoint, "://") {
-		mend := example
+		fix := example
 		if host, _, _ := strings.Cut(*endpoint, "/"); isHostPort(host) {
-			mend = "did you mean https://" + *endpoint + "?"
+			fix = "did you mean https://" + *endpoint + "?"
 		}
-		r.add(key, quoted(*endpoint)+" has no scheme", mend)
+		r.add(key, quoted(*endpoint)+" has no scheme", fix)
 		return
 	}
 	switch {
 	case err != nil:
 		r.add(key, quoted(*endpoint)+" is not a URL", example)
 	case parsed.Scheme != "https" && parsed.Scheme != "http":
-		mend := "write https:// or http://"
+		fix := "write https:// or http://"
 		if near := Nearest(parsed.Scheme, []string{"https", "http"}); near != "" {
-			mend = "did you mean " + near + "://" + parsed.Host + parsed.Path + "?"
+			fix = "did you mean " + near + "://" + parsed.Host + parsed.Path + "?"
 		}
-		r.add(key, "unknown scheme "+quoted(parsed.Scheme), mend)
+		r.add(key, "unknown scheme "+quoted(parsed.Scheme), fix)
 	case !isHostPort(strings.ToLower(parsed.Host)):
 		r.add(key, quoted(*endpoint)+" names no host", example)
 	case parsed.RawQuery != "" || parsed.Fragment != "":
 		r.add(key, "has a query or a fragment", example)
-	case parsed.Scheme == "http" && sameAddress(cfg.Listen, parsed.Host) && cfg.TLS.CertFile == "":
+	case parsed.Scheme == "http" && sameSocket(cfg.Listen, parsed.Host) && cfg.TLS.CertFile == "":
 		r.add(key, "is entrepot's own address", "write the registry's address")
 	default:
 		place, err := PlaceOf(*endpoint)
@@ -168,15 +168,15 @@ func (r *report) checkEndpoint(key string, endpoint *string, cfg *Config) {
 func (r *report) checkCredentials(path string, c Credentials) {
 	switch {
 	case c.DockerConfig && (c.Username != "" || c.PasswordFile != ""):
-		r.add(path+".docker_config", "stands beside a username or password_file", "keep one of the two ways")
+		r.add(path+".docker_config", "is set together with username or password_file", "keep only one of the two")
 	case c.Username != "" && c.PasswordFile == "":
 		r.add(path+".username", "has no password", "set password_file as well")
 	case c.Username == "" && c.PasswordFile != "":
-		r.add(path+".password_file", "has no user", "set username as well")
+		r.add(path+".password_file", "has no user name", "set username as well")
 	case c.PasswordFile != "":
 		content, err := readAtMost(c.PasswordFile, 64<<10)
 		if err != nil {
-			r.add(path+".password_file", quoted(c.PasswordFile)+" "+reason(err), "")
+			r.add(path+".password_file", quoted(c.PasswordFile)+" "+readError(err), "")
 		} else if strings.TrimSpace(string(content)) == "" {
 			r.add(path+".password_file", quoted(c.PasswordFile)+" is empty", "write the password into it")
 		}
@@ -189,13 +189,14 @@ func (r *report) checkCA(key, file string) {
 	}
 	content, err := readAtMost(file, maxFile)
 	if err != nil {
-		r.add(key, quoted(file)+" "+reason(err), "")
+		r.add(key, quoted(file)+" "+readError(err), "")
 	} else if !x509.NewCertPool().AppendCertsFromPEM(content) {
-		r.add(key, quoted(file)+" holds no certificate", "name a file of certificates in PEM")
+		r.add(key, quoted(file)+" contains no certificate", "name a PEM file with certificates")
 	}
 }
 
-// Repositories are as in the distribution-spec, "Pulling manifests"; tags too.
+// The grammars of repositories and tags in distribution-spec, "Pulling
+// manifests".
 var (
 	patternSegment = regexp.MustCompile(`^[a-z0-9*]+((\.|_|__|-+)[a-z0-9*]+)*$`)
 	tagPattern     = regexp.MustCompile(`^[A-Za-z0-9_*][A-Za-z0-9._*-]{0,127}$`)
@@ -203,7 +204,7 @@ var (
 
 func (r *report) checkPatterns(path string, u *Upstream) {
 	if len(u.Allow) == 0 {
-		r.add(path+".allow", "is empty: nothing could be pulled", "leave it out to allow everything")
+		r.add(path+".allow", "is empty: nothing can be pulled", "remove it to allow everything")
 	}
 	for i, pattern := range u.Allow {
 		r.checkPattern(at(path+".allow", i), pattern, u)
@@ -219,10 +220,10 @@ func (r *report) checkPatterns(path string, u *Upstream) {
 }
 
 func (r *report) checkPattern(key, pattern string, u *Upstream) {
-	never := func(mend string) { r.add(key, quoted(pattern)+" matches no repository", mend) }
+	never := func(fix string) { r.add(key, quoted(pattern)+" matches no repository", fix) }
 	for _, name := range append([]string{u.Name}, u.Aliases...) {
 		if rest, ok := strings.CutPrefix(pattern, name+"/"); ok && name != "" {
-			never("leave the registry's name out: did you mean " + rest + "?")
+			never("remove the registry's name: did you mean " + rest + "?")
 			return
 		}
 	}
@@ -236,7 +237,7 @@ func (r *report) checkPattern(key, pattern string, u *Upstream) {
 			never("repositories have no tag or digest: did you mean " + repository + "?")
 			return
 		case strings.ToLower(pattern) != pattern:
-			never("repositories are in lower case: did you mean " + strings.ToLower(pattern) + "?")
+			never("repositories are lower-case: did you mean " + strings.ToLower(pattern) + "?")
 			return
 		case strings.Contains(segment, "**"):
 			never("** stands alone between slashes: any path; * is any part of one segment")

@@ -10,30 +10,30 @@ import (
 	"unicode"
 )
 
-// settings turns a file's tree into the maps that viper merges, and reports
-// what the schema does not know. Single values stay text, so that a file, a
-// variable and a flag are read alike.
+// settings converts a file's tree to the maps that viper merges, and reports
+// everything that is not in the schema. Single values stay text, so that files,
+// variables and flags are parsed in the same way.
 func (r *report) settings(file string, n *node, t reflect.Type, path string) any {
 	place := Origin{Kind: FromFile, Name: file, Line: n.line}
-	wrongShape := func(want, mend string) any {
-		r.addAt(place, path, "is "+n.shape.String()+", must be "+want, mend)
+	wrongShape := func(want, fix string) any {
+		r.addAt(place, path, "is "+n.shape.String()+", must be "+want, fix)
 		return nil
 	}
 	switch {
-	case n.shape == nothing:
+	case n.shape == noValue:
 		return nil
 	case isTable(t):
 		if n.shape != table {
-			return wrongShape("a table of keys", "known here: "+strings.Join(keys(t), ", "))
+			return wrongShape("a table", "known here: "+strings.Join(keys(t), ", "))
 		}
 		return r.tableSettings(file, n, t, path)
 	case t.Kind() == reflect.Slice:
 		if n.shape != list {
-			mend := "write [" + n.text + "]"
+			fix := "write [" + n.text + "]"
 			if isTableList(t) {
-				mend = "write a list of tables, each with its name"
+				fix = "write a list of tables, each with a name"
 			}
-			return wrongShape("a list", mend)
+			return wrongShape("a list", fix)
 		}
 		var items []any
 		for i, item := range n.items {
@@ -41,7 +41,7 @@ func (r *report) settings(file string, n *node, t reflect.Type, path string) any
 			if value := r.settings(file, item, t.Elem(), at(path, i)); value != nil {
 				items = append(items, value)
 			} else if isTable(t.Elem()) {
-				// Kept, so that the paths of those after it stay right.
+				// Keep it, so that the indices of the following items do not change.
 				items = append(items, map[string]any{})
 			}
 		}
@@ -66,18 +66,18 @@ func (r *report) tableSettings(file string, n *node, t reflect.Type, path string
 		place := Origin{Kind: FromFile, Name: file, Line: e.line}
 		typ, ok := known[e.key]
 		if !ok {
-			mend := "known here: " + strings.Join(keys(t), ", ")
-			if meant := meantKey(path, e.key, t); meant != "" {
-				mend = "did you mean " + meant + "?"
+			fix := "known here: " + strings.Join(keys(t), ", ")
+			if meant := suggestKey(path, e.key, t); meant != "" {
+				fix = "did you mean " + meant + "?"
 			}
-			r.addAt(place, key, "unknown key", mend)
+			r.addAt(place, key, "unknown key", fix)
 			continue
 		}
 		if first := n.find(e.key); first != e {
-			r.addAt(place, key, fmt.Sprintf("given twice, first on line %d", first.line), "keep one of them")
+			r.addAt(place, key, fmt.Sprintf("is set twice, first on line %d", first.line), "keep only one of them")
 			continue
 		}
-		if e.value.shape == nothing {
+		if e.value.shape == noValue {
 			continue
 		}
 		r.places[key] = place
@@ -88,7 +88,7 @@ func (r *report) tableSettings(file string, n *node, t reflect.Type, path string
 	return values
 }
 
-// decode reads merged settings into a value of the schema.
+// decode decodes merged settings into a value of the schema.
 func (r *report) decode(settings any, v reflect.Value, path string) {
 	switch {
 	case isTable(v.Type()):
@@ -102,11 +102,11 @@ func (r *report) decode(settings any, v reflect.Value, path string) {
 		items, ok := settings.([]any)
 		if text, isText := settings.(string); !ok && isText {
 			if items = itemsOf(text); text != "" && len(items) == 0 {
-				r.add(path, quoted(text)+" has nothing between its commas", "write what the list holds, or unset it")
+				r.add(path, quoted(text)+" has an empty item", "write the items of the list, or unset it")
 			}
 			for i, item := range items {
 				if item := item.(string); strings.ContainsFunc(item, unicode.IsSpace) {
-					r.add(at(path, i), quoted(item)+" has a blank in it", "write a comma between two: "+strings.Join(strings.Fields(item), ","))
+					r.add(at(path, i), quoted(item)+" contains a space", "separate items by commas: "+strings.Join(strings.Fields(item), ","))
 				}
 			}
 		}
@@ -123,7 +123,7 @@ func (r *report) decode(settings any, v reflect.Value, path string) {
 	}
 }
 
-// itemsOf reads a list as a variable has it: with commas between.
+// itemsOf splits a list in a variable, whose items are separated by commas.
 func itemsOf(text string) []any {
 	var items []any
 	for item := range strings.SplitSeq(text, ",") {
@@ -139,14 +139,14 @@ func (r *report) decodeText(text string, v reflect.Value, path string) {
 	case Size:
 		size, err := ParseSize(text)
 		if m := (Mistake{}); errors.As(err, &m) {
-			r.add(path, m.Problem, m.Mend)
+			r.add(path, m.Problem, m.Fix)
 			return
 		}
 		v.Set(reflect.ValueOf(size))
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		if err != nil {
-			r.add(path, quoted(text)+" is not a duration", durationMend(text))
+			r.add(path, quoted(text)+" is not a duration", suggestDuration(text))
 			return
 		}
 		v.Set(reflect.ValueOf(d))
@@ -168,7 +168,7 @@ func (r *report) decodeText(text string, v reflect.Value, path string) {
 	}
 }
 
-func durationMend(text string) string {
+func suggestDuration(text string) string {
 	if _, err := strconv.ParseFloat(text, 64); err == nil {
 		return "did you mean " + text + "s?"
 	}

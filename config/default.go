@@ -12,8 +12,8 @@ const (
 	dockerHubEndpoint = "https://registry-1.docker.io"
 )
 
-// Default is the configuration without any file, variable or flag: the public
-// registries, on loopback. Cache.Dir is empty where the user has no cache
+// Default returns the configuration without a file, variables or flags: the
+// public registries, on loopback. Cache.Dir is empty if the user has no cache
 // folder.
 func Default() Config {
 	cfg := Config{
@@ -49,8 +49,8 @@ func Default() Config {
 	return cfg
 }
 
-// publicRegistries are those that many pull from, each by the host that images
-// name: it is that of its API, but for docker.io.
+// publicRegistries returns widely used registries, each by the host that images
+// name. That is the host of its API, except for docker.io.
 func publicRegistries() []string {
 	return []string{
 		dockerHub, "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com",
@@ -72,11 +72,11 @@ func publicRegistries() []string {
 	}
 }
 
-// realmsOf are the token servers of registries that send elsewhere for tokens.
-// All of these are gateways in front of another registry, which they pass on
-// with its own challenge. (Scarf's redirects a few clients, by their names, and
-// passes on what all others ask: scarf-sh/gateway, Rule/Docker.hs.)
-func realmsOf(name string) []string {
+// defaultRealms returns the token servers of registries that use one outside of
+// their own domain. All of these are gateways that pass on another registry
+// with its challenge. (Scarf's redirects some clients, by their names, and
+// passes on the requests of all others: scarf-sh/gateway, Rule/Docker.hs.)
+func defaultRealms(name string) []string {
 	switch name {
 	case "lscr.io", "cr.l5d.io", "reg.kyverno.io", "xpkg.crossplane.io":
 		return []string{"ghcr.io"}
@@ -86,15 +86,15 @@ func realmsOf(name string) []string {
 	return nil
 }
 
-// defaultUpstream is what an entry in upstreams has before its keys are read.
+// defaultUpstream returns the defaults of an entry in upstreams.
 func defaultUpstream() Upstream {
 	return Upstream{Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget}
 }
 
-// dockerHubAliases are the hosts behind which docker.io has always stood.
+// dockerHubAliases returns other hosts that have always served docker.io.
 func dockerHubAliases() []string { return []string{"index.docker.io", "registry-1.docker.io"} }
 
-// completeUpstreams fills in what follows from an upstream's name.
+// completeUpstreams fills in what can be derived from an upstream's name.
 func completeUpstreams(upstreams []Upstream) {
 	taken := map[string]bool{}
 	for _, u := range upstreams {
@@ -106,8 +106,8 @@ func completeUpstreams(upstreams []Upstream) {
 	for i := range upstreams {
 		u := &upstreams[i]
 		if u.Name == dockerHub && len(u.Aliases) == 0 {
-			// docker.io is no registry's address, and its aliases are the same
-			// for everybody, so nobody should have to know them.
+			// docker.io is not the address of a registry, and its aliases are
+			// the same for everybody, so that users need not know them.
 			u.Aliases = slices.DeleteFunc(dockerHubAliases(), func(a string) bool { return taken[a] })
 			for _, alias := range u.Aliases {
 				taken[alias] = true
@@ -121,7 +121,7 @@ func completeUpstreams(upstreams []Upstream) {
 		} else {
 			u.Endpoints = []string{"https://" + u.Name}
 			if len(u.TrustedRealms) == 0 {
-				u.TrustedRealms = realmsOf(u.Name)
+				u.TrustedRealms = defaultRealms(u.Name)
 			}
 		}
 	}

@@ -8,25 +8,25 @@ import (
 	"strings"
 )
 
-// Place is where an endpoint has its repositories. Of
-// https://example.com/base/v2/hub the API is at /base/v2, and the repository
-// library/alpine is hub/library/alpine there: so the proxy projects of Harbor,
-// ECR, Artifact Registry, GitLab and Artifactory are reached. Without a v2 in
-// it, a path is all of the base.
+// Place is the location of an endpoint's repositories. For
+// https://example.com/base/v2/hub the API is at /base/v2, and library/alpine is
+// hub/library/alpine there. That is how the proxy projects of Harbor, ECR,
+// Artifact Registry, GitLab and Artifactory are used. A path without v2 belongs
+// to the base.
 type Place struct {
 	Scheme, Host string
-	Base         string // before /v2: empty, or with a slash at its start
-	Prefix       string // before each repository: empty, or without slashes around it
+	Base         string // before /v2: empty, or with a leading slash
+	Prefix       string // before each repository: empty, or without leading and trailing slashes
 }
 
-// PlaceOf reads an endpoint of a checked configuration.
+// PlaceOf parses an endpoint of a checked configuration.
 func PlaceOf(endpoint string) (Place, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return Place{}, err
 	}
 	if u.Host == "" {
-		return Place{}, errors.New("it names no host")
+		return Place{}, errors.New("it has no host")
 	}
 	p := Place{Scheme: u.Scheme, Host: u.Host}
 	path := strings.Trim(u.EscapedPath(), "/")
@@ -44,7 +44,7 @@ func PlaceOf(endpoint string) (Place, error) {
 	return p, nil
 }
 
-// String is the endpoint in its shortest form.
+// String returns the shortest form of the endpoint.
 func (p Place) String() string {
 	if p.Prefix == "" {
 		return p.Origin() + p.Base
@@ -52,11 +52,10 @@ func (p Place) String() string {
 	return p.API()
 }
 
-// Origin is the endpoint's scheme and host.
+// Origin returns the endpoint's scheme and host.
 func (p Place) Origin() string { return p.Scheme + "://" + p.Host }
 
-// API is what stands before each repository's name in URLs, without a slash at
-// the end.
+// API returns what precedes each repository in URLs, without a trailing slash.
 func (p Place) API() string {
 	api := p.Origin() + p.Base + "/v2"
 	if p.Prefix != "" {
@@ -65,17 +64,17 @@ func (p Place) API() string {
 	return api
 }
 
-// Bare says that the registry is all of its host.
+// Bare reports whether the endpoint has no path.
 func (p Place) Bare() bool { return p.Base == "" && p.Prefix == "" }
 
-// component is of a repository's name, as in the distribution-spec, "Pulling
-// manifests".
-var component = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
+// repositoryComponent is a component of a repository's name (distribution-spec,
+// "Pulling manifests").
+var repositoryComponent = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
 
-// checkPlace wants the path of an endpoint to be one under which there can be
-// repositories.
+// checkPlace checks that there can be repositories below the path of an
+// endpoint.
 func (r *report) checkPlace(key, endpoint string, p Place) bool {
-	const mend = "behind /v2/ stands what repositories begin with, as in https://harbor.example.com/v2/dockerhub-proxy"
+	const fix = "after /v2/ write the prefix of the repositories, as in https://harbor.example.com/v2/dockerhub-proxy"
 	segments := strings.Split(strings.TrimPrefix(p.Base, "/"), "/")
 	if p.Base == "" {
 		segments = nil
@@ -86,20 +85,21 @@ func (r *report) checkPlace(key, endpoint string, p Place) bool {
 	}
 	for _, segment := range slices.Concat(segments, names) {
 		if segment == "" || segment == "." || segment == ".." {
-			r.add(key, quoted(endpoint)+" has an empty segment, or dots, in its path", "write the path as it is asked for")
+			r.add(key, quoted(endpoint)+" has an empty segment or dots in its path", "write the path without them")
 			return false
 		}
 	}
 	for i, name := range names {
-		// A mirror such as this one has a registry's name first, with a port too.
-		if component.MatchString(name) || i == 0 && isHostPort(name) {
+		// In a mirror such as this one, the prefix begins with a registry's
+		// name, which may have a port.
+		if repositoryComponent.MatchString(name) || i == 0 && isHostPort(name) {
 			continue
 		}
-		if lower := strings.ToLower(p.Prefix); lower != p.Prefix && component.MatchString(strings.ToLower(name)) {
+		if lower := strings.ToLower(p.Prefix); lower != p.Prefix && repositoryComponent.MatchString(strings.ToLower(name)) {
 			p.Prefix = lower
-			r.add(key, quoted(endpoint)+" has capitals behind /v2/", "repositories are in lower case: did you mean "+p.String()+"?")
+			r.add(key, quoted(endpoint)+" has upper-case letters after /v2/", "repositories are lower-case: did you mean "+p.String()+"?")
 		} else {
-			r.add(key, quoted(endpoint)+" can't hold repositories: none begins with "+quoted(p.Prefix), mend)
+			r.add(key, quoted(endpoint)+" can't hold repositories: none begins with "+quoted(p.Prefix), fix)
 		}
 		return false
 	}

@@ -13,27 +13,27 @@ import (
 	"github.com/spf13/viper"
 )
 
-// Options say where a configuration is loaded from. The zero value loads the
-// defaults alone.
+// Options say where a configuration is loaded from. The zero value loads only
+// the defaults.
 type Options struct {
-	// File is the configuration file; empty for the one that the --config flag
-	// or else ENTREPOT_CONFIG names, or for none.
+	// File is the configuration file. If it is empty, --config or else
+	// ENTREPOT_CONFIG may name one.
 	File string
-	// Environment says whether ENTREPOT_* variables count.
+	// Environment says whether to use ENTREPOT_* variables.
 	Environment bool
-	// Flags are those of [AddFlags], parsed; nil for none.
+	// Flags are the parsed flags of [AddFlags], or nil.
 	Flags *pflag.FlagSet
 }
 
 // Load merges the defaults, the file, the environment and the flags, from
-// weakest to strongest, and checks the result. An error is [Mistakes]: all
-// that is wrong, at once.
+// weakest to strongest, and checks the result. An error is of type [Mistakes]
+// and lists all that is wrong.
 func Load(opts Options) (Config, Origins, error) {
 	r := &report{places: map[string]Origin{}}
 	merged := viper.New()
 	defaults := Default()
 	leaves(reflect.ValueOf(&defaults).Elem(), "", func(path string, v reflect.Value) {
-		if !strings.Contains(path, "[") { // lists of tables come from a file, whole
+		if !strings.Contains(path, "[") { // lists of tables are only set by a file
 			merged.SetDefault(path, textOf(v))
 		}
 	})
@@ -68,7 +68,7 @@ func Load(opts Options) (Config, Origins, error) {
 	return cfg, origins, nil
 }
 
-// inherit gives upstreams what is said of all, where nothing is said of one.
+// inherit sets values of upstreams from the global ones if they are not set.
 func (r *report) inherit(cfg *Config) {
 	for i := range cfg.Upstreams {
 		if _, given := r.places[join(at("upstreams", i), "deleted")]; !given {
@@ -92,13 +92,13 @@ func (o Options) file() string {
 	return ""
 }
 
-// maxFile is the size in bytes of the largest configuration file.
+// maxFile is the maximum size of a configuration file in bytes.
 const maxFile = 4 << 20
 
 func (r *report) readFile(name string) (map[string]any, bool) {
 	content, err := readAtMost(name, maxFile)
 	if err != nil {
-		r.addAt(Origin{Kind: FromFile, Name: name}, "", reason(err), "")
+		r.addAt(Origin{Kind: FromFile, Name: name}, "", readError(err), "")
 		return nil, false
 	}
 	return r.readContent(name, content)
@@ -108,14 +108,14 @@ func (r *report) readContent(name string, content []byte) (map[string]any, bool)
 	root, mistake := parse(name, content)
 	if mistake != nil {
 		place := Origin{Kind: FromFile, Name: name, Line: mistake.Line}
-		r.addAt(place, "", mistake.Problem, mistake.Mend)
+		r.addAt(place, "", mistake.Problem, mistake.Fix)
 		return nil, false
 	}
 	settings, _ := r.settings(name, root, reflect.TypeFor[Config](), "").(map[string]any)
 	return settings, true
 }
 
-// bind puts the environment and the flags above the file.
+// bind gives the environment and the flags precedence over the file.
 func (r *report) bind(merged *viper.Viper, opts Options) error {
 	for _, path := range singleKeys() {
 		if opts.Environment {
@@ -123,7 +123,7 @@ func (r *report) bind(merged *viper.Viper, opts Options) error {
 				return fmt.Errorf("bind %s: %w", variable(path), err)
 			}
 			if os.Getenv(variable(path)) != "" {
-				r.place(path, Origin{Kind: FromEnvironment, Name: variable(path)})
+				r.setOrigin(path, Origin{Kind: FromEnvironment, Name: variable(path)})
 			}
 		}
 		if opts.Flags == nil || flagOf(path) == "" {
@@ -133,7 +133,7 @@ func (r *report) bind(merged *viper.Viper, opts Options) error {
 			if err := merged.BindPFlag(path, flag); err != nil {
 				return fmt.Errorf("bind --%s: %w", flag.Name, err)
 			}
-			r.place(path, Origin{Kind: FromFlag, Name: flag.Name})
+			r.setOrigin(path, Origin{Kind: FromFlag, Name: flag.Name})
 		}
 	}
 	if opts.Environment {
@@ -142,9 +142,9 @@ func (r *report) bind(merged *viper.Viper, opts Options) error {
 	return nil
 }
 
-// reason is what the system says of a file, without the name that a mistake
-// already tells.
-func reason(err error) string {
+// readError returns the system's error without the name of the file, which the
+// mistake already has.
+func readError(err error) string {
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return "cannot be read: " + path.Err.Error()

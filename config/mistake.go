@@ -8,34 +8,34 @@ import (
 	"strings"
 )
 
-// Mistake is one thing that is wrong in a configuration.
+// Mistake is a mistake in a configuration.
 type Mistake struct {
 	Key     string // the path of the key, as in upstreams[1].max_requests
-	Line    int    // in the file; 0 where it did not come from a file's line
+	Line    int    // in the file, or 0
 	Problem string // what is wrong
-	Mend    string // what would be right
-	// Origin is where the value came from.
+	Fix     string // how to fix it
+	// Origin is the origin of the value.
 	Origin Origin
 }
 
-// Error says what is wrong and what would be right, in one line.
+// Error returns the problem and the fix in one line.
 func (m Mistake) Error() string {
 	var b strings.Builder
 	if m.Origin.Kind != FromDefault {
-		b.WriteString(m.Origin.place() + ": ")
+		b.WriteString(m.Origin.text() + ": ")
 	}
 	if m.Key != "" {
 		b.WriteString(m.Key + ": ")
 	}
 	b.WriteString(m.Problem)
-	if m.Mend != "" {
-		b.WriteString("; " + m.Mend)
+	if m.Fix != "" {
+		b.WriteString("; " + m.Fix)
 	}
 	return b.String()
 }
 
-// Mistakes is everything that is wrong in a configuration: those of the file
-// by line, then those of the environment, then those of flags.
+// Mistakes are all mistakes in a configuration: those of the file by line, then
+// those of the environment, then those of flags.
 type Mistakes []Mistake
 
 func (ms Mistakes) Error() string {
@@ -50,29 +50,29 @@ func (ms Mistakes) Error() string {
 	return b.String()
 }
 
-// report collects mistakes, at most one for a key and all below it: what
-// follows from a mistake is noise beside it.
+// report collects mistakes, at most one for a key and everything below it,
+// because further ones would only be consequences.
 type report struct {
 	places map[string]Origin
 	found  Mistakes
 }
 
-// add notes a mistake in the value of key, at the place that value came from.
-func (r *report) add(key, problem, mend string) {
-	r.addAt(r.origin(key), key, problem, mend)
+// add reports a mistake in the value of key, with the origin of that value.
+func (r *report) add(key, problem, fix string) {
+	r.addAt(r.origin(key), key, problem, fix)
 }
 
-func (r *report) addAt(at Origin, key, problem, mend string) {
+func (r *report) addAt(at Origin, key, problem, fix string) {
 	for _, m := range r.found {
 		if m.Key != "" && (m.Key == key || strings.HasPrefix(key, m.Key+".") || strings.HasPrefix(key, m.Key+"[")) {
 			return
 		}
 	}
-	r.found = append(r.found, Mistake{Key: key, Line: at.Line, Problem: problem, Mend: mend, Origin: at})
+	r.found = append(r.found, Mistake{Key: key, Line: at.Line, Problem: problem, Fix: fix, Origin: at})
 }
 
-// place notes where a key, with all that its list holds, comes from instead.
-func (r *report) place(key string, from Origin) {
+// setOrigin overrides the origin of a key and everything below it.
+func (r *report) setOrigin(key string, from Origin) {
 	for known := range r.places {
 		if strings.HasPrefix(known, key+"[") {
 			delete(r.places, known)
@@ -81,7 +81,8 @@ func (r *report) place(key string, from Origin) {
 	r.places[key] = from
 }
 
-// origin is where a key, or else the table or list it belongs to, came from.
+// origin returns the origin of a key, or else of the table or list that it
+// belongs to.
 func (r *report) origin(key string) Origin {
 	for key != "" {
 		if at, ok := r.places[key]; ok {
@@ -92,7 +93,7 @@ func (r *report) origin(key string) Origin {
 	return Origin{}
 }
 
-// err is nil where nothing was found.
+// err returns nil if there are no mistakes.
 func (r *report) err() error {
 	if len(r.found) == 0 {
 		return nil
@@ -103,7 +104,7 @@ func (r *report) err() error {
 	return r.found
 }
 
-// quoted shows a value that somebody wrote, cut where it is endless.
+// quoted quotes a value, and shortens it if it is very long.
 func quoted(text string) string {
 	const most = 80
 	if len(text) > most {

@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// Nearest is the known word that was probably meant by word: the one with the
-// fewest differences, else one that begins or ends with it. It is empty where
-// none is near. Case does not count as a difference.
+// Nearest returns the known word that was probably meant: the one with the
+// fewest differences, or else one that begins or ends with word. It returns ""
+// if none is similar. Case is ignored.
 func Nearest(word string, known []string) string {
 	word = strings.ToLower(word)
 	best, bestDistance := "", 1+max(1, len(word)/3)

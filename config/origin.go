@@ -2,10 +2,10 @@ package config
 
 import "strconv"
 
-// Kind is a kind of place that values come from, from weakest to strongest.
+// Kind is the kind of an origin, from weakest to strongest.
 type Kind int
 
-// The places that values come from.
+// The kinds of origins.
 const (
 	FromDefault Kind = iota
 	FromFile
@@ -13,32 +13,32 @@ const (
 	FromFlag
 )
 
-// Origin is where a value came from. The zero Origin is the default.
+// Origin is where a value comes from. The zero Origin is the default.
 type Origin struct {
 	Kind Kind
 	Name string // the file, the variable, or the flag without its dashes
 	Line int    // in the file
 }
 
-// Origins say of each key's path where its value came from. A key that is not
-// there has its default.
+// Origins maps each key's path to the origin of its value. Keys that are
+// missing have their default.
 type Origins map[string]Origin
 
-// String is "default", "FILE:LINE", "env NAME" or "flag --NAME".
+// String returns "default", "FILE:LINE", "env NAME" or "flag --NAME".
 func (o Origin) String() string {
 	switch o.Kind {
 	case FromFile:
-		return o.place()
+		return o.text()
 	case FromEnvironment:
 		return "env " + o.Name
 	case FromFlag:
-		return "flag " + o.place()
+		return "flag " + o.text()
 	default:
 		return "default"
 	}
 }
 
-func (o Origin) place() string {
+func (o Origin) text() string {
 	switch o.Kind {
 	case FromFile:
 		if o.Line == 0 {

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Match says whether a repository matches a pattern. Both are paths: in a
-// pattern, "**" stands for any number of segments, also none, and "*" for any
-// characters within one.
+// Match reports whether a repository matches a pattern. In a pattern, "**"
+// stands for any number of segments, including none, and "*" for any characters
+// within a segment.
 func Match(pattern, repository string) bool {
 	return matchSegments(strings.Split(pattern, "/"), strings.Split(repository, "/"))
 }
 
 func matchSegments(pattern, segments []string) bool {
-	// Only the last "**" is ever tried again: an earlier one could not reach
+	// Only the last "**" needs backtracking: an earlier one could not match
 	// anything that the later one can't. So the time is bounded.
 	p, s := 0, 0
 	retryPattern, retrySegment := -1, 0
@@ -38,7 +38,7 @@ func matchSegments(pattern, segments []string) bool {
 	return p == len(pattern)
 }
 
-// matchText matches one segment; "*" stands for any characters, but a segment
+// matchText matches one segment. "*" stands for any characters, but a segment
 // is never empty.
 func matchText(pattern, text string) bool {
 	if text == "" {
@@ -64,13 +64,13 @@ func matchText(pattern, text string) bool {
 	return strings.Trim(pattern[p:], "*") == ""
 }
 
-// fallbackTag is the shape of tags that stand for a digest (distribution-spec,
-// "Referrers Tag Schema") and of cosign's, which add an ending. They move
-// whenever something is attached.
-var fallbackTag = regexp.MustCompile(`^(sha256|sha384|sha512|blake3)-[0-9a-f]{32,}(\.[a-z]+)?$`)
+// digestTag matches tags that stand for a digest (distribution-spec, "Referrers
+// Tag Schema"), and cosign's, which add a suffix. They change whenever
+// something is attached.
+var digestTag = regexp.MustCompile(`^(sha256|sha384|sha512|blake3)-[0-9a-f]{32,}(\.[a-z]+)?$`)
 
-// MatchTag says whether a tag matches a pattern, in which "*" stands for any
-// characters. Tags of the fallback schema for referrers match nothing (W56).
+// MatchTag reports whether a tag matches a pattern, in which "*" stands for any
+// characters. Tags of the referrers tag schema never match (W56).
 func MatchTag(pattern, tag string) bool {
-	return !fallbackTag.MatchString(tag) && matchText(pattern, tag)
+	return !digestTag.MatchString(tag) && matchText(pattern, tag)
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Pin is a pattern of images that stay: UPSTREAM/REPOSITORY, with :TAG or
-// @DIGEST behind it, or every tag where neither is.
+// Pin is a pattern of images that are not evicted: UPSTREAM/REPOSITORY, with
+// :TAG or @DIGEST, or without either for all tags.
 type Pin struct {
 	Upstream   string
 	Repository string // as in [Match]
@@ -17,24 +17,24 @@ type Pin struct {
 	Digest     string
 }
 
-// ParsePin reads a pin. The error is a [Mistake] without a key.
+// ParsePin parses a pin. The error is a [Mistake] without a key.
 func ParsePin(text string) (Pin, error) {
-	const mend = "write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"
+	const fix = "write it as docker.io/library/alpine:3.*, ghcr.io/org/** or quay.io/org/app@sha256:…"
 	upstream, rest, ok := strings.Cut(text, "/")
 	if !ok || upstream == "" || rest == "" {
-		return Pin{}, Mistake{Problem: quoted(text) + " names no repository of an upstream", Mend: mend}
+		return Pin{}, Mistake{Problem: quoted(text) + " names no repository of an upstream", Fix: fix}
 	}
 	p := Pin{Upstream: upstream, Repository: rest, Tag: "*"}
 	if repository, d, ok := strings.Cut(rest, "@"); ok {
 		if _, err := digest.Parse(d); err != nil {
-			return Pin{}, Mistake{Problem: quoted(text) + " has a malformed digest", Mend: mend}
+			return Pin{}, Mistake{Problem: quoted(text) + " has a malformed digest", Fix: fix}
 		}
 		p.Repository, p.Tag, p.Digest = repository, "", d
 	} else if colon := strings.LastIndex(rest, ":"); colon > strings.LastIndex(rest, "/") {
 		p.Repository, p.Tag = rest[:colon], rest[colon+1:]
 	}
 	if !isRepositoryPattern(p.Repository) || p.Digest == "" && !tagPattern.MatchString(p.Tag) {
-		return Pin{}, Mistake{Problem: quoted(text) + " is no pattern of images", Mend: mend}
+		return Pin{}, Mistake{Problem: quoted(text) + " is no pattern of images", Fix: fix}
 	}
 	if upstream == dockerHub && !strings.Contains(p.Repository, "/") && p.Repository != "**" {
 		p.Repository = "library/" + p.Repository
@@ -42,7 +42,7 @@ func ParsePin(text string) (Pin, error) {
 	return p, nil
 }
 
-// isRepositoryPattern says whether a pattern can match any repository.
+// isRepositoryPattern reports whether a pattern can match any repository.
 func isRepositoryPattern(pattern string) bool {
 	for segment := range strings.SplitSeq(pattern, "/") {
 		if segment != "**" && (!patternSegment.MatchString(segment) || strings.Contains(segment, "**")) {
@@ -52,7 +52,7 @@ func isRepositoryPattern(pattern string) bool {
 	return true
 }
 
-// Matches says whether the pin is on a repository's tag or digest.
+// Matches reports whether the pin matches a repository's tag or digest.
 func (p Pin) Matches(upstream, repository, ref string) bool {
 	if p.Upstream != upstream || !Match(p.Repository, repository) {
 		return false
@@ -63,21 +63,21 @@ func (p Pin) Matches(upstream, repository, ref string) bool {
 	return !strings.Contains(ref, ":") && MatchTag(p.Tag, ref)
 }
 
-// Exact says that the pin names one image, which can be fetched without anyone
-// having asked for it, and by which tag or digest.
+// Exact reports whether the pin names a single image, which can be fetched
+// before a client asks for it, and returns its tag or digest.
 func (p Pin) Exact() (ref string, ok bool) {
 	ref = p.Tag + p.Digest
 	return ref, !strings.Contains(p.Repository+ref, "*")
 }
 
-// PinList are the pins of a checked configuration, under the names of their
+// PinList returns the pins of a checked configuration, with the names of their
 // upstreams.
 func (c Config) PinList() []Pin {
 	var all []Pin
 	for _, text := range c.Pins {
 		p, err := ParsePin(text)
 		if err != nil {
-			continue // the check has refused it
+			continue // the check has reported it
 		}
 		p.Upstream = c.upstreamNamed(p.Upstream)
 		all = append(all, p)
@@ -85,8 +85,8 @@ func (c Config) PinList() []Pin {
 	return all
 }
 
-// upstreamNamed is the name of the upstream that a name or an alias means, or
-// empty.
+// upstreamNamed returns the name of the upstream that a name or alias stands
+// for, or "".
 func (c Config) upstreamNamed(name string) string {
 	for _, u := range c.Upstreams {
 		if u.Name == name || slices.Contains(u.Aliases, name) {
@@ -106,16 +106,16 @@ func (r *report) checkPins(cfg *Config) {
 		if err != nil {
 			var m Mistake
 			errors.As(err, &m)
-			r.add(at("pins", i), m.Problem, m.Mend)
+			r.add(at("pins", i), m.Problem, m.Fix)
 			continue
 		}
 		if cfg.upstreamNamed(p.Upstream) != "" {
 			continue
 		}
-		mend := "configured are " + strings.Join(names, ", ")
+		fix := "configured upstreams: " + strings.Join(names, ", ")
 		if near := Nearest(p.Upstream, names); near != "" {
-			mend = "did you mean " + near + "?"
+			fix = "did you mean " + near + "?"
 		}
-		r.add(at("pins", i), "no upstream is called "+quoted(p.Upstream), mend)
+		r.add(at("pins", i), "names no upstream: "+quoted(p.Upstream), fix)
 	}
 }

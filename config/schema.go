@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// field is one key of a table, as the key tags of the structs say.
-type field struct {
+// schemaField is one key of a table, from the key tags of the structs.
+type schemaField struct {
 	key   string
 	index int
 	typ   reflect.Type
 }
 
-func fields(t reflect.Type) []field {
-	var all []field
+func fields(t reflect.Type) []schemaField {
+	var all []schemaField
 	for i := range t.NumField() {
 		if key := t.Field(i).Tag.Get("key"); key != "" {
-			all = append(all, field{key: key, index: i, typ: t.Field(i).Type})
+			all = append(all, schemaField{key: key, index: i, typ: t.Field(i).Type})
 		}
 	}
 	return all
@@ -32,7 +32,7 @@ func keys(t reflect.Type) []string {
 	return all
 }
 
-// isTable says whether values of a type are tables of further keys.
+// isTable reports whether values of a type are tables of further keys.
 func isTable(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && t != reflect.TypeFor[Size]()
 }
@@ -50,7 +50,7 @@ func join(path, key string) string {
 
 func at(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }
 
-// leaves calls visit for every key that holds a value, with its path.
+// leaves calls visit for every key that has a value, with its path.
 func leaves(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch {
 	case isTable(v.Type()):
@@ -66,7 +66,7 @@ func leaves(v reflect.Value, path string, visit func(path string, v reflect.Valu
 	}
 }
 
-// textOf writes a single value as a configuration file would, and a list as a
+// textOf formats a single value as in a configuration file, and a list as in a
 // variable.
 func textOf(v reflect.Value) string {
 	switch value := v.Interface().(type) {
@@ -85,7 +85,7 @@ func textOf(v reflect.Value) string {
 	}
 }
 
-// durationText is the shortest way to write a duration: 1m instead of 1m0s.
+// durationText returns the shortest form of a duration: 1m instead of 1m0s.
 func durationText(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -97,9 +97,9 @@ func durationText(d time.Duration) string {
 	return text
 }
 
-// meantKey is the path of the key that was probably meant by an unknown one:
-// a neighbour, or else a key of that name in another table.
-func meantKey(path, unknown string, t reflect.Type) string {
+// suggestKey returns the path of the key that was probably meant by an unknown
+// one: a neighbour, or else a key of that name in another table.
+func suggestKey(path, unknown string, t reflect.Type) string {
 	if near := Nearest(unknown, keys(t)); near != "" {
 		return join(path, near)
 	}

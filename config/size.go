@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Size is a number of bytes, or a share of the file system it is about.
+// Size is a number of bytes, or a percentage of a file system.
 type Size struct {
 	Bytes   int64
-	Percent int // 1 to 100; Bytes is 0 then
+	Percent int // 1 to 100; then Bytes is 0
 }
 
 type unit struct {
@@ -17,7 +17,8 @@ type unit struct {
 	bytes int64
 }
 
-// units are ordered so that String takes the largest that divides a size.
+// units are in descending order, so that String finds the largest that divides
+// a size.
 func units() []unit {
 	return []unit{
 		{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
@@ -25,7 +26,7 @@ func units() []unit {
 	}
 }
 
-// Of is the size in bytes on a file system of total bytes.
+// Of returns the size in bytes on a file system of total bytes.
 func (s Size) Of(total int64) int64 {
 	if s.Percent == 0 {
 		return s.Bytes
@@ -33,7 +34,7 @@ func (s Size) Of(total int64) int64 {
 	return total/100*int64(s.Percent) + total%100*int64(s.Percent)/100
 }
 
-// String writes the size as it is written in a configuration, exactly.
+// String formats the size as in a configuration, without loss.
 func (s Size) String() string {
 	if s.Percent != 0 {
 		return strconv.Itoa(s.Percent) + "%"
@@ -49,22 +50,22 @@ func (s Size) String() string {
 	return strconv.FormatInt(s.Bytes, 10)
 }
 
-// ParseSize reads a size such as 50GiB, 1.5GB, 1048576 or 80%. A unit's case
-// does not matter. The error is a [Mistake] without a key.
+// ParseSize parses a size such as 50GiB, 1.5GB, 1048576 or 80%. The case of a
+// unit is ignored. The error is a [Mistake] without a key.
 func ParseSize(text string) (Size, error) {
-	const mend = "write a size such as 50GiB, 1GB or 80%"
+	const fix = "write a size such as 50GiB, 1GB or 80%"
 	digits := strings.TrimRight(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz% ")
 	name := strings.TrimSpace(text[len(digits):])
 	number, err := strconv.ParseFloat(digits, 64)
 	if err != nil || math.IsNaN(number) || math.IsInf(number, 0) || strings.ContainsAny(digits, "_xXpPnN") {
-		return Size{}, Mistake{Problem: quoted(text) + " is not a size", Mend: mend}
+		return Size{}, Mistake{Problem: quoted(text) + " is not a size", Fix: fix}
 	}
 	if number < 0 {
-		return Size{}, Mistake{Problem: quoted(text) + " is negative", Mend: mend}
+		return Size{}, Mistake{Problem: quoted(text) + " is negative", Fix: fix}
 	}
 	if name == "%" {
 		if number < 1 || number > 100 || number != math.Trunc(number) {
-			return Size{}, Mistake{Problem: quoted(text) + " is not a share", Mend: "write a whole number from 1% to 100%"}
+			return Size{}, Mistake{Problem: quoted(text) + " is not a percentage", Fix: "write a whole number from 1% to 100%"}
 		}
 		return Size{Percent: int(number)}, nil
 	}
@@ -74,13 +75,13 @@ func ParseSize(text string) (Size, error) {
 			return Size{}, err
 		}
 	}
-	// Whole numbers stay exact; only fractions go through floating point.
+	// Whole numbers are parsed exactly; only fractions use floating point.
 	if whole, err := strconv.ParseInt(digits, 10, 64); err == nil && whole <= math.MaxInt64/factor {
 		return Size{Bytes: whole * factor}, nil
 	}
 	bytes := number * float64(factor)
 	if bytes >= math.MaxInt64 {
-		return Size{}, Mistake{Problem: quoted(text) + " is more than any disk holds", Mend: mend}
+		return Size{}, Mistake{Problem: quoted(text) + " is more than any disk holds", Fix: fix}
 	}
 	return Size{Bytes: int64(bytes)}, nil
 }
@@ -97,12 +98,12 @@ func unitBytes(digits, name string) (int64, error) {
 		letter := strings.ToUpper(name)
 		return 0, Mistake{
 			Problem: "unknown unit " + quoted(name),
-			Mend:    "write " + digits + letter + "iB (powers of 1024) or " + digits + letter + "B (powers of 1000)",
+			Fix:     "write " + digits + letter + "iB (powers of 1024) or " + digits + letter + "B (powers of 1000)",
 		}
 	}
-	m := Mistake{Problem: "unknown unit " + quoted(name), Mend: "known units: B, kB, KiB, MB, MiB, GB, GiB, TB, TiB, %"}
+	m := Mistake{Problem: "unknown unit " + quoted(name), Fix: "known units: B, kB, KiB, MB, MiB, GB, GiB, TB, TiB, %"}
 	if nearest := Nearest(name, names); nearest != "" {
-		m.Mend = "did you mean " + digits + nearest + "?"
+		m.Fix = "did you mean " + digits + nearest + "?"
 	}
 	return 0, m
 }

@@ -9,8 +9,8 @@ import (
 )
 
 func parseTOML(content []byte) (*node, *Mistake) {
-	// The whole grammar first, with its rules on what may be defined twice:
-	// what is built below may then take the document for right.
+	// Check the whole document first, including what may not be defined twice:
+	// the code below relies on it.
 	var anything map[string]any
 	if err := toml.Unmarshal(content, &anything); err != nil {
 		m := &Mistake{Problem: "not TOML: " + strings.TrimPrefix(err.Error(), "toml: ")}
@@ -27,7 +27,7 @@ func parseTOML(content []byte) (*node, *Mistake) {
 		b.add(b.parser.Expression())
 	}
 	if b.left < 0 {
-		return nil, &Mistake{Problem: "holds too many values", Mend: "make it smaller"}
+		return nil, &Mistake{Problem: "contains too many values", Fix: "make it smaller"}
 	}
 	if err := b.parser.Error(); err != nil {
 		return nil, &Mistake{Problem: "not TOML: " + err.Error()}
@@ -38,7 +38,7 @@ func parseTOML(content []byte) (*node, *Mistake) {
 type tomlBuilder struct {
 	parser  unstable.Parser
 	root    *node
-	current *node // the table that key-values go into
+	current *node // the table of the following key-values
 	left    int
 }
 
@@ -79,8 +79,8 @@ func (b *tomlBuilder) key(n *unstable.Node) (keys []string, line int) {
 	return keys, line
 }
 
-// descend finds or makes the table at a path; a list on the way means its last
-// table, as in TOML.
+// descend finds or creates the table at a path. A list on the way stands for
+// its last table, as in TOML.
 func (b *tomlBuilder) descend(from *node, keys []string, line int) *node {
 	for _, key := range keys {
 		e := from.find(key)

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// shape is what kind of value stands in a file.
+// shape is the shape of a value in a file.
 type shape int
 
 const (
-	nothing shape = iota // a key without a value
+	noValue shape = iota // a key without a value
 	scalar
 	list
 	table
@@ -22,14 +22,13 @@ func (s shape) String() string {
 	case list:
 		return "a list"
 	case table:
-		return "a table of keys"
+		return "a table"
 	default:
 		return "nothing"
 	}
 }
 
-// node is a value in a configuration file, whatever the file's format, with
-// the line it stands on.
+// node is a value in a configuration file of any format, with its line.
 type node struct {
 	shape   shape
 	line    int
@@ -53,11 +52,11 @@ func (n *node) find(key string) *entry {
 	return nil
 }
 
-// maxNodes bounds what a file may hold. Aliases in YAML can make a small file
-// stand for a huge one.
+// maxNodes limits the number of values in a file. Aliases in YAML can make a
+// small file expand to a huge one.
 const maxNodes = 100_000
 
-// parse reads a file's content by the ending of its name.
+// parse parses a file in the format that its extension names.
 func parse(name string, content []byte) (*node, *Mistake) {
 	switch ending := strings.ToLower(filepath.Ext(name)); ending {
 	case ".yaml", ".yml":
@@ -67,8 +66,8 @@ func parse(name string, content []byte) (*node, *Mistake) {
 	case ".toml":
 		return parseTOML(content)
 	case "":
-		return nil, &Mistake{Problem: "its name has no ending that tells its format", Mend: "name it .yaml, .toml or .json"}
+		return nil, &Mistake{Problem: "has no file name extension that tells its format", Fix: "name it .yaml, .toml or .json"}
 	default:
-		return nil, &Mistake{Problem: "unknown format " + quoted(ending), Mend: "name it .yaml, .toml or .json"}
+		return nil, &Mistake{Problem: "unknown format " + quoted(ending), Fix: "name it .yaml, .toml or .json"}
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// VirtualHost is the upstream of which a host, with or without a port, is a
-// virtual host. Such a name is no address for the other upstreams: a client
-// that asks there without saying which registry it means gets this one's.
+// VirtualHost returns the upstream that has a host, with or without a port, as
+// a virtual host. Such a host can't be used for the other upstreams: a client
+// that requests something there without naming a registry gets this upstream's.
 func (c Config) VirtualHost(host string) (upstream string, ok bool) {
 	i, _, ok := c.virtualHost(host)
 	if !ok {
@@ -29,8 +29,8 @@ func (c Config) virtualHost(host string) (upstream, index int, ok bool) {
 	return 0, 0, false
 }
 
-// bareHost is a host as it can be compared: without a port, a dot at the end or
-// brackets, in lower case, and an address in its one form.
+// bareHost normalizes a host for comparison: lower case, without a port, a
+// trailing dot or brackets, and IP addresses in their canonical form.
 func bareHost(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -42,8 +42,8 @@ func bareHost(host string) string {
 	return host
 }
 
-// checkVirtualHosts refuses a virtual host by which every client comes. That of
-// every address nobody can tell from here.
+// checkVirtualHosts reports virtual hosts that all clients use. If entrepot
+// listens on all addresses, they can't be known.
 func (r *report) checkVirtualHosts(cfg *Config) {
 	i, j, ok := cfg.virtualHost(cfg.Listen)
 	if !ok {
@@ -51,5 +51,5 @@ func (r *report) checkVirtualHosts(cfg *Config) {
 	}
 	u := cfg.Upstreams[i]
 	r.add(at(at("upstreams", i)+".hosts", j), quoted(u.Hosts[j])+" is the address that all clients come by: unless they say which registry they mean, they would get "+u.Name,
-		"write a name of its own, such as ghcr.mirror.example.com, or take it out")
+		"write a host name of its own, such as ghcr.mirror.example.com, or remove it")
 }

@@ -8,9 +8,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// WriteYAML writes a configuration as a file that loads to the same one, each
-// value with where it came from in a comment. No secret is in it: passwords
-// are in files, whose names are told.
+// WriteYAML writes a configuration file that loads to the same configuration,
+// with each value's origin in a comment. It contains no secrets: passwords are
+// in files, of which only the names are written.
 func WriteYAML(w io.Writer, cfg Config, origins Origins) error {
 	encoder := yaml.NewEncoder(w)
 	encoder.SetIndent(2)
@@ -45,15 +45,15 @@ func yamlOf(v reflect.Value, path string, origins Origins) *yaml.Node {
 	default:
 		n := &yaml.Node{Kind: yaml.ScalarNode, Value: textOf(v), LineComment: comment}
 		if v.Kind() == reflect.String {
-			n.Tag = "!!str" // quotes it where it would read as something else
+			n.Tag = "!!str" // quoted if it would be parsed as another type
 		}
 		return n
 	}
 }
 
-// WriteJSON writes an object of two: config, which loads as a file of its own
-// to the same configuration, and origins, which says of each key's path where
-// its value came from.
+// WriteJSON writes an object with two members: config, a configuration file
+// that loads to the same configuration, and origins, which maps each key's path
+// to its origin.
 func WriteJSON(w io.Writer, cfg Config, origins Origins) error {
 	from := map[string]string{}
 	leaves(reflect.ValueOf(cfg), "", func(path string, _ reflect.Value) { from[path] = origins[path].String() })

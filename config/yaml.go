@@ -16,29 +16,29 @@ func parseYAML(content []byte) (*node, *Mistake) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document yaml.Node
 	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
-		return &node{shape: nothing}, nil
+		return &node{shape: noValue}, nil
 	} else if err != nil {
 		return nil, yamlMistake(err)
 	}
 	var next yaml.Node
 	if err := decoder.Decode(&next); err == nil {
-		return nil, &Mistake{Line: next.Line, Problem: "a second document", Mend: "keep one document in a file"}
+		return nil, &Mistake{Line: next.Line, Problem: "contains a second document", Fix: "keep only one document"}
 	} else if !errors.Is(err, io.EOF) {
 		return nil, yamlMistake(err)
 	}
 	builder := yamlBuilder{left: maxNodes}
 	n := builder.build(&document)
 	if builder.left < 0 {
-		return nil, &Mistake{Problem: "holds too many values", Mend: "write out its aliases"}
+		return nil, &Mistake{Problem: "contains too many values", Fix: "replace its aliases by their values"}
 	}
 	return n, nil
 }
 
-// parseJSON checks that the content is JSON, and reads it as the YAML that all
-// JSON is, for the lines.
+// parseJSON checks that the content is JSON, and parses it as YAML, which
+// includes JSON, to get the line numbers.
 func parseJSON(content []byte) (*node, *Mistake) {
 	if len(bytes.TrimSpace(content)) == 0 {
-		return &node{shape: nothing}, nil
+		return &node{shape: noValue}, nil
 	}
 	var anything any
 	if err := json.Unmarshal(content, &anything); err != nil {
@@ -49,7 +49,7 @@ func parseJSON(content []byte) (*node, *Mistake) {
 		}
 		return nil, m
 	}
-	// A tab is only ever space between JSON's tokens, but YAML forbids it.
+	// In JSON a tab outside of strings is white space, but YAML forbids it.
 	return parseYAML(bytes.ReplaceAll(content, []byte("\t"), []byte(" ")))
 }
 
@@ -75,7 +75,7 @@ func (b *yamlBuilder) build(y *yaml.Node) *node {
 	b.left--
 	b.depth++
 	defer func() { b.depth-- }()
-	const maxDepth = 100 // an alias may stand for what contains it
+	const maxDepth = 100 // an alias may contain itself
 	n := &node{line: y.Line}
 	if b.left < 0 || b.depth > maxDepth {
 		b.left = -1

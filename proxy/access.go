@@ -11,25 +11,26 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// statusClientLeft is logged for clients that did not wait for the end; nobody
-// sees it.
+// statusClientLeft is logged when the client disconnected before the end. It is
+// never sent.
 const statusClientLeft = 499
 
-// The outcomes of requests that did not come to one of package pull's.
+// The outcomes of requests that do not have one of package pull's.
 const (
-	outcomeBroken pull.Outcome = "broken" // the connection was broken in the body
+	outcomeBroken pull.Outcome = "broken" // the connection was broken during the body
 	outcomeFailed pull.Outcome = "failed" // answered with an error
-	outcomeNone   pull.Outcome = "none"   // nobody was asked
+	outcomeNone   pull.Outcome = "none"   // neither the cache nor an upstream was asked
 )
 
-// record counts the request and logs it. No query is logged but ns, and no
-// header but the client's name for itself: others may hold secrets.
+// record reports the request to the observer and logs it. Of the query only ns
+// is logged, and of the headers only the user agent, because the others may
+// hold secrets.
 func (s *Server) record(w *response, r *http.Request, q route, err error, took time.Duration) {
 	status, outcome, level := w.status, w.outcome, slog.LevelInfo
 	switch {
-	case err != nil && clientLeft(r, err):
+	case err != nil && clientGone(r, err):
 		status = statusClientLeft
-	case isBroken(err):
+	case isAborted(err):
 		outcome, level = outcomeBroken, slog.LevelWarn
 	case status >= http.StatusInternalServerError:
 		outcome, level = outcomeFailed, slog.LevelWarn
@@ -51,7 +52,7 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 	}
 	attrs := make([]slog.Attr, 0, 14)
 	attrs = append(attrs,
-		slog.String("method", cut(r.Method, 20)),
+		slog.String("method", truncate(r.Method, 20)),
 		slog.String("kind", string(q.kind)),
 		slog.String("upstream", q.repo.Upstream),
 		slog.String("repository", q.repo.Name),
@@ -61,13 +62,13 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 		slog.String("outcome", string(outcome)),
 		slog.Duration("took", took),
 		slog.String("client", client),
-		slog.String("agent", cut(r.UserAgent(), 100)),
+		slog.String("agent", truncate(r.UserAgent(), 100)),
 	)
 	if q.ns != "" {
 		attrs = append(attrs, slog.String("ns", q.ns))
 	}
 	if q.repo.Name == "" && q.kind != kindPing {
-		attrs = append(attrs, slog.String("path", cut(r.URL.Path, 300)))
+		attrs = append(attrs, slog.String("path", truncate(r.URL.Path, 300)))
 	}
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
@@ -75,15 +76,15 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 	s.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-// clientLeft says whether it was the client's side that ended a request. The
-// server sees a client that has gone by its context, or, before that, by what
-// the connection says.
-func clientLeft(r *http.Request, err error) bool {
+// clientGone reports whether the client ended the request. If it disconnected,
+// the request's context has ended, or, shortly before that, the connection
+// returns an error.
+func clientGone(r *http.Request, err error) bool {
 	if r.Context().Err() != nil {
 		return true
 	}
 	var connection *net.OpError
-	return isBroken(err) && errors.As(err, &connection) && !errors.Is(err, upstream.ErrUnavailable)
+	return isAborted(err) && errors.As(err, &connection) && !errors.Is(err, upstream.ErrUnavailable)
 }
 
 func (q *route) reference() string {
@@ -93,7 +94,7 @@ func (q *route) reference() string {
 	return q.digest.String()
 }
 
-func cut(s string, n int) string {
+func truncate(s string, n int) string {
 	if len(s) > n {
 		return s[:n]
 	}

@@ -121,10 +121,10 @@ func TestABodyWithBytesIsRefusedAndNothingFollowsIt(t *testing.T) {
 			if resp.StatusCode != http.StatusBadRequest || !resp.Close {
 				t.Errorf("%s, closes: %v", resp.Status, resp.Close)
 			}
-			if took := time.Since(began); took > readBody/2 {
+			if took := time.Since(began); took > readBodyTimeout/2 {
 				t.Errorf("after %s", took)
 			}
-			conn.SetReadDeadline(time.Now().Add(2 * readBody))
+			conn.SetReadDeadline(time.Now().Add(2 * readBodyTimeout))
 			if more, err := io.ReadAll(answers); len(more) > 0 {
 				t.Errorf("more came: %q, %v", more, err)
 			}
@@ -137,8 +137,8 @@ func TestABodyThatDoesNotEndIsRefusedInTime(t *testing.T) {
 		body  string
 		after time.Duration
 	}{
-		"no chunk comes":        {"", readBody},
-		"half a chunk's length": {"0", readBody},
+		"no chunk comes":        {"", readBodyTimeout},
+		"half a chunk's length": {"0", readBodyTimeout},
 		"a chunk comes":         {"4\r\nx", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,7 +174,7 @@ func (s slowly) Manifest(ctx context.Context, repo pull.Repository, ref string) 
 
 func TestTheAnswerToAnEmptyBodyMayTakeItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn := piped(t, slowly{manifests(ocispec.MediaTypeImageIndex, []byte("{}"), nil), 4 * readBody})
+		conn := piped(t, slowly{manifests(ocispec.MediaTypeImageIndex, []byte("{}"), nil), 4 * readBodyTimeout})
 		answers := bufio.NewReader(conn)
 		for range 2 {
 			if _, err := io.WriteString(conn, "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"); err != nil {

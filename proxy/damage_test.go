@@ -74,7 +74,7 @@ func TestDamageIsHealedWhateverIsAskedFor(t *testing.T) {
 }
 
 // rightBytes says what is wrong with an answer with content, or parts of it.
-func rightBytes(a answer, content []byte) error {
+func rightBytes(a errorResponse, content []byte) error {
 	if a.broken != nil {
 		return fmt.Errorf("%d, then %w", a.status, a.broken)
 	}

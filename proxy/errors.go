@@ -25,15 +25,16 @@ const (
 	codeTooMany         = "TOOMANYREQUESTS"
 	codeUnsupported     = "UNSUPPORTED"
 	codeUploadUnknown   = "BLOB_UPLOAD_UNKNOWN"
-	// Not of the specification: distribution's, and those of a mirror that
-	// cannot know.
+	// Not in the specification: two of distribution's, and two for a mirror
+	// that cannot find out.
 	codePagination  = "PAGINATION_NUMBER_INVALID"
 	codeRange       = "RANGE_INVALID"
 	codeUnavailable = "UNAVAILABLE"
 	codeUnknown     = "UNKNOWN"
 )
 
-// refusal is a request that is answered without asking anybody.
+// refusal is the error of a request that is answered without asking the cache
+// or an upstream.
 type refusal struct {
 	status        int
 	code, message string
@@ -44,72 +45,75 @@ func (r *refusal) Error() string { return r.message }
 func refuse(status int, code, message string) error { return &refusal{status, code, message} }
 
 var (
-	errNoForwarding = refuse(http.StatusBadRequest, codeUnsupported, "this is no forward proxy: ask for a path")
-	errBody         = refuse(http.StatusBadRequest, codeUnsupported, "a request without a body is expected")
-	errQuery        = refuse(http.StatusBadRequest, codeUnsupported, "the query cannot be read")
-	errReadOnly     = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to, and delete from, the upstream itself")
-	errManyBlobs    = refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror sends as many blobs as it can: try again, or give it more open files")
-	errPartial      = refuse(http.StatusServiceUnavailable, codeUnavailable, "not all that knows of referrers could be asked, and what could lists none of that type")
-	errNoUpload     = refuse(http.StatusNotFound, codeUploadUnknown, "this is a read-only mirror: it takes no uploads")
-	errNoRoute      = refuse(http.StatusNotFound, codeUnsupported, "the distribution-spec has no such endpoint")
-	// W7: the conformance suite asks for such a name and wants a 404.
-	errNoSuchTag = refuse(http.StatusNotFound, codeManifestUnknown, "no tag can have such a name")
+	errForwardProxy     = refuse(http.StatusBadRequest, codeUnsupported, "this is not a forward proxy: request a path")
+	errBody             = refuse(http.StatusBadRequest, codeUnsupported, "the request must not have a body")
+	errQuery            = refuse(http.StatusBadRequest, codeUnsupported, "the query is malformed")
+	errReadOnly         = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to the upstream, and delete there")
+	errTooManyBlobs     = refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror is already sending as many blobs as it can: try again later, or raise its limit of open files")
+	errPartialReferrers = refuse(http.StatusServiceUnavailable, codeUnavailable, "not every source of referrers could be reached, and the others list none of this type")
+	errUpload           = refuse(http.StatusNotFound, codeUploadUnknown, "this is a read-only mirror: it does not accept uploads")
+	errUnknownEndpoint  = refuse(http.StatusNotFound, codeUnsupported, "the distribution-spec has no such endpoint")
+	// W7: the conformance suite requests such a name and expects 404.
+	errInvalidTag = refuse(http.StatusNotFound, codeManifestUnknown, "this is not a valid tag")
 )
 
-// answer is how a failure looks to a client.
-type answer struct {
+// errorResponse is what a client sees of an error.
+type errorResponse struct {
 	status  int
 	code    string
 	message string
 }
 
-// answerTo is the one table from an error to an answer.
-func answerTo(err error, q route) answer {
+// errorResponseFor is the one table that maps errors to responses.
+func errorResponseFor(err error, q route) errorResponse {
 	var refused *refusal
 	var limited *upstream.RateLimitedError
-	var said *upstream.RefusedError
-	from := q.repo.Upstream
+	var refusedUpstream *upstream.RefusedError
+	name := q.repo.Upstream
 	switch {
 	case errors.As(err, &refused):
-		return answer{refused.status, refused.code, refused.message}
+		return errorResponse{refused.status, refused.code, refused.message}
 	case errors.Is(err, pull.ErrForbidden):
-		return answer{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: see allow and deny of %s", err, from)}
+		return errorResponse{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: see allow and deny of %s", err, name)}
 	case errors.Is(err, upstream.ErrDenied):
-		return answer{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: where the repository exists, the mirror needs credentials of %s that may read it", err, from)}
+		return errorResponse{http.StatusForbidden, codeDenied, fmt.Sprintf("%v: if the repository exists, the mirror needs credentials of %s that may read it", err, name)}
 	case errors.As(err, &limited):
-		return answer{http.StatusTooManyRequests, codeTooMany, fmt.Sprintf("%v: %s answers again after Retry-After; the mirror may have a higher limit with credentials", err, from)}
-	case errors.As(err, &said) && q.kind != kindReferrers:
-		// Whatever it is about, it is about this question: a client that is told
-		// the same does as it would without a mirror. (Never on the API's route,
-		// where some take every status but one for "none".)
-		return answer{said.Status, cmp.Or(said.Code, codeUnsupported), fmt.Sprintf("%s: %v", from, err)}
+		return errorResponse{http.StatusTooManyRequests, codeTooMany, fmt.Sprintf("%v: retry after the time in Retry-After; with credentials of %s the mirror may have a higher limit", err, name)}
+	case errors.As(err, &refusedUpstream) && q.kind != kindReferrers:
+		// The upstream refuses this request for a reason of its own. A client
+		// that gets the same response behaves as it would without a mirror.
+		// Referrers are the exception: some clients take every status but one
+		// for "there are none".
+		return errorResponse{refusedUpstream.Status, cmp.Or(refusedUpstream.Code, codeUnsupported), fmt.Sprintf("%s: %v", name, err)}
 	case q.kind == kindReferrers && errors.Is(err, upstream.ErrUnavailable):
-		return answer{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: what refers to this manifest could not be found out, which is not to say that nothing does: %v", from, err)}
+		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: the referrers of this manifest are unknown; there may be some: %v", name, err)}
 	case errors.Is(err, pull.ErrOffline):
-		return answer{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
+		return errorResponse{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
 	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
-		return answer{http.StatusGatewayTimeout, codeUnavailable, fmt.Sprintf("%s: %v", from, err)}
+		return errorResponse{http.StatusGatewayTimeout, codeUnavailable, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnavailable):
-		return answer{http.StatusBadGateway, codeUnavailable, fmt.Sprintf("%s: %v", from, err)}
+		return errorResponse{http.StatusBadGateway, codeUnavailable, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrNameUnknown):
-		return answer{http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s: %v", from, err)} // W54: only where the upstream said so
+		return errorResponse{http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s: %v", name, err)} // W54: only if the upstream said so
 	case errors.Is(err, upstream.ErrNotFound):
 		code := codeManifestUnknown
 		if q.kind == kindBlob {
 			code = codeBlobUnknown
 		}
-		return answer{http.StatusNotFound, code, fmt.Sprintf("%s: %v", from, err)}
+		return errorResponse{http.StatusNotFound, code, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnsupported) && q.kind == kindTags:
-		// Not 404: that there is no list says nothing of the repository.
-		return answer{http.StatusMethodNotAllowed, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
+		// Not 404: the repository may exist even if its tags can't be listed.
+		return errorResponse{http.StatusMethodNotAllowed, codeUnsupported, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnsupported):
-		return answer{http.StatusNotFound, codeUnsupported, fmt.Sprintf("%s: %v", from, err)}
+		return errorResponse{http.StatusNotFound, codeUnsupported, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, context.Canceled):
-		// Nobody reads this where the client has left; else the mirror stops.
-		return answer{http.StatusServiceUnavailable, codeUnavailable, "the mirror is stopping"}
+		// Either the client has disconnected and nobody reads this, or the
+		// mirror is stopping.
+		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, "the mirror is stopping"}
 	}
-	// What failed here is the mirror's own; its paths are not for clients.
-	return answer{http.StatusInternalServerError, codeUnknown, "the mirror failed; its log says how"}
+	// An internal error. Its message may contain paths, which are not for
+	// clients.
+	return errorResponse{http.StatusInternalServerError, codeUnknown, "internal error; the mirror's log has the details"}
 }
 
 type errorList struct {
@@ -122,9 +126,10 @@ type errorEntry struct {
 	Detail  any    `json:"detail"`
 }
 
-// writeError answers with JSON (W6). Nothing has been sent before.
+// writeError responds with an error as JSON (W6). Nothing must have been sent
+// before.
 func writeError(w *response, r *http.Request, err error, q route) {
-	a := answerTo(err, q)
+	a := errorResponseFor(err, q)
 	header := w.Header()
 	for name := range header {
 		switch {
@@ -149,9 +154,9 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")
 	}
-	if w.unread && r.ProtoMajor == 1 {
-		// Nothing reads the body, so that nothing can follow it. Over HTTP/2 it
-		// is its stream's alone.
+	if w.unreadBody && r.ProtoMajor == 1 {
+		// The body is never read, so no request can follow it on this
+		// connection. With HTTP/2 it only concerns its own stream.
 		header.Set("Connection", "close")
 	}
 	body, encodeErr := json.Marshal(errorList{[]errorEntry{{Code: a.code, Message: a.message}}})
@@ -162,19 +167,19 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // where the client has left, the log says what it was told
+		_, _ = w.Write(body) // if the client has disconnected, the log still has the error
 	}
 }
 
-// brokenError is a failure after the headers: the connection has to break, so
-// that nobody takes what came for the whole (W22).
-type brokenError struct{ err error }
+// abortedError is a failure after the headers were sent. The connection has to
+// be broken, so that no client takes what it received for the whole (W22).
+type abortedError struct{ err error }
 
-func brokenOff(err error) error      { return &brokenError{err} }
-func (b *brokenError) Error() string { return b.err.Error() }
-func (b *brokenError) Unwrap() error { return b.err }
+func abort(err error) error           { return &abortedError{err} }
+func (b *abortedError) Error() string { return b.err.Error() }
+func (b *abortedError) Unwrap() error { return b.err }
 
-func isBroken(err error) bool {
-	var b *brokenError
+func isAborted(err error) bool {
+	var b *abortedError
 	return errors.As(err, &b)
 }

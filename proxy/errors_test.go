@@ -31,7 +31,7 @@ func TestErrorsHaveOneAnswer(t *testing.T) {
 		{"an upstream that does not do this", upstream.ErrNoAPI, kindReferrers, 404, codeUnsupported, "ghcr.io"},
 		{"an upstream that refuses the question", &upstream.RefusedError{Status: 415, Code: "UNSUPPORTED"}, kindManifest, 415, codeUnsupported, "ghcr.io"},
 		{"an upstream that refuses without a code", &upstream.RefusedError{Status: 400}, kindBlob, 400, codeUnsupported, "ghcr.io"},
-		{"an upstream that refuses to tell referrers", &upstream.RefusedError{Status: 406, Code: "UNSUPPORTED"}, kindReferrers, 503, codeUnavailable, "not to say that nothing does"},
+		{"an upstream that refuses to tell referrers", &upstream.RefusedError{Status: 406, Code: "UNSUPPORTED"}, kindReferrers, 503, codeUnavailable, "there may be some"},
 		{"an upstream without lists of tags", upstream.ErrUnsupported, kindTags, 405, codeUnsupported, "ghcr.io"},
 		{"an upstream that denies access", upstream.ErrDenied, kindBlob, 403, codeDenied, "credentials of ghcr.io"},
 		{"a repository that is not allowed", pull.ErrForbidden, kindBlob, 403, codeDenied, "allow and deny of ghcr.io"},
@@ -46,7 +46,7 @@ func TestErrorsHaveOneAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			q := route{kind: c.kind, repo: pull.Repository{Upstream: "ghcr.io", Name: "org/app"}}
-			a := answerTo(fmt.Errorf("what was asked: %w", c.err), q)
+			a := errorResponseFor(fmt.Errorf("what was asked: %w", c.err), q)
 			if a.status != c.status || a.code != c.code {
 				t.Errorf("%d %s, want %d %s", a.status, a.code, c.status, c.code)
 			}

@@ -239,7 +239,7 @@ func runRoom(t *testing.T, row roomRow, target string) (sees string, kept, count
 }
 
 // outcome is what a client saw of content with digest d.
-func outcome(a answer, d pull.Digest) string {
+func outcome(a errorResponse, d pull.Digest) string {
 	switch {
 	case a.status == http.StatusOK && a.broken != nil:
 		return broken

@@ -222,7 +222,7 @@ func askedByTag(t *testing.T, row routesRow, state string) string {
 }
 
 // routesSee is an answer in a few words.
-func routesSee(t *testing.T, a answer) string {
+func routesSee(t *testing.T, a errorResponse) string {
 	t.Helper()
 	sees := fmt.Sprintf("%d %s", a.status, a.code)
 	if a.status == http.StatusOK {

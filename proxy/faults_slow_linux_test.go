@@ -117,7 +117,7 @@ func TestASlowClientCostsLittleMemoryAndOneFile(t *testing.T) {
 			_, image := fake.AddImage("app", "1", content)
 			d := image.Layers[0].Digest
 			// What is held up here must not pass for broken on a slow machine.
-			mir := newMirror(t, fake, setup{remote: func(o *upstream.RemoteOptions) { o.Waits.Silence = time.Minute }})
+			mir := newMirror(t, fake, setup{remote: func(o *upstream.RemoteOptions) { o.Waits.Idle = time.Minute }})
 			address := strings.TrimPrefix(mir.url, "http://")
 			if a := mir.get("/v2/app/manifests/1"); a.status != http.StatusOK {
 				t.Fatalf("the manifest: %d", a.status)

@@ -103,7 +103,7 @@ func runTagFault(t *testing.T, row tagRow, serve bool) (sees string, stays bool)
 	fake := upstreamtest.New(t)
 	manifest, _ := fake.AddImage("app", "1", upstreamtest.Bytes(1, 1000))
 	const path = "/v2/app/manifests/1"
-	right := func(a answer) bool {
+	right := func(a errorResponse) bool {
 		return a.status == http.StatusOK && a.broken == nil && manifest.Digest.Algorithm().FromBytes(a.body) == manifest.Digest
 	}
 	s := setup{dir: t.TempDir(), silent: row.silent, options: func(o *pulling.Options) {

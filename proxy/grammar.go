@@ -8,16 +8,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// The grammars of distribution-spec, "Pulling manifests", by hand: they are
-// held against every request, and regular expressions cost more than the rest
-// of the routing.
+// The grammars of distribution-spec, "Pulling manifests". They are parsed by
+// hand because every request is checked against them, and regular expressions
+// would cost more than the rest of the routing.
 const (
 	maxName = 255
 	maxTag  = 128
 )
 
-// isName holds a name against [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)* with slashes
-// between.
+// isName reports whether s is a repository name: components of the form
+// [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*, separated by slashes.
 func isName(s string) bool {
 	if len(s) > maxName {
 		return false
@@ -62,7 +62,7 @@ func isComponent(s string) bool {
 
 func isAlphanumeric(c byte) bool { return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' }
 
-// isTag holds a tag against [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}.
+// isTag reports whether s matches [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}.
 func isTag(s string) bool {
 	if s == "" || len(s) > maxTag || s[0] == '.' || s[0] == '-' {
 		return false
@@ -75,14 +75,14 @@ func isTag(s string) bool {
 	return true
 }
 
-// parseDigest takes the digests that content can be proven against.
+// parseDigest parses a digest whose algorithm can be verified.
 func parseDigest(s string) (digest.Digest, error) {
 	if hex, ok := strings.CutPrefix(s, "sha256:"); ok && len(hex) == 64 && isHex(hex) {
 		return digest.Digest(s), nil
 	}
 	d, err := digest.Parse(s)
 	if err != nil {
-		return "", refuse(http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("%.140q is no digest: %v", s, err))
+		return "", refuse(http.StatusBadRequest, codeDigestInvalid, fmt.Sprintf("%.140q is not a digest: %v", s, err))
 	}
 	return d, nil
 }

@@ -13,138 +13,146 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Bound lets s have at most n connections at once over l. Where all places are
-// taken, connections that nobody uses at the moment make room; where there are
-// none, further ones wait for a while in the kernel's queue. After that they
-// are refused, and so is who comes when there are no files left: a client that
-// is refused goes to its next host at once, and one that waits does so for half
-// a minute, with each request. It takes the server's ConnState for itself.
+// LimitConnections returns a listener over l that lets s have at most n
+// connections at once. When all slots are taken, an idle connection is closed
+// to make room. If none is idle, new connections wait for a while in the
+// kernel's queue, and are refused after that. They are also refused when the
+// process can't open more files: a client that is refused goes on to its next
+// host at once, and one that waits may wait for half a minute with each
+// request. LimitConnections sets the server's ConnState.
 //
-// The connections are not wrapped, as netutil.LimitListener wraps them: a
-// connection that is no *net.TCPConn has no sendfile. Their places are given
-// back when the server says that they are closed.
-func Bound(s *http.Server, l net.Listener, n int, log *slog.Logger) net.Listener {
-	b := &bounded{Listener: l, log: log, patience: fullPatience, places: make(chan struct{}, n), closed: make(chan struct{})}
-	b.idle, _ = simplelru.NewLRU[net.Conn, struct{}](max(n, 1), nil) // fails for sizes below one
-	b.keepSpare()
-	s.ConnState = b.follow
+// Connections are not wrapped, as netutil.LimitListener would do: only a
+// *net.TCPConn has sendfile. The server's ConnState reports when a slot is free
+// again.
+func LimitConnections(s *http.Server, l net.Listener, n int, log *slog.Logger) net.Listener {
+	b := &boundedListener{Listener: l, log: log, timeout: slotTimeout, slots: make(chan struct{}, n), closed: make(chan struct{})}
+	b.idle, _ = simplelru.NewLRU[net.Conn, struct{}](max(n, 1), nil) // fails only for sizes below one
+	b.openSpare()
+	s.ConnState = b.trackState
 	return b
 }
 
-// crowd is how many connections there have to be for each further one to get
-// little of the kernel's memory. By itself the kernel takes megabytes for a
-// client that reads slowly, and where thousands do, it has no memory left and
-// breaks the connections of everybody (tcp(7), tcp_mem). A few may have it: to
-// be woken for each small piece would cost half of what sending a file costs.
-const crowd = 64
+// manyConnections is the number of connections above which each further one
+// gets little of the kernel's memory. By default the kernel buffers megabytes
+// for a client that reads slowly. With thousands of them it runs out of memory
+// and breaks everybody's connections (tcp(7), tcp_mem). The first ones get the
+// default, because waking up for each small chunk would double the cost of
+// sending a file.
+const manyConnections = 64
 
-// fullPatience is how long a further connection waits for a place: those of
-// clients that come and go are free before.
-const fullPatience = 5 * time.Second
+// slotTimeout is how long a further connection waits for a slot. Clients that
+// come and go free theirs sooner.
+const slotTimeout = 5 * time.Second
 
-type bounded struct {
+type boundedListener struct {
 	net.Listener
-	log      *slog.Logger
-	patience time.Duration
-	places   chan struct{}
-	closed   chan struct{}
-	close    sync.Once
+	log     *slog.Logger
+	timeout time.Duration
+	slots   chan struct{}
+	closed  chan struct{}
+	close   sync.Once
 
-	full time.Time // since when all places are taken; zero while some are free
-	told time.Time // when that was logged last
-	bare bool      // there is no spare file
+	accepting // used by the goroutine that calls Accept
 
 	mu      sync.Mutex
-	waiting bool                               // for a place
-	idle    *simplelru.LRU[net.Conn, struct{}] // the one that was used last comes last
-	spare   *os.File                           // to have a file when there are none
+	waiting bool                               // for a slot
+	idle    *simplelru.LRU[net.Conn, struct{}] // in order of last use
+	spare   *os.File                           // closed to accept a connection when the process has no files left
+}
+
+// accepting is what Accept remembers from one connection to the next.
+type accepting struct {
+	fullSince time.Time // since when all slots are taken; zero while some are free
+	warned    time.Time // when a warning was logged last
+	noSpare   bool      // spare is nil
 }
 
 // Accept is called by one goroutine, the server's.
-func (b *bounded) Accept() (net.Conn, error) {
+func (b *boundedListener) Accept() (net.Conn, error) {
 	for {
-		placed := b.place()
+		acquired := b.acquire()
 		conn, err := b.Listener.Accept()
 		if isOutOfFiles(err) {
-			conn, err = b.acceptOverSpare(err)
+			conn, err = b.acceptWithSpare(err)
 		}
 		switch {
 		case err != nil:
-			if placed {
-				<-b.places
+			if acquired {
+				<-b.slots
 			}
 			return nil, err
 		case conn == nil:
-			// It is refused for want of files.
-		case placed || b.place():
-			if b.bare {
-				b.keepSpare()
+			// It was refused for lack of files.
+		case acquired || b.acquire():
+			if b.noSpare {
+				b.openSpare()
 			}
-			if len(b.places) > crowd {
-				boundUnsent(conn)
+			if len(b.slots) > manyConnections {
+				limitUnsent(conn)
 			}
 			return conn, nil
 		default:
-			refuseConnection(conn)
+			resetConnection(conn)
 		}
-		if placed {
-			<-b.places
+		if acquired {
+			<-b.slots
 		}
 	}
 }
 
-// place waits for a place, and says whether it got one.
-func (b *bounded) place() bool {
-	if b.take() {
+// acquire waits for a slot and reports whether it got one.
+func (b *boundedListener) acquire() bool {
+	if b.tryAcquire() {
 		return true
 	}
 	now := time.Now()
-	if b.full.IsZero() {
-		b.full = now
+	if b.fullSince.IsZero() {
+		b.fullSince = now
 	}
-	if now.Sub(b.told) > time.Minute {
-		b.told = now
-		b.log.Warn("all places for connections of clients are taken", "places", cap(b.places))
+	if now.Sub(b.warned) > time.Minute {
+		b.warned = now
+		b.log.Warn("all slots for client connections are taken", "slots", cap(b.slots))
 	}
-	left := b.full.Add(b.patience).Sub(now)
-	if b.wait(true) {
-		left = max(left, time.Second) // a place is on its way
+	left := b.fullSince.Add(b.timeout).Sub(now)
+	if b.setWaiting(true) {
+		left = max(left, time.Second) // a slot will be free soon
 	}
-	defer b.wait(false)
-	patience := time.NewTimer(left)
-	defer patience.Stop()
+	defer b.setWaiting(false)
+	timer := time.NewTimer(left)
+	defer timer.Stop()
 	select {
-	case b.places <- struct{}{}:
-		b.full = time.Time{}
+	case b.slots <- struct{}{}:
+		b.fullSince = time.Time{}
 		return true
-	case <-patience.C:
+	case <-timer.C:
 	case <-b.closed:
 	}
 	return false
 }
 
-// take takes a place that is free.
-func (b *bounded) take() bool {
+// tryAcquire takes a slot if one is free.
+func (b *boundedListener) tryAcquire() bool {
 	select {
-	case b.places <- struct{}{}:
-		b.full = time.Time{}
+	case b.slots <- struct{}{}:
+		b.fullSince = time.Time{}
 		return true
 	default:
 		return false
 	}
 }
 
-// wait says whether a place is waited for: then a connection that is idle, or
-// the first to be, makes room.
-func (b *bounded) wait(waiting bool) (closed bool) {
+// setWaiting records whether a connection is waiting for a slot. If so, an idle
+// connection is closed, now or as soon as there is one. It reports whether one
+// was closed.
+func (b *boundedListener) setWaiting(waiting bool) (closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting = waiting
 	return waiting && b.closeIdle()
 }
 
-// follow hears of what becomes of connections.
-func (b *bounded) follow(conn net.Conn, state http.ConnState) {
+// trackState is the server's ConnState.
+func (b *boundedListener) trackState(conn net.Conn, state http.ConnState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch state {
@@ -155,28 +163,29 @@ func (b *bounded) follow(conn net.Conn, state http.ConnState) {
 		}
 		return
 	case http.StateClosed, http.StateHijacked:
-		<-b.places
+		<-b.slots
 	}
 	b.idle.Remove(conn)
 }
 
-// closeIdle closes the connection that nobody has used for the longest time.
-// Who is about to use it finds it closed before it gets any answer, and asks
-// once more over another, as after any wait. b.mu is held.
-func (b *bounded) closeIdle() bool {
+// closeIdle closes the connection that has been idle for the longest time. A
+// client that is about to use it sees it closed before any response, and
+// retries over a new connection, as it does after any long pause. b.mu is held.
+func (b *boundedListener) closeIdle() bool {
 	conn, _, ok := b.idle.RemoveOldest()
 	if ok {
 		b.waiting = false // one is enough
-		go conn.Close()   // which says goodbye first, over TLS
+		go conn.Close()   // blocks over TLS, which sends an alert first
 	}
 	return ok
 }
 
-// acceptOverSpare accepts with the one file that is kept for that, where no
-// connection is idle that could make room: then the server tries again by
-// itself in a moment. The connection is refused, and none returned, where no
-// other file can be had since.
-func (b *bounded) acceptOverSpare(full error) (net.Conn, error) {
+// acceptWithSpare accepts a connection with the file that is kept in reserve.
+// If an idle connection could be closed instead, it returns the original error,
+// and the server retries after a moment. If no other file can be opened
+// afterwards, the connection is refused, and acceptWithSpare returns neither a
+// connection nor an error.
+func (b *boundedListener) acceptWithSpare(full error) (net.Conn, error) {
 	b.mu.Lock()
 	madeRoom, spare := b.closeIdle(), b.spare
 	b.mu.Unlock()
@@ -185,20 +194,21 @@ func (b *bounded) acceptOverSpare(full error) (net.Conn, error) {
 	}
 	spare.Close()
 	conn, err := b.Listener.Accept()
-	if b.keepSpare() || err != nil {
+	if b.openSpare() || err != nil {
 		return conn, err
 	}
-	refuseConnection(conn)
-	b.keepSpare()
-	if now := time.Now(); now.Sub(b.told) > time.Minute {
-		b.told = now
-		b.log.Warn("clients are refused: this process may open no more files")
+	resetConnection(conn)
+	b.openSpare()
+	if now := time.Now(); now.Sub(b.warned) > time.Minute {
+		b.warned = now
+		b.log.Warn("clients are refused: this process has reached its limit of open files")
 	}
-	return nil, nil //nolint:nilnil // neither a connection nor an end
+	return nil, nil //nolint:nilnil // neither a connection nor an error
 }
 
-// keepSpare keeps a file, where one is to be had and is still wanted.
-func (b *bounded) keepSpare() bool {
+// openSpare opens the spare file unless the listener is closed. It reports
+// false if there are no files left.
+func (b *boundedListener) openSpare() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	select {
@@ -207,28 +217,28 @@ func (b *bounded) keepSpare() bool {
 	default:
 	}
 	spare, err := os.Open(os.DevNull)
-	b.bare = err != nil
-	if b.bare {
+	b.noSpare = err != nil
+	if b.noSpare {
 		spare = nil
 	}
 	b.spare = spare
-	return !b.bare
+	return !b.noSpare
 }
 
 func isOutOfFiles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// refuseConnection ends a connection in a way that its client sees at once.
-func refuseConnection(conn net.Conn) {
+// resetConnection closes a connection in a way that its client notices at once.
+func resetConnection(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a client that has sent its request hears of it all the same
+		_ = tcp.SetLinger(0) // sends a reset, which reaches a client that has already sent its request
 	}
 	conn.Close()
 }
 
-// Close ends the wait for a place as well.
-func (b *bounded) Close() error {
+// Close also ends a wait for a slot.
+func (b *boundedListener) Close() error {
 	b.close.Do(func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()

@@ -37,7 +37,7 @@ func newBoundedServer(t *testing.T, n int, patience time.Duration) *boundedServe
 			}
 		}
 	}), quiet())
-	bound := Bound(s, l, n, quiet())
+	bound := LimitConnections(s, l, n, quiet())
 	follow := s.ConnState
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		follow(c, state)
@@ -45,7 +45,7 @@ func newBoundedServer(t *testing.T, n int, patience time.Duration) *boundedServe
 			b.idle <- c.RemoteAddr().String()
 		}
 	}
-	bound.(*bounded).patience = patience
+	bound.(*boundedListener).timeout = patience
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(bound) }()
 	t.Cleanup(func() {
@@ -201,7 +201,7 @@ func TestABoundedServerStillHasSendfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bound := Bound(&http.Server{}, l, 1, quiet())
+	bound := LimitConnections(&http.Server{}, l, 1, quiet())
 	defer bound.Close()
 	go func() {
 		if c, err := net.Dial("tcp", l.Addr().String()); err == nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// Warnings that a mirror adds of its own (RFC 9111, section 5.5).
+// staleWarning is the warning that a response is stale (RFC 9111, section 5.5).
 const staleWarning = `110 - "Response is Stale"`
 
-// serveManifest answers with the exact bytes and their exact media type (W1).
-// Accept is not looked at (W3): what a digest names has one type.
+// serveManifest responds with the exact bytes and media type (W1). It ignores
+// Accept (W3): a digest names content of one type.
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 	m, err := s.puller.Manifest(r.Context(), q.repo, q.ref)
 	if err != nil && r.Method == http.MethodHead {
@@ -37,14 +37,14 @@ func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 	etag := `"` + d + `"`
 	header["Docker-Content-Digest"] = []string{d}
 	header["Etag"] = []string{etag}
-	if matches(r.Header, etag) {
+	if matchesETag(r.Header, etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	return w.writeBody(r, m.Descriptor.MediaType, m.Bytes)
 }
 
-// describeManifest answers HEAD for a manifest that is not here.
+// describeManifest responds to HEAD for a manifest that is not cached.
 func describeManifest(w *response, d ocispec.Descriptor) error {
 	w.outcome = pull.Miss
 	header := w.Header()
@@ -56,9 +56,9 @@ func describeManifest(w *response, d ocispec.Descriptor) error {
 	return nil
 }
 
-// matches says whether the client has the content already (RFC 9110, section
-// 13.1.2).
-func matches(header http.Header, etag string) bool {
+// matchesETag reports whether the client already has the content (RFC 9110,
+// section 13.1.2).
+func matchesETag(header http.Header, etag string) bool {
 	for _, line := range header["If-None-Match"] {
 		for candidate := range strings.SplitSeq(line, ",") {
 			candidate = strings.Trim(candidate, " \t")

@@ -68,10 +68,10 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	log := slog.New(slog.DiscardHandler)
 	remoteOptions := upstream.RemoteOptions{
 		Name: "hub.test", Endpoint: s.endpoint,
-		Waits: upstream.Waits{Connect: 10 * time.Second, Header: 10 * time.Second, Silence: 10 * time.Second},
+		Waits: upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Waits{Connect: time.Second, Header: time.Second, Silence: time.Second, Referrers: time.Second}
+		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second, Referrers: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)
@@ -123,7 +123,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	server := httptest.NewUnstartedServer(handler)
 	server.Config = proxy.HTTPServer(handler, log)
-	server.Listener = proxy.Bound(server.Config, server.Listener, 4096, log)
+	server.Listener = proxy.LimitConnections(server.Config, server.Listener, 4096, log)
 	server.Start()
 	transport := &http.Transport{DisableCompression: true}
 	m := &mirror{t: t, url: server.URL, fake: fake, store: store, client: &http.Client{Transport: transport}}
@@ -148,7 +148,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 }
 
 // answer is what a client saw.
-type answer struct {
+type errorResponse struct {
 	status int
 	header http.Header
 	body   []byte
@@ -156,7 +156,7 @@ type answer struct {
 	broken error  // the connection broke in the body
 }
 
-func (m *mirror) do(method, path string, header http.Header) answer {
+func (m *mirror) do(method, path string, header http.Header) errorResponse {
 	m.t.Helper()
 	req, err := http.NewRequestWithContext(context.Background(), method, m.url+path, nil)
 	if err != nil {
@@ -170,10 +170,10 @@ func (m *mirror) do(method, path string, header http.Header) answer {
 	}
 	resp, err := m.client.Do(req)
 	if err != nil {
-		return answer{broken: err}
+		return errorResponse{broken: err}
 	}
 	defer resp.Body.Close()
-	a := answer{status: resp.StatusCode, header: resp.Header}
+	a := errorResponse{status: resp.StatusCode, header: resp.Header}
 	a.body, a.broken = io.ReadAll(resp.Body)
 	var list struct {
 		Errors []struct{ Code string }
@@ -184,8 +184,11 @@ func (m *mirror) do(method, path string, header http.Header) answer {
 	return a
 }
 
-func (m *mirror) get(path string) answer  { m.t.Helper(); return m.do(http.MethodGet, path, nil) }
-func (m *mirror) head(path string) answer { m.t.Helper(); return m.do(http.MethodHead, path, nil) }
+func (m *mirror) get(path string) errorResponse { m.t.Helper(); return m.do(http.MethodGet, path, nil) }
+func (m *mirror) head(path string) errorResponse {
+	m.t.Helper()
+	return m.do(http.MethodHead, path, nil)
+}
 
 func (m *mirror) keeps(d pull.Digest) bool {
 	_, err := m.store.Blobs().Stat(context.Background(), d)

@@ -12,8 +12,9 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// writeSpans sends several pieces of a blob as multipart/byteranges (RFC 9110,
-// section 14.6; W20). It is written twice, the first time to count it.
+// writeSpans sends several spans of a blob as multipart/byteranges (RFC 9110,
+// section 14.6; W20). The parts' headers are generated twice, first to compute
+// the length.
 func writeSpans(w *response, r *http.Request, b pull.Blob, spans []span) error {
 	var length counter
 	counted := multipart.NewWriter(&length)
@@ -31,16 +32,16 @@ func writeSpans(w *response, r *http.Request, b pull.Blob, spans []span) error {
 	w.pending = http.StatusPartialContent
 	if err := writeParts(w, r, b, spans, counted.Boundary()); err != nil {
 		if w.status == 0 {
-			w.pending, w.held = 0, nil
+			w.pending, w.buffered = 0, nil
 			return err
 		}
-		return brokenOff(err)
+		return abort(err)
 	}
 	return nil
 }
 
 func writeParts(w *response, r *http.Request, b pull.Blob, spans []span, boundary string) error {
-	parts := multipart.NewWriter(holder{w})
+	parts := multipart.NewWriter(bufferWriter{w})
 	if err := parts.SetBoundary(boundary); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func partHeader(at span, size int64) textproto.MIMEHeader {
 	return textproto.MIMEHeader{"Content-Type": {octetStream}, "Content-Range": {contentRange(at, size)}}
 }
 
-// counter is a writer that only counts.
+// counter is a writer that counts bytes.
 type counter int64
 
 func (c *counter) Write(b []byte) (int, error) {

@@ -8,21 +8,22 @@ import (
 
 const maxInt32 = math.MaxInt32
 
-// span is n bytes from off.
+// span is n bytes at offset off.
 type span struct{ off, n int64 }
 
-var errUnsatisfiable = errors.New("no byte of the range is in the content")
+var errUnsatisfiable = errors.New("the range is outside of the content")
 
-// maxRanges is how many ranges of one request are answered apart. Lazy pullers
-// ask for a few dozen; more is answered with the whole.
+// maxRanges is how many ranges of one request are served. Lazy pullers request
+// a few dozen. A request with more gets the whole content.
 const maxRanges = 128
 
-// parseRange reads a Range header for content of size bytes. No spans and no
-// error mean: send it all. That is the answer to a header that can't be read
-// and to a unit that is not known (RFC 9110, section 14.2, which
-// distribution-spec, "Pulling blobs", refers to), to ranges that are more than
-// the whole (section 14.2 allows it), and to any range of nothing. A header
-// that can be read, of which no byte is in the content, is errUnsatisfiable.
+// parseRange parses a Range header for content of size bytes. If it returns
+// neither spans nor an error, the whole content is to be sent. That is the case
+// for a malformed header and for an unknown unit (RFC 9110, section 14.2, which
+// distribution-spec, "Pulling blobs", refers to), for ranges that add up to
+// more than the content (section 14.2 allows it), and for empty content. It
+// returns errUnsatisfiable if the header is valid, but all ranges are outside
+// of the content.
 func parseRange(header string, size int64) ([]span, error) {
 	unit, list, ok := strings.Cut(header, "=")
 	if !ok || !strings.EqualFold(unit, "bytes") || size <= 0 {
@@ -53,13 +54,13 @@ func parseRange(header string, size int64) ([]span, error) {
 	case len(spans) == 0:
 		return nil, errUnsatisfiable
 	case len(spans) > 1 && total > size:
-		return nil, nil // they overlap: the whole is less
+		return nil, nil // they overlap, so the whole is smaller
 	}
 	return spans, nil
 }
 
-// parseSpan cuts one range to the content. Of an unsatisfiable one no byte is
-// left.
+// parseSpan parses one range and clips it to the content. The span is empty if
+// the range is outside of it.
 func parseSpan(text string, size int64) (s span, valid bool) {
 	first, last, ok := strings.Cut(text, "-")
 	if !ok {
@@ -88,8 +89,8 @@ func parseSpan(text string, size int64) (s span, valid bool) {
 	return span{from, to - from + 1}, true
 }
 
-// parseOffset reads digits and nothing else. A number that is larger than any
-// content is the largest one.
+// parseOffset parses a string of digits. A number that is too large becomes a
+// very large one.
 func parseOffset(s string) (n int64, ok bool) {
 	for i := range len(s) {
 		c := s[i]
@@ -105,8 +106,8 @@ func parseOffset(s string) (n int64, ok bool) {
 	return n, s != ""
 }
 
-// openEnded says whether a Range header asks for all the rest: such a client
-// resumes, and waits for a download that is under way.
+// openEnded reports whether a Range header requests all the rest. Such a client
+// resumes, and waits for a download that is in progress.
 func openEnded(header string) bool {
 	return strings.HasSuffix(header, "-") && !strings.Contains(header, ",")
 }

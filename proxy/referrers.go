@@ -11,27 +11,27 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// serveReferrers answers as distribution-spec, "Listing Referrers", wants it
-// (W52 to W54): filtered here, in one page where that stays under 4 MiB. A
-// next page begins after the digest that its "last" names.
+// serveReferrers responds as in distribution-spec, "Listing Referrers" (W52 to
+// W54): filtered by the mirror, in one page if it is smaller than 4 MiB. "last"
+// names the digest after which the next page begins.
 func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
-	after, types, err := cursor(q.query)
+	after, types, err := parseCursor(q.query)
 	if err != nil {
 		return err
 	}
-	answer, err := s.puller.Referrers(r.Context(), q.repo, q.digest)
-	w.outcome = answer.Outcome
+	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest)
+	w.outcome = result.Outcome
 	if err != nil {
 		return err
 	}
-	list := answer.Manifests
+	list := result.Manifests
 	header := w.Header()
 	if len(types) > 0 {
-		list = referrers.Filter(list, meant(types, list))
+		list = referrers.Filter(list, matchingTypes(types, list))
 		header["Oci-Filters-Applied"] = []string{"artifactType"}
 	}
-	if answer.Partial && len(list) == 0 {
-		return errPartial // none of that type is known of, and nobody said that there is none
+	if result.Partial && len(list) == 0 {
+		return errPartialReferrers // there may be some at a source that could not be reached
 	}
 	if after != "" {
 		list = referrers.After(list, after)
@@ -45,17 +45,16 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 		if len(types) > 0 {
 			next["artifactType"] = types
 		}
-		link(header, q, "referrers/"+q.digest.String(), next)
+		setNextLink(header, q, "referrers/"+q.digest.String(), next)
 	}
-	if answer.Stale {
+	if result.Stale {
 		header.Add("Warning", staleWarning)
 	}
 	return w.writeBody(r, ocispec.MediaTypeImageIndex, body)
 }
 
-// cursor reads where a page begins, and the artifact types of which any is
-// wanted.
-func cursor(query url.Values) (after referrers.Digest, types []string, err error) {
+// parseCursor parses where a page begins, and the artifact types to filter by.
+func parseCursor(query url.Values) (after referrers.Digest, types []string, err error) {
 	if last := query.Get("last"); last != "" {
 		if after, err = parseDigest(last); err != nil {
 			return "", nil, err
@@ -65,11 +64,11 @@ func cursor(query url.Values) (after referrers.Digest, types []string, err error
 	return after, types, nil
 }
 
-// meant are the asked types with those of the list that they may mean. A plus
-// that stands in a query as it is, as curl and scripts send it, reads as a
-// space there (WHATWG URL, "urlencoded parsing"), and no media type has a space
-// but behind the semicolon of a parameter.
-func meant(types []string, list []referrers.Descriptor) []string {
+// matchingTypes returns the requested types and those of the list that they may
+// stand for. curl and scripts send the plus of a media type unescaped, and in a
+// query it means a space (WHATWG URL, "urlencoded parsing"). A media type only
+// has a space after the semicolon of a parameter.
+func matchingTypes(types []string, list []referrers.Descriptor) []string {
 	all := slices.Clone(types)
 	for _, t := range types {
 		if !strings.Contains(t, " ") {

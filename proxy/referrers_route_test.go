@@ -185,7 +185,7 @@ func TestTheReferrersRouteAnswersAsARegistryHoweverItIsAsked(t *testing.T) {
 
 // askReferrers asks the referrers route, follows no redirect, and holds that
 // the answer is a registry's.
-func (m *mirror) askReferrers(method, path string, header http.Header) answer {
+func (m *mirror) askReferrers(method, path string, header http.Header) errorResponse {
 	m.t.Helper()
 	m.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	a := m.do(method, path, header)

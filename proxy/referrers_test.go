@@ -191,11 +191,11 @@ func FuzzFilter(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, types, err := cursor(query)
+			_, types, err := parseCursor(query)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := meant(types, list); !slices.Contains(got, wanted) || slices.Contains(got, wanted+"x") {
+			if got := matchingTypes(types, list); !slices.Contains(got, wanted) || slices.Contains(got, wanted+"x") {
 				t.Errorf("%s finds %q", written, got)
 			}
 		}

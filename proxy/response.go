@@ -13,30 +13,32 @@ import (
 )
 
 const (
-	// idleClient is how long a client may take for one piece before it is cut.
-	idleClient = time.Minute
-	// maxPiece is the most that goes out in one piece, in bytes. A client that
-	// reads 4 KiB/s lives.
-	maxPiece = 256 << 10
-	// copyBuffer is for connections that have no sendfile, in bytes.
+	// clientTimeout is how long a client may take to receive one chunk before
+	// it is disconnected.
+	clientTimeout = time.Minute
+	// maxChunk is the most that is written at once, in bytes. A client that
+	// reads 4 KiB/s is not disconnected.
+	maxChunk = 256 << 10
+	// copyBuffer is the size of buffers for connections without sendfile, in
+	// bytes.
 	copyBuffer = 64 << 10
 )
 
-// response counts what goes out, and cuts clients that read nothing. It keeps
-// the way to sendfile open: every wrapper around a ResponseWriter has to pass
-// ReadFrom on.
+// response counts what is sent and disconnects clients that do not read. It
+// implements ReadFrom so that sendfile can be used: every wrapper of a
+// ResponseWriter has to pass that method on.
 type response struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	buffers *sync.Pool // of *[]byte
-	unread  bool       // something of the request's body is left
-	pending int        // a status that goes out with the first byte
-	held    []byte     // what goes out before the next byte, if there is one
-	prompt  bool       // more may come late: what is written goes out at once
-	length  int64      // of the body; -1 where it is not known
-	status  int        // what has gone out
-	bytes   int64
-	outcome pull.Outcome
+	control     *http.ResponseController
+	buffers     *sync.Pool // of *[]byte
+	unreadBody  bool       // the request's body has not been read to its end
+	pending     int        // a status to send with the first byte
+	buffered    []byte     // to be sent before the next byte, if there is one
+	flushWrites bool       // the rest may come late, so what is written is flushed at once
+	length      int64      // of the body; -1 if unknown
+	status      int        // the status sent
+	bytes       int64
+	outcome     pull.Outcome
 }
 
 func newResponse(w http.ResponseWriter, buffers *sync.Pool) *response {
@@ -51,36 +53,37 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
 	w.status = status
-	w.extend()
+	w.extendDeadline()
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// commit sends the pending status and what is held.
+// commit sends the pending status and what is buffered.
 func (w *response) commit() error {
 	if w.status == 0 && w.pending != 0 {
 		w.WriteHeader(w.pending)
 	}
-	if len(w.held) == 0 {
+	if len(w.buffered) == 0 {
 		return nil
 	}
-	held := w.held
-	w.held = nil
+	held := w.buffered
+	w.buffered = nil
 	_, err := w.Write(held)
 	return err
 }
 
-// holder keeps what is written to it until the next byte goes out.
-type holder struct{ w *response }
+// bufferWriter buffers what is written to it until the response's next byte is
+// sent.
+type bufferWriter struct{ w *response }
 
-func (h holder) Write(b []byte) (int, error) {
-	h.w.held = append(h.w.held, b...)
+func (h bufferWriter) Write(b []byte) (int, error) {
+	h.w.buffered = append(h.w.buffered, b...)
 	return len(b), nil
 }
 
-// extend gives the client another while to take the next piece.
-func (w *response) extend() {
+// extendDeadline gives the client time to receive the next chunk.
+func (w *response) extendDeadline() {
 	// Not every ResponseWriter has deadlines; those of net/http's server do.
-	_ = w.control.SetWriteDeadline(time.Now().Add(idleClient))
+	_ = w.control.SetWriteDeadline(time.Now().Add(clientTimeout))
 }
 
 func (w *response) Write(b []byte) (n int, err error) {
@@ -88,8 +91,8 @@ func (w *response) Write(b []byte) (n int, err error) {
 		return 0, err
 	}
 	for {
-		piece := b[n:min(len(b), n+maxPiece)]
-		w.extend()
+		piece := b[n:min(len(b), n+maxChunk)]
+		w.extendDeadline()
 		wrote, err := w.ResponseWriter.Write(piece)
 		n += wrote
 		w.bytes += int64(wrote)
@@ -97,12 +100,12 @@ func (w *response) Write(b []byte) (n int, err error) {
 			return n, err
 		}
 		if n == len(b) {
-			return n, w.send()
+			return n, w.flush()
 		}
 	}
 }
 
-// ReadFrom sends src as one piece.
+// ReadFrom sends src as one chunk.
 func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 	if err := w.commit(); err != nil {
 		return 0, err
@@ -113,30 +116,30 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 		defer w.buffers.Put(buf)
 		return io.CopyBuffer(struct{ io.Writer }{w}, src, *buf)
 	}
-	w.extend()
+	w.extendDeadline()
 	n, err = rf.ReadFrom(src)
 	w.bytes += n
 	if err != nil {
 		return n, err
 	}
-	return n, w.send()
+	return n, w.flush()
 }
 
-// send leaves nothing in a buffer that could wait there for a slow upstream.
-func (w *response) send() error {
-	if !w.prompt || w.bytes == w.length {
+// flush sends what is buffered, if a slow upstream could keep it waiting.
+func (w *response) flush() error {
+	if !w.flushWrites || w.bytes == w.length {
 		return nil
 	}
 	return w.control.Flush()
 }
 
-// finish sends the end of the answer while the client still has a deadline,
-// and takes it away: the connection may be idle afterwards.
+// finish sends the end of the response while the client still has a deadline,
+// and then removes the deadline: the connection may be idle afterwards.
 func (w *response) finish(r *http.Request) {
 	if r.ProtoMajor != 1 {
-		return // a deadline is its stream's own there
+		return // each stream has its own deadline
 	}
-	// A client that has left needs neither.
+	// The errors do not matter: they mean that the client has disconnected.
 	_ = w.control.Flush()
 	_ = w.control.SetWriteDeadline(time.Time{})
 }
@@ -144,12 +147,12 @@ func (w *response) finish(r *http.Request) {
 func (w *response) writeJSON(r *http.Request, mediaType string, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode the answer: %w", err)
+		return fmt.Errorf("encode the response: %w", err)
 	}
 	return w.writeBody(r, mediaType, body)
 }
 
-// writeBody answers 200 with the whole body, or with its headers on HEAD.
+// writeBody responds 200 with the whole body, or with only its headers on HEAD.
 func (w *response) writeBody(r *http.Request, mediaType string, body []byte) error {
 	header := w.Header()
 	header["Content-Type"] = []string{mediaType}
@@ -159,7 +162,7 @@ func (w *response) writeBody(r *http.Request, mediaType string, body []byte) err
 		return nil
 	}
 	if _, err := w.Write(body); err != nil {
-		return brokenOff(err)
+		return abort(err)
 	}
 	return nil
 }

@@ -69,11 +69,11 @@ func TestClientThatReadsNothingForAMinuteIsCut(t *testing.T) {
 				conn := piped(t, p)
 				began := time.Now()
 				ask(t, conn, blobPath(b))
-				time.Sleep(idleClient - time.Second) // of the bubble's clock
+				time.Sleep(clientTimeout - time.Second) // of the bubble's clock
 				if _, err := conn.Read(make([]byte, 1)); err != nil {
 					t.Fatalf("cut after %s: %v", time.Since(began), err)
 				}
-				time.Sleep(2 * idleClient)
+				time.Sleep(2 * clientTimeout)
 				// Nobody writes the rest any more.
 				if n, err := io.Copy(io.Discard, conn); n > 0 || err != nil {
 					t.Errorf("%d bytes came after it, %v", n, err)
@@ -112,7 +112,7 @@ func TestSlowClientLives(t *testing.T) {
 						t.Fatalf("cut after %s and %d bytes: %v", time.Since(began), got, err)
 					}
 				}
-				if time.Since(began) < 4*idleClient {
+				if time.Since(began) < 4*clientTimeout {
 					t.Errorf("not slow: %s", time.Since(began))
 				}
 			})
@@ -134,11 +134,11 @@ func TestConnectionIsKeptWhileItIsIdle(t *testing.T) {
 			if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "{}" {
 				t.Fatalf("%s, %v", got, err)
 			}
-			time.Sleep(idleClient + 10*time.Second) // of the bubble's clock
+			time.Sleep(clientTimeout + 10*time.Second) // of the bubble's clock
 		}
-		time.Sleep(keepAlive)
+		time.Sleep(idleTimeout)
 		if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) {
-			t.Errorf("idle for longer than %s: %v", keepAlive, err)
+			t.Errorf("idle for longer than %s: %v", idleTimeout, err)
 		}
 	})
 }
@@ -150,7 +150,7 @@ func TestConnectionThatSaysNothingIsClosed(t *testing.T) {
 		if _, err := io.WriteString(conn, "GET /v2/ HTTP/1.1\r\nHost: mir"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.Copy(io.Discard, conn); err != nil || time.Since(began) > readHeader {
+		if _, err := io.Copy(io.Discard, conn); err != nil || time.Since(began) > readHeaderTimeout {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
 	})
@@ -175,7 +175,7 @@ func TestBodyThatNobodyWantsIsNotWaitedFor(t *testing.T) {
 			if time.Since(began) > 0 {
 				t.Errorf("%s was answered after %s", method, time.Since(began))
 			}
-			if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) || time.Since(began) > 2*readBody {
+			if _, err := reader.ReadByte(); !errors.Is(err, io.EOF) || time.Since(began) > 2*readBodyTimeout {
 				t.Errorf("%s: closed after %s, %v", method, time.Since(began), err)
 			}
 		}

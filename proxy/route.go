@@ -11,7 +11,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// kind is what a request asks for.
+// kind is the kind of a request.
 type kind string
 
 const (
@@ -22,25 +22,26 @@ const (
 	kindReferrers kind = "referrers"
 )
 
-// route is a request, parsed once.
+// route is a parsed request.
 type route struct {
 	kind kind
 	repo pull.Repository
-	// ref is a tag or digest of kindManifest; digest that of the other kinds.
+	// ref is the tag or digest of a kindManifest request; digest is that of the
+	// other kinds.
 	ref    string
 	digest digest.Digest
-	// asked is the repository in the client's own words, with the prefix it
-	// used; ns is the namespace parameter that chose the upstream. Links go
-	// back in the same form.
-	asked, ns string
-	query     url.Values // without ns
+	// rawName is the repository as the client named it, with the prefix it
+	// used. ns is the namespace parameter that chose the upstream. Links use
+	// the same form.
+	rawName, ns string
+	query       url.Values // without ns
 }
 
-// parse reads a request without its body (distribution-spec, "Endpoints"). Of a
-// request that it refuses, the route has what was understood.
+// parse parses a request except for its body (distribution-spec, "Endpoints").
+// If it returns an error, the route holds what was parsed so far.
 func (r *routes) parse(req *http.Request) (q route, err error) {
 	if req.URL.IsAbs() || req.URL.Host != "" {
-		return q, errNoForwarding
+		return q, errForwardProxy
 	}
 	if req.Method != http.MethodGet && req.Method != http.MethodHead {
 		return q, errReadOnly
@@ -48,20 +49,20 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 	path := req.URL.EscapedPath()
 	if strings.Contains(path, "%") {
 		// The colon of a digest is the only character of the grammars that
-		// clients escape. Everything else that is escaped stays so, and is no
-		// part of any name then: an escaped slash never becomes one.
+		// clients escape. Everything else stays escaped and does not match any
+		// name: an escaped slash never becomes a separator.
 		path = strings.ReplaceAll(strings.ReplaceAll(path, "%3A", ":"), "%3a", ":")
 	}
 	rest, ok := strings.CutPrefix(path, "/v2")
 	if !ok {
-		return q, errNoRoute
+		return q, errUnknownEndpoint
 	}
 	if rest == "" || rest == "/" {
 		q.kind = kindPing
 		return q, nil
 	}
 	if rest, ok = strings.CutPrefix(rest, "/"); !ok {
-		return q, errNoRoute
+		return q, errUnknownEndpoint
 	}
 	name, err := q.split(rest)
 	if err != nil {
@@ -74,49 +75,50 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 	}
 	ns := q.query.Get("ns")
 	delete(q.query, "ns")
-	if err := r.choose(&q, req.Host, ns, name); err != nil {
+	if err := r.chooseUpstream(&q, req.Host, ns, name); err != nil {
 		return q, err
 	}
 	if q.kind == kindTags {
-		return q, checkPage(q.query)
+		return q, checkPageSize(q.query)
 	}
 	return q, nil
 }
 
-// split takes the end off a path and returns the repository's name.
+// split sets the route's kind and reference from the end of a path, and returns
+// the repository name.
 func (q *route) split(rest string) (name string, err error) {
 	if name, ok := strings.CutSuffix(rest, "/tags/list"); ok {
 		q.kind = kindTags
 		return name, nil
 	}
-	name, api, last := cutTwo(rest)
+	name, api, last := splitLastTwo(rest)
 	switch api {
 	case "manifests":
 		q.kind = kindManifest
 		if !strings.Contains(last, ":") {
 			if !isTag(last) {
-				return "", errNoSuchTag
+				return "", errInvalidTag
 			}
 			q.ref = last
 			return name, nil
 		}
 	case "blobs":
 		if last == "uploads" {
-			return "", errNoUpload
+			return "", errUpload
 		}
 		q.kind = kindBlob
 	case "referrers":
 		if strings.HasSuffix(name, "/_oras/artifacts") {
-			return "", errNoRoute
+			return "", errUnknownEndpoint
 		}
 		q.kind = kindReferrers
 	case "uploads":
 		if strings.HasSuffix(name, "/blobs") {
-			return "", errNoUpload
+			return "", errUpload
 		}
-		return "", errNoRoute
+		return "", errUnknownEndpoint
 	default:
-		return "", errNoRoute
+		return "", errUnknownEndpoint
 	}
 	if q.digest, err = parseDigest(last); err != nil {
 		return "", err
@@ -127,8 +129,8 @@ func (q *route) split(rest string) (name string, err error) {
 	return name, nil
 }
 
-// cutTwo cuts the last two segments off a path.
-func cutTwo(path string) (head, second, last string) {
+// splitLastTwo splits the last two segments off a path.
+func splitLastTwo(path string) (head, second, last string) {
 	at := strings.LastIndexByte(path, '/')
 	if at < 0 {
 		return "", "", path
@@ -140,13 +142,13 @@ func cutTwo(path string) (head, second, last string) {
 	return head[:at], head[at+1:], last
 }
 
-// checkPage holds n against distribution-spec, "Listing Tags". Everything else
-// in the query is the upstream's to understand: a next page may be named in
-// words of its own.
-func checkPage(query url.Values) error {
+// checkPageSize checks n (distribution-spec, "Listing Tags"). The rest of the
+// query is passed on, because an upstream may name its next page with
+// parameters of its own.
+func checkPageSize(query url.Values) error {
 	for _, n := range query["n"] {
 		if v, ok := parseOffset(n); !ok || v > maxInt32 {
-			return refuse(http.StatusBadRequest, codePagination, fmt.Sprintf("n=%.20q is no number of tags", n))
+			return refuse(http.StatusBadRequest, codePagination, fmt.Sprintf("n=%.20q is not a number of tags", n))
 		}
 	}
 	return nil

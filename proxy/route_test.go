@@ -76,8 +76,8 @@ func TestRouteNamesAnUpstreamInFourForms(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if q.kind != c.kind || q.repo.String() != c.repo || q.reference() != c.ref || q.asked != c.asked || q.ns != c.ns {
-				t.Errorf("got %s of %s, reference %q, asked as %q with ns %q", q.kind, q.repo, q.reference(), q.asked, q.ns)
+			if q.kind != c.kind || q.repo.String() != c.repo || q.reference() != c.ref || q.rawName != c.asked || q.ns != c.ns {
+				t.Errorf("got %s of %s, reference %q, asked as %q with ns %q", q.kind, q.repo, q.reference(), q.rawName, q.ns)
 			}
 			if q.query.Has("ns") {
 				t.Error("ns is left in the query")
@@ -157,7 +157,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 			if err == nil {
 				t.Fatalf("taken for %s of %s", q.kind, q.repo)
 			}
-			if a := answerTo(err, q); a.status != c.status || a.code != c.code {
+			if a := errorResponseFor(err, q); a.status != c.status || a.code != c.code {
 				t.Errorf("%d %s (%s), want %d %s", a.status, a.code, a.message, c.status, c.code)
 			}
 		})
@@ -167,7 +167,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 func TestWithoutADefaultNobodyIsGuessed(t *testing.T) {
 	routes := newRoutes([]Upstream{{Name: "ghcr.io"}})
 	_, err := routes.parse(request(t, http.MethodGet, "/v2/org/app/manifests/1", "mirror.test"))
-	if a := answerTo(err, route{}); err == nil || a.status != http.StatusNotFound || a.code != codeNameUnknown {
+	if a := errorResponseFor(err, route{}); err == nil || a.status != http.StatusNotFound || a.code != codeNameUnknown {
 		t.Errorf("%+v", a)
 	}
 }
@@ -217,7 +217,7 @@ func FuzzRoute(f *testing.F) {
 		}
 		q, err := routes.parse(req)
 		if err != nil {
-			if a := answerTo(err, q); a.status < 400 || a.status > 499 {
+			if a := errorResponseFor(err, q); a.status < 400 || a.status > 499 {
 				t.Fatalf("%s is answered with %d: %v", target, a.status, err)
 			}
 			return
@@ -235,7 +235,7 @@ func FuzzRoute(f *testing.F) {
 			t.Fatalf("%s has the reference %q, the digest %q", target, q.ref, q.digest)
 		}
 		// A link in the client's own form comes back to the same place.
-		again := "/v2/" + q.asked + "/tags/list"
+		again := "/v2/" + q.rawName + "/tags/list"
 		if q.ns != "" {
 			again += "?ns=" + q.ns
 		}

@@ -1,5 +1,5 @@
-// Package proxy is the HTTP face: a request is parsed once into a typed route,
-// then answered; one table turns errors into answers.
+// Package proxy serves clients over HTTP. A request is parsed once into a typed
+// route and then answered; one table maps errors to responses.
 package proxy
 
 import (
@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	// versionHeader and namespaceHeader are in the form of http.Header's keys.
+	// versionHeader and namespaceHeader are canonical keys of http.Header.
 	versionHeader   = "Docker-Distribution-Api-Version"
 	namespaceHeader = "Oci-Namespace"
-	// maxHeader bounds a request's headers, in bytes.
+	// maxHeader limits a request's header, in bytes.
 	maxHeader = 32 << 10
-	// readHeader and keepAlive bound how long a connection may be idle before
-	// and between requests.
-	readHeader = 10 * time.Second
-	keepAlive  = 2 * time.Minute
-	// readBody is how long a body that nobody wants may take to end.
-	readBody = 5 * time.Second
+	// readHeaderTimeout and idleTimeout limit how long a connection may be idle
+	// before and between requests.
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	// readBodyTimeout is how long a body that is not wanted may take to end.
+	readBodyTimeout = 5 * time.Second
 )
 
-// Puller is what the HTTP face needs of package pull.
+// Puller is what the server needs of package pull.
 type Puller interface {
 	Manifest(ctx context.Context, repo pull.Repository, ref string) (pull.Manifest, error)
 	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
@@ -41,14 +41,14 @@ type Puller interface {
 	Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error)
 }
 
-// Observer is notified of each request after it has been answered. The
-// upstream and the kind are empty if the request names none. It MUST be safe
-// for concurrent use.
+// Observer is notified of each request after it has been answered. The upstream
+// and the kind are empty if the request names none. It MUST be safe for
+// concurrent use.
 type Observer interface {
 	Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration)
 }
 
-// Options say what a Server works with.
+// Options configure a Server.
 type Options struct {
 	Puller    Puller
 	Upstreams []Upstream
@@ -61,43 +61,43 @@ type Options struct {
 
 // Server answers clients. It is an http.Handler.
 type Server struct {
-	puller   Puller
-	routes   *routes
-	log      *slog.Logger
-	observer Observer
-	buffers  *sync.Pool
-	sending  chan struct{} // a place for each blob that is being sent
+	puller    Puller
+	routes    *routes
+	log       *slog.Logger
+	observer  Observer
+	buffers   *sync.Pool
+	blobSlots chan struct{} // holds an element for each blob that is being sent
 }
 
 // New returns a Server.
 func New(opts Options) *Server {
 	return &Server{
 		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, observer: opts.Observer,
-		buffers: newBuffers(), sending: make(chan struct{}, cmp.Or(opts.MaxBlobs, 4096)),
+		buffers: newBuffers(), blobSlots: make(chan struct{}, cmp.Or(opts.MaxBlobs, 4096)),
 	}
 }
 
-// HTTPServer wraps a handler in a server with the limits that a face to the
-// outside needs. How long an answer may take is the handler's own business:
-// layers are large, and links slow.
+// HTTPServer returns a server with the limits that one open to other machines
+// needs. There is no limit for a response as a whole, because layers are large
+// and links slow: the handler has to set its own.
 func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: readHeader,
-		IdleTimeout:       keepAlive,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 
-// ServeHTTP answers one request and writes one line about it.
+// ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w := newResponse(rw, s.buffers)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
-	w.unread = w.hasBody(r, began)
+	w.unreadBody = w.hasBody(r, began)
 	q, err := s.routes.parse(r)
-	if err == nil && w.unread {
+	if err == nil && w.unreadBody {
 		err = errBody
 	}
 	if err == nil {
@@ -106,7 +106,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}
 		err = s.answer(w, r, q)
 	}
-	broken := isBroken(err)
+	broken := isAborted(err)
 	if err != nil && !broken {
 		writeError(w, r, err, q)
 	}
@@ -128,6 +128,6 @@ func (s *Server) answer(w *response, r *http.Request, q route) error {
 	case kindReferrers:
 		return s.serveReferrers(w, r, q)
 	}
-	// W5: a mirror without accounts of its own never challenges.
+	// W5: a mirror without accounts of its own never sends a challenge.
 	return w.writeBody(r, "application/json", []byte("{}"))
 }

@@ -123,20 +123,20 @@ func TestCertificateIsReadAnewWhenItChanges(t *testing.T) {
 		if got := served(); got != "first.test" {
 			t.Errorf("at once: %s", got)
 		}
-		time.Sleep(lookEvery) // of the bubble's clock
+		time.Sleep(checkInterval) // of the bubble's clock
 		if got := served(); got != "second.test" {
 			t.Errorf("after a while: %s", got)
 		}
 		if err := os.WriteFile(filepath.Join(dir, "tls.crt"), []byte("half a renewal"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(lookEvery)
+		time.Sleep(checkInterval)
 		if got := served(); got != "second.test" {
 			t.Errorf("after half a renewal: %s", got)
 		}
 		certify(t, dir, "third.test")
 		age(t, dir, at.Add(2*time.Hour))
-		time.Sleep(lookEvery)
+		time.Sleep(checkInterval)
 		if got := served(); got != "third.test" {
 			t.Errorf("after the other half: %s", got)
 		}

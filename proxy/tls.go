@@ -9,26 +9,27 @@ import (
 	"time"
 )
 
-// lookEvery is how often the files of a certificate are looked at, at most.
-const lookEvery = 5 * time.Second
+// checkInterval is how often the files of a certificate are checked for
+// changes, at most.
+const checkInterval = 5 * time.Second
 
-// certificate is one that is read anew when its files change, so that renewing
-// it needs no restart.
+// certificate is loaded again when its files change, so that renewing it needs
+// no restart.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
 
-	mu      sync.Mutex
-	pair    *tls.Certificate
-	changed [2]time.Time
-	looked  time.Time
+	mu        sync.Mutex
+	pair      *tls.Certificate
+	modTimes  [2]time.Time
+	checkedAt time.Time
 }
 
 // TLS returns a configuration that serves the certificate in two PEM files and
-// follows their changes.
+// reloads it when they change.
 func TLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, looked: time.Now()}
-	if err := c.load(c.times()); err != nil {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, checkedAt: time.Now()}
+	if err := c.load(c.readModTimes()); err != nil {
 		return nil, err
 	}
 	return &tls.Config{
@@ -38,18 +39,18 @@ func TLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
 	}, nil
 }
 
-// load reads the files, whose times were taken before: a change in between
-// shows the next time.
+// load reads the files. Their modification times must have been read before, so
+// that a change in between is noticed next time.
 func (c *certificate) load(times [2]time.Time) error {
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("certificate %s with key %s: %w", c.certFile, c.keyFile, err)
 	}
-	c.pair, c.changed = &pair, times
+	c.pair, c.modTimes = &pair, times
 	return nil
 }
 
-func (c *certificate) times() (at [2]time.Time) {
+func (c *certificate) readModTimes() (at [2]time.Time) {
 	for i, name := range []string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {
 			at[i] = info.ModTime()
@@ -61,16 +62,17 @@ func (c *certificate) times() (at [2]time.Time) {
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.looked) < lookEvery {
+	if time.Since(c.checkedAt) < checkInterval {
 		return c.pair
 	}
-	c.looked = time.Now()
-	times := c.times()
-	if times == c.changed {
+	c.checkedAt = time.Now()
+	times := c.readModTimes()
+	if times == c.modTimes {
 		return c.pair
 	}
 	if err := c.load(times); err != nil {
-		// The old one still works, perhaps; half of a renewal never does.
+		// The old certificate may still be valid, and a renewal that is half
+		// done never is.
 		c.log.Error("certificate was not reloaded", "error", err)
 	} else {
 		c.log.Info("certificate reloaded", "file", c.certFile)

@@ -33,7 +33,7 @@ const acceptOfOCIClient = "application/vnd.docker.distribution.manifest.v2+json,
 
 // ask is one request of the crate oci-client. Without a token it looks for a
 // challenge before each, and takes WWW-Authenticate for one whatever the status.
-func (m *mirror) ask(method, path string) answer {
+func (m *mirror) ask(method, path string) errorResponse {
 	m.t.Helper()
 	ping := m.get("/v2/")
 	if ping.status != http.StatusOK {

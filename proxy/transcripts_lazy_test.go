@@ -45,7 +45,7 @@ func (s section) String() string        { return fmt.Sprintf("%d-%d", s[0], s[1]
 func (s section) asRange() string       { return "bytes=" + s.String() }
 func (l lazyLayer) is(s section) string { return fmt.Sprintf("bytes %s/%d", s, len(l.content)) }
 
-func (l lazyLayer) ask(byteRange string) answer {
+func (l lazyLayer) ask(byteRange string) errorResponse {
 	l.t.Helper()
 	return l.m.do(http.MethodGet, l.path(), http.Header{"Range": {byteRange}, "Accept-Encoding": {"identity"}})
 }
@@ -169,7 +169,7 @@ func newLazyLayer(t *testing.T, more <-chan struct{}, s setup) (lazyLayer, *upst
 		once(r, w, req, q)
 	})
 	// What is held up must not pass for broken on a slow machine.
-	s.remote = func(o *upstream.RemoteOptions) { o.Waits.Silence = time.Minute }
+	s.remote = func(o *upstream.RemoteOptions) { o.Waits.Idle = time.Minute }
 	l := lazyLayer{t: t, m: newMirror(t, fake, s), digest: manifest.Layers[0].Digest, content: content}
 	if a := l.m.get("/v2/app/manifests/1"); a.status != http.StatusOK {
 		t.Fatalf("the manifest: %d", a.status)

@@ -17,7 +17,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	bound := Bound(&http.Server{}, l, crowd+1, quiet())
+	bound := LimitConnections(&http.Server{}, l, manyConnections+1, quiet())
 	taken := func() int {
 		t.Helper()
 		client, err := net.Dial("tcp", l.Addr().String())
@@ -42,7 +42,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		}
 		return n
 	}
-	for range crowd {
+	for range manyConnections {
 		if conn, err := net.Dial("tcp", l.Addr().String()); err == nil {
 			defer conn.Close()
 		}

@@ -9,7 +9,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// Upstream is what the routes know of an upstream.
+// Upstream is what the routes need to know of an upstream.
 type Upstream struct {
 	Name    string
 	Aliases []string
@@ -17,8 +17,8 @@ type Upstream struct {
 	Default bool
 }
 
-// routes maps the names of the closed list. Names of registries are names of
-// hosts: their case does not matter.
+// routes maps names to the configured upstreams. The names are hosts, so their
+// case does not matter.
 type routes struct {
 	names    map[string]string // names and aliases
 	hosts    map[string]string
@@ -35,8 +35,8 @@ func newRoutes(upstreams []Upstream) *routes {
 	}
 	for _, u := range upstreams {
 		for _, name := range append([]string{u.Name}, u.Aliases...) {
-			// No repository's name can hold a port, and many clients can't ask
-			// for one under such a prefix: an underscore stands in for the colon.
+			// A repository name can't contain a port, so many clients can't use
+			// such a prefix. An underscore may replace the colon.
 			host, port, err := net.SplitHostPort(strings.ToLower(name))
 			if _, taken := r.names[host+"_"+port]; err == nil && !taken {
 				r.names[host+"_"+port] = u.Name
@@ -57,17 +57,18 @@ const (
 	hubLibrary = "library/"
 )
 
-// choose finds the upstream: by ns, then virtual host, then prefix, then the
-// default. The list is closed; nothing in a request is ever dialled.
+// chooseUpstream finds the upstream of a request: by ns, or else by virtual
+// host, prefix or default, in this order. Only configured upstreams can be
+// chosen; nothing in a request is ever dialled.
 //
-// ns is what the client wants, a virtual host only where it happened to ask:
-// answered by the host, it would get another registry's content under a name
-// that it trusts.
-func (r *routes) choose(q *route, host, ns, name string) error {
-	q.asked = name
+// ns takes precedence because it says what the client wants, and the virtual
+// host only where it sent the request. Choosing by the host would serve another
+// registry's content under a name that the client trusts.
+func (r *routes) chooseUpstream(q *route, host, ns, name string) error {
+	q.rawName = name
 	upstream := ""
 	if ns != "" {
-		if upstream = r.meant(ns); upstream == "" {
+		if upstream = r.byNamespace(ns); upstream == "" {
 			return unknownUpstream(ns)
 		}
 		q.ns = ns
@@ -75,15 +76,15 @@ func (r *routes) choose(q *route, host, ns, name string) error {
 		upstream = r.hosts[hostOf(host)]
 	}
 	first, rest, deep := strings.Cut(name, "/")
-	switch prefix := r.named(first); {
+	switch prefix := r.byName(first); {
 	case upstream != "":
-		// A prefix that says the same once more is taken off once.
+		// A prefix that names the same upstream again is removed once.
 		if deep && prefix == upstream {
 			name = rest
 		}
 	case prefix != "":
 		if !deep {
-			return refuse(http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s is an upstream: the path lacks a repository of it", first))
+			return refuse(http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s is an upstream: the path must name a repository of it", first))
 		}
 		upstream, name = prefix, withoutVersion(rest)
 	case deep && looksLikeHost(first):
@@ -94,7 +95,7 @@ func (r *routes) choose(q *route, host, ns, name string) error {
 		upstream = r.fallback
 	}
 	if !isName(name) {
-		return refuse(http.StatusBadRequest, codeNameInvalid, fmt.Sprintf("%.300q is no repository name", name))
+		return refuse(http.StatusBadRequest, codeNameInvalid, fmt.Sprintf("%.300q is not a repository name", name))
 	}
 	if upstream == dockerHub && !strings.Contains(name, "/") {
 		name = hubLibrary + name
@@ -103,19 +104,20 @@ func (r *routes) choose(q *route, host, ns, name string) error {
 	return nil
 }
 
-func (r *routes) named(name string) string { return r.names[strings.ToLower(name)] }
+func (r *routes) byName(name string) string { return r.names[strings.ToLower(name)] }
 
-// meant is the upstream that ns means. A client that calls a virtual host the
-// registry, and comes by another address, says so in ns.
-func (r *routes) meant(ns string) string {
-	if upstream := r.named(ns); upstream != "" {
+// byNamespace returns the upstream that ns names, by name or by virtual host: a
+// client may take a virtual host for the registry's name and send it in ns to
+// another address.
+func (r *routes) byNamespace(ns string) string {
+	if upstream := r.byName(ns); upstream != "" {
 		return upstream
 	}
 	return r.hosts[hostOf(ns)]
 }
 
-// withoutVersion takes off the second v2/ of /v2/ghcr.io/v2/homebrew/core/…:
-// until 2026, Homebrew put its artifact domain in place of the host alone.
+// withoutVersion removes the second v2/ of /v2/ghcr.io/v2/homebrew/core/….
+// Until 2026, Homebrew replaced only the host with its artifact domain.
 func withoutVersion(name string) string {
 	if rest, ok := strings.CutPrefix(name, "v2/"); ok && strings.Contains(rest, "/") {
 		return rest

@@ -9,22 +9,22 @@ import (
 	"strings"
 )
 
-func (r *Remote) askBlob(method, repo string, d Digest) ask {
-	return ask{kind: "blob", method: method, repo: r.endpoint.prefix + repo, path: "blobs/" + d.String()}
+func (r *Remote) blobRequest(method, repo string, d Digest) request {
+	return request{kind: "blob", method: method, repo: r.endpoint.prefix + repo, path: "blobs/" + d.String()}
 }
 
 // ResolveBlob implements Registry.
 func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	found, err := r.blobs.tell(thing{repo, d.String()}, func(of thing) (Descriptor, error) {
-		resp, err := r.do(ctx, r.askBlob(http.MethodHead, of.repo, Digest(of.ref)))
+	found, err := r.blobs.resolve(content{repo, d.String()}, func(of content) (Descriptor, error) {
+		resp, err := r.do(ctx, r.blobRequest(http.MethodHead, of.repo, Digest(of.ref)))
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return describe(resp, of.ref)
+		return descriptorOf(resp, of.ref)
 	}, func() (Descriptor, error) {
 		first := "bytes=0-0"
 		if isEmpty(d) {
-			first = "" // of nothing there is no first byte
+			first = "" // an empty blob has no first byte
 		}
 		c, err := r.blob(ctx, repo, d, first, 0)
 		if err != nil {
@@ -34,7 +34,7 @@ func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descri
 		return Descriptor{Size: c.Size}, nil
 	})
 	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve blob %s: %w", named(repo, d.String()), err)
+		return Descriptor{}, fmt.Errorf("resolve blob %s: %w", imageName(repo, d.String()), err)
 	}
 	return Descriptor{MediaType: "application/octet-stream", Digest: d, Size: found.Size}, nil
 }
@@ -51,17 +51,18 @@ func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 	c, err := r.blob(ctx, repo, d, byteRange, from)
 	var s *statusError
 	if n < 0 && from > 0 && errors.As(err, &s) && (s.status == http.StatusRequestedRangeNotSatisfiable || s.status == http.StatusBadRequest) {
-		// Some take only ranges with both ends (F34), or none: it begins anew.
+		// Some only accept ranges with both ends (F34), or none: start from the
+		// beginning.
 		c, err = r.blob(ctx, repo, d, "", 0)
 	}
 	if err != nil {
-		return Content{}, fmt.Errorf("blob %s: %w", named(repo, d.String()), err)
+		return Content{}, fmt.Errorf("blob %s: %w", imageName(repo, d.String()), err)
 	}
 	return c, nil
 }
 
 func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange string, from int64) (Content, error) {
-	a := r.askBlob(http.MethodGet, repo, d)
+	a := r.blobRequest(http.MethodGet, repo, d)
 	a.byteRange = byteRange
 	resp, err := r.do(ctx, a)
 	if err != nil {
@@ -81,7 +82,7 @@ func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange stri
 	return c, nil
 }
 
-// parseContentRange reads "bytes 0-9/10" (RFC 9110, section 14.4). The size is
+// parseContentRange parses "bytes 0-9/10" (RFC 9110, section 14.4). The size is
 // -1 for "*".
 func parseContentRange(header string) (from, size int64, err error) {
 	bad := fmt.Errorf("%w: Content-Range %q", ErrBadAnswer, header)

@@ -11,230 +11,237 @@ import (
 )
 
 const (
-	// breaksAfter is how many signs of illness in a row open a breaker.
-	breaksAfter = 5
-	// firstRest and longestRest bound how long it stays open.
-	firstRest   = time.Second
-	longestRest = 30 * time.Second
-	// limitProbe is how often a limit is asked after that is to last longer.
-	limitProbe = time.Minute
+	// failureThreshold is how many failures in a row trip a breaker.
+	failureThreshold = 5
+	// minOpen and maxOpen limit how long a tripped breaker rejects requests.
+	minOpen = time.Second
+	maxOpen = 30 * time.Second
+	// limitProbeInterval is how often a request probes a rate limit that is
+	// longer.
+	limitProbeInterval = time.Minute
 )
 
-// question is a kind of question, as far as registries limit or refuse them
-// apart: Docker Hub counts GETs of manifests alone (W42).
-type question int
+// requestClass is a class of requests that registries limit or refuse
+// separately: Docker Hub only counts GETs of manifests (W42).
+type requestClass int
 
 const (
-	headOfManifest question = iota
-	getOfManifest
-	ofBlob
-	ofReferrers
-	// ofReferrersTag is any question about a tag that carries referrers. Nobody
-	// pulls those: that they are limited must not keep images from being pulled.
-	ofReferrersTag
-	ofTags
-	questions
+	manifestHeads requestClass = iota
+	manifestGets
+	blobRequests
+	referrersRequests
+	// referrersTagRequests are all requests for a tag that lists referrers. No
+	// client pulls those, and a limit on them must not block pulls of images.
+	referrersTagRequests
+	tagListRequests
+	requestClasses
 )
 
-// about is the kind of a question about a manifest.
-func (q question) about(ref string) question {
+// forReference returns the class of a request for a manifest.
+func (q requestClass) forReference(ref string) requestClass {
 	if strings.HasPrefix(ref, "sha256-") || strings.HasPrefix(ref, "sha512-") {
-		return ofReferrersTag
+		return referrersTagRequests
 	}
 	return q
 }
 
-// Breaker answers for an endpoint that is unwell, for a kind of question that
-// it limits, and for a Referrers API that fails: no request goes out before it
-// is time, then one tries, and the others still get the breaker's answer.
+// Breaker rejects requests to an endpoint that is unhealthy, of a class that
+// the endpoint limits, or to a Referrers API that fails. After a while one
+// request probes the endpoint; the others are still rejected until it succeeds.
 //
-// Unwell is a host that can't be reached, that answers 502, 503 or 504, or 500
-// for one repository after another. What an endpoint says of one repository or
-// of one request, slowness, and what storage or a token server does, says
-// nothing of the host; nor do the statuses of its Referrers API, which have a
-// gate of their own.
+// A host is unhealthy if it can't be reached, if it answers 502, 503 or 504, or
+// if it answers 500 for one repository after another. Nothing else counts: not
+// what it says about one repository or one request, not slowness, and not
+// failures of storage or of a token server. Statuses of its Referrers API count
+// only for that API, which has a gate of its own.
 func Breaker(next Registry) Registry { return &breaker{next: next} }
 
 type breaker struct {
 	next Registry
 
-	mu      sync.Mutex
-	signs   int             // of illness, in a row
-	failing map[string]bool // the repositories among them that answered 500
-	last    error
-	ill     gate
-	rest    time.Duration
-	limits  [questions]gate
-	route   route // of the Referrers API
+	mu           sync.Mutex
+	failures     int             // in a row, of the host
+	failingRepos map[string]bool // the repositories of those that were a 500
+	lastErr      error
+	health       gate
+	openFor      time.Duration
+	limits       [requestClasses]gate
+	referrers    referrersGate
 }
 
-// pass is a request under way, with the gates that it is the probe of.
-type pass struct {
-	ill, limit, route bool
+// admission is a request in progress, with the gates that it probes.
+type admission struct {
+	probesHealth, probesLimit, probesReferrers bool
 
-	began  time.Time
-	silent bool // it has had no answer for long, which is noted
-	over   bool
+	started time.Time
+	silent  bool // it has taken long, which has been recorded
+	ended   bool
 }
 
-func (b *breaker) enter(q question) (*pass, error) {
+func (b *breaker) admit(q requestClass) (*admission, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.refuse(q); err != nil {
+	if err := b.rejectionLocked(q); err != nil {
 		return nil, err
 	}
-	return &pass{
-		ill: b.ill.enter(), limit: b.limits[q].enter(), route: q == ofReferrers && b.route.enter(), began: time.Now(),
+	return &admission{
+		probesHealth: b.health.pass(), probesLimit: b.limits[q].pass(), probesReferrers: q == referrersRequests && b.referrers.pass(), started: time.Now(),
 	}, nil
 }
 
-// refuse is the answer to a question that may not pass. b.mu is held.
-func (b *breaker) refuse(q question) error {
+// rejectionLocked returns the error of a request that may not pass, or nil.
+// b.mu is held.
+func (b *breaker) rejectionLocked(q requestClass) error {
 	if left, closed := b.limits[q].closed(); closed {
 		return &RateLimitedError{RetryAfter: left}
 	}
-	if _, closed := b.route.closed(); closed && q == ofReferrers {
-		return fmt.Errorf("%w: its Referrers API gave no answer: %s", ErrUnavailable, b.route.why)
+	if _, closed := b.referrers.closed(); closed && q == referrersRequests {
+		return fmt.Errorf("%w: its Referrers API does not answer: %s", ErrUnavailable, b.referrers.reason)
 	}
-	if _, closed := b.ill.closed(); closed {
-		return fmt.Errorf("%w: its last %d answers failed: %w", ErrUnavailable, b.signs, b.last)
-	}
-	return nil
-}
-
-func (b *breaker) refusal(q question) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.refuse(q)
-}
-
-// refusal is what a Registry would answer to a kind of question without asking
-// anybody, nil where it would ask.
-func refusal(r Registry, q question) error {
-	if g, ok := r.(interface{ refusal(q question) error }); ok {
-		return g.refusal(q)
+	if _, closed := b.health.closed(); closed {
+		return fmt.Errorf("%w: its last %d requests failed: %w", ErrUnavailable, b.failures, b.lastErr)
 	}
 	return nil
 }
 
-// leave notes how a request ended.
-func (b *breaker) leave(ctx context.Context, q question, p *pass, err error) {
+func (b *breaker) rejection(q requestClass) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p.over = true
-	if p.ill {
-		b.ill.probing = false
+	return b.rejectionLocked(q)
+}
+
+// rejecter is a Registry that rejects requests without sending them.
+type rejecter interface{ rejection(q requestClass) error }
+
+var _, _ rejecter = &breaker{}, fallback{}
+
+// rejection returns the error with which a Registry would reject a class of
+// requests without sending them, or nil.
+func rejection(r Registry, q requestClass) error {
+	if r, ok := r.(rejecter); ok {
+		return r.rejection(q)
 	}
-	if p.limit {
+	return nil
+}
+
+// done records the result of a request.
+func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p.ended = true
+	if p.probesHealth {
+		b.health.probing = false
+	}
+	if p.probesLimit {
 		b.limits[q].probing = false
 	}
-	if p.route {
-		b.route.probing = false
+	if p.probesReferrers {
+		b.referrers.probing = false
 	}
-	if q == ofReferrers && (err == nil || ctx.Err() == nil) {
-		b.route.note(p, err)
+	if q == referrersRequests && (err == nil || ctx.Err() == nil) {
+		b.referrers.record(p, err)
 	}
 	var limited *RateLimitedError
-	var sick *unwellError
-	var failing *failingError
+	var sick *unhealthyError
+	var failing *internalError
 	switch {
 	case err != nil && ctx.Err() != nil:
-		// The caller left: that says nothing about the upstream.
+		// The caller gave up, which says nothing about the upstream.
 	case errors.As(err, &limited):
 		if !limited.elsewhere {
 			now := time.Now()
-			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbe)}
+			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbeInterval)}
 		}
-		b.well()
-	case errors.Is(err, ErrElsewhere), errors.Is(err, ErrBadAnswer):
-		b.well()
-	case q == ofReferrers && failedRoute(err):
-		// The route's own trouble.
+		b.reset()
+	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrBadAnswer):
+		b.reset()
+	case q == referrersRequests && isReferrersFailure(err):
+		// A failure of the API only.
 	case errors.As(err, &sick):
-		b.sign(err)
+		b.recordFailure(err)
 	case errors.As(err, &failing):
 		switch {
-		case p.ill:
-			b.close(err)
-		case !b.failing[failing.repo]:
-			b.sign(err)
-			if b.failing == nil {
-				b.failing = make(map[string]bool)
+		case p.probesHealth:
+			b.trip(err)
+		case !b.failingRepos[failing.repo]:
+			b.recordFailure(err)
+			if b.failingRepos == nil {
+				b.failingRepos = make(map[string]bool)
 			}
-			b.failing[failing.repo] = true
+			b.failingRepos[failing.repo] = true
 		}
 	case errors.Is(err, ErrUnavailable):
-		if p.ill {
-			b.close(err) // it is not known to be well
+		if p.probesHealth {
+			b.trip(err) // it has not proved healthy
 		}
 	default:
 		b.limits[q] = gate{}
-		b.well()
+		b.reset()
 	}
-	if p.limit && !b.limits[q].until.IsZero() {
-		b.limits[q].probe = time.Now().Add(limitProbe) // whatever it was, the limit may last
-	}
-}
-
-// sign notes a sign of illness. b.mu is held.
-func (b *breaker) sign(err error) {
-	b.signs++
-	if b.last = err; b.signs >= breaksAfter {
-		b.close(err)
+	if p.probesLimit && !b.limits[q].until.IsZero() {
+		b.limits[q].probe = time.Now().Add(limitProbeInterval) // the limit may still apply
 	}
 }
 
-// close lets nobody pass for a while. b.mu is held.
-func (b *breaker) close(err error) {
-	b.last = err
-	b.rest = min(max(2*b.rest, firstRest), longestRest)
-	b.ill = closedFor(b.rest)
+// recordFailure records a failure of the host. b.mu is held.
+func (b *breaker) recordFailure(err error) {
+	b.failures++
+	if b.lastErr = err; b.failures >= failureThreshold {
+		b.trip(err)
+	}
 }
 
-// well forgets all signs: the host has answered. b.mu is held.
-func (b *breaker) well() {
-	b.signs, b.failing, b.rest, b.ill, b.last = 0, nil, 0, gate{}, nil
+// trip rejects all requests for a while. b.mu is held.
+func (b *breaker) trip(err error) {
+	b.lastErr = err
+	b.openFor = min(max(2*b.openFor, minOpen), maxOpen)
+	b.health = closedFor(b.openFor)
 }
 
-func guarded[T any](ctx context.Context, b *breaker, q question, fn func() (T, error)) (T, error) {
-	p, err := b.enter(q)
+// reset forgets all failures, because the host has answered. b.mu is held.
+func (b *breaker) reset() {
+	b.failures, b.failingRepos, b.openFor, b.health, b.lastErr = 0, nil, 0, gate{}, nil
+}
+
+func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn func() (T, error)) (T, error) {
+	p, err := b.admit(q)
 	if err != nil {
 		var none T
 		return none, err
 	}
 	answer, err := fn()
-	b.leave(ctx, q, p, err)
+	b.done(ctx, q, p, err)
 	return answer, err
 }
 
 func (b *breaker) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return guarded(ctx, b, headOfManifest.about(ref), func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
+	return throughBreaker(ctx, b, manifestHeads.forReference(ref), func() (Descriptor, error) { return b.next.Resolve(ctx, repo, ref) })
 }
 
 func (b *breaker) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return guarded(ctx, b, getOfManifest.about(ref), func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
+	return throughBreaker(ctx, b, manifestGets.forReference(ref), func() (Content, error) { return b.next.Manifest(ctx, repo, ref) })
 }
 
 func (b *breaker) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	return guarded(ctx, b, ofBlob, func() (Descriptor, error) { return b.next.ResolveBlob(ctx, repo, d) })
+	return throughBreaker(ctx, b, blobRequests, func() (Descriptor, error) { return b.next.ResolveBlob(ctx, repo, d) })
 }
 
 func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return guarded(ctx, b, ofBlob, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
+	return throughBreaker(ctx, b, blobRequests, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
 }
 
 func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	p, err := b.enter(ofReferrers)
+	p, err := b.admit(referrersRequests)
 	if err != nil {
 		return nil, err
 	}
-	watch := time.AfterFunc(silentAfter, func() { b.silence(p) })
+	watch := time.AfterFunc(silentAfter, func() { b.markSilent(p) })
 	defer watch.Stop()
 	all, err := b.next.Referrers(ctx, repo, subject)
-	b.leave(ctx, ofReferrers, p, err)
+	b.done(ctx, referrersRequests, p, err)
 	return all, err
 }
 
 func (b *breaker) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	return guarded(ctx, b, ofTags, func() (TagList, error) { return b.next.Tags(ctx, repo, page) })
+	return throughBreaker(ctx, b, tagListRequests, func() (TagList, error) { return b.next.Tags(ctx, repo, page) })
 }

@@ -8,7 +8,7 @@ type challenge struct {
 	params map[string]string
 }
 
-// chooseChallenge takes Bearer before Basic, and nothing else.
+// chooseChallenge prefers Bearer to Basic and ignores all other schemes.
 func chooseChallenge(headers []string) (challenge, bool) {
 	var basic *challenge
 	for _, header := range headers {
@@ -27,8 +27,8 @@ func chooseChallenge(headers []string) (challenge, bool) {
 	return challenge{}, false
 }
 
-// parseChallenges reads a WWW-Authenticate header; what it does not understand
-// it passes over.
+// parseChallenges parses a WWW-Authenticate header and skips what it does not
+// understand.
 func parseChallenges(header string) []challenge {
 	var all []challenge
 	for rest := header; ; {
@@ -49,7 +49,7 @@ func parseChallenges(header string) []challenge {
 			continue
 		}
 		if strings.HasPrefix(after, "=") {
-			return all // a parameter of nothing
+			return all // a parameter without a scheme
 		}
 		all = append(all, challenge{scheme: strings.ToLower(word), params: map[string]string{}})
 	}

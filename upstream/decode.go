@@ -13,11 +13,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Every request asks for what is sent as it is (W2). Some compress all the
-// same; what is read here, lists, tokens, errors and manifests, is decoded then.
-// Blobs never are: their digest is that of the bytes that come.
+// Every request asks for an identity encoding (W2), but some servers compress
+// anyway. The lists, tokens, errors and manifests that are parsed here are
+// decoded then. Blobs never are: their digest is that of the bytes received.
 
-// readDecoded reads a body, decoded, of at most most bytes both ways.
+// readDecoded reads and decodes a body. The encoded and the decoded body may
+// each have at most most bytes.
 func readDecoded(resp *http.Response, most int64) ([]byte, error) {
 	raw, err := readAtMost(resp.Body, most)
 	if err != nil || !isEncoded(resp) {
@@ -26,14 +27,15 @@ func readDecoded(resp *http.Response, most int64) ([]byte, error) {
 	return decode(resp.Header.Get("Content-Encoding"), raw, most)
 }
 
-// isEncoded says whether the bytes of a body are not those of the content.
+// isEncoded reports whether a body has a content coding.
 func isEncoded(resp *http.Response) bool {
 	encoding := strings.TrimSpace(resp.Header.Get("Content-Encoding"))
 	return encoding != "" && !strings.EqualFold(encoding, "identity")
 }
 
-// decode undoes a content coding (RFC 9110, section 8.4.1). What says that it
-// is encoded and is not is left as it is: for JSON the first byte tells.
+// decode removes a content coding (RFC 9110, section 8.4.1). A body that has
+// none despite its header is returned unchanged: JSON is recognized by its
+// first byte.
 func decode(coding string, raw []byte, most int64) ([]byte, error) {
 	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] == '{' || trimmed[0] == '[' {
 		return raw, nil
@@ -44,7 +46,7 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 	case "gzip", "x-gzip":
 		plain, err = gzip.NewReader(bytes.NewReader(raw))
 	case "deflate":
-		// With the wrapping of RFC 1950, as it should be, or without.
+		// With the header of RFC 1950, as it should be, or without.
 		if plain, err = zlib.NewReader(bytes.NewReader(raw)); err != nil {
 			plain, err = flate.NewReader(bytes.NewReader(raw)), nil
 		}
@@ -55,7 +57,7 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 			plain = z
 		}
 	default:
-		err = fmt.Errorf("Content-Encoding %.40q is not known", coding)
+		err = fmt.Errorf("Content-Encoding %.40q is not supported", coding)
 	}
 	var content []byte
 	if err == nil {
@@ -70,7 +72,7 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%w: over %d bytes", ErrBadAnswer, most)
+		err = fmt.Errorf("%w: more than %d bytes", ErrBadAnswer, most)
 	}
 	return b, err
 }

@@ -37,7 +37,7 @@ func TestWhatStorageSaysIsNotTheRegistrysWord(t *testing.T) {
 			} {
 				var limited *upstream.RateLimitedError
 				err := ask()
-				if !errors.Is(err, upstream.ErrElsewhere) || errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrDenied) || errors.As(err, &limited) {
+				if !errors.Is(err, upstream.ErrThirdParty) || errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrDenied) || errors.As(err, &limited) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}
@@ -77,7 +77,7 @@ func TestWhatTheRegistrysWebSiteSaysIsNotItsWord(t *testing.T) {
 			"Resolve":  func() error { _, err := r.Resolve(t.Context(), "app", "1"); return err },
 			"Blob":     func() error { _, err := r.Blob(t.Context(), "app", digest.FromString("layer"), 0, -1); return err },
 		} {
-			if err := ask(); !errors.Is(err, upstream.ErrElsewhere) || errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrDenied) {
+			if err := ask(); !errors.Is(err, upstream.ErrThirdParty) || errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrDenied) {
 				t.Errorf("%s: %d %q: %v", name, c.status, c.body, err)
 			}
 		}
@@ -194,7 +194,7 @@ func TestAChallengeOfStorageSendsNoCredentialsAnywhere(t *testing.T) {
 		}
 	})
 	r := remote(t, registry.URL, as("me", password))
-	if _, err := r.Blob(t.Context(), "app", digest.FromString("layer"), 0, -1); !errors.Is(err, upstream.ErrElsewhere) {
+	if _, err := r.Blob(t.Context(), "app", digest.FromString("layer"), 0, -1); !errors.Is(err, upstream.ErrThirdParty) {
 		t.Error(err)
 	}
 	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {

@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// endpoint is where a registry is reached: the root that /v2/ hangs on, and
-// what stands before each repository's name there.
+// endpoint is the location of a registry: the root to which /v2/ is appended,
+// and a prefix of its repositories.
 type endpoint struct {
-	root   *url.URL // no slash at its end
-	prefix string   // empty, or with a slash at its end
+	root   *url.URL // without a trailing slash
+	prefix string   // empty, or with a trailing slash
 }
 
-// parseEndpoint reads an endpoint of the configuration. What follows /v2/ in
-// its path is where its repositories lie, as with the proxy projects of Harbor,
-// ECR, Artifact Registry, GitLab and Artifactory: of
-// https://harbor.example/v2/hub the repository library/alpine is asked for as
-// /v2/hub/library/alpine. A path without /v2/ stands before it.
+// parseEndpoint parses a configured endpoint. Path segments after /v2/ are a
+// prefix of the repositories, as in the proxy projects of Harbor, ECR, Artifact
+// Registry, GitLab and Artifactory: with https://harbor.example/v2/hub,
+// library/alpine is requested as /v2/hub/library/alpine. A path without /v2/ is
+// put before it.
 func parseEndpoint(text string) (endpoint, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return endpoint{}, fmt.Errorf("endpoint %q is no http or https URL", text)
+		return endpoint{}, fmt.Errorf("endpoint %q is not an http or https URL", text)
 	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return endpoint{}, fmt.Errorf("endpoint %q has more than a scheme, a host and a path", text)
+		return endpoint{}, fmt.Errorf("endpoint %q may only have a scheme, a host and a path", text)
 	}
 	var before, below []string
 	for i, segment := range strings.Split(strings.Trim(u.Path, "/"), "/") {
@@ -46,7 +46,7 @@ func parseEndpoint(text string) (endpoint, error) {
 	return e, nil
 }
 
-// at is the URL of a path below a repository.
+// at returns the URL of a path below a repository.
 func (e endpoint) at(repo, path string, query url.Values) *url.URL {
 	u := *e.root
 	u.Path += "/v2/" + repo + "/" + path
@@ -54,8 +54,8 @@ func (e endpoint) at(repo, path string, query url.Values) *url.URL {
 	return &u
 }
 
-// ping is the URL that says whether this is a registry (distribution-spec,
-// "Determining Support").
+// ping returns the URL that tells whether this is a registry
+// (distribution-spec, "Determining Support").
 func (e endpoint) ping() *url.URL {
 	u := *e.root
 	u.Path += "/v2/"

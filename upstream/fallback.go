@@ -6,10 +6,10 @@ import (
 	"net/url"
 )
 
-// Fallback asks several endpoints of one registry in order until one answers.
-// What one does not have the next may. Where none answers, one that refused
-// outweighs one that could not tell, and that one that knows of nothing: "not
-// found" is the answer only where every endpoint says so.
+// Fallback tries several endpoints of one registry in order until one succeeds.
+// If none does, the most severe error is returned: a denial outweighs an
+// endpoint that is unavailable, and that outweighs "not found", which is
+// returned only if every endpoint says so.
 func Fallback(endpoints ...Registry) Registry {
 	if len(endpoints) == 1 {
 		return endpoints[0]
@@ -19,36 +19,36 @@ func Fallback(endpoints ...Registry) Registry {
 
 type fallback []Registry
 
-func inOrder[T any](ctx context.Context, all fallback, fn func(Registry) (T, error)) (answer T, err error) {
+func firstAnswer[T any](ctx context.Context, all fallback, fn func(Registry) (T, error)) (answer T, err error) {
 	var worst error
 	for _, r := range all {
 		answer, err = fn(r)
 		if err == nil || ctx.Err() != nil {
 			return answer, err
 		}
-		if weight(err) >= weight(worst) {
+		if severity(err) >= severity(worst) {
 			worst = err
 		}
 	}
 	return answer, worst
 }
 
-// refusal is nil where one endpoint at least would be asked.
-func (f fallback) refusal(q question) (worst error) {
+// rejection is nil if at least one endpoint would be asked.
+func (f fallback) rejection(q requestClass) (worst error) {
 	for _, r := range f {
-		err := refusal(r, q)
+		err := rejection(r, q)
 		if err == nil {
 			return nil
 		}
-		if weight(err) >= weight(worst) {
+		if severity(err) >= severity(worst) {
 			worst = err
 		}
 	}
 	return worst
 }
 
-// weight orders what endpoints say instead of an answer.
-func weight(err error) int {
+// severity orders the errors of endpoints.
+func severity(err error) int {
 	var limited *RateLimitedError
 	switch {
 	case err == nil:
@@ -62,25 +62,25 @@ func weight(err error) int {
 }
 
 func (f fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return inOrder(ctx, f, func(r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) })
+	return firstAnswer(ctx, f, func(r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) })
 }
 
 func (f fallback) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return inOrder(ctx, f, func(r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) })
+	return firstAnswer(ctx, f, func(r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) })
 }
 
 func (f fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	return inOrder(ctx, f, func(r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) })
+	return firstAnswer(ctx, f, func(r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) })
 }
 
 func (f fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return inOrder(ctx, f, func(r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
+	return firstAnswer(ctx, f, func(r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
 }
 
 func (f fallback) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return inOrder(ctx, f, func(r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
+	return firstAnswer(ctx, f, func(r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
 }
 
 func (f fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	return inOrder(ctx, f, func(r Registry) (TagList, error) { return r.Tags(ctx, repo, page) })
+	return firstAnswer(ctx, f, func(r Registry) (TagList, error) { return r.Tags(ctx, repo, page) })
 }

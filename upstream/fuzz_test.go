@@ -112,7 +112,7 @@ func FuzzSaid(f *testing.F) {
 		f.Add(403, "text/plain; charset=utf-8", seed)
 	}
 	f.Fuzz(func(t *testing.T, status int, mediaType, body string) {
-		s := listen(&http.Response{StatusCode: status, Header: http.Header{"Content-Type": {mediaType}}, Body: io.NopCloser(strings.NewReader(body))})
+		s := readFailure(&http.Response{StatusCode: status, Header: http.Header{"Content-Type": {mediaType}}, Body: io.NopCloser(strings.NewReader(body))})
 		if strings.ContainsAny(s.String(), "\r\n\x00") || len(s.message) > 1000 {
 			t.Errorf("%q: %q", body, s)
 		}

@@ -12,19 +12,20 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// guard dials only where an upstream may send us (W41): never to loopback or
-// link-local addresses, nor from a public registry into a private network. It
-// looks at the address that is really dialled, so that no name can rebind.
-// Behind a proxy, which looks names up itself, only addresses can be judged.
+// guard limits the addresses to which an upstream may send requests (W41):
+// never to loopback or link-local addresses, nor from a public registry to a
+// private network. It checks the address that is actually dialled, so that DNS
+// rebinding has no effect. A proxy resolves names itself; then only literal
+// addresses can be checked.
 type guard struct {
-	dialer  net.Dialer
-	home    string // the registry's own host: what is configured may be dialled
-	allow   bool
-	proxies sync.Map // hosts of proxies in use: the environment's wish
+	dialer       net.Dialer
+	home         string // the registry's configured host, which is always allowed
+	allowPrivate bool
+	proxies      sync.Map // hosts of the proxies that the environment names
 }
 
-// throughProxy is http.Transport's Proxy, for the proxies of the environment.
-func (g *guard) throughProxy() func(*http.Request) (*url.URL, error) {
+// proxyFunc returns http.Transport's Proxy, for the proxies of the environment.
+func (g *guard) proxyFunc() func(*http.Request) (*url.URL, error) {
 	choose := httpproxy.FromEnvironment().ProxyFunc()
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := choose(req.URL)
@@ -46,7 +47,7 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	}
 	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
 	if err == nil {
-		err = g.permit(ctx, host, at.Addr())
+		err = g.check(ctx, host, at.Addr())
 	}
 	if err != nil {
 		conn.Close()
@@ -55,17 +56,17 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, nil
 }
 
-// permit says whether a host at an address may be asked.
-func (g *guard) permit(ctx context.Context, host string, at netip.Addr) error {
+// check reports whether a host at an address may be contacted.
+func (g *guard) check(ctx context.Context, host string, at netip.Addr) error {
 	at = at.Unmap()
-	if _, proxy := g.proxies.Load(host); proxy || host == g.home || g.allow || !forbidden(at) {
+	if _, proxy := g.proxies.Load(host); proxy || host == g.home || g.allowPrivate || !forbidden(at) {
 		return nil
 	}
 	home, err := g.homeAddr(ctx)
 	if err == nil && forbidden(home) && home.IsLoopback() == at.IsLoopback() && !at.IsLinkLocalUnicast() {
 		return nil // a private registry may use its own network
 	}
-	return fmt.Errorf("%w: a redirect to %s, a private address; allow_private_redirects permits it", ErrBadAnswer, host)
+	return fmt.Errorf("%w: a redirect to %s, which has a private address; allow_private_redirects permits it", ErrBadAnswer, host)
 }
 
 func (g *guard) homeAddr(ctx context.Context) (netip.Addr, error) {

@@ -7,97 +7,98 @@ import (
 	"time"
 )
 
-// uselessFor is how long an endpoint's HEAD is not tried again once a GET
-// succeeded where it failed, and how long what a GET has brought is not.
-const uselessFor = 10 * time.Minute
+// headRetryInterval is for how long HEAD is not used after a GET has succeeded
+// where it failed, and for how long a failed probe is not repeated.
+const headRetryInterval = 10 * time.Minute
 
-// heads is what is known of an endpoint's answers to HEAD, of one kind of
-// content. Storage behind a redirect signs for one method, and some registries
-// refuse HEAD, or challenge it without end (W44): only a GET is believed then.
-type heads struct {
-	mu      sync.Mutex
-	worked  bool // it has told of something
-	useless time.Time
-	sample  thing // that a GET brought last
-	vain    time.Time
+// headSupport records how an endpoint responds to HEAD, for one kind of
+// content. Storage behind a redirect accepts a signature for one method only,
+// and some registries refuse HEAD, or challenge it endlessly (W44). Then only
+// GET can be trusted.
+type headSupport struct {
+	mu           sync.Mutex
+	worked       bool // a HEAD has succeeded
+	brokenUntil  time.Time
+	sample       content // the last that a GET returned
+	noProbeUntil time.Time
 }
 
-// thing is what a HEAD is asked about.
-type thing struct{ repo, ref string }
+// content is what a HEAD asks for.
+type content struct{ repo, ref string }
 
-// tell asks about a thing with head, or with get where that is of no use or
-// not to be believed.
-func (h *heads) tell(about thing, head func(thing) (Descriptor, error), get func() (Descriptor, error)) (Descriptor, error) {
-	useless, worked := h.known()
+// resolve gets a descriptor with head, or with get if head is known not to work
+// or its result can't be trusted.
+func (h *headSupport) resolve(about content, head func(content) (Descriptor, error), get func() (Descriptor, error)) (Descriptor, error) {
+	useless, worked := h.state()
 	if useless {
 		return get()
 	}
 	d, headErr := head(about)
 	if headErr == nil {
-		h.note(func() { h.worked = true })
+		h.update(func() { h.worked = true })
 		return d, nil
 	}
-	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.works(head) {
+	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.probe(head) {
 		return d, headErr
 	}
 	d, err := get()
 	if err == nil {
-		h.note(func() { h.useless = time.Now().Add(uselessFor) })
+		h.update(func() { h.brokenUntil = time.Now().Add(headRetryInterval) })
 	}
 	return d, err
 }
 
-func (h *heads) known() (useless, worked bool) {
+func (h *headSupport) state() (useless, worked bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Now().Before(h.useless), h.worked
+	return time.Now().Before(h.brokenUntil), h.worked
 }
 
-// brought notes what a GET has brought.
-func (h *heads) brought(sample thing) { h.note(func() { h.sample = sample }) }
+// sawContent records content that a GET has returned.
+func (h *headSupport) sawContent(sample content) { h.update(func() { h.sample = sample }) }
 
-// works learns whether HEAD tells of anything here from what a GET has brought:
-// registries limit GETs of manifests, and not HEADs (W42). Where it does not,
-// that is not asked again for a while.
-func (h *heads) works(head func(thing) (Descriptor, error)) bool {
+// probe finds out whether HEAD works at all, with content that a GET has
+// returned. It saves GETs, because registries limit those of manifests, and not
+// HEADs (W42). After a failure it is not repeated for a while.
+func (h *headSupport) probe(head func(content) (Descriptor, error)) bool {
 	h.mu.Lock()
-	sample, vain := h.sample, time.Now().Before(h.vain)
+	sample, vain := h.sample, time.Now().Before(h.noProbeUntil)
 	h.mu.Unlock()
-	if vain || sample == (thing{}) {
+	if vain || sample == (content{}) {
 		return false
 	}
 	_, err := head(sample)
-	h.note(func() {
+	h.update(func() {
 		switch {
 		case err == nil:
 			h.worked = true
-		case doubtful(err, false), errors.Is(err, ErrTimeout): // or each absence would wait for it
-			h.vain = time.Now().Add(uselessFor)
+		case doubtful(err, false), errors.Is(err, ErrTimeout): // or each missing tag would wait for it
+			h.noProbeUntil = time.Now().Add(headRetryInterval)
 		}
 	})
 	return err == nil
 }
 
-func (h *heads) note(what func()) {
+func (h *headSupport) update(what func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	what()
 }
 
-// doubtful says whether an answer to HEAD says too little to be believed. A
-// 404 is believed of an endpoint whose HEAD has told of something before,
-// unless it would have been a page.
+// doubtful reports whether a failed HEAD can't be trusted. A 404 is trusted if
+// a HEAD to the endpoint has succeeded before, unless the response would have
+// been a page.
 func doubtful(err error, worked bool) bool {
 	var s *statusError
 	if !errors.As(err, &s) {
-		// Storage that gives no answer at all may give one to GET.
-		return errors.Is(err, ErrElsewhere)
+		// Storage that does not answer HEAD at all may answer GET.
+		return errors.Is(err, ErrThirdParty)
 	}
 	switch s.status {
 	case http.StatusNotFound:
-		return !worked || s.form != formBare || errors.Is(err, ErrElsewhere)
+		return !worked || s.form != formBare || errors.Is(err, ErrThirdParty)
 	case http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return true
 	}
-	return errors.Is(err, ErrElsewhere)
+	return errors.Is(err, ErrThirdParty)
 }

@@ -14,72 +14,74 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// host is one server that answers for a registry, with what it wants of who
-// asks. Each has a state of its own: nothing that one of them says changes how
-// another is asked. Only the configured one, home, is ever shown credentials;
-// one that it redirects to is asked as anybody would.
+// host is one server that answers for a registry, with the authentication that
+// it requires. Each has its own state: a response of one does not change
+// requests to another. Only the configured one, home, ever gets credentials;
+// requests to hosts that it redirects to are anonymous.
 type host struct {
 	r    *Remote
 	url  *url.URL // scheme and host
 	home bool
 
-	pings singleflight.Group
+	pingGroup singleflight.Group
 
-	mu       sync.Mutex
-	pinged   bool
-	settled  bool // by an answer in a registry's form, or that to the ping
-	last     want // what it asked for last, whatever for
-	varies   bool // one repository's token server refused another's scope
-	wants    *lru.Cache[string, want]
-	noTokens time.Time // it limits those that it gives, until then
-	absent   string    // where credentials were looked for last, in vain
+	mu                 sync.Mutex
+	pinged             bool
+	verified           bool       // by a registry's response, or by the ping
+	lastAuth           authParams // what it required last, for any repository
+	perRepository      bool       // the token server depends on the repository
+	auth               *lru.Cache[string, authParams]
+	tokensLimitedUntil time.Time // it limits tokens until then
+	missing            string    // why there were no credentials last time
 }
 
 const (
 	maxHosts = 64
-	maxWants = 4096
+	maxAuth  = 4096
 )
 
 func newHost(r *Remote, at *url.URL, home bool) *host {
 	return &host{
 		r: r, url: &url.URL{Scheme: at.Scheme, Host: at.Host}, home: home,
-		wants: newLRU[want](maxWants),
+		auth: newLRU[authParams](maxAuth),
 	}
 }
 
 func newLRU[V any](size int) *lru.Cache[string, V] {
 	c, err := lru.New[string, V](size)
 	if err != nil {
-		panic(err) // only for a size that is not positive
+		panic(err) // only if the size is not positive
 	}
 	return c
 }
 
-// want is what a host asks for before it answers about a repository.
-type want struct {
+// authParams are the parameters of the authentication that a host requires for
+// a repository.
+type authParams struct {
 	scheme                string // "", "basic" or "bearer"
 	realm, service, scope string // of the token server
 }
 
-// shown is what a request carries in answer to a want.
-type shown struct {
+// authorization is a request's Authorization header, and the parameters it was
+// made for.
+type authorization struct {
 	header string
-	by     want
-	fresh  bool // obtained for this very question
+	params authParams
+	fresh  bool // obtained for this request
 }
 
-// known is what the host is expected to want for a repository, and whether that
-// is its own word about this one, or what it wanted last for another.
-func (h *host) known(repo string) (w want, own bool) {
+// expectedAuth returns what the host is expected to require for a repository,
+// and whether it has said so for this one, or for another.
+func (h *host) expectedAuth(repo string) (w authParams, own bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if w, ok := h.wants.Get(repo); ok {
+	if w, ok := h.auth.Get(repo); ok {
 		return w, true
 	}
-	w = h.last
+	w = h.lastAuth
 	if w.scheme == "bearer" {
-		if h.varies {
-			return want{}, false
+		if h.perRepository {
+			return authParams{}, false
 		}
 		w.scope = ""
 		if repo != "" {
@@ -91,28 +93,29 @@ func (h *host) known(repo string) (w want, own bool) {
 
 func scopeOf(repo string) string { return "repository:" + repo + ":pull" }
 
-// learn takes in what a 401 asks for. A page is nobody's word: it changes
-// nothing that a host has shown before, and where nothing is known it counts
-// only of a registry that says that it is one, or that has shown by its
-// certificate whose word it is (nginx in front of one asks with a page).
-func (h *host) learn(repo string, resp *http.Response) (want, error) {
+// learnAuth records what a 401 requires. A web page can't replace what a host
+// has required before. If nothing is known, a page's challenge only counts with
+// a registry's version header or over verified TLS: nginx in front of a
+// registry sends a page with its challenge.
+func (h *host) learnAuth(repo string, resp *http.Response) (authParams, error) {
 	c, ok := chooseChallenge(resp.Header.Values("WWW-Authenticate"))
 	page := isPage(resp, nil)
 	if !ok || page && h.url.Scheme != "https" && resp.Header.Get("Docker-Distribution-Api-Version") == "" {
-		return want{}, errNoChallenge
+		return authParams{}, errNoChallenge
 	}
-	w := want{scheme: c.scheme}
+	w := authParams{scheme: c.scheme}
 	if c.scheme == "basic" && (!h.home || h.r.opts.Credentials == nil) {
 		if page {
-			return want{}, errNoChallenge
+			return authParams{}, errNoChallenge
 		}
-		// Not learnt: with nothing to show, the next question goes out as this did.
-		return want{}, fmt.Errorf("%w: %s wants a user name and password, and none are configured", ErrDenied, h.url.Host)
+		// Not recorded: without credentials, the next request can only be
+		// anonymous, too.
+		return authParams{}, fmt.Errorf("%w: %s requires a user name and password, and none are configured", ErrDenied, h.url.Host)
 	}
 	if c.scheme == "bearer" {
-		realm, err := h.trusted(c.params["realm"])
+		realm, err := h.trustedRealm(c.params["realm"])
 		if err != nil {
-			return want{}, err
+			return authParams{}, err
 		}
 		w.realm, w.service, w.scope = realm.String(), c.params["service"], c.params["scope"]
 		if w.scope == "" && repo != "" {
@@ -121,37 +124,37 @@ func (h *host) learn(repo string, resp *http.Response) (want, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if page && h.settled && (w.scheme != h.last.scheme || w.realm != h.last.realm || w.service != h.last.service) {
-		return want{}, fmt.Errorf("%w: a page of %s asks for credentials", ErrBadAnswer, h.url.Host)
+	if page && h.verified && (w.scheme != h.lastAuth.scheme || w.realm != h.lastAuth.realm || w.service != h.lastAuth.service) {
+		return authParams{}, fmt.Errorf("%w: a web page of %s asks for credentials", ErrBadAnswer, h.url.Host)
 	}
-	h.settled = h.settled || !page
-	h.last = w
-	h.wants.Add(repo, w)
+	h.verified = h.verified || !page
+	h.lastAuth = w
+	h.auth.Add(repo, w)
 	return w, nil
 }
 
-// obtain gets what the host wants.
-func (h *host) obtain(ctx context.Context, w want) (shown, error) {
+// authorize obtains the authorization that the host requires.
+func (h *host) authorize(ctx context.Context, w authParams) (authorization, error) {
 	switch w.scheme {
 	case "basic":
 		c, err := h.credentials(ctx)
 		if err != nil {
-			return shown{}, err
+			return authorization{}, err
 		}
 		if c.Username == "" {
-			return shown{}, fmt.Errorf("%w: %s wants a user name and password, and %s", ErrDenied, h.url.Host, cmp.Or(c.Absent, "none are configured"))
+			return authorization{}, fmt.Errorf("%w: %s requires a user name and password, and %s", ErrDenied, h.url.Host, cmp.Or(c.Absent, "none are configured"))
 		}
 		req := http.Request{Header: http.Header{}}
 		req.SetBasicAuth(c.Username, c.Password)
-		return shown{header: req.Header.Get("Authorization"), by: w}, nil
+		return authorization{header: req.Header.Get("Authorization"), params: w}, nil
 	case "bearer":
 		t, fresh, err := h.token(ctx, w)
 		if err != nil {
-			return shown{}, err
+			return authorization{}, err
 		}
-		return shown{header: "Bearer " + t, by: w, fresh: fresh}, nil
+		return authorization{header: "Bearer " + t, params: w, fresh: fresh}, nil
 	}
-	return shown{}, nil
+	return authorization{}, nil
 }
 
 // credentials are empty for every host but the configured one.
@@ -165,47 +168,47 @@ func (h *host) credentials(ctx context.Context) (Credentials, error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.absent = c.Absent
+	h.missing = c.Absent
 	return c, nil
 }
 
-// unarmed adds to a refusal that there was nothing to show, where somebody
-// thought that there was.
-func (h *host) unarmed() string {
+// missingCredentials explains in an error that the expected credentials were
+// missing.
+func (h *host) missingCredentials() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.absent == "" {
+	if h.missing == "" {
 		return ""
 	}
-	return ", and " + h.absent
+	return ", and " + h.missing
 }
 
-// introduce asks /v2/ once what the host wants, where there are credentials to
-// show: some hide what is private behind 404 until they see any, and say only
-// there that they take them (Artifactory). An error says that it is still not
-// known.
-func (h *host) introduce(ctx context.Context) error {
+// ping requests /v2/ once, if there are credentials, to learn what the host
+// requires. Some registries answer 404 for private content without credentials,
+// and send a challenge only there (Artifactory). An error means that it is
+// still unknown.
+func (h *host) ping(ctx context.Context) error {
 	if !h.home || h.r.opts.Credentials == nil {
 		return nil
 	}
 	h.mu.Lock()
-	done := h.pinged || h.last.scheme != ""
+	done := h.pinged || h.lastAuth.scheme != ""
 	h.mu.Unlock()
 	if done {
 		return nil
 	}
-	waited := h.pings.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // others wait for it too
+	waited := h.pingGroup.DoChan("", func() (any, error) {
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // other requests wait for it, too
 		defer cancel()
-		resp, err := h.r.roundTrip(ctx, ask{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
+		resp, err := h.r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
 		if err != nil {
 			return nil, err
 		}
 		if resp.StatusCode == http.StatusUnauthorized {
-			_, err = h.learn("", resp)
+			_, err = h.learnAuth("", resp)
 		}
 		if status := resp.StatusCode; !isRegistry(resp) || err != nil {
-			return nil, fmt.Errorf("%w: /v2/ of %s answered %d, which does not say what it wants", ErrUnavailable, h.url.Host, status)
+			return nil, fmt.Errorf("%w: /v2/ of %s answered %d, which does not say what authentication it requires", ErrUnavailable, h.url.Host, status)
 		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
@@ -221,39 +224,39 @@ func (h *host) introduce(ctx context.Context) error {
 }
 
 var (
-	// errNoChallenge and errNotTaken leave it to the answer itself to say why.
-	errNoChallenge = errors.New("no challenge that is known")
-	errNotTaken    = errors.New("what was shown is not taken")
+	// With errNoChallenge and errRejected, the response itself explains the
+	// failure.
+	errNoChallenge = errors.New("no supported challenge")
+	errRejected    = errors.New("the authorization was rejected")
 )
 
-// maxRounds bounds how often one question is asked of one host with something
-// else to show: a token that is kept, one that is fresh, one more, none, one of
-// another token server, and that one's once more.
+// maxRounds limits how often one request is sent to one host with different
+// authorizations: a cached token, a fresh one, one more, none, one of another
+// token server, and a second one of that.
 const maxRounds = 6
 
-// ask asks this host once, with what it wants. A 401 that comes back is its
-// last word.
+// do sends a request to this host once, with the authorization that it
+// requires. A 401 that is returned is final.
 //
-// What is shown goes from what is known to what the answer asks for. A token
-// that is refused, expired perhaps, is dropped, and the host asked without
-// any: what it says to a bad token may not be what it says to none. But an
-// answer to a question without what it should have shown is only believed
-// where it is a success: some hide behind 404 what they show to others.
-func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, error) {
-	failed := make(map[want]error) // what was tried to no avail
-	owed := h.introduce(ctx)       // why what should be shown is not
-	expected, own := h.known(a.repo)
-	with, err := h.obtain(ctx, expected)
+// If a token is refused, perhaps because it has expired, it is dropped and the
+// request is sent without one: a host may answer a bad token differently from
+// none. But a failure without the authorization that should have been sent is
+// not trusted, because some hosts hide private content behind a 404.
+func (h *host) do(ctx context.Context, a request, at *url.URL) (*http.Response, error) {
+	failed := make(map[authParams]error) // authorizations that failed
+	missing := h.ping(ctx)               // why the required authorization is missing
+	expected, own := h.expectedAuth(a.repo)
+	with, err := h.authorize(ctx, expected)
 	if err != nil {
 		if ctx.Err() != nil || expected.scheme != "bearer" {
 			return nil, err
 		}
 		if !own && errors.Is(err, ErrDenied) {
-			h.tellApart()
+			h.setPerRepository()
 		}
-		failed[expected], owed = err, err
+		failed[expected], missing = err, err
 	}
-	var refused want
+	var refused authParams
 	bare := false
 	for round := 1; ; round++ {
 		bare = bare || with.header == ""
@@ -262,9 +265,9 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 			return nil, err
 		}
 		if resp.StatusCode != http.StatusUnauthorized {
-			if owed != nil && with.header == "" && isNo(resp.StatusCode) {
-				drop(resp)
-				return nil, owed
+			if missing != nil && with.header == "" && isRefusal(resp.StatusCode) {
+				drain(resp)
+				return nil, missing
 			}
 			return resp, nil
 		}
@@ -273,25 +276,25 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 		}
 		if with.header != "" {
 			if with.fresh && a.method == http.MethodHead {
-				return resp, nil // the token is good, and it knows no HEAD: a GET will tell (W44)
+				return resp, nil // the token is good, but HEAD is not supported: use GET (W44)
 			}
-			h.r.tokens.Remove(h.tokenKey(with.by))
+			h.r.tokens.Remove(h.tokenKey(with.params))
 			switch {
-			case with.by.scheme == "basic", with.fresh && refused == with.by:
-				failed[with.by] = errNotTaken
+			case with.params.scheme == "basic", with.fresh && refused == with.params:
+				failed[with.params] = errRejected
 			case with.fresh:
-				refused = with.by // once it may be a mistake: not every server knows a new token at once
+				refused = with.params // try once more: not every server accepts a new token at once
 			}
 		}
-		asks, err := h.learn(a.repo, resp)
+		asks, err := h.learnAuth(a.repo, resp)
 		if err == nil {
 			err = failed[asks]
 		}
 		if err == nil {
-			var next shown
-			if next, err = h.obtain(ctx, asks); err == nil {
-				drop(resp)
-				with, owed = next, nil
+			var next authorization
+			if next, err = h.authorize(ctx, asks); err == nil {
+				drain(resp)
+				with, missing = next, nil
 				with.fresh = true
 				continue
 			}
@@ -299,47 +302,48 @@ func (h *host) ask(ctx context.Context, a ask, at *url.URL) (*http.Response, err
 		}
 		switch {
 		case ctx.Err() != nil:
-			drop(resp)
+			drain(resp)
 			return nil, context.Cause(ctx)
-		case !bare && with.by.scheme == "bearer":
-			drop(resp)
-			with, owed = shown{}, err
-			if errors.Is(err, errNotTaken) {
-				owed = fmt.Errorf("%w: %s does not take these credentials", ErrDenied, h.url.Host)
+		case !bare && with.params.scheme == "bearer":
+			drain(resp)
+			with, missing = authorization{}, err
+			if errors.Is(err, errRejected) {
+				missing = fmt.Errorf("%w: %s does not accept these credentials", ErrDenied, h.url.Host)
 			}
-		case errors.Is(err, errNoChallenge), errors.Is(err, errNotTaken):
+		case errors.Is(err, errNoChallenge), errors.Is(err, errRejected):
 			return resp, nil
 		default:
-			drop(resp)
+			drain(resp)
 			return nil, err
 		}
 	}
 }
 
-// isNo says whether a status may be a word about what was asked for; a limit and
-// a failure are the host's own.
-func isNo(status int) bool {
+// isRefusal reports whether a status may be an answer about what was requested.
+// Rate limits and server errors are not.
+func isRefusal(status int) bool {
 	return status >= http.StatusBadRequest && status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 }
 
-// tellApart notes that one repository's token server does not serve another.
-func (h *host) tellApart() {
+// setPerRepository records that a token server only serves some of the
+// repositories.
+func (h *host) setPerRepository() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.varies = true
+	h.perRepository = true
 }
 
-// limited remembers for how long the host gives no more tokens.
-func (h *host) limited(wait time.Duration) {
+// limitTokens records for how long the host limits tokens.
+func (h *host) limitTokens(wait time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.noTokens = time.Now().Add(wait)
+	h.tokensLimitedUntil = time.Now().Add(wait)
 }
 
-// isLimited says for how long yet.
-func (h *host) isLimited() (left time.Duration, limited bool) {
+// tokensLimited reports whether the host limits tokens, and for how long.
+func (h *host) tokensLimited() (left time.Duration, limited bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	left = time.Until(h.noTokens)
+	left = time.Until(h.tokensLimitedUntil)
 	return left, left > 0
 }

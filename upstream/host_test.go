@@ -139,7 +139,7 @@ func TestATokenServersTroubleIsItsOwn(t *testing.T) {
 			r := upstream.Breaker(remote(t, s.URL, nil))
 			for range 10 {
 				var limited *upstream.RateLimitedError
-				if _, err := r.Resolve(t.Context(), "private", "1"); !errors.Is(err, upstream.ErrElsewhere) && !errors.As(err, &limited) {
+				if _, err := r.Resolve(t.Context(), "private", "1"); !errors.Is(err, upstream.ErrThirdParty) && !errors.As(err, &limited) {
 					t.Errorf("got %v", err)
 				}
 			}
@@ -346,7 +346,7 @@ func TestAnIngressInPlaceOfTheTokenServerRefusesNobody(t *testing.T) {
 			}
 			challenge(w, s.URL+"/token", "repository:app:pull")
 		})
-		if _, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrElsewhere) || errors.Is(err, upstream.ErrDenied) {
+		if _, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrThirdParty) || errors.Is(err, upstream.ErrDenied) {
 			t.Errorf("%d: %v", status, err)
 		}
 	}

@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	// askWait is how long a question waits for its turn: a "no" that comes
-	// late is worse than one that comes in time.
-	askWait = 15 * time.Second
-	// blobWait is how long a blob waits for its turn behind other blobs, which
-	// may be large and many.
-	blobWait = 10 * time.Minute
+	// queueTimeout is how long a request waits for a slot. A late failure is
+	// worse than an early one.
+	queueTimeout = 15 * time.Second
+	// blobQueueTimeout is how long a blob waits for a slot behind other blobs,
+	// which may be large and many.
+	blobQueueTimeout = 10 * time.Minute
 )
 
-// Limit lets at most n requests at once through, each until its body is
-// closed. Where n allows it one place is kept for questions, so that a few
-// large blobs hold up blobs and nothing else; and questions about referrers,
-// which may take a minute each, get a quarter of the places. Who waits too long
-// gets ErrUnavailable.
+// Limit sends at most n requests at once, each until its body is closed. Blobs
+// leave one slot for other requests if n is larger than one, so that a few
+// large blobs only delay blobs. Requests for referrers, which may take a minute
+// each, get a quarter of the slots. A request that waits too long gets
+// ErrUnavailable.
 func Limit(next Registry, n int) Registry {
 	return limit{next, make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
 }
@@ -33,41 +33,42 @@ type limit struct {
 	referrers chan struct{}
 }
 
-// enter takes a place, and returns how to give it back, once or more often.
-func (l limit) enter(ctx context.Context, places chan struct{}, most time.Duration) (leave func(), err error) {
+// acquire takes a slot. The returned function releases it and may be called
+// more than once.
+func (l limit) acquire(ctx context.Context, slots chan struct{}, most time.Duration) (release func(), err error) {
 	wait := time.NewTimer(most)
 	defer wait.Stop()
 	select {
-	case places <- struct{}{}:
-		return sync.OnceFunc(func() { <-places }), nil
+	case slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-slots }), nil
 	case <-wait.C:
-		return nil, fmt.Errorf("%w: %d requests are under way (max_requests)", ErrUnavailable, cap(places))
+		return nil, fmt.Errorf("%w: %d requests are in progress (max_requests)", ErrUnavailable, cap(slots))
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
 func limited[T any](ctx context.Context, l limit, fn func() (T, error)) (T, error) {
-	leave, err := l.enter(ctx, l.all, askWait)
+	release, err := l.acquire(ctx, l.all, queueTimeout)
 	if err != nil {
 		var none T
 		return none, err
 	}
-	defer leave()
+	defer release()
 	return fn()
 }
 
 func limitedContent(ctx context.Context, l limit, fn func() (Content, error)) (Content, error) {
-	leave, err := l.enter(ctx, l.all, askWait)
+	release, err := l.acquire(ctx, l.all, queueTimeout)
 	if err != nil {
 		return Content{}, err
 	}
 	c, err := fn()
 	if err != nil {
-		leave()
+		release()
 		return Content{}, err
 	}
-	c.Body = closing{c.Body, leave}
+	c.Body = bodyWithRelease{c.Body, release}
 	return c, nil
 }
 
@@ -84,16 +85,16 @@ func (l limit) ResolveBlob(ctx context.Context, repo string, d Digest) (Descript
 }
 
 func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	leave, err := l.enter(ctx, l.blobs, blobWait)
+	release, err := l.acquire(ctx, l.blobs, blobQueueTimeout)
 	if err != nil {
 		return Content{}, err
 	}
 	c, err := l.blob(ctx, repo, d, from, n)
 	if err != nil {
-		leave()
+		release()
 		return Content{}, err
 	}
-	c.Body = closing{c.Body, leave}
+	c.Body = bodyWithRelease{c.Body, release}
 	return c, nil
 }
 
@@ -102,16 +103,16 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 }
 
 func (l limit) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	// The places may all be taken by questions that hang: what a breaker answers
-	// does not wait for them.
-	if err := refusal(l.next, ofReferrers); err != nil {
+	// All slots may be taken by requests that hang. A request that a breaker
+	// rejects does not have to wait for them.
+	if err := rejection(l.next, referrersRequests); err != nil {
 		return nil, err
 	}
-	leave, err := l.enter(ctx, l.referrers, askWait)
+	release, err := l.acquire(ctx, l.referrers, queueTimeout)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
+	defer release()
 	return limited(ctx, l, func() ([]Descriptor, error) { return l.next.Referrers(ctx, repo, subject) })
 }
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// nextPage is where a list goes on, nil at its end. It stays on the registry:
-// a page elsewhere is no page of this list.
+// nextPage returns the URL of a list's next page, or nil at its end. A page on
+// another host is an error.
 func nextPage(resp *http.Response) (*url.URL, error) {
 	for _, header := range resp.Header.Values("Link") {
 		target, ok := nextLink(header)
@@ -17,13 +17,13 @@ func nextPage(resp *http.Response) (*url.URL, error) {
 		}
 		u, err := url.Parse(target)
 		if err != nil || u.Host != "" && u.Host != resp.Request.URL.Host {
-			return nil, fmt.Errorf("%w: the next page is elsewhere", ErrBadAnswer)
+			return nil, fmt.Errorf("%w: the next page is on another host", ErrBadAnswer)
 		}
 		u = resp.Request.URL.ResolveReference(u)
 		u.Scheme, u.Host = resp.Request.URL.Scheme, resp.Request.URL.Host
 		return u, nil
 	}
-	return nil, nil //nolint:nilnil // the end of a list is no error
+	return nil, nil //nolint:nilnil // the end of a list is not an error
 }
 
 // nextLink finds the target of rel="next" in a Link header (RFC 8288).

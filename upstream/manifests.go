@@ -13,11 +13,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxManifest is the size in bytes of the largest manifest that is read here,
-// to decode it or to learn its digest.
+// maxManifest is the size of the largest manifest that is read here, to decode
+// it or to compute its digest, in bytes.
 const maxManifest = 8 << 20
 
-// acceptManifests names everything (W3): some registries answer 404 for types
+// acceptManifests lists all types (W3): some registries answer 404 for types
 // that are not accepted.
 func acceptManifests() string {
 	return strings.Join([]string{
@@ -33,18 +33,18 @@ func acceptManifests() string {
 	}, ", ")
 }
 
-func (r *Remote) askManifest(method, repo, ref string) ask {
-	return ask{kind: "manifest", method: method, repo: r.endpoint.prefix + repo, path: "manifests/" + ref, accept: acceptManifests()}
+func (r *Remote) manifestRequest(method, repo, ref string) request {
+	return request{kind: "manifest", method: method, repo: r.endpoint.prefix + repo, path: "manifests/" + ref, accept: acceptManifests()}
 }
 
 // Resolve implements Registry.
 func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	d, err := r.manifests.tell(thing{repo, ref}, func(of thing) (Descriptor, error) {
-		resp, err := r.do(ctx, r.askManifest(http.MethodHead, of.repo, of.ref))
+	d, err := r.manifests.resolve(content{repo, ref}, func(of content) (Descriptor, error) {
+		resp, err := r.do(ctx, r.manifestRequest(http.MethodHead, of.repo, of.ref))
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return describe(resp, of.ref)
+		return descriptorOf(resp, of.ref)
 	}, func() (Descriptor, error) {
 		c, err := r.Manifest(ctx, repo, ref)
 		if err != nil {
@@ -56,23 +56,23 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		case err != nil:
 			return Descriptor{}, readFailed(err)
 		case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")):
-			return Descriptor{}, fmt.Errorf("%w: no manifest", ErrBadAnswer)
+			return Descriptor{}, fmt.Errorf("%w: not a manifest", ErrBadAnswer)
 		case c.Digest == "":
 			c.Digest = digest.FromBytes(content)
 		}
 		return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: int64(len(content))}, nil
 	})
 	if err != nil {
-		return Descriptor{}, fmt.Errorf("resolve %s: %w", named(repo, ref), err)
+		return Descriptor{}, fmt.Errorf("resolve %s: %w", imageName(repo, ref), err)
 	}
 	return d, nil
 }
 
-// describe reads an answer to HEAD.
-func describe(resp *http.Response, ref string) (Descriptor, error) {
+// descriptorOf returns the descriptor in a response to HEAD.
+func descriptorOf(resp *http.Response, ref string) (Descriptor, error) {
 	resp.Body.Close()
 	if isPage(resp, nil) {
-		return Descriptor{}, errPage // W34; or a registry that sends its content so (W46)
+		return Descriptor{}, errPage // W34; or a registry that sends its content as HTML (W46)
 	}
 	c := contentOf(resp, ref)
 	return Descriptor{MediaType: c.MediaType, Digest: c.Digest, Size: c.Size}, nil
@@ -80,23 +80,23 @@ func describe(resp *http.Response, ref string) (Descriptor, error) {
 
 // Manifest implements Registry.
 func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	resp, err := r.do(ctx, r.askManifest(http.MethodGet, repo, ref))
+	resp, err := r.do(ctx, r.manifestRequest(http.MethodGet, repo, ref))
 	if err != nil {
-		return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
+		return Content{}, fmt.Errorf("manifest %s: %w", imageName(repo, ref), err)
 	}
 	c := contentOf(resp, ref)
 	if isEncoded(resp) {
-		if c, err = plain(resp, c, ref); err != nil {
-			return Content{}, fmt.Errorf("manifest %s: %w", named(repo, ref), err)
+		if c, err = decodeManifest(resp, c, ref); err != nil {
+			return Content{}, fmt.Errorf("manifest %s: %w", imageName(repo, ref), err)
 		}
 	}
-	r.manifests.brought(thing{repo, ref})
+	r.manifests.sawContent(content{repo, ref})
 	return c, nil
 }
 
-// plain is a manifest that came encoded. Its digest may be that of the bytes
-// as they came.
-func plain(resp *http.Response, c Content, ref string) (Content, error) {
+// decodeManifest decodes a manifest with a content coding. Its digest may be
+// that of the encoded bytes.
+func decodeManifest(resp *http.Response, c Content, ref string) (Content, error) {
 	raw, err := readAtMost(resp.Body, maxManifest)
 	resp.Body.Close()
 	if err != nil {
@@ -116,18 +116,18 @@ func plain(resp *http.Response, c Content, ref string) (Content, error) {
 	return c, nil
 }
 
-// contentOf reads the headers of an answer about content.
+// contentOf reads the header of a response with content.
 func contentOf(resp *http.Response, ref string) Content {
 	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
 	if d, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
 		c.Digest = d
 	}
-	// What was asked for by digest is that or nothing: the bytes are held
-	// against it, whatever a header says (F31).
+	// A digest in the request overrides the header's, because the bytes are
+	// verified against it (F31).
 	if want, err := digest.Parse(ref); err == nil {
 		c.Digest = want
 	}
-	// Some answer HEAD with a length of 0, which no manifest has.
+	// Some respond to HEAD with a length of 0, which no manifest has.
 	if c.Size == 0 && resp.Request.Method == http.MethodHead && !isEmpty(c.Digest) || isEncoded(resp) {
 		c.Size = -1
 	}
@@ -148,9 +148,9 @@ func warningsOf(resp *http.Response) []string {
 	return all
 }
 
-var errPage = &statusError{said{status: http.StatusOK, form: formPage}, ErrBadAnswer, "a web page"}
+var errPage = &statusError{failedResponse{status: http.StatusOK, form: formPage}, ErrBadAnswer, "a web page"}
 
-// readFailed gives an error of reading a body its meaning.
+// readFailed maps an error of reading a body to one of the package's.
 func readFailed(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err

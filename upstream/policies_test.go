@@ -146,7 +146,7 @@ func TestRetry(t *testing.T) {
 		"silence counts as no answer":                           {ErrTimeout, 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
 		"what is no registry's answer is not asked for again":   {ErrBadAnswer, 1},
-		"what it leads to is asked for anew":                    {ErrElsewhere, 3},
+		"what it leads to is asked for anew":                    {ErrThirdParty, 3},
 		"a no is a no":                                          {ErrNotFound, 1},
 		"a refusal is a refusal":                                {ErrDenied, 1},
 		"who limits the rate is left alone":                     {&RateLimitedError{RetryAfter: time.Second}, 1},
@@ -249,7 +249,7 @@ func TestLimit(t *testing.T) {
 			held = append(held, c)
 		}
 		began := time.Now()
-		if _, err := r.Resolve(t.Context(), "repo", "ref"); !errors.Is(err, ErrUnavailable) || time.Since(began) != askWait {
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); !errors.Is(err, ErrUnavailable) || time.Since(began) != queueTimeout {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 		ctx, leave := context.WithCancel(t.Context())
@@ -284,7 +284,7 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 				t.Errorf("another question: %v after %s", err, time.Since(began))
 			}
 			for range n - quarter { // who gets no turn
-				if err := <-done; !errors.Is(err, ErrUnavailable) || time.Since(began) != askWait {
+				if err := <-done; !errors.Is(err, ErrUnavailable) || time.Since(began) != queueTimeout {
 					t.Errorf("%v after %s", err, time.Since(began))
 				}
 			}
@@ -314,25 +314,25 @@ func TestBreaker(t *testing.T) {
 		failing := true
 		inner := &told{answer: func(context.Context, int) error {
 			if failing {
-				return unwell(ErrUnavailable)
+				return unhealthy(ErrUnavailable)
 			}
 			return nil
 		}}
 		r := Breaker(inner)
 		ask := func() error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err }
-		for range breaksAfter {
+		for range failureThreshold {
 			_ = ask()
 		}
-		if err := ask(); !errors.Is(err, ErrUnavailable) || inner.count() != breaksAfter {
+		if err := ask(); !errors.Is(err, ErrUnavailable) || inner.count() != failureThreshold {
 			t.Errorf("open, it gave %v and asked %d times", err, inner.count())
 		}
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		_ = ask() // the one that tries fails, and it stays open
-		if err := ask(); err == nil || inner.count() != breaksAfter+1 {
+		if err := ask(); err == nil || inner.count() != failureThreshold+1 {
 			t.Errorf("half open, it asked %d times, %v", inner.count(), err)
 		}
 		failing = false
-		time.Sleep(2 * longestRest)
+		time.Sleep(2 * maxOpen)
 		for range 3 {
 			if err := ask(); err != nil {
 				t.Errorf("mended: %v", err)
@@ -389,7 +389,7 @@ func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 			t.Errorf("asked %d times in ten minutes, want 10", got)
 		}
 		limits = false
-		time.Sleep(limitProbe)
+		time.Sleep(limitProbeInterval)
 		if err := ask(); err != nil {
 			t.Errorf("when it is over: %v", err)
 		}
@@ -401,7 +401,7 @@ func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 
 // A probe that meets anything else than an answer leaves the limit as it is.
 func TestALimitOutlivesAProbeThatFails(t *testing.T) {
-	for _, failure := range []error{ErrBadAnswer, ErrElsewhere, ErrTimeout, unwell(ErrRefused), &failingError{"repo", ErrUnavailable}} {
+	for _, failure := range []error{ErrBadAnswer, ErrThirdParty, ErrTimeout, unhealthy(ErrRefused), &internalError{"repo", ErrUnavailable}} {
 		synctest.Test(t, func(t *testing.T) {
 			inner := &told{answer: func(_ context.Context, n int) error {
 				if n == 1 {
@@ -411,7 +411,7 @@ func TestALimitOutlivesAProbeThatFails(t *testing.T) {
 			}}
 			r := Breaker(inner)
 			_, _ = r.Resolve(t.Context(), "repo", "ref")
-			time.Sleep(limitProbe)
+			time.Sleep(limitProbeInterval)
 			for range 50 {
 				_, _ = r.Resolve(t.Context(), "repo", "ref")
 			}
@@ -425,18 +425,18 @@ func TestALimitOutlivesAProbeThatFails(t *testing.T) {
 func TestABreakerThat500sHaveOpenedRestsAgainAfterEachProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &told{answer: func(_ context.Context, n int) error {
-			return &failingError{fmt.Sprint("repo", n%breaksAfter), ErrUnavailable}
+			return &internalError{fmt.Sprint("repo", n%failureThreshold), ErrUnavailable}
 		}}
 		r := Breaker(inner)
-		for range breaksAfter {
+		for range failureThreshold {
 			_, _ = r.Resolve(t.Context(), "repo", "ref")
 		}
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		for range 50 {
 			_, _ = r.Resolve(t.Context(), "repo", "ref")
 		}
-		if inner.count() != breaksAfter+1 {
-			t.Errorf("asked %d times, want one probe", inner.count()-breaksAfter)
+		if inner.count() != failureThreshold+1 {
+			t.Errorf("asked %d times, want one probe", inner.count()-failureThreshold)
 		}
 	})
 }
@@ -495,26 +495,26 @@ func TestWhatOpensABreaker(t *testing.T) {
 		err   func(n int) error
 		opens bool
 	}{
-		"an unwell host":                    {func(int) error { return unwell(ErrRefused) }, true},
-		"500 of one repository":             {func(int) error { return &failingError{"repo", ErrUnavailable} }, false},
-		"500 of many repositories":          {func(n int) error { return &failingError{fmt.Sprint("repo", n), ErrUnavailable} }, true},
+		"an unwell host":                    {func(int) error { return unhealthy(ErrRefused) }, true},
+		"500 of one repository":             {func(int) error { return &internalError{"repo", ErrUnavailable} }, false},
+		"500 of many repositories":          {func(n int) error { return &internalError{fmt.Sprint("repo", n), ErrUnavailable} }, true},
 		"slowness":                          {func(int) error { return ErrTimeout }, false},
 		"a broken line":                     {func(int) error { return ErrUnavailable }, false},
 		"pages and odd statuses":            {func(int) error { return ErrBadAnswer }, false},
-		"storage":                           {func(int) error { return ErrElsewhere }, false},
+		"storage":                           {func(int) error { return ErrThirdParty }, false},
 		"a refusal":                         {func(int) error { return ErrDenied }, false},
 		"an absence":                        {func(int) error { return ErrNotFound }, false},
-		"an unwell host that answers again": {func(n int) error { return []error{unwell(ErrRefused), ErrNotFound}[n%2] }, false},
+		"an unwell host that answers again": {func(n int) error { return []error{unhealthy(ErrRefused), ErrNotFound}[n%2] }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				inner := &told{answer: func(_ context.Context, n int) error { return c.err(n) }}
 				r := Breaker(inner)
-				for range 4 * breaksAfter {
+				for range 4 * failureThreshold {
 					_, _ = r.Resolve(t.Context(), "repo", "ref")
 				}
-				if opened := inner.count() < 4*breaksAfter; opened != c.opens {
-					t.Errorf("asked %d times of %d", inner.count(), 4*breaksAfter)
+				if opened := inner.count() < 4*failureThreshold; opened != c.opens {
+					t.Errorf("asked %d times of %d", inner.count(), 4*failureThreshold)
 				}
 			})
 		})
@@ -525,19 +525,19 @@ func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &told{answer: func(ctx context.Context, n int) error {
 			switch {
-			case n <= breaksAfter:
-				return unwell(ErrUnavailable)
-			case n == breaksAfter+1:
+			case n <= failureThreshold:
+				return unhealthy(ErrUnavailable)
+			case n == failureThreshold+1:
 				<-ctx.Done()
 				return ctx.Err()
 			}
 			return nil
 		}}
 		r := Breaker(inner)
-		for range breaksAfter {
+		for range failureThreshold {
 			_, _ = r.Resolve(t.Context(), "repo", "ref")
 		}
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan struct{})
 		go func() {

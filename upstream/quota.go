@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// Quota is what an upstream says of its rate limit (W42). The zero value knows
-// of no limit.
+// Quota is the rate limit of an upstream (W42). The zero value has no limit.
 type Quota struct {
 	mu    sync.Mutex
 	share float64
 	until time.Time
 }
 
-// Observe notes that remaining of limit requests are left in a window. A limit
-// that is not positive says nothing.
+// Observe records that remaining of limit requests are left in a window. A
+// limit that is not positive is ignored.
 func (q *Quota) Observe(limit, remaining int, window time.Duration) {
 	if limit <= 0 {
 		return
@@ -27,8 +26,8 @@ func (q *Quota) Observe(limit, remaining int, window time.Duration) {
 	q.share, q.until = float64(min(remaining, limit))/float64(limit), time.Now().Add(window)
 }
 
-// Share is the part of the quota that is left, from 0 to 1; 1 where no limit
-// is known.
+// Share returns the part of the quota that is left, from 0 to 1; 1 if there is
+// no known limit.
 func (q *Quota) Share() float64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -13,28 +13,28 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// errNoneHere is the answer of an endpoint with the Referrers API that nothing
-// refers to a subject, told as an error (Quay: W43).
-var errNoneHere = errors.New("nothing refers to it")
+// errNoReferrers is an error response of a Referrers API that means an empty
+// list (Quay: W43).
+var errNoReferrers = errors.New("there are no referrers")
 
 // Referrers implements Registry.
 //
-// Whether an endpoint has the API is learnt from what it answers, and only an
-// index is proof that it has. From then on everything else says that nothing
+// Whether an endpoint has the API is known from its responses, and only an
+// index proves that it has. From then on, any other response means that nothing
 // is known.
 func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
 	all, err := r.referrers(ctx, repo, subject)
-	if errors.Is(err, errNoneHere) {
+	if errors.Is(err, errNoReferrers) {
 		return []Descriptor{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("referrers of %s: %w", named(repo, subject.String()), err)
+		return nil, fmt.Errorf("referrers of %s: %w", imageName(repo, subject.String()), err)
 	}
 	return all, nil
 }
 
 func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	a := ask{
+	a := request{
 		kind: "referrers", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "referrers/" + subject.String(),
 		accept: ocispec.MediaTypeImageIndex, follow: isReferrers,
 	}
@@ -43,7 +43,7 @@ func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]
 	for range maxPages {
 		resp, err := r.do(ctx, a)
 		if err != nil {
-			return nil, r.notReferrers(err, a)
+			return nil, r.redirectMeaning(err, a)
 		}
 		body, err := readDecoded(resp, left)
 		resp.Body.Close()
@@ -61,17 +61,17 @@ func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]
 			return all, err
 		}
 	}
-	return nil, fmt.Errorf("%w: over %d pages", ErrBadAnswer, maxPages)
+	return nil, fmt.Errorf("%w: more than %d pages", ErrBadAnswer, maxPages)
 }
 
-// isReferrers says whether a redirect leads to the same question elsewhere, as
-// registry.k8s.io's do, and not to a web site, as GHCR's (W55).
+// isReferrers reports whether a redirect leads to the same request on another
+// host, as registry.k8s.io's do, and not to a web site, as GHCR's do (W55).
 func isReferrers(to *url.URL) bool {
 	return strings.Contains(to.Path, "/v2/") && strings.Contains(to.Path, "/referrers/")
 }
 
-// notReferrers is what a redirect that is not followed means.
-func (r *Remote) notReferrers(err error, a ask) error {
+// redirectMeaning returns the error of a redirect that is not followed.
+func (r *Remote) redirectMeaning(err error, a request) error {
 	var s *statusError
 	if errors.As(err, &s) && s.status >= 300 && s.status <= 399 && (a.url != nil || r.hasReferrers.Load()) {
 		s.meaning = ErrBadAnswer
@@ -79,10 +79,10 @@ func (r *Remote) notReferrers(err error, a ask) error {
 	return err
 }
 
-// referrersMeaning is what a refusal on the API's route means, where it is no
-// refusal of access. An endpoint lacks the API only where it says so in the way
-// of one that never had it, on the first page, and never showed an index.
-func (r *Remote) referrersMeaning(a ask, s said) error {
+// referrersMeaning returns what a failure of the Referrers API means, other
+// than a denial. An endpoint lacks the API only if it says so like one that
+// never had it, for the first page, and has never sent an index.
+func (r *Remote) referrersMeaning(a request, s failedResponse) error {
 	switch s.status {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
 	default:
@@ -91,13 +91,13 @@ func (r *Remote) referrersMeaning(a ask, s said) error {
 	known := r.hasReferrers.Load()
 	switch {
 	case a.url != nil:
-		return ErrBadAnswer // a later page: whoever sends the first has the API
+		return ErrBadAnswer // a later page: who sends the first has the API
 	case s.code == "NAME_UNKNOWN" && s.status == http.StatusNotFound && known:
 		return ErrNameUnknown
 	case s.status == http.StatusBadRequest && s.form != formRegistry:
 		return ErrBadAnswer
 	case s.status == http.StatusBadRequest && known:
-		return errNoneHere
+		return errNoReferrers
 	case known:
 		return ErrBadAnswer
 	case s.form == formRegistry:
@@ -108,15 +108,15 @@ func (r *Remote) referrersMeaning(a ask, s said) error {
 
 func (r *Remote) sawReferrers() {
 	r.hasReferrers.Store(true)
-	now, told := time.Now().Unix(), r.toldReferrers.Load()
-	if now-told >= int64((24*time.Hour).Seconds()) && r.toldReferrers.CompareAndSwap(told, now) && r.opts.SawReferrers != nil {
+	now, told := time.Now().Unix(), r.referrersReported.Load()
+	if now-told >= int64((24*time.Hour).Seconds()) && r.referrersReported.CompareAndSwap(told, now) && r.opts.SawReferrers != nil {
 		r.opts.SawReferrers()
 	}
 }
 
-// parseReferrers reads a page of the API (distribution-spec, "Listing
-// Referrers"). Whatever is no index says nothing: not that there is no API, and
-// not that nothing refers.
+// parseReferrers parses a page of the API (distribution-spec, "Listing
+// Referrers"). Anything but an index means that nothing is known: neither that
+// there is no API, nor that there are no referrers.
 func parseReferrers(mediaType string, body []byte) ([]Descriptor, error) {
 	var index struct {
 		SchemaVersion int               `json:"schemaVersion"`
@@ -125,20 +125,20 @@ func parseReferrers(mediaType string, body []byte) ([]Descriptor, error) {
 		Errors        []json.RawMessage `json:"errors"`
 	}
 	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, fmt.Errorf("%w: no index of referrers: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrBadAnswer, err)
 	}
 	switch {
 	case mediaType != ocispec.MediaTypeImageIndex && index.MediaType != ocispec.MediaTypeImageIndex,
 		index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex,
 		index.SchemaVersion != 2, len(index.Errors) > 0, index.Manifests == nil:
-		return nil, fmt.Errorf("%w: no index of referrers, but %.80q", ErrBadAnswer, mediaType)
+		return nil, fmt.Errorf("%w: not an index of referrers, but %.80q", ErrBadAnswer, mediaType)
 	}
 	var manifests []Descriptor
 	if err := json.Unmarshal(index.Manifests, &manifests); err != nil {
-		return nil, fmt.Errorf("%w: no index of referrers: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrBadAnswer, err)
 	}
 	if manifests == nil {
-		manifests = []Descriptor{} // null is empty at some (F35)
+		manifests = []Descriptor{} // some send null for an empty list (F35)
 	}
 	return manifests, nil
 }

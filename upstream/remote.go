@@ -19,41 +19,42 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Waits bound how long a Remote waits, so that a "no" is fast (W33). Zero
-// means the default.
-type Waits struct {
+// Timeouts limit how long a Remote waits, so that a failure is reported fast
+// (W33). Zero means the default.
+type Timeouts struct {
 	Connect time.Duration // for a connection: 5 s
-	TLS     time.Duration // for its handshake: 5 s
-	Header  time.Duration // for the first header of an answer: 10 s
-	Silence time.Duration // in the middle of a body: 10 s
+	TLS     time.Duration // for the handshake: 5 s
+	Header  time.Duration // for the header of a response: 10 s
+	Idle    time.Duration // while nothing of a body arrives: 10 s
 	// Referrers is Header for the Referrers API: 60 s. Some registries search
-	// for half a minute, and a list that comes late is still a list.
+	// for half a minute, and a list that comes late is still useful.
 	Referrers time.Duration
 }
 
-func (w Waits) withDefaults() Waits {
+func (w Timeouts) withDefaults() Timeouts {
 	w.Connect = cmp.Or(w.Connect, 5*time.Second)
 	w.TLS = cmp.Or(w.TLS, 5*time.Second)
 	w.Header = cmp.Or(w.Header, 10*time.Second)
-	w.Silence = cmp.Or(w.Silence, 10*time.Second)
+	w.Idle = cmp.Or(w.Idle, 10*time.Second)
 	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
 	return w
 }
 
-// RemoteOptions say how to reach a registry.
+// RemoteOptions configure a Remote.
 type RemoteOptions struct {
-	// Name is what the upstream is called, for messages and, where
-	// SendNamespace is set, for the ns parameter that tells a mirror in
-	// between which registry is meant.
+	// Name is the upstream's name in messages. With SendNamespace it is also
+	// sent in the ns parameter, which tells a mirror in between which registry
+	// is meant.
 	Name          string
 	SendNamespace bool
-	// Endpoint is the URL of the registry, http or https. What follows /v2/ in
-	// it is where its repositories lie.
+	// Endpoint is the http or https URL of the registry. A path after /v2/ is a
+	// prefix of its repositories.
 	Endpoint string
-	// Credentials returns user name and password at the time of use; nil
-	// means anonymous.
+	// Credentials returns the credentials when they are needed; nil means
+	// anonymous access.
 	Credentials func(ctx context.Context) (Credentials, error)
-	// RootCAs are believed beside the system's; nil means the system's.
+	// RootCAs are trusted in addition to the system's; nil means only the
+	// system's.
 	RootCAs            *x509.CertPool
 	InsecureSkipVerify bool
 	// TrustedRealms are hosts outside of the registry's domain whose token
@@ -63,23 +64,25 @@ type RemoteOptions struct {
 	// addresses.
 	AllowPrivateRedirects bool
 	UserAgent             string
-	Waits                 Waits
-	// Observe is told of every request when its headers are in; nil is fine.
+	Waits                 Timeouts
+	// Observe is called for every request when its response's header has
+	// arrived; it may be nil.
 	Observe func(Observation)
-	// HasReferrers says that this endpoint was seen to have the Referrers API
-	// before; SawReferrers is called when it is seen, once a day at most. nil is
-	// fine.
+	// HasReferrers says that this endpoint is known to have the Referrers API.
+	// SawReferrers is called when the API answers, at most once a day; it may
+	// be nil.
 	HasReferrers bool
 	SawReferrers func()
 }
 
-// Credentials are what a registry or its token server is shown.
+// Credentials authenticate to a registry or its token server.
 type Credentials struct {
 	Username, Password string
-	// IdentityToken is an OAuth2 refresh token, instead of the two.
+	// IdentityToken is an OAuth2 refresh token, which replaces the other two.
 	IdentityToken string
-	// Absent says where none were found, in words that follow "and": it is told
-	// where the registry refuses. Empty where there are some.
+	// Absent explains why there are no credentials, in words that can follow
+	// "and". It is part of the error if the registry refuses access. It is
+	// empty if there are credentials.
 	Absent string
 }
 
@@ -87,9 +90,9 @@ type Credentials struct {
 type Observation struct {
 	Kind      string // manifest, blob, tags, referrers, token, ping
 	Method    string
-	Status    int // 0 where no answer came
+	Status    int // 0 if there was no response
 	Duration  time.Duration
-	Limit     int // of the rate, 0 where it is not told
+	Limit     int // the rate limit, or 0 if unknown
 	Remaining int
 	Window    time.Duration
 }
@@ -100,23 +103,23 @@ type Remote struct {
 	endpoint endpoint
 	guard    *guard
 	client   *http.Transport
-	// patient is client with the wait of Referrers. That wait is one for all of
-	// a transport, so it has connections of its own.
-	patient *http.Transport
+	// slowClient has the timeout for Referrers. A transport has one timeout for
+	// all its connections, so this one has connections of its own.
+	slowClient *http.Transport
 
-	home   *host
-	mu     sync.Mutex
-	hosts  *lru.Cache[string, *host] // that it leads to
-	tokens *lru.Cache[string, token]
-	dances singleflight.Group
+	home      *host
+	mu        sync.Mutex
+	hosts     *lru.Cache[string, *host] // other hosts that it refers to
+	tokens    *lru.Cache[string, token]
+	exchanges singleflight.Group
 
-	manifests, blobs heads
-	hasReferrers     atomic.Bool
-	modest           atomic.Bool  // it takes no n above modestTags
-	toldReferrers    atomic.Int64 // when it was told last that there is the API, in Unix seconds
+	manifests, blobs  headSupport
+	hasReferrers      atomic.Bool
+	smallPages        atomic.Bool  // it refuses n above safePageSize
+	referrersReported atomic.Int64 // when SawReferrers was called last, in Unix seconds
 }
 
-// NewRemote returns a Remote. It dials nobody yet.
+// NewRemote returns a Remote. It does not connect yet.
 func NewRemote(opts RemoteOptions) (*Remote, error) {
 	at, err := parseEndpoint(opts.Endpoint)
 	if err != nil {
@@ -129,9 +132,9 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	}
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)
-	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allow: opts.AllowPrivateRedirects}
+	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allowPrivate: opts.AllowPrivateRedirects}
 	r.client = &http.Transport{
-		Proxy:                  r.guard.throughProxy(),
+		Proxy:                  r.guard.proxyFunc(),
 		DialContext:            r.guard.dial,
 		TLSHandshakeTimeout:    opts.Waits.TLS,
 		ResponseHeaderTimeout:  opts.Waits.Header,
@@ -139,24 +142,24 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true,                                                                            // W2: bytes are passed on as they are
-		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, //nolint:gosec // the configuration's wish
+		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
+		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
 	}
-	r.patient = r.client.Clone()
-	r.patient.ResponseHeaderTimeout = opts.Waits.Referrers
-	// A connection that nobody has heard of for long may be dead, which here
-	// would cost a minute.
-	r.patient.IdleConnTimeout = 30 * time.Second
+	r.slowClient = r.client.Clone()
+	r.slowClient.ResponseHeaderTimeout = opts.Waits.Referrers
+	// A connection that has been idle for long may be dead, and finding out
+	// would take a minute here.
+	r.slowClient.IdleConnTimeout = 30 * time.Second
 	return r, nil
 }
 
 // Close releases idle connections.
 func (r *Remote) Close() {
 	r.client.CloseIdleConnections()
-	r.patient.CloseIdleConnections()
+	r.slowClient.CloseIdleConnections()
 }
 
-// host is the state of the host of a URL.
+// host returns the state of a URL's host.
 func (r *Remote) host(at *url.URL) *host {
 	if at.Host == r.home.url.Host && at.Scheme == r.home.url.Scheme {
 		return r.home
@@ -172,7 +175,7 @@ func (r *Remote) host(at *url.URL) *host {
 	return h
 }
 
-func named(repo, ref string) string {
+func imageName(repo, ref string) string {
 	if strings.Contains(ref, ":") {
 		return repo + "@" + ref
 	}

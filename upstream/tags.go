@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	// maxList bounds the bytes of one list (tags, referrers) with all its
-	// pages, maxPages how many pages that may be.
+	// maxList limits the bytes of one list (tags, referrers) with all its
+	// pages, maxPages the number of its pages.
 	maxList  = 64 << 20
 	maxPages = 1000
-	// modestTags is what every registry takes as n: ECR takes no more (W48).
-	modestTags = 1000
+	// safePageSize is an n that every registry accepts: ECR accepts no more
+	// (W48).
+	safePageSize = 1000
 )
 
 // Tags implements Registry.
@@ -31,25 +32,26 @@ func (r *Remote) Tags(ctx context.Context, repo string, page url.Values) (TagLis
 
 func (r *Remote) tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
 	n, err := strconv.Atoi(page.Get("n"))
-	if err != nil || n <= modestTags {
+	if err != nil || n <= safePageSize {
 		return r.tagPage(ctx, repo, page)
 	}
-	if !r.modest.Load() {
+	if !r.smallPages.Load() {
 		list, err := r.tagPage(ctx, repo, page)
-		if !tooMany(err) {
+		if !isPageSizeRefusal(err) {
 			return list, err
 		}
 		list, err = r.tagsInPages(ctx, repo, page, n)
 		if err == nil {
-			r.modest.Store(true)
+			r.smallPages.Store(true)
 		}
 		return list, err
 	}
 	return r.tagsInPages(ctx, repo, page, n)
 }
 
-// tooMany says that a registry may have refused n: 400 at most, 405 at ECR.
-func tooMany(err error) bool {
+// isPageSizeRefusal reports whether a registry may have refused n: with 400 in
+// most cases, 405 from ECR.
+func isPageSizeRefusal(err error) bool {
 	var s *statusError
 	if !errors.As(err, &s) || s.form == formPage {
 		return false
@@ -57,13 +59,13 @@ func tooMany(err error) bool {
 	return s.status == http.StatusBadRequest || s.status == http.StatusMethodNotAllowed || s.status == http.StatusUnprocessableEntity
 }
 
-// tagsInPages puts a page of n tags together from smaller ones.
+// tagsInPages assembles a page of n tags from smaller ones.
 func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, n int) (TagList, error) {
 	all := TagList{Tags: []string{}}
 	next := maps.Clone(page)
 	left := maxList
 	for range maxPages {
-		next.Set("n", strconv.Itoa(min(n-len(all.Tags), modestTags)))
+		next.Set("n", strconv.Itoa(min(n-len(all.Tags), safePageSize)))
 		list, err := r.tagPage(ctx, repo, next)
 		if err != nil {
 			return TagList{}, err
@@ -73,22 +75,22 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 			left -= len(tag)
 		}
 		if left < 0 {
-			return TagList{}, fmt.Errorf("%w: over %d bytes of tags", ErrBadAnswer, maxList)
+			return TagList{}, fmt.Errorf("%w: more than %d bytes of tags", ErrBadAnswer, maxList)
 		}
 		if next = list.Next; next == nil {
 			return all, nil
 		}
 		if len(all.Tags) >= n {
-			next.Set("n", strconv.Itoa(n)) // the client's page goes on in the client's form
+			next.Set("n", strconv.Itoa(n)) // the client's next page has the client's size
 			all.Next = next
 			return all, nil
 		}
 	}
-	return TagList{}, fmt.Errorf("%w: over %d pages", ErrBadAnswer, maxPages)
+	return TagList{}, fmt.Errorf("%w: more than %d pages", ErrBadAnswer, maxPages)
 }
 
 func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	resp, err := r.do(ctx, ask{kind: "tags", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "tags/list", query: page, accept: "application/json"})
+	resp, err := r.do(ctx, request{kind: "tags", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "tags/list", query: page, accept: "application/json"})
 	if err != nil {
 		return TagList{}, err
 	}
@@ -113,18 +115,18 @@ func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (Tag
 	return list, nil
 }
 
-// parseTags reads a list of tags. An emptied repository's is null at some
-// (F33); an answer without any is none.
+// parseTags parses a list of tags. Some registries send null for an emptied
+// repository (F33). A response without the member is an error.
 func parseTags(body []byte) ([]string, error) {
 	var list struct {
 		Tags json.RawMessage `json:"tags"`
 	}
 	tags := []string{}
 	if err := json.Unmarshal(body, &list); err != nil {
-		return nil, fmt.Errorf("%w: no list of tags", ErrBadAnswer)
+		return nil, fmt.Errorf("%w: not a list of tags", ErrBadAnswer)
 	}
 	if err := json.Unmarshal(list.Tags, &tags); err != nil {
-		return nil, fmt.Errorf("%w: no list of tags: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not a list of tags: %w", ErrBadAnswer, err)
 	}
 	if tags == nil {
 		tags = []string{}

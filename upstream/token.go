@@ -23,26 +23,26 @@ const (
 	tokenWait     = 15 * time.Second
 	maxTokenBytes = 256 << 10
 	maxTokenHops  = 3
-	// defaultToken is the life of a token that tells none (distribution's
-	// token authentication specification, "expires_in"); longestToken the most
-	// that is believed.
-	defaultToken = time.Minute
-	longestToken = 24 * time.Hour
+	// defaultTokenLife is the life of a token without expires_in
+	// (distribution's token authentication specification); maxTokenLife is the
+	// longest that is trusted.
+	defaultTokenLife = time.Minute
+	maxTokenLife     = 24 * time.Hour
 )
 
-// token is what a token server gave, until it has to be asked again.
+// token is a token, and the time at which it has to be renewed.
 type token struct {
-	value string
-	until time.Time
+	value   string
+	renewAt time.Time
 }
 
-// trusted checks a realm (W40): whoever is named there may be shown the
-// credentials. It is https on the registrable domain of the host that names
-// it, or named in the configuration, or that very host.
-func (h *host) trusted(realm string) (*url.URL, error) {
+// trustedRealm checks a realm (W40), because it gets the credentials. It must
+// be the host that names it, or https on the same registrable domain, or
+// configured as trusted.
+func (h *host) trustedRealm(realm string) (*url.URL, error) {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("%w: the token server %q of %s is no URL", ErrBadAnswer, realm, h.url.Host)
+		return nil, fmt.Errorf("%w: the token server %q of %s is not a URL", ErrBadAnswer, realm, h.url.Host)
 	}
 	switch {
 	case slices.Contains(h.r.opts.TrustedRealms, u.Host), slices.Contains(h.r.opts.TrustedRealms, u.Hostname()):
@@ -52,10 +52,10 @@ func (h *host) trusted(realm string) (*url.URL, error) {
 	case u.Scheme == "https" && sameSite(u.Hostname(), h.url.Hostname()):
 		return u, nil
 	}
-	return nil, fmt.Errorf("%w: %s sends credentials to %s, which is not of its domain; trusted_realms permits it", ErrBadAnswer, h.r.opts.Name, u.Host)
+	return nil, fmt.Errorf("%w: %s wants the credentials sent to %s, which is outside of its domain; trusted_realms permits it", ErrBadAnswer, h.r.opts.Name, u.Host)
 }
 
-// sameSite says whether two hosts are of one registrable domain.
+// sameSite reports whether two hosts are on one registrable domain.
 func sameSite(a, b string) bool {
 	if a == b {
 		return true
@@ -68,24 +68,25 @@ func sameSite(a, b string) bool {
 	return errA == nil && errB == nil && siteA == siteB
 }
 
-// tokenKey tells apart whose tokens are whose: what is got with credentials is
-// for the host that they are of.
-func (h *host) tokenKey(w want) string {
+// tokenKey identifies a token. It contains the host, because a token obtained
+// with credentials is only for the host they belong to.
+func (h *host) tokenKey(w authParams) string {
 	return strings.Join([]string{h.url.Scheme, h.url.Host, w.realm, w.service, w.scope}, "\x00")
 }
 
-// token is one that is kept, or a fresh one: one exchange at a time for all who
-// wait for it.
-func (h *host) token(ctx context.Context, w want) (value string, fresh bool, err error) {
+// token returns a cached token or a fresh one. Requests that need the same
+// token share one exchange.
+func (h *host) token(ctx context.Context, w authParams) (value string, fresh bool, err error) {
 	key := h.tokenKey(w)
-	if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.until) {
+	if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.renewAt) {
 		return t.value, false, nil
 	}
-	done := h.r.dances.DoChan(key, func() (any, error) {
-		if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.until) {
+	done := h.r.exchanges.DoChan(key, func() (any, error) {
+		if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.renewAt) {
 			return t, nil
 		}
-		// Others wait for it too: it does not end with who asked first.
+		// Other requests wait for it, too, so it does not end with the first
+		// one.
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout)
 		defer cancel()
 		t, err := h.exchange(ctx, w)
@@ -106,14 +107,14 @@ func (h *host) token(ctx context.Context, w want) (value string, fresh bool, err
 	}
 }
 
-// exchange asks the token server.
-func (h *host) exchange(ctx context.Context, w want) (token, error) {
+// exchange requests a token from the token server.
+func (h *host) exchange(ctx context.Context, w authParams) (token, error) {
 	realm, err := url.Parse(w.realm)
 	if err != nil {
 		return token{}, fmt.Errorf("%w: %w", ErrBadAnswer, err)
 	}
 	server := h.r.host(realm)
-	if left, limited := server.isLimited(); limited {
+	if left, limited := server.tokensLimited(); limited {
 		return token{}, fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: left, elsewhere: true})
 	}
 	creds, err := h.credentials(ctx)
@@ -121,49 +122,49 @@ func (h *host) exchange(ctx context.Context, w want) (token, error) {
 		return token{}, err
 	}
 	began := time.Now()
-	resp, err := h.r.askForToken(ctx, realm, w, creds)
+	resp, err := h.r.requestToken(ctx, realm, w, creds)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ErrTimeout
 		}
-		return token{}, fmt.Errorf("%w: token server %s: %w", ErrElsewhere, realm.Host, err)
+		return token{}, fmt.Errorf("%w: token server %s: %w", ErrThirdParty, realm.Host, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return token{}, h.refusedToken(server, realm, resp)
+		return token{}, h.tokenError(server, realm, resp)
 	}
-	defer drop(resp)
+	defer drain(resp)
 	body, err := readDecoded(resp, maxTokenBytes)
 	if err != nil {
-		return token{}, fmt.Errorf("%w: the token server %s: %w", ErrElsewhere, realm.Host, err)
+		return token{}, fmt.Errorf("%w: the token server %s: %w", ErrThirdParty, realm.Host, err)
 	}
 	value, life, err := parseToken(body)
 	if err != nil {
-		return token{}, fmt.Errorf("%w: the token server %s sent no token: %w", ErrElsewhere, realm.Host, err)
+		return token{}, fmt.Errorf("%w: the token server %s sent no token: %w", ErrThirdParty, realm.Host, err)
 	}
-	return token{value: value, until: began.Add(life * 4 / 5)}, nil
+	return token{value: value, renewAt: began.Add(life * 4 / 5)}, nil
 }
 
-// refusedToken is what an answer of a token server that is no token means. It
-// speaks for itself, not for the registry.
-func (h *host) refusedToken(server *host, realm *url.URL, resp *http.Response) error {
-	said := listen(resp)
+// tokenError returns the error of a token server's response without a token. It
+// concerns the token server, not the registry.
+func (h *host) tokenError(server *host, realm *url.URL, resp *http.Response) error {
+	failure := readFailure(resp)
 	switch {
-	case said.status == http.StatusTooManyRequests:
+	case failure.status == http.StatusTooManyRequests:
 		wait := retryAfter(resp)
-		server.limited(wait)
+		server.limitTokens(wait)
 		return fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: wait, elsewhere: true})
-	case said.form == formBare || said.form == formRegistry:
-		switch said.status {
+	case failure.form == formBare || failure.form == formRegistry:
+		switch failure.status {
 		case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("%w: the token server %s of %s gives no token (%s)%s", ErrDenied, realm.Host, h.r.opts.Name, said, h.unarmed())
+			return fmt.Errorf("%w: the token server %s of %s refused a token (%s)%s", ErrDenied, realm.Host, h.r.opts.Name, failure, h.missingCredentials())
 		}
 	}
-	return fmt.Errorf("%w: the token server %s answered %s", ErrElsewhere, realm.Host, said)
+	return fmt.Errorf("%w: the token server %s answered %s", ErrThirdParty, realm.Host, failure)
 }
 
-// askForToken follows redirects on the token server's own host (some move the
-// path), and no others: it is shown credentials.
-func (r *Remote) askForToken(ctx context.Context, realm *url.URL, w want, c Credentials) (*http.Response, error) {
+// requestToken follows redirects on the token server's own host only, because
+// it gets the credentials. Some move the path.
+func (r *Remote) requestToken(ctx context.Context, realm *url.URL, w authParams, c Credentials) (*http.Response, error) {
 	at := realm
 	for hop := 0; ; hop++ {
 		req, err := tokenRequest(ctx, at, w, c)
@@ -179,7 +180,7 @@ func (r *Remote) askForToken(ctx context.Context, realm *url.URL, w want, c Cred
 		seen := Observation{Kind: "token", Method: req.Method, Duration: time.Since(began)}
 		if err != nil {
 			r.observe(seen)
-			return nil, r.reach(err, realm.Host)
+			return nil, r.transportError(err, realm.Host)
 		}
 		seen.Status = resp.StatusCode
 		r.observe(seen)
@@ -187,19 +188,19 @@ func (r *Remote) askForToken(ctx context.Context, realm *url.URL, w want, c Cred
 		if resp.StatusCode < 300 || resp.StatusCode > 399 || next == "" {
 			return resp, nil
 		}
-		drop(resp)
+		drain(resp)
 		to, err := at.Parse(next)
 		if err != nil || hop == maxTokenHops || to.Host != realm.Host || to.Scheme != realm.Scheme {
-			return nil, fmt.Errorf("%w: it redirects elsewhere, or in a circle", ErrBadAnswer)
+			return nil, fmt.Errorf("%w: it redirects to another host, or in a loop", ErrBadAnswer)
 		}
 		at = to
 	}
 }
 
-// tokenRequest asks with GET, or with an OAuth2 refresh token by POST
-// (distribution's token and OAuth2 authentication specifications). What a
-// redirect put into the query stays.
-func tokenRequest(ctx context.Context, at *url.URL, w want, c Credentials) (*http.Request, error) {
+// tokenRequest returns a GET request, or a POST request with an OAuth2 refresh
+// token (distribution's token and OAuth2 authentication specifications). It
+// keeps the query of a redirect.
+func tokenRequest(ctx context.Context, at *url.URL, w authParams, c Credentials) (*http.Request, error) {
 	q := at.Query()
 	if w.scope != "" {
 		q.Set("scope", w.scope)
@@ -226,9 +227,9 @@ func tokenRequest(ctx context.Context, at *url.URL, w want, c Credentials) (*htt
 	return req, err
 }
 
-// parseToken reads a token server's answer as leniently as clients do: a mark
-// of byte order before it, a life as a number, a fraction, a string, null, or
-// far too large.
+// parseToken parses a token server's response as leniently as clients do. There
+// may be a byte order mark, and the life may be a number, a fraction, a string,
+// null, or far too large.
 func parseToken(body []byte) (value string, life time.Duration, err error) {
 	var answer struct {
 		Token       string          `json:"token"`
@@ -242,7 +243,7 @@ func parseToken(body []byte) (value string, life time.Duration, err error) {
 		value = answer.AccessToken
 	}
 	if value == "" || strings.ContainsAny(value, "\r\n") {
-		return "", 0, fmt.Errorf("%w: no member token", ErrBadAnswer)
+		return "", 0, fmt.Errorf("%w: no token in the response", ErrBadAnswer)
 	}
 	return value, lifeOf(answer.ExpiresIn), nil
 }
@@ -253,7 +254,7 @@ func lifeOf(raw json.RawMessage) time.Duration {
 		err = nil
 	}
 	if err != nil || math.IsNaN(seconds) || seconds <= 0 {
-		return defaultToken
+		return defaultTokenLife
 	}
-	return time.Duration(min(seconds, longestToken.Seconds()) * float64(time.Second))
+	return time.Duration(min(seconds, maxTokenLife.Seconds()) * float64(time.Second))
 }

@@ -13,16 +13,16 @@ func TestParseToken(t *testing.T) {
 		`{"token":"x","expires_in":300}`:             {"x", 300 * time.Second},
 		`{"token":"x","expires_in":"300"}`:           {"x", 300 * time.Second},
 		`{"token":"x","expires_in":300.0}`:           {"x", 300 * time.Second},
-		`{"token":"x","expires_in":null}`:            {"x", defaultToken},
-		`{"token":"x","expires_in":""}`:              {"x", defaultToken},
-		`{"token":"x","expires_in":[1]}`:             {"x", defaultToken},
-		`{"token":"x","expires_in":-5}`:              {"x", defaultToken},
-		`{"token":"x","expires_in":0}`:               {"x", defaultToken},
-		`{"token":"x","expires_in":1e400}`:           {"x", longestToken},
-		`{"token":"x","expires_in":99999999999999}`:  {"x", longestToken},
-		`{"access_token":"x"}`:                       {"x", defaultToken},
-		"\xef\xbb\xbf" + `{"token":"x"}`:             {"x", defaultToken},
-		`{"token":"x","access_token":"y","other":1}`: {"x", defaultToken},
+		`{"token":"x","expires_in":null}`:            {"x", defaultTokenLife},
+		`{"token":"x","expires_in":""}`:              {"x", defaultTokenLife},
+		`{"token":"x","expires_in":[1]}`:             {"x", defaultTokenLife},
+		`{"token":"x","expires_in":-5}`:              {"x", defaultTokenLife},
+		`{"token":"x","expires_in":0}`:               {"x", defaultTokenLife},
+		`{"token":"x","expires_in":1e400}`:           {"x", maxTokenLife},
+		`{"token":"x","expires_in":99999999999999}`:  {"x", maxTokenLife},
+		`{"access_token":"x"}`:                       {"x", defaultTokenLife},
+		"\xef\xbb\xbf" + `{"token":"x"}`:             {"x", defaultTokenLife},
+		`{"token":"x","access_token":"y","other":1}`: {"x", defaultTokenLife},
 	} {
 		if value, life, err := parseToken([]byte(body)); err != nil || value != want.value || life != want.life {
 			t.Errorf("%s: %q for %s, %v", body, value, life, err)
@@ -40,7 +40,7 @@ func FuzzToken(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if value, life, err := parseToken(body); err == nil && (value == "" || life <= 0 || life > longestToken) {
+		if value, life, err := parseToken(body); err == nil && (value == "" || life <= 0 || life > maxTokenLife) {
 			t.Errorf("%q: %q for %s", body, value, life)
 		}
 	})

@@ -12,8 +12,8 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Blobs runs the contract of cache.Blobs, cache.Blob and cache.Draft. open
-// makes an empty store and leaves its closing to t.Cleanup.
+// Blobs tests the contracts of cache.Blobs, cache.Blob and cache.Draft. open
+// returns an empty store and closes it with t.Cleanup.
 func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run := func(name string, test func(t *testing.T, blobs cache.Blobs)) {
 		t.Run(name, func(t *testing.T) { test(t, open(t)) })
@@ -47,12 +47,12 @@ func testVerify(t *testing.T, blobs cache.Blobs) {
 	if err != nil || size != want.Size || int64(read) != want.Size {
 		t.Errorf("Verify = %d, %v, after a pace of %d bytes; the content has %d", size, err, read, want.Size)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 	enough := errors.New("enough")
 	if _, err := blobs.Verify(t.Context(), want.Digest, func(int) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("Verify that is ended by its pace: %v", err)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 	_, other := content(8, 10)
 	if _, err := blobs.Verify(t.Context(), other.Digest, func(int) error { return nil }); !errors.Is(err, cache.ErrNotFound) {
 		t.Errorf("Verify of what is not there: %v, want ErrNotFound", err)
@@ -64,10 +64,10 @@ func testPublished(t *testing.T, blobs cache.Blobs) {
 	for seed, n := range []int{1, 1000, 100_000} {
 		b, want := content(uint64(seed), n)
 		publish(t, blobs, want, b)
-		wantHeld(t, blobs, want.Digest, b)
+		wantContent(t, blobs, want.Digest, b)
 		sizes[want.Digest] = int64(n)
 	}
-	seen := walked(t, blobs)
+	seen := walk(t, blobs)
 	if len(seen) != len(sizes) {
 		t.Errorf("Walk saw %d digests, want %d", len(seen), len(sizes))
 	}
@@ -83,8 +83,8 @@ func testAlgorithms(t *testing.T, blobs cache.Blobs) {
 		b, want := content(1, 1000)
 		want.Digest = algorithm.FromBytes(b)
 		publish(t, blobs, want, b)
-		wantHeld(t, blobs, want.Digest, b)
-		if size := walked(t, blobs)[want.Digest]; size != 1000 {
+		wantContent(t, blobs, want.Digest, b)
+		if size := walk(t, blobs)[want.Digest]; size != 1000 {
 			t.Errorf("Walk saw %s with %d bytes, want 1000", want.Digest, size)
 		}
 	}
@@ -93,7 +93,7 @@ func testAlgorithms(t *testing.T, blobs cache.Blobs) {
 func testEmptyContent(t *testing.T, blobs cache.Blobs) {
 	_, want := content(1, 0)
 	publish(t, blobs, want, nil)
-	wantHeld(t, blobs, want.Digest, nil)
+	wantContent(t, blobs, want.Digest, nil)
 }
 
 func testMalformedDigests(t *testing.T, blobs cache.Blobs) {
@@ -119,7 +119,7 @@ func testUnknownSize(t *testing.T, blobs cache.Blobs) {
 	b, want := content(1, 5000)
 	want.Size = -1
 	publish(t, blobs, want, b)
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testBlobReads(t *testing.T, blobs cache.Blobs) {
@@ -132,7 +132,7 @@ func testBlobReads(t *testing.T, blobs cache.Blobs) {
 		whence int
 		want   int64
 	}{{4000, io.SeekStart, 4000}, {-100, io.SeekEnd, 9900}, {-50, io.SeekCurrent, 9950}} {
-		// Half of what is left, so that SeekCurrent has a place to start from.
+		// Read half of the rest, so that SeekCurrent starts in the middle.
 		at, err := blob.Seek(seek.offset, seek.whence)
 		if at != seek.want || err != nil {
 			t.Fatalf("Seek(%d, %d) = %d, %v, want %d", seek.offset, seek.whence, at, err, seek.want)
@@ -184,7 +184,7 @@ func testDelete(t *testing.T, blobs cache.Blobs) {
 	}
 
 	publish(t, blobs, want, b)
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testDeleteAbsent(t *testing.T, blobs cache.Blobs) {

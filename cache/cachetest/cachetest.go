@@ -1,6 +1,6 @@
-// Package cachetest holds the contracts of package cache as tests: every MUST
-// in the comments of its interfaces has a subtest here, and every
-// implementation runs them.
+// Package cachetest tests the contracts of package cache: every MUST in the
+// comments of its interfaces has a subtest here, and every implementation runs
+// them.
 package cachetest
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Suite runs [Blobs] and [Records] over the halves of one cache. open makes an
-// empty cache and leaves its closing to t.Cleanup.
+// Suite runs [Blobs] and [Records] on the two halves of one cache. open returns
+// an empty cache and closes it with t.Cleanup.
 func Suite(t *testing.T, open func(t *testing.T) (cache.Blobs, cache.Records)) {
 	t.Run("blobs", func(t *testing.T) {
 		Blobs(t, func(t *testing.T) cache.Blobs {
@@ -32,7 +32,7 @@ func Suite(t *testing.T, open func(t *testing.T) (cache.Blobs, cache.Records)) {
 	})
 }
 
-// content is n bytes that are the same for the same seed, and their descriptor.
+// content returns n bytes that only depend on the seed, and their descriptor.
 func content(seed uint64, n int) ([]byte, cache.Descriptor) {
 	b := make([]byte, n)
 	var key [32]byte
@@ -66,7 +66,7 @@ func write(t *testing.T, draft cache.Draft, b []byte) {
 	}
 }
 
-// publish keeps b under the digest of want.
+// publish stores b under the digest of want.
 func publish(t *testing.T, blobs cache.Blobs, want cache.Descriptor, b []byte) {
 	t.Helper()
 	draft := create(t, blobs, want)
@@ -89,8 +89,8 @@ func open(t *testing.T, blobs cache.Blobs, d cache.Digest) cache.Blob {
 	return blob
 }
 
-// wantHeld fails unless the store answers for d with exactly b.
-func wantHeld(t *testing.T, blobs cache.Blobs, d cache.Digest, b []byte) {
+// wantContent fails unless the store returns exactly b for d.
+func wantContent(t *testing.T, blobs cache.Blobs, d cache.Digest, b []byte) {
 	t.Helper()
 	blob := open(t, blobs, d)
 	wantRead(t, blob, b)
@@ -102,7 +102,7 @@ func wantHeld(t *testing.T, blobs cache.Blobs, d cache.Digest, b []byte) {
 	}
 }
 
-// wantAbsent fails unless the store says that it does not hold d.
+// wantAbsent fails unless the store does not have d.
 func wantAbsent(t *testing.T, blobs cache.Blobs, d cache.Digest) {
 	t.Helper()
 	if blob, err := blobs.Open(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
@@ -111,7 +111,7 @@ func wantAbsent(t *testing.T, blobs cache.Blobs, d cache.Digest) {
 	if size, err := blobs.Stat(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
 		t.Errorf("Stat(%s) = %d, %v, want ErrNotFound", d, size, err)
 	}
-	for held := range walked(t, blobs) {
+	for held := range walk(t, blobs) {
 		if held == d {
 			t.Errorf("Walk saw %s, which is not there", d)
 		}
@@ -137,8 +137,8 @@ func wantErr(t *testing.T, what string, err, want error) {
 	}
 }
 
-// walked is everything that Walk shows.
-func walked(t *testing.T, blobs cache.Blobs) map[cache.Digest]int64 {
+// walk returns everything that Walk visits.
+func walk(t *testing.T, blobs cache.Blobs) map[cache.Digest]int64 {
 	t.Helper()
 	seen := make(map[cache.Digest]int64)
 	err := blobs.Walk(context.WithoutCancel(t.Context()), func(d cache.Digest, size int64) bool {

@@ -10,9 +10,9 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Damage runs what cache.Blobs and cache.Kept say about content that rots.
-// open makes an empty store, with a way to turn a bit over in the middle of
-// what it keeps.
+// Damage tests what cache.Blobs and cache.Kept do about damaged content. open
+// returns an empty store, and a function that flips a bit in the middle of its
+// content.
 func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage func(cache.Digest))) {
 	for _, size := range []struct {
 		name string
@@ -47,7 +47,7 @@ func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage fun
 	})
 }
 
-// checked is how far checks get from off, one after the other.
+// checked returns how far successive checks get from off.
 func checked(t *testing.T, blob cache.Kept, off int64) (int64, error) {
 	t.Helper()
 	for off < blob.Size() {
@@ -92,7 +92,7 @@ func testCheckSound(t *testing.T, blobs cache.Blobs, _ func(cache.Digest), b []b
 		}
 	}
 	wantRead(t, blob, b[7:])
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testCheckConcurrent(t *testing.T, blobs cache.Blobs, _ func(cache.Digest), b []byte, want cache.Descriptor) {
@@ -151,7 +151,7 @@ func testCheckDamaged(t *testing.T, blobs cache.Blobs, damage func(cache.Digest)
 	if _, err := checked(t, blob, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrSetAside) {
 		t.Errorf("checks of the damaged one beside it: %v, want ErrMismatch alone", err)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cache.Digest), _ []byte, want cache.Descriptor) {

@@ -44,7 +44,7 @@ func testDraftUnseen(t *testing.T, blobs cache.Blobs) {
 	if err := draft.Commit(); err != nil {
 		t.Fatalf("Commit: %v", err)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testDraftClosed(t *testing.T, blobs cache.Blobs) {
@@ -61,7 +61,7 @@ func testDraftClosed(t *testing.T, blobs cache.Blobs) {
 		t.Error("Write after Close: no error")
 	}
 	wantAbsent(t, blobs, want.Digest)
-	if seen := walked(t, blobs); len(seen) != 0 {
+	if seen := walk(t, blobs); len(seen) != 0 {
 		t.Errorf("Walk saw %v", seen)
 	}
 }
@@ -78,7 +78,7 @@ func testDraftWrongDigest(t *testing.T, blobs cache.Blobs) {
 
 func testDraftTooShort(t *testing.T, blobs cache.Blobs) {
 	b, want := content(1, 1000)
-	// The digest of what is there, so that only the size is wrong.
+	// The digest matches what was written, so that only the size is wrong.
 	want.Digest = digest.FromBytes(b[:999])
 	draft := create(t, blobs, want)
 	write(t, draft, b[:999])
@@ -105,7 +105,7 @@ func testDraftTooLong(t *testing.T, blobs cache.Blobs) {
 	if err := draft.Commit(); err != nil {
 		t.Fatalf("Commit after refused writes: %v", err)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testDraftUnknownSize(t *testing.T, blobs cache.Blobs) {
@@ -264,7 +264,7 @@ func testDraftsOfOneDigest(t *testing.T, blobs cache.Blobs) {
 	if err := late.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testDraftOfPublished(t *testing.T, blobs cache.Blobs) {
@@ -277,8 +277,8 @@ func testDraftOfPublished(t *testing.T, blobs cache.Blobs) {
 		t.Errorf("Commit of what is published already: %v", err)
 	}
 	wantRead(t, reader, b)
-	wantHeld(t, blobs, want.Digest, b)
-	if seen := walked(t, blobs); len(seen) != 1 {
+	wantContent(t, blobs, want.Digest, b)
+	if seen := walk(t, blobs); len(seen) != 1 {
 		t.Errorf("Walk saw %d digests, want 1", len(seen))
 	}
 }
@@ -297,7 +297,7 @@ func testConcurrentCommits(t *testing.T, blobs cache.Blobs) {
 		})
 	}
 	group.Wait()
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func testDraftClosedTwice(t *testing.T, blobs cache.Blobs) {
@@ -316,7 +316,7 @@ func testDraftClosedTwice(t *testing.T, blobs cache.Blobs) {
 			t.Errorf("Close of a published draft: %v", err)
 		}
 	}
-	wantHeld(t, blobs, want.Digest, b)
+	wantContent(t, blobs, want.Digest, b)
 }
 
 func draftReader(t *testing.T, draft cache.Draft) cache.Blob {

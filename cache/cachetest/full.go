@@ -6,8 +6,8 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Full runs what cache.Blobs says about a lack of room. open makes an empty
-// store with room for the given number of bytes.
+// Full tests what cache.Blobs does when it is full. open returns an empty store
+// with room for the given number of bytes.
 func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 	t.Run("a draft of more than there is room for is refused", func(t *testing.T) {
 		blobs := open(t, 1000)
@@ -20,7 +20,7 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 
 		b, fits := content(2, 1000)
 		publish(t, blobs, fits, b)
-		wantHeld(t, blobs, fits.Digest, b)
+		wantContent(t, blobs, fits.Digest, b)
 	})
 	t.Run("what was written before the room ended stays readable", func(t *testing.T) {
 		blobs := open(t, 1000)
@@ -58,6 +58,6 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 		if err := draft.Commit(); err != nil {
 			t.Fatalf("Commit after the room returned: %v", err)
 		}
-		wantHeld(t, blobs, next.Digest, other)
+		wantContent(t, blobs, next.Digest, other)
 	})
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Records runs the contract of cache.Records. open makes an empty store and
-// leaves its closing to t.Cleanup. Each test runs twice: on records that were
-// just put, and on records that are durable.
+// Records tests the contract of cache.Records. open returns an empty store and
+// closes it with t.Cleanup. Each test runs twice: on records that were just
+// put, and on records that are durable.
 func Records(t *testing.T, open func(t *testing.T) cache.Records) {
 	for _, state := range []struct {
-		name   string
-		settle func(t *testing.T, r cache.Records)
+		name  string
+		flush func(t *testing.T, r cache.Records)
 	}{
 		{"just put", func(*testing.T, cache.Records) {}},
 		{"durable", func(t *testing.T, r cache.Records) {
@@ -27,10 +27,10 @@ func Records(t *testing.T, open func(t *testing.T) cache.Records) {
 			}
 		}},
 	} {
-		run := func(name string, test func(t *testing.T, r cache.Records, settle func())) {
+		run := func(name string, test func(t *testing.T, r cache.Records, flush func())) {
 			t.Run(state.name+": "+name, func(t *testing.T) {
 				r := open(t)
-				test(t, r, func() { state.settle(t, r) })
+				test(t, r, func() { state.flush(t, r) })
 			})
 		}
 		run("what was never put is not found", testRecordAbsent)
@@ -65,9 +65,9 @@ func Records(t *testing.T, open func(t *testing.T) cache.Records) {
 	})
 }
 
-func testRecordAbsent(t *testing.T, r cache.Records, settle func()) {
+func testRecordAbsent(t *testing.T, r cache.Records, flush func()) {
 	r.Put("a", "key", []byte("value"))
-	settle()
+	flush()
 	for _, key := range []string{"", "ke", "key2", "KEY"} {
 		_, err := r.Get("a", key)
 		wantErr(t, fmt.Sprintf("Get(%q)", key), err, cache.ErrNotFound)
@@ -77,35 +77,35 @@ func testRecordAbsent(t *testing.T, r cache.Records, settle func()) {
 	wantScan(t, r, "nothing", "")
 }
 
-func testRecordLast(t *testing.T, r cache.Records, settle func()) {
+func testRecordLast(t *testing.T, r cache.Records, flush func()) {
 	r.Put("a", "key", []byte("one"))
 	wantRecord(t, r, "a", "key", "one")
-	settle()
+	flush()
 	wantRecord(t, r, "a", "key", "one")
 	r.Put("a", "key", []byte("two"))
 	wantRecord(t, r, "a", "key", "two")
-	settle()
+	flush()
 	wantRecord(t, r, "a", "key", "two")
 	r.Delete("a", "key")
 	wantNoRecord(t, r, "a", "key")
-	settle()
+	flush()
 	wantNoRecord(t, r, "a", "key")
 	r.Put("a", "key", []byte("three"))
 	wantRecord(t, r, "a", "key", "three")
-	settle()
+	flush()
 	wantRecord(t, r, "a", "key", "three")
 }
 
-func testRecordEmptyValue(t *testing.T, r cache.Records, settle func()) {
+func testRecordEmptyValue(t *testing.T, r cache.Records, flush func()) {
 	r.Put("a", "nil", nil)
 	r.Put("a", "empty", []byte{})
-	settle()
+	flush()
 	wantRecord(t, r, "a", "nil", "")
 	wantRecord(t, r, "a", "empty", "")
 	wantScan(t, r, "a", "", "empty=", "nil=")
 }
 
-func testRecordAnyBytes(t *testing.T, r cache.Records, settle func()) {
+func testRecordAnyBytes(t *testing.T, r cache.Records, flush func()) {
 	all := make([]byte, 256)
 	for i := range all {
 		all[i] = byte(i)
@@ -114,46 +114,46 @@ func testRecordAnyBytes(t *testing.T, r cache.Records, settle func()) {
 	for _, key := range keys {
 		r.Put("a", key, []byte("the value of "+key))
 	}
-	settle()
+	flush()
 	for _, key := range keys {
 		wantRecord(t, r, "a", key, "the value of "+key)
 	}
 }
 
-func testRecordBuckets(t *testing.T, r cache.Records, settle func()) {
+func testRecordBuckets(t *testing.T, r cache.Records, flush func()) {
 	r.Put("a", "key", []byte("of a"))
 	r.Put("b", "key", []byte("of b"))
 	r.Put("b", "other", []byte("of b"))
-	settle()
+	flush()
 	r.Delete("a", "key")
-	settle()
+	flush()
 	wantNoRecord(t, r, "a", "key")
 	wantRecord(t, r, "b", "key", "of b")
 	wantScan(t, r, "a", "")
 	wantScan(t, r, "b", "", "key=of b", "other=of b")
 }
 
-func testRecordCopied(t *testing.T, r cache.Records, settle func()) {
+func testRecordCopied(t *testing.T, r cache.Records, flush func()) {
 	value := []byte("value")
 	r.Put("a", "key", value)
 	copy(value, "other")
-	settle()
+	flush()
 	wantRecord(t, r, "a", "key", "value")
 }
 
-func testRecordDeleteAbsent(t *testing.T, r cache.Records, settle func()) {
+func testRecordDeleteAbsent(t *testing.T, r cache.Records, flush func()) {
 	r.Delete("a", "key")
 	r.Delete("a", "key")
-	settle()
+	flush()
 	wantNoRecord(t, r, "a", "key")
 	wantScan(t, r, "a", "")
 }
 
-func testScanOrder(t *testing.T, r cache.Records, settle func()) {
+func testScanOrder(t *testing.T, r cache.Records, flush func()) {
 	for _, key := range []string{"p/b", "p/a", "q", "p/a/1", "o", "p", "p/\xff", "p0"} {
 		r.Put("a", key, []byte("v"))
 	}
-	settle()
+	flush()
 	wantScan(t, r, "a", "", "o=v", "p=v", "p/a=v", "p/a/1=v", "p/b=v", "p/\xff=v", "p0=v", "q=v")
 	wantScan(t, r, "a", "p/", "p/a=v", "p/a/1=v", "p/b=v", "p/\xff=v")
 	wantScan(t, r, "a", "p/a/1", "p/a/1=v")
@@ -161,25 +161,25 @@ func testScanOrder(t *testing.T, r cache.Records, settle func()) {
 	wantScan(t, r, "a", "r")
 }
 
-func testScanLast(t *testing.T, r cache.Records, settle func()) {
+func testScanLast(t *testing.T, r cache.Records, flush func()) {
 	for _, key := range []string{"a", "b", "c", "d"} {
 		r.Put("a", key, []byte("old"))
 	}
-	settle()
+	flush()
 	r.Put("a", "b", []byte("new"))
 	r.Delete("a", "c")
 	r.Put("a", "e", []byte("new"))
 	r.Delete("a", "0")
 	wantScan(t, r, "a", "", "a=old", "b=new", "d=old", "e=new")
-	settle()
+	flush()
 	wantScan(t, r, "a", "", "a=old", "b=new", "d=old", "e=new")
 }
 
-func testScanStops(t *testing.T, r cache.Records, settle func()) {
+func testScanStops(t *testing.T, r cache.Records, flush func()) {
 	for _, key := range []string{"a", "b", "c"} {
 		r.Put("a", key, nil)
 	}
-	settle()
+	flush()
 	r.Put("a", "bb", nil)
 	var seen []string
 	err := r.Scan("a", "", func(key string, _ []byte) bool {
@@ -191,15 +191,16 @@ func testScanStops(t *testing.T, r cache.Records, settle func()) {
 	}
 }
 
-func testScanMany(t *testing.T, r cache.Records, settle func()) {
-	// Half of the keys settle; the other half lie between them, unsettled.
+func testScanMany(t *testing.T, r cache.Records, flush func()) {
+	// Half of the keys are flushed; the other half lie between them and are
+	// not.
 	for half := range 2 {
 		for i := half; i < 3000; i += 2 {
 			key := fmt.Sprintf("key %05d", i)
 			r.Put("a", key, []byte(key))
 		}
 		if half == 0 {
-			settle()
+			flush()
 		}
 	}
 	var want []string
@@ -212,11 +213,11 @@ func testScanMany(t *testing.T, r cache.Records, settle func()) {
 		want = append(want, key+"="+key)
 	}
 	wantScan(t, r, "a", "key", want...)
-	settle()
+	flush()
 	wantScan(t, r, "a", "key", want...)
 }
 
-func testRecordsConcurrent(t *testing.T, r cache.Records, settle func()) {
+func testRecordsConcurrent(t *testing.T, r cache.Records, flush func()) {
 	var group sync.WaitGroup
 	for i := range 8 {
 		group.Go(func() {
@@ -249,7 +250,7 @@ func testRecordsConcurrent(t *testing.T, r cache.Records, settle func()) {
 		})
 	}
 	group.Wait()
-	settle()
+	flush()
 	seen := 0
 	err := r.Scan("a", "", func(string, []byte) bool { seen++; return true })
 	if seen != 8*25 || err != nil {

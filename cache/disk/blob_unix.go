@@ -8,9 +8,8 @@ import (
 	"syscall"
 )
 
-// blob is a file open for reading. It shows what the kernel needs to send it
-// by itself (net's sendfile asks for syscall.Conn) and hides the rest of
-// os.File.
+// blob is a file open for reading. It has the methods that the kernel needs to
+// send it (net's sendfile asserts syscall.Conn) and hides the rest of os.File.
 type blob struct {
 	file *os.File
 	size int64

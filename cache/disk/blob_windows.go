@@ -8,20 +8,20 @@ import (
 	"syscall"
 )
 
-// blob is a file open for reading. It shows nothing by which the system could
-// send it by itself: of what TransmitFile sends, Windows for desktops does two
-// at once and lets everybody else wait, slow clients first. And it leaves the
-// file's position alone, which even ReadAt moves here, and which is that of
-// whoever has opened the file again.
-type blob struct{ apart }
+// blob is a file open for reading. It has none of the methods for sending it
+// with TransmitFile: Windows for desktops only runs two of those at once and
+// lets everybody else wait, slow clients first. It does not use the file's
+// offset either, because on Windows even ReadAt moves it, and reopened files
+// share it.
+type blob struct{ offsetReader }
 
-func newBlob(file *os.File, size int64) *blob { return &blob{apart{file: file, size: size}} }
+func newBlob(file *os.File, size int64) *blob { return &blob{offsetReader{file: file, size: size}} }
 
-// Read says what a kernel that sends by itself says of a disk that has lost
-// something: who writes a blob out asks for that.
+// Read maps read errors of the disk to EIO, which the code that sends a blob
+// checks for, as if the kernel had sent it.
 func (b *blob) Read(p []byte) (int, error) {
-	n, err := b.apart.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && unreadable(err) {
+	n, err := b.offsetReader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && isReadDamage(err) {
 		err = fmt.Errorf("%w: %w", syscall.EIO, err)
 	}
 	return n, err

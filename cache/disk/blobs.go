@@ -20,7 +20,7 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// blobs keeps content as files that never change once they have their name.
+// blobs stores content as files that never change after they are published.
 type blobs struct {
 	root    string // the folder blobs/
 	drafts  string
@@ -30,26 +30,27 @@ type blobs struct {
 	log     *slog.Logger
 	faults  faults
 
-	// promised are the bytes that open drafts were promised and have not
+	// reserved is the number of bytes that open drafts have reserved and not
 	// written yet.
-	promised atomic.Int64
+	reserved atomic.Int64
 
 	verifyEvery time.Duration
 	onDamage    func()
-	known       *known
-	open        context.Context // ends with the cache
-	close       context.CancelFunc
+	checks      *checkCache
+	ctx         context.Context // ends when the cache is closed
+	cancel      context.CancelFunc
 	proofs      sync.WaitGroup
 
-	// naming is held while a file gets or loses its place by name, so that
-	// what is set aside is the file that was found damaged, and not one that
-	// has just taken its place.
-	naming sync.Mutex
-	// beside is held while a file of checksums gets or loses its place beside
-	// its content, so that none is left without.
-	beside sync.Mutex
-	// lasting are the folders below root known to survive a power cut.
-	lasting map[string]bool
+	// nameMu is held while a file is moved to or from its path, so that a file
+	// that is quarantined is the one found damaged, and not one that has just
+	// replaced it.
+	nameMu sync.Mutex
+	// sumsMu is held while a file of checksums is moved to or from its path, so
+	// that there is never one without its content.
+	sumsMu sync.Mutex
+	// durableFolders are the folders below root that are known to survive a
+	// power failure.
+	durableFolders map[string]bool
 }
 
 func newBlobs(dir string, opts Options, records *records) *blobs {
@@ -61,19 +62,19 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		log:     opts.Log,
 		faults:  opts.faults,
 
-		verifyEvery: opts.VerifyEvery,
-		onDamage:    opts.OnDamage,
-		known:       newKnown(),
-		lasting:     make(map[string]bool),
+		verifyEvery:    opts.VerifyEvery,
+		onDamage:       opts.OnDamage,
+		checks:         newKnown(),
+		durableFolders: make(map[string]bool),
 	}
-	b.open, b.close = context.WithCancel(context.Background())
+	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.sizes = newSizes(b.drafts, records)
 	return b
 }
 
-// place is the path of the content with digest d, and false where d is no
-// digest: then it names no path.
-func (b *blobs) place(d cache.Digest) (string, bool) {
+// pathOf returns the path of the content with digest d, or false if d is not a
+// valid digest.
+func (b *blobs) pathOf(d cache.Digest) (string, bool) {
 	if d.Validate() != nil {
 		return "", false
 	}
@@ -82,13 +83,13 @@ func (b *blobs) place(d cache.Digest) (string, bool) {
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
-	path, ok := b.place(d)
+	path, ok := b.pathOf(d)
 	if !ok {
 		return nil, fmt.Errorf("open %q: %w", d, cache.ErrNotFound)
 	}
 	file, err := openPublished(path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", d, notFound(err))
+		return nil, fmt.Errorf("open %s: %w", d, wrapNotFound(err))
 	}
 	info, err := file.Stat()
 	if err == nil {
@@ -96,13 +97,13 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("open %s: %w", d, notFound(err))
+		return nil, fmt.Errorf("open %s: %w", d, wrapNotFound(err))
 	}
-	return &kept{blob: newBlob(file, info.Size()), blobs: b, digest: d, path: path}, nil
+	return &publishedBlob{blob: newBlob(file, info.Size()), blobs: b, digest: d, path: path}, nil
 }
 
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
-	path, ok := b.place(d)
+	path, ok := b.pathOf(d)
 	if !ok {
 		return 0, fmt.Errorf("stat %q: %w", d, cache.ErrNotFound)
 	}
@@ -111,15 +112,16 @@ func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
 		err = b.checkSize(d, path, info)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("stat %s: %w", d, notFound(err))
+		return 0, fmt.Errorf("stat %s: %w", d, wrapNotFound(err))
 	}
 	return info.Size(), nil
 }
 
-// checkSize sets a file aside whose size is not the size it was published with.
+// checkSize quarantines a file whose size is not the size it was published
+// with.
 func (b *blobs) checkSize(d cache.Digest, path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is no file: %w", path, cache.ErrNotFound)
+		return fmt.Errorf("%s is not a file: %w", path, cache.ErrNotFound)
 	}
 	want, known := b.sizes.published(d, path)
 	if !known || want == info.Size() {
@@ -130,15 +132,15 @@ func (b *blobs) checkSize(d cache.Digest, path string, info fs.FileInfo) error {
 }
 
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
-	path, ok := b.place(d)
+	path, ok := b.pathOf(d)
 	if !ok {
 		return nil
 	}
-	b.beside.Lock()
-	defer b.beside.Unlock()
-	// The checksums first: a crash between leaves content without them, never
-	// the other way round.
-	_ = os.Remove(path + sumsSuffix) // what is left is found by Walk
+	b.sumsMu.Lock()
+	defer b.sumsMu.Unlock()
+	// The checksums are removed first, because a crash in between may leave
+	// content without them, but not the other way round.
+	_ = os.Remove(path + sumsSuffix) // if it fails, Walk removes them
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete %s: %w", d, err)
 	}
@@ -146,8 +148,8 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 	return nil
 }
 
-// Walk goes through the folders in the order of their names and passes over
-// whatever is not named as content is. Checksums without content go.
+// Walk visits the folders in the order of their names and skips everything that
+// is not named like content. It removes checksums without content.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
 	algorithms, err := os.ReadDir(b.root)
 	if err != nil {
@@ -167,8 +169,8 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 				if ctx.Err() != nil {
 					return fmt.Errorf("walk: %w", context.Cause(ctx))
 				}
-				if of, is := strings.CutSuffix(file.Name(), sumsSuffix); is && !listed(files, of) {
-					b.dropSums(filepath.Join(b.root, algorithm.Name(), folder.Name(), of))
+				if name, ok := strings.CutSuffix(file.Name(), sumsSuffix); ok && !contains(files, name) {
+					b.dropSums(filepath.Join(b.root, algorithm.Name(), folder.Name(), name))
 				}
 				d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm.Name()), file.Name())
 				if d.Validate() != nil || !strings.HasPrefix(file.Name(), folder.Name()) || len(folder.Name()) != 2 {
@@ -176,7 +178,7 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 				}
 				info, err := file.Info()
 				if err != nil || !info.Mode().IsRegular() {
-					continue // deleted meanwhile, or a stranger
+					continue // deleted meanwhile, or not a file
 				}
 				if !fn(d, info.Size()) {
 					return nil
@@ -187,13 +189,14 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 	return nil
 }
 
-// listed says whether a folder's entries, in their order, have one of that name.
-func listed(entries []fs.DirEntry, name string) bool {
+// contains reports whether a folder's sorted entries have one of that name.
+func contains(entries []fs.DirEntry, name string) bool {
 	_, found := slices.BinarySearchFunc(entries, name, func(e fs.DirEntry, name string) int { return strings.Compare(e.Name(), name) })
 	return found
 }
 
-// readFolder lists a folder; what is none, or is gone, is empty.
+// readFolder lists a folder. If it does not exist or is not a folder, the list
+// is empty.
 func readFolder(path string) ([]fs.DirEntry, error) {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -202,9 +205,9 @@ func readFolder(path string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// notFound adds cache.ErrNotFound to the errors of a path that leads to no file.
-// FreeBSD calls a symbolic link that is not followed EMLINK.
-func notFound(err error) error {
+// wrapNotFound adds cache.ErrNotFound to the errors of a path without a file.
+// FreeBSD reports EMLINK for a symbolic link that is not followed.
+func wrapNotFound(err error) error {
 	for _, none := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.EMLINK} {
 		if errors.Is(err, none) {
 			return fmt.Errorf("%w: %w", cache.ErrNotFound, err)

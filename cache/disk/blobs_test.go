@@ -46,7 +46,7 @@ func TestDamagedContent(t *testing.T) {
 					}
 					b.sizes.attributes = store.attributes
 					d := publish(t, b, "good", 1000)
-					path, _ := b.place(d)
+					path, _ := b.pathOf(d)
 					if err := c.damage(path); err != nil {
 						t.Fatal(err)
 					}
@@ -84,7 +84,7 @@ func TestDamagedContent(t *testing.T) {
 	t.Run("a file that was touched, or lost its attributes, is not damaged", func(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		d := publish(t, b, "good", 1000)
-		path, _ := b.place(d)
+		path, _ := b.pathOf(d)
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -101,13 +101,13 @@ func TestDamagedContent(t *testing.T) {
 	t.Run("what was published anew meanwhile is not set aside", func(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		d := publish(t, b, "good", 1000)
-		path, _ := b.place(d)
+		path, _ := b.pathOf(d)
 		before, err := os.Lstat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		publish(t, b, "good", 1000)
-		b.setAside(d, path, before)
+		b.quarantine(d, path, before)
 		if size, err := b.Stat(t.Context(), d); size != 1000 || err != nil {
 			t.Errorf("Stat = %d, %v, want 1000", size, err)
 		}
@@ -117,23 +117,23 @@ func TestDamagedContent(t *testing.T) {
 		dir := t.TempDir()
 		b := open(t, dir, Options{}).blobs
 		var last cache.Digest
-		for i := range asideFiles + 3 {
+		for i := range maxQuarantineFiles + 3 {
 			last = publish(t, b, fmt.Sprint(i), 10)
-			path, _ := b.place(last)
+			path, _ := b.pathOf(last)
 			if err := os.Truncate(path, 5); err != nil {
 				t.Fatal(err)
 			}
 			b.Stat(t.Context(), last)
 		}
-		if kept := list(t, filepath.Join(dir, "damaged")); len(kept) != asideFiles {
-			t.Errorf("%d files are kept aside, want %d", len(kept), asideFiles)
+		if kept := list(t, filepath.Join(dir, "damaged")); len(kept) != maxQuarantineFiles {
+			t.Errorf("%d files are kept aside, want %d", len(kept), maxQuarantineFiles)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "damaged", last.Encoded())); err != nil {
 			t.Errorf("the newest is not among them: %v", err)
 		}
 		big := publish(t, b, "big", 10)
-		path, _ := b.place(big)
-		if err := os.Truncate(path, asideBytes+1); err != nil {
+		path, _ := b.pathOf(big)
+		if err := os.Truncate(path, maxQuarantineBytes+1); err != nil {
 			t.Fatal(err)
 		}
 		b.Stat(t.Context(), big)
@@ -147,11 +147,11 @@ func TestStrangersInTheTree(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, Options{}).blobs
 	d := publish(t, b, "content", 100)
-	path, _ := b.place(d)
+	path, _ := b.pathOf(d)
 	other := digest.FromString("a link")
-	link, _ := b.place(other)
+	link, _ := b.pathOf(other)
 	folder := digest.FromString("a folder")
-	asFolder, _ := b.place(folder)
+	asFolder, _ := b.pathOf(folder)
 	hex := digest.FromString("in the wrong folder").Encoded()
 	wrong := filepath.Join(b.root, "sha256", "zz")
 	err := errors.Join(
@@ -260,11 +260,11 @@ func TestFullDisk(t *testing.T) {
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if left := b.promised.Load(); left != 0 {
+		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to drafts that are closed", left)
 		}
 		publish(t, b, "1", 600)
-		if left := b.promised.Load(); left != 0 {
+		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to a draft that is committed", left)
 		}
 		create(t, b, second)
@@ -348,7 +348,7 @@ func TestContentThatFailsItsDigestIsSetAsideByVerify(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, Options{}).blobs
 	d := publish(t, b, "good", 600_000)
-	path, _ := b.place(d)
+	path, _ := b.pathOf(d)
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -13,78 +13,78 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// What this process knows of a published file, piece by piece:
+// checks is what this process knows of a published file, piece by piece:
 //
-//	unchecked  not looked at since the start, since the file changed, or for
-//	           longer than Options.VerifyEvery
-//	checked    it had its checksum when it was read, and the file is the same
-//	           since, by inode, size and change time
-//	bad        it had another checksum, or could not be read, and nothing makes
-//	           it good: the file is set aside. Whoever has it open may go on
-//	           with its other pieces
+//	unchecked  not read since the start, since the file changed, or for longer
+//	           than Options.VerifyEvery
+//	checked    its checksum matched when it was read, and the file is the same
+//	           since then, by inode, size and change time
+//	bad        its checksum did not match, or it could not be read: the file is
+//	           quarantined. Readers that have it open can still read its other
+//	           pieces
 //
-// What is checked costs a stat of the open file and no read. What is not is
-// read once, however many ask meanwhile, through the kernel's memory, from
-// where it is sent right after. Nothing of it outlives the process: what goes
-// out first after a start is checked, as it goes.
+// A checked piece costs a stat of the open file and no read. An unchecked piece
+// is read once, no matter how many callers wait for it, through the page cache,
+// from which it is sent right afterwards. The state is lost with the process:
+// after a start every piece is checked again when it is first sent.
 type checks struct {
 	size int64
 
-	mu    sync.Mutex
-	sums  sums // nil while there are none; content of one piece needs none
-	of    identity
-	sound []uint64  // a bit for each piece that is checked
-	since time.Time // the first of these was; zero while none is
-	bad   map[int64]bool
-	gone  bool            // it is bad somewhere
-	aside bool            // it was set aside, and nobody was told yet
-	turns map[int64]*turn // of the pieces that are being looked at
-	proof *proof          // that is under way, of a file without sums
+	mu         sync.Mutex
+	sums       sums // nil if there are none; content of one piece needs none
+	identity   identity
+	checked    []uint64  // a bit for each piece
+	since      time.Time // when the first of these was checked; zero if none is
+	bad        map[int64]bool
+	damaged    bool                  // a piece is bad
+	unreported bool                  // it was quarantined, and no caller has been told yet
+	running    map[int64]*pieceCheck // the checks in progress, by piece
+	proof      *proof                // in progress, of a file without sums
 }
 
-// turn is one look at a piece, for all who want it.
-type turn struct {
-	over  chan struct{}
-	sound bool // once it is over
+// pieceCheck is one check of a piece, for all callers that wait for it.
+type pieceCheck struct {
+	done  chan struct{}
+	sound bool // valid once done is closed
 }
 
-// identity tells a file that is what it was when it was checked.
+// identity identifies an unchanged file.
 type identity struct {
 	inode      uint64
 	size       int64
 	sec, nanos int64 // of its last change
 }
 
-// settled says whether a change of the file after t would show in its change
-// time. Kernels stamp by a clock that ticks every 10 ms at the slowest, and
-// some file systems keep whole seconds only, or every other one.
+// settled reports whether a change of the file after t would change its change
+// time. Kernels use a clock with ticks of up to 10 ms, and some file systems
+// only store whole or even seconds.
 func (i identity) settled(t time.Time) bool {
 	tick := 20 * time.Millisecond
 	if i.nanos == 0 {
 		tick = 3 * time.Second
 	}
 	age := t.Sub(time.Unix(i.sec, i.nanos))
-	return age > tick || age < -tick // the stamp of a clock that was wrong is unlike any of now
+	return age > tick || age < -tick // a time in the future, from a wrong clock, differs from any new one
 }
 
-// kept is a published file, open.
-type kept struct {
+// publishedBlob is an open published file.
+type publishedBlob struct {
 	*blob
-	blobs  *blobs
-	digest cache.Digest
-	path   string
-	ahead  atomic.Bool // bytes were passed ahead of the proof
+	blobs        *blobs
+	digest       cache.Digest
+	path         string
+	sentUnproven atomic.Bool // bytes were sent before all was verified
 
 	once   sync.Once
-	checks *checks // shared by all who have the file open
+	checks *checks // shared by all readers of the file
 }
 
-func (k *kept) state() *checks {
-	k.once.Do(func() { k.checks = k.blobs.known.of(k) })
+func (k *publishedBlob) loadChecks() *checks {
+	k.once.Do(func() { k.checks = k.blobs.checks.load(k) })
 	return k.checks
 }
 
-func (k *kept) Check(ctx context.Context, off, n int64) (int64, error) {
+func (k *publishedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if n = min(n, k.size-off); n <= 0 {
 		return 0, nil
 	}
@@ -95,9 +95,9 @@ func (k *kept) Check(ctx context.Context, off, n int64) (int64, error) {
 	return sound, nil
 }
 
-func (k *kept) check(ctx context.Context, off, n int64) (int64, error) {
-	c, piece := k.state(), off/pieceSize
-	if passes, err := k.prove(ctx, off, n); passes > 0 || err != nil {
+func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) {
+	c, piece := k.loadChecks(), off/pieceSize
+	if passes, err := k.waitForProof(ctx, off, n); passes > 0 || err != nil {
 		return passes, err
 	}
 	for {
@@ -111,19 +111,19 @@ func (k *kept) check(ctx context.Context, off, n int64) (int64, error) {
 			return sound, nil
 		case t == nil:
 			err := c.mismatch()
-			if k.ahead.Load() && c.withoutSums() {
+			if k.sentUnproven.Load() && c.lacksSums() {
 				err = fmt.Errorf("%w: %w", cache.ErrUnproven, err)
 			}
 			return 0, err
 		case mine:
-			err = k.look(piece, is)
+			err = k.checkPiece(piece, is)
 			c.end(piece, t, err == nil)
 			if err != nil && !errors.Is(err, cache.ErrMismatch) {
 				return 0, err
 			}
 		default:
 			select {
-			case <-t.over:
+			case <-t.done:
 			case <-ctx.Done():
 				return 0, context.Cause(ctx)
 			}
@@ -134,111 +134,112 @@ func (k *kept) check(ctx context.Context, off, n int64) (int64, error) {
 	}
 }
 
-// Doubt makes all pieces unchecked.
-func (k *kept) Doubt() {
-	c := k.state()
+// Doubt marks all pieces as unchecked.
+func (k *publishedBlob) Doubt() {
+	c := k.loadChecks()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget()
+	c.clear()
 }
 
-func (c *checks) forget() {
-	clear(c.sound)
+func (c *checks) clear() {
+	clear(c.checked)
 	c.since = time.Time{}
 }
 
-// begin returns how many of the n bytes at off are checked, or else the turn at
-// the first piece of them, which may be the caller's to take, or nothing where
-// that is bad.
-func (c *checks) begin(is identity, off, n int64, every time.Duration) (sound int64, t *turn, mine bool) {
+// begin returns how many of the n bytes at off are checked. If the first piece
+// of them is not, it returns the check of it, and whether the caller has to do
+// that. If the piece is bad, it returns nothing.
+func (c *checks) begin(is identity, off, n int64, every time.Duration) (sound int64, t *pieceCheck, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	first := off / pieceSize
-	if c.bad[first] || c.gone && c.sums == nil {
+	if c.bad[first] || c.damaged && c.sums == nil {
 		return 0, nil, false
 	}
-	if is != c.of || time.Since(c.since) >= every {
-		c.forget()
-		c.of = is
+	if is != c.identity || time.Since(c.since) >= every {
+		c.clear()
+		c.identity = is
 	}
-	for piece := first; sound < n && c.sound[piece/64]&(1<<(piece%64)) != 0; piece++ {
+	for piece := first; sound < n && c.checked[piece/64]&(1<<(piece%64)) != 0; piece++ {
 		sound = min((piece+1)*pieceSize-off, n)
 	}
 	if sound > 0 {
 		return sound, nil, false
 	}
-	if t := c.turns[first]; t != nil {
+	if t := c.running[first]; t != nil {
 		return 0, t, false
 	}
-	t = &turn{over: make(chan struct{})}
-	if c.turns == nil {
-		c.turns = make(map[int64]*turn)
+	t = &pieceCheck{done: make(chan struct{})}
+	if c.running == nil {
+		c.running = make(map[int64]*pieceCheck)
 	}
-	c.turns[first] = t
+	c.running[first] = t
 	return 0, t, true
 }
 
-func (c *checks) end(piece int64, t *turn, sound bool) {
+func (c *checks) end(piece int64, t *pieceCheck, sound bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.turns, piece)
+	delete(c.running, piece)
 	t.sound = sound
-	close(t.over)
+	close(t.done)
 }
 
 var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
-// look reads a piece, and sets the file aside where it is not what it was.
-func (k *kept) look(piece int64, is identity) error {
+// checkPiece reads a piece, and quarantines the file if the piece is damaged.
+func (k *publishedBlob) checkPiece(piece int64, is identity) error {
 	began := time.Now()
 	buffer := pieces.Get().(*[pieceSize]byte)
 	defer pieces.Put(buffer)
 	content := buffer[:min(pieceSize, k.size-piece*pieceSize)]
-	err := k.blobs.faults.refuse(k.blobs.faults.read)
+	err := k.blobs.faults.inject(k.blobs.faults.read)
 	if err == nil {
 		_, err = k.file.ReadAt(content, piece*pieceSize)
 	}
 	switch {
 	case err == nil && k.matches(piece, content):
-		k.checks.mark(piece, is, began)
+		k.checks.markChecked(piece, is, began)
 		return nil
-	case err == nil, errors.Is(err, io.EOF), unreadable(err):
-		k.spoil(piece, err, "offset", piece*pieceSize)
+	case err == nil, errors.Is(err, io.EOF), isReadDamage(err):
+		k.markDamaged(piece, err, "offset", piece*pieceSize)
 		return cache.ErrMismatch
 	}
 	return err
 }
 
-// matches holds a piece against its checksum, or the only one of content
-// against the digest.
-func (k *kept) matches(piece int64, content []byte) bool {
+// matches compares a piece with its checksum, or with the digest if it is the
+// only one.
+func (k *publishedBlob) matches(piece int64, content []byte) bool {
 	if sumsLength(k.size) == 0 {
 		return k.digest.Algorithm().FromBytes(content) == k.digest
 	}
 	return crc32.Checksum(content, castagnoli) == k.checks.sums[piece]
 }
 
-// mark notes that a piece was found sound in a look that began at a time.
-func (c *checks) mark(piece int64, is identity, began time.Time) {
+// markChecked records that a check, which began at a given time, found a piece
+// undamaged.
+func (c *checks) markChecked(piece int64, is identity, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if is != c.of || !is.settled(began) {
-		return // it may change without a sign
+	if is != c.identity || !is.settled(began) {
+		return // a change could go unnoticed
 	}
 	if c.since.IsZero() {
 		c.since = began
 	}
-	c.sound[piece/64] |= 1 << (piece % 64)
+	c.checked[piece/64] |= 1 << (piece % 64)
 }
 
-// spoil sets the file aside for a piece that is bad.
-func (k *kept) spoil(piece int64, failed error, why ...any) {
+// markDamaged quarantines the file because a piece is bad.
+func (k *publishedBlob) markDamaged(piece int64, failed error, why ...any) {
 	if failed != nil {
 		why = append(why, "error", failed)
 	}
 	found, err := k.file.Stat()
-	aside := err == nil && k.blobs.setAside(k.digest, k.path, found, why...)
-	k.blobs.known.drop(k.digest, k.checks)
+	aside := err == nil && k.blobs.quarantine(k.digest, k.path, found, why...)
+	k.blobs.checks.remove(k.digest, k.checks)
 	c := k.checks
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,31 +247,31 @@ func (k *kept) spoil(piece int64, failed error, why ...any) {
 		c.bad = make(map[int64]bool)
 	}
 	c.bad[piece] = true
-	c.gone, c.aside = true, c.aside || aside
+	c.damaged, c.unreported = true, c.unreported || aside
 }
 
-// mismatch is what is said of a bad piece.
+// mismatch returns the error for a bad piece.
 func (c *checks) mismatch() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.aside {
-		c.aside = false
+	if c.unreported {
+		c.unreported = false
 		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
 	}
 	return cache.ErrMismatch
 }
 
-// withoutSums says that nothing tells where a file is bad.
-func (c *checks) withoutSums() bool {
+// lacksSums reports whether there are no checksums to tell which piece is bad.
+func (c *checks) lacksSums() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sums == nil
 }
 
-// unreadable says whether a disk or a file system can't give back what it was
-// given: that is damage too.
-func unreadable(err error) bool {
-	for _, lost := range lostErrors {
+// isReadDamage reports whether a disk or file system can't return what was
+// written. That counts as damage.
+func isReadDamage(err error) bool {
+	for _, lost := range damageErrors {
 		if errors.Is(err, lost) {
 			return true
 		}

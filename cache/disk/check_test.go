@@ -119,7 +119,7 @@ func TestAFileThatChangedIsReadAgain(t *testing.T) {
 		var r reads
 		b := open(t, t.TempDir(), Options{VerifyEvery: time.Hour, faults: r.faults()}).blobs
 		d := publish(t, b, "content", large)
-		path, _ := b.place(d)
+		path, _ := b.pathOf(d)
 		file := openKept(t, b, d)
 		wantSound(t, file)
 		r.want(t, "a first whole", largePieces)
@@ -215,7 +215,7 @@ func TestWhatTheDiskCannotReadBackIsDamaged(t *testing.T) {
 					return nil
 				}}}).blobs
 				d := publish(t, b, "content", large)
-				path, _ := b.place(d)
+				path, _ := b.pathOf(d)
 				if without {
 					if err := os.Remove(path + sumsSuffix); err != nil {
 						t.Fatal(err)
@@ -255,7 +255,7 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 		prepare := func(t *testing.T, opts Options) (b *blobs, d cache.Digest, path string, before []byte) {
 			b = open(t, t.TempDir(), opts).blobs
 			d = publish(t, b, "content", large)
-			path, _ = b.place(d)
+			path, _ = b.pathOf(d)
 			path += sumsSuffix
 			before, err := os.ReadFile(path)
 			if err = errors.Join(err, lack.make(path)); err != nil {
@@ -337,7 +337,7 @@ func TestAProofThatTakesLongLetsAllButTheEndPass(t *testing.T) {
 				const each = 2 * time.Second
 				b := open(t, t.TempDir(), Options{VerifyEvery: time.Hour, faults: faults{read: func() error { time.Sleep(each); return nil }}}).blobs
 				d := publish(t, b, "content", large)
-				path, _ := b.place(d)
+				path, _ := b.pathOf(d)
 				if err := os.Remove(path + sumsSuffix); err != nil {
 					t.Fatal(err)
 				}
@@ -346,16 +346,16 @@ func TestAProofThatTakesLongLetsAllButTheEndPass(t *testing.T) {
 				}
 				began := time.Now()
 				file := openKept(t, b, d)
-				if n, err := file.Check(t.Context(), 0, 10); n != 10 || err != nil || time.Since(began) != provePatience {
+				if n, err := file.Check(t.Context(), 0, 10); n != 10 || err != nil || time.Since(began) != proofTimeout {
 					t.Errorf("a first check = %d, %v after %s", n, err, time.Since(began))
 				}
-				if n, err := file.Check(t.Context(), 10, large); n <= 0 || n > 3*pieceSize || err != nil || time.Since(began) > provePatience {
+				if n, err := file.Check(t.Context(), 10, large); n <= 0 || n > 3*pieceSize || err != nil || time.Since(began) > proofTimeout {
 					t.Errorf("a second = %d, %v after %s", n, err, time.Since(began))
 				}
 				if n, err := file.Check(t.Context(), 4*pieceSize, 1); n != 1 || err != nil || time.Since(began) != 5*each {
 					t.Errorf("one of what is not read yet = %d, %v after %s", n, err, time.Since(began))
 				}
-				time.Sleep(largePieces*each - time.Since(began) - provePatience/2)
+				time.Sleep(largePieces*each - time.Since(began) - proofTimeout/2)
 				var group sync.WaitGroup
 				defer group.Wait()
 				other := openKept(t, b, d)
@@ -375,7 +375,7 @@ func TestAProofThatTakesLongLetsAllButTheEndPass(t *testing.T) {
 					}
 					return
 				}
-				if at != large-proveHolds || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrUnproven) {
+				if at != large-proofHoldback || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrUnproven) {
 					t.Errorf("checks got to %d: %v", at, err)
 				}
 			})
@@ -387,7 +387,7 @@ func TestChecksumsComeAndGoWithTheirContent(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, Options{}).blobs
 	small := publish(t, b, "small", pieceSize)
-	path, _ := b.place(small)
+	path, _ := b.pathOf(small)
 	if _, err := os.Lstat(path + sumsSuffix); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("content of one piece has checksums beside it: %v", err)
 	}
@@ -395,7 +395,7 @@ func TestChecksumsComeAndGoWithTheirContent(t *testing.T) {
 	if got, want := used(t, dir), b.Weight(pieceSize)+b.Weight(large); got != want {
 		t.Errorf("%d bytes lie in the folder, and %d are said to", got, want)
 	}
-	path, _ = b.place(d)
+	path, _ = b.pathOf(d)
 	if err := b.Delete(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -464,20 +464,20 @@ func TestWhatIsKnownOfFilesIsBounded(t *testing.T) {
 	b := open(t, t.TempDir(), Options{VerifyEvery: time.Hour}).blobs
 	for i := range 20 {
 		d := publish(t, b, string(rune('a'+i)), 1000)
-		file := openKept(t, b, d).(*kept)
+		file := openKept(t, b, d).(*publishedBlob)
 		file.blob.size = 1 << 40 // as far as its checks are told
-		file.state()
-		if b.known.bytes > knownBytes+file.checks.memory() {
-			t.Fatalf("%d bytes are known of %d files", b.known.bytes, b.known.files.Len())
+		file.loadChecks()
+		if b.checks.bytes > maxCheckCacheBytes+file.checks.memory() {
+			t.Fatalf("%d bytes are known of %d files", b.checks.bytes, b.checks.files.Len())
 		}
 	}
-	if n := b.known.files.Len(); n == 0 || n > 3 {
+	if n := b.checks.files.Len(); n == 0 || n > 3 {
 		t.Errorf("%d files of a terabyte are known", n)
 	}
-	for b.known.files.Len() > 0 {
-		b.known.files.RemoveOldest()
+	for b.checks.files.Len() > 0 {
+		b.checks.files.RemoveOldest()
 	}
-	if b.known.bytes != 0 {
-		t.Errorf("nothing is known, in %d bytes", b.known.bytes)
+	if b.checks.bytes != 0 {
+		t.Errorf("nothing is known, in %d bytes", b.checks.bytes)
 	}
 }

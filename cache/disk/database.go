@@ -17,39 +17,39 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// errDamaged says that a database can't be read any more and must be set aside.
+// errDamaged says that a database is unreadable and has to be replaced.
 var errDamaged = errors.New("the database is damaged")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// database is a bbolt database that may be damaged. bbolt trusts its file: it
-// panics, or touches memory that is not there, where the file is not what it
-// wrote. Here that is an error, and every value carries a checksum, because a
-// page may also be wrong in a way that bbolt can't see.
+// database is a bbolt database that may be damaged. bbolt trusts its file: if
+// the file is not what it wrote, it panics, or accesses unmapped memory. Here
+// that becomes an error. Every value has a checksum, because a page may also be
+// damaged in a way that bbolt can't notice.
 //
-// A panic can leave bbolt's own locks held for ever. So one goroutine reads at
-// a time, none touches a database that has broken, and a broken one is
-// abandoned, not closed.
+// A panic can leave bbolt's own locks locked forever. So only one goroutine
+// reads at a time, none uses a database after the first damage, and a broken
+// database is abandoned, not closed.
 type database struct {
 	bolt *bbolt.DB
-	file *os.File // bbolt's
+	file *os.File // opened by bbolt
 
 	reading  sync.Mutex
 	breaking sync.Once
 	broken   chan struct{} // closed at the first damage
 }
 
-// openDatabase returns errDamaged where there is a file that is no database.
+// openDatabase returns errDamaged if the file is not a database.
 func openDatabase(path string) (*database, error) {
 	d := &database{broken: make(chan struct{})}
 	before, _ := os.Stat(path)
-	err := guard(func() (err error) {
+	err := recoverDamage(func() (err error) {
 		d.bolt, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			// The folder's lock is held already: whoever has this one open
-			// is not an entrepot.
+			// The folder is locked, so if the file is locked it is not by
+			// another entrepot.
 			Timeout: time.Second,
-			// The list of free pages is written with each transaction:
-			// without it every start would read the whole database.
+			// The list of free pages is written with each transaction.
+			// Otherwise every start would read the whole database.
 			NoFreelistSync: false,
 			FreelistType:   bbolt.FreelistMapType,
 			NoStatistics:   true,
@@ -68,7 +68,7 @@ func openDatabase(path string) (*database, error) {
 		d.file.Close()
 	}
 	if before == nil {
-		// Begun and not finished, for want of room: that is no damage.
+		// It could not be created for lack of space, which is not damage.
 		os.Remove(path)
 	}
 	var fromKernel syscall.Errno
@@ -105,9 +105,9 @@ type record struct {
 	value []byte
 }
 
-// page returns at most n records from the key after on, in their order: a
+// page returns at most n records after a key, in the order of keys. A
 // transaction that stayed open for a whole scan would keep the writer from
-// using free pages, and from growing the file.
+// reusing free pages and from growing the file.
 func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(b))
@@ -139,9 +139,9 @@ func (d *database) view(fn func(*bbolt.Tx) error) error {
 	return d.use(func() error { return d.bolt.View(fn) })
 }
 
-// update runs a write transaction. It returns when the database breaks, also
-// while the transaction waits for a lock that a reader's panic left behind;
-// then it waits for ever, one goroutine for each time a database breaks.
+// update runs a write transaction. It returns when the database breaks, even
+// while the transaction waits for a lock that a reader's panic left locked. In
+// that case one goroutine leaks for each broken database.
 func (d *database) update(fn func(*bbolt.Tx) error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -161,10 +161,10 @@ func (d *database) use(fn func() error) error {
 		return errDamaged
 	default:
 	}
-	err := guard(fn)
+	err := recoverDamage(fn)
 	if errors.Is(err, berrors.ErrInvalidMapping) {
-		// The kernel refused to map the file as it grew, and bbolt cannot
-		// recover from that. Begun anew, it may.
+		// The kernel refused to map the grown file, and bbolt can't recover
+		// from that. A new database may work.
 		err = fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	if errors.Is(err, errDamaged) {
@@ -173,21 +173,22 @@ func (d *database) use(fn func() error) error {
 	return err
 }
 
-// close waits for all transactions; a broken database is let go of.
+// close waits for all transactions. A broken database is abandoned.
 func (d *database) close() error {
 	select {
 	case <-d.broken:
-		// Its memory stays mapped: someone may be reading there.
+		// Its memory stays mapped, because another goroutine may be reading it.
 		return d.file.Close()
 	default:
 		return d.bolt.Close()
 	}
 }
 
-// guard turns a panic of fn into errDamaged. fn runs nothing but bbolt and
+// recoverDamage turns a panic of fn into errDamaged. fn only runs bbolt and
 // code of this package.
-func guard(fn func() error) (err error) {
-	// A file cut short behind bbolt's back shows as a fault in mapped memory.
+func recoverDamage(fn func() error) (err error) {
+	// A file that is truncated while it is open causes a fault in mapped
+	// memory.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -197,7 +198,7 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// seal adds a checksum over key and value to the value.
+// seal appends a checksum of key and value to the value.
 func seal(key string, value []byte) []byte {
 	sealed := append(make([]byte, 0, len(value)+4), value...)
 	return binary.BigEndian.AppendUint32(sealed, sum(key, value))

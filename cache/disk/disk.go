@@ -1,14 +1,14 @@
-// Package disk keeps a cache in a folder: content as files named for their
+// Package disk implements a cache in a folder: content as files named by their
 // digests, records in a bbolt database.
 //
 //	blobs/<algorithm>/<2>/<hex>  published content
-//	blobs/…/<hex>.sums           checksums of its pieces, where it has several
-//	drafts/                      content not yet proven; emptied at start
-//	damaged/                     content set aside, the last few
+//	blobs/…/<hex>.sums           checksums of its pieces, if it has several
+//	drafts/                      content that is not verified yet; emptied at the start
+//	damaged/                     quarantined content, the last few files
 //	records.db                   records
-//	records.journal              the precious records once more, see Options.Journal
+//	records.journal              a second copy of some records, see Options.Journal
 //	format                       the version of this layout
-//	lock                         held by the process that owns the folder
+//	lock                         held by the process that has the folder open
 package disk
 
 import (
@@ -24,37 +24,38 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Options say how a cache on disk behaves. The zero value is usable.
+// Options configure a cache on disk. The zero value is usable.
 type Options struct {
-	// Log gets what nobody else hears of: damage set aside, records that
-	// could not be written. nil discards it.
+	// Log gets the events that no caller learns of: damage that was
+	// quarantined, records that could not be written. nil discards them.
 	Log *slog.Logger
-	// MinFree is how many bytes of the file system drafts leave free. 0
-	// leaves none.
+	// MinFree is how many bytes of the file system drafts leave free. 0 means
+	// none.
 	MinFree int64
-	// Journal names the buckets whose records are precious: they are kept a
-	// second time, in a file of their own, from which they are had back when
-	// the database is lost.
+	// Journal names the buckets whose records have to be durable: a second copy
+	// of them is written to a file of its own. They are restored from it if the
+	// database is lost.
 	Journal []cache.Bucket
-	// FlushEvery is how long a record may wait to be durable. 0 means 200 ms.
+	// FlushEvery is how long a record may wait to become durable. 0 means 200
+	// ms.
 	FlushEvery time.Duration
-	// FlushAt is how many records may wait before they are written ahead of
-	// time. 0 means 4096.
+	// FlushAt is how many records may wait before they are written early. 0
+	// means 4096.
 	FlushAt int
-	// MaxPending is how many records are kept in memory while the disk takes
-	// none; the oldest beyond it are forgotten. 0 means 100,000. Records that
-	// the journal has taken do not count.
+	// MaxPending is how many records are kept in memory while the disk can't be
+	// written; beyond that the oldest are dropped. 0 means 100,000. Records in
+	// the journal do not count.
 	MaxPending int
-	// OnRecordsError is called, from any goroutine, for every failure to
-	// write or read records. It is for counting, and MUST NOT call the cache:
-	// the failure is logged and mended elsewhere. nil is fine.
+	// OnRecordsError is called, from any goroutine, for every failure to write
+	// or read records. It is for metrics and MUST NOT call the cache, which
+	// logs and repairs the failure itself. It may be nil.
 	OnRecordsError func(error)
-	// VerifyEvery is how long a piece of content that was checked counts as
-	// checked, while its file does not change. 0 checks it each time.
+	// VerifyEvery is how long a piece of content counts as checked while its
+	// file does not change. 0 checks it each time.
 	VerifyEvery time.Duration
-	// OnDamage is called, from any goroutine, for every content that is set
-	// aside because it is damaged. It is for counting, and MUST NOT call the
-	// cache. nil is fine.
+	// OnDamage is called, from any goroutine, for every damaged content that is
+	// quarantined. It is for metrics and MUST NOT call the cache. It may be
+	// nil.
 	OnDamage func()
 
 	faults faults
@@ -91,13 +92,13 @@ type Cache struct {
 	closed  error
 }
 
-// Open opens the cache in dir and makes it where there is none. It returns an
-// error that wraps cache.ErrLocked where another process has it open. Its work
-// does not grow with the cache, but for one case: after damage to the records
+// Open opens the cache in dir, and creates it if there is none. It returns an
+// error that wraps cache.ErrLocked if another process has it open. The work of
+// Open does not grow with the cache, except when the records are damaged: then
 // it reads the journal.
 func Open(dir string, opts Options) (*Cache, error) {
 	opts = opts.withDefaults()
-	lock, err := own(dir, opts.Log)
+	lock, err := openFolder(dir, opts.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -113,26 +114,26 @@ func Open(dir string, opts Options) (*Cache, error) {
 	}, nil
 }
 
-// Blobs is the content of the cache.
+// Blobs returns the content of the cache.
 func (c *Cache) Blobs() cache.Blobs { return c.blobs }
 
-// Records are the records of the cache.
+// Records returns the records of the cache.
 func (c *Cache) Records() cache.Records { return c.records }
 
-// Rebuilt says whether the database of records was lost, at Open or since, and
-// begun anew. Then the records of the journal are there, and no others from
-// before.
+// Rebuilt reports whether the database of records was lost, at Open or since,
+// and created again. Then only the records of the journal are left of the
+// earlier ones.
 func (c *Cache) Rebuilt() bool { return c.records.rebuilt.Load() }
 
-// Behind is the age of the oldest record that is not durable, at most: what
-// was put earlier outlives a power cut. 0 means that none waits.
+// Behind returns the maximum age of the oldest record that is not durable:
+// anything older survives a power failure. It is 0 if no record is waiting.
 func (c *Cache) Behind() time.Duration { return c.records.age() }
 
-// Close makes the records durable and gives the folder up. Drafts are to be
-// closed before; open blobs stay readable.
+// Close makes the records durable and unlocks the folder. Drafts have to be
+// closed first; open blobs stay readable.
 func (c *Cache) Close() error {
 	c.close.Do(func() {
-		c.blobs.close()
+		c.blobs.cancel()
 		c.blobs.proofs.Wait()
 		c.closed = errors.Join(c.records.Close(), c.lock.Close())
 	})

@@ -22,14 +22,14 @@ type draft struct {
 	blobs    *blobs
 	want     cache.Descriptor
 	hash     hash.Hash
-	sums     summing
+	sums     sumWriter
 	file     *os.File
 	written  atomic.Int64
-	promised int64 // bytes still set apart for this draft
-	done     bool  // committed or closed: nothing more is written
+	reserved int64 // bytes still reserved for this draft
+	done     bool  // committed or closed
 
-	mu     sync.Mutex // orders Reader with what follows
-	path   string     // where the file lies
+	mu     sync.Mutex // guards what follows
+	path   string     // of the file
 	closed bool
 }
 
@@ -39,19 +39,19 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	}
 	promised := max(want.Size, 0)
 	if err := b.reserve(promised); err != nil {
-		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, noRoom(err))
+		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, wrapFull(err))
 	}
 	file, err := createShared(b.drafts, want.Digest.Encoded()[:12]+"-*")
 	if err != nil {
-		b.promised.Add(-promised)
-		return nil, fmt.Errorf("create %s: %w", want.Digest, noRoom(err))
+		b.reserved.Add(-promised)
+		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	return &draft{
 		blobs:    b,
 		want:     want,
 		hash:     want.Digest.Algorithm().Hash(),
 		file:     file,
-		promised: promised,
+		reserved: promised,
 		path:     file.Name(),
 	}, nil
 }
@@ -64,14 +64,14 @@ func (d *draft) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("write %s past its %d bytes: %w", d.want.Digest, d.want.Size, cache.ErrMismatch)
 	}
 	n, err := d.write(p)
-	// What did reach the file counts, also of a write that failed: readers
-	// have it already.
+	// What reached the file counts, even if the write failed, because readers
+	// may have it already.
 	d.hash.Write(p[:n])
 	_, _ = d.sums.Write(p[:n]) // never fails
 	d.written.Add(int64(n))
-	d.release(min(int64(n), d.promised))
+	d.release(min(int64(n), d.reserved))
 	if err != nil {
-		return n, fmt.Errorf("write %s: %w", d.want.Digest, noRoom(err))
+		return n, fmt.Errorf("write %s: %w", d.want.Digest, wrapFull(err))
 	}
 	return n, nil
 }
@@ -85,10 +85,10 @@ func (d *draft) write(p []byte) (int, error) {
 	return n, errors.Join(err, refused)
 }
 
-// release gives up n of the bytes that were set apart.
+// release releases n of the reserved bytes.
 func (d *draft) release(n int64) {
-	d.promised -= n
-	d.blobs.promised.Add(-n)
+	d.reserved -= n
+	d.blobs.reserved.Add(-n)
 }
 
 func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.file.ReadAt(p, off) }
@@ -107,10 +107,10 @@ func (d *draft) Reader() (cache.Blob, error) {
 		return newBlob(file, size), nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		// Committed and deleted since. The file lives on without a name while
-		// this draft has it open.
-		if file, err = again(d.file); err == nil {
-			return &apart{file: file, size: size}, nil
+		// It was committed and deleted meanwhile. The file still exists without
+		// a name while this draft has it open.
+		if file, err = reopen(d.file); err == nil {
+			return &offsetReader{file: file, size: size}, nil
 		}
 	}
 	return nil, fmt.Errorf("read the draft of %s: %w", d.want.Digest, err)
@@ -136,7 +136,7 @@ func (d *draft) Close() error {
 	err := d.file.Close()
 	if !d.done {
 		d.done = true
-		d.release(d.promised)
+		d.release(d.reserved)
 		err = errors.Join(err, d.discard())
 	}
 	if err != nil {
@@ -145,9 +145,9 @@ func (d *draft) Close() error {
 	return nil
 }
 
-// discard removes the file of a draft that was not committed. One that has
-// its name already stays, though its Commit failed at the last step: it is
-// proven, and another draft of the same digest may count on the name.
+// discard removes the file of a draft that was not committed. If the file is
+// already at its final path and Commit failed in its last step, it stays: it is
+// verified, and another draft of the same digest may rely on it.
 func (d *draft) discard() error {
 	if filepath.Dir(d.path) != d.blobs.drafts {
 		return nil

@@ -9,12 +9,12 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// retryTimes is how many times FlushEvery a flush that failed waits to be
-// tried again, when nothing new comes first.
-const retryTimes = 5
+// retryFactor is how many times FlushEvery to wait before a failed flush is
+// retried, unless new records come first.
+const retryFactor = 5
 
-// run flushes: a moment after something came, when a lot has come, when asked,
-// and at the end.
+// run flushes shortly after a record was put, when many are waiting, when
+// asked, and at the end.
 func (r *records) run() {
 	defer close(r.stopped)
 	due := time.NewTimer(time.Hour)
@@ -27,50 +27,50 @@ func (r *records) run() {
 			due.Reset(r.opts.FlushEvery)
 		case <-due.C:
 			err = r.flush()
-		case <-r.hurry:
+		case <-r.flushNow:
 			err = r.flush()
-		case answer := <-r.asks:
+		case answer := <-r.flushRequests:
 			err = r.flush()
 			answer <- err
-		case <-r.closing:
+		case <-r.stop:
 			r.finish()
 			return
 		}
 		if err != nil {
-			due.Reset(retryTimes * r.opts.FlushEvery)
+			due.Reset(retryFactor * r.opts.FlushEvery)
 		}
 	}
 }
 
-// finish takes no more records, writes the last and lets go of the files.
+// finish accepts no more records, writes the last ones and closes the files.
 func (r *records) finish() {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	err := r.flush()
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	r.replaceMu.Lock()
+	defer r.replaceMu.Unlock()
 	r.finished = true
 	if db := r.current(); db != nil {
 		err = errors.Join(err, db.close())
 	}
-	r.last = errors.Join(err, r.journal.close())
+	r.closeErr = errors.Join(err, r.journal.close())
 }
 
-// flush makes durable what waited when it was called.
+// flush makes the records durable that were pending when it was called.
 func (r *records) flush() error {
 	err := r.flushAll()
 	switch {
 	case err != nil:
-		err = fmt.Errorf("write records: %w", noRoom(err))
+		err = fmt.Errorf("write records: %w", wrapFull(err))
 		r.opts.OnRecordsError(err)
-		if !r.failing {
-			r.opts.Log.Error("records can't be written; they are kept in memory and tried again", "error", err)
+		if !r.flushFailing {
+			r.opts.Log.Error("records can't be written; they are kept in memory, and writing is retried", "error", err)
 		}
-	case r.failing:
-		r.opts.Log.Info("records are written again")
+	case r.flushFailing:
+		r.opts.Log.Info("records can be written again")
 	}
-	r.failing = err != nil
+	r.flushFailing = err != nil
 	return err
 }
 
@@ -82,73 +82,73 @@ func (r *records) flushAll() error {
 	}
 	r.mu.Lock()
 	r.scheduled = false
-	db, mend := r.db, r.replaying && r.mendable
-	group, taken := r.all(), time.Now()
+	db, complete := r.db, r.replaying && r.journalReadable
+	group, taken := r.sortedPending(), time.Now()
 	r.mu.Unlock()
 	if db == nil {
-		return errDamaged // since a moment; the next flush finds another
+		return errDamaged // just now; the next flush has a new one
 	}
 
-	for part := range slices.Chunk(group, groupLength) {
+	for part := range slices.Chunk(group, maxGroup) {
 		if err := r.write(db, part); err != nil {
-			return r.lose(db, err)
+			return r.replaceIfDamaged(db, err)
 		}
 	}
 	r.mu.Lock()
 	r.oldest = taken
 	r.mu.Unlock()
-	if mend {
+	if complete {
 		if err := db.update(markComplete); err != nil {
-			return r.lose(db, err)
+			return r.replaceIfDamaged(db, err)
 		}
 		r.mu.Lock()
 		r.replaying = r.replaying && r.db != db
 		r.mu.Unlock()
 	}
-	return r.lose(db, r.shorten(db))
+	return r.replaceIfDamaged(db, r.compactJournal(db))
 }
 
-// lose replaces the database where err says that it is damaged.
-func (r *records) lose(db *database, err error) error {
+// replaceIfDamaged replaces the database if err says that it is damaged.
+func (r *records) replaceIfDamaged(db *database, err error) error {
 	if errors.Is(err, errDamaged) {
-		_ = r.replace(db, err) // it says itself what it could not do
+		_ = r.replace(db, err) // it logs its own errors
 	}
 	return err
 }
 
-// shorten rewrites the journal where it has grown too long.
-func (r *records) shorten(db *database) error {
+// compactJournal rewrites the journal if it has grown too long.
+func (r *records) compactJournal(db *database) error {
 	r.mu.Lock()
 	whole := r.db == db && !r.replaying
 	r.mu.Unlock()
-	if !whole || !r.journal.grown() {
+	if !whole || !r.journal.needsRewrite() {
 		return nil
 	}
 	return r.journal.rewrite(db)
 }
 
-// dropOldest forgets a tenth of what waits and is nowhere else, because the
-// disk has taken nothing for long and memory has its bound. r.mu is held.
+// dropOldest drops a tenth of the records that are only in memory, because the
+// disk could not be written for long and memory is limited. r.mu is held.
 func (r *records) dropOldest() {
-	var loose []moving
-	for b, records := range r.waiting {
+	var unjournaled []pendingRecord
+	for b, records := range r.pending {
 		for key, w := range records {
 			if !w.journaled {
-				loose = append(loose, moving{recordName{b, key}, w})
+				unjournaled = append(unjournaled, pendingRecord{recordName{b, key}, w})
 			}
 		}
 	}
-	slices.SortFunc(loose, func(a, b moving) int {
+	slices.SortFunc(unjournaled, func(a, b pendingRecord) int {
 		if a.order < b.order {
 			return -1
 		}
 		return 1
 	})
-	drop := max(1, len(loose)/10)
-	for _, m := range loose[:drop] {
+	drop := max(1, len(unjournaled)/10)
+	for _, m := range unjournaled[:drop] {
 		r.remove(m.bucket, m.key)
 	}
-	err := fmt.Errorf("%d records are forgotten: %w", drop, cache.ErrFull)
-	r.opts.Log.Warn("too many records wait for a disk that takes none; the oldest are forgotten", "count", drop)
+	err := fmt.Errorf("%d records were dropped: %w", drop, cache.ErrFull)
+	r.opts.Log.Warn("too many records are waiting for a disk that can't be written; the oldest were dropped", "count", drop)
 	r.opts.OnRecordsError(err)
 }

@@ -8,24 +8,25 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// groupLength is how many records one write transaction holds at most.
-const groupLength = 10_000
+// maxGroup is how many records one write transaction has at most.
+const maxGroup = 10_000
 
-// moving is a record on its way to the database.
-type moving struct {
+// pendingRecord is a record that is to be written to the database.
+type pendingRecord struct {
 	recordName
-	*waiting
+	*pendingChange
 }
 
-// all is everything that waits, in the order of the database. r.mu is held.
-func (r *records) all() []moving {
-	group := make([]moving, 0, r.count)
-	for b, records := range r.waiting {
+// sortedPending returns all pending records in the order of the database. r.mu
+// is held.
+func (r *records) sortedPending() []pendingRecord {
+	group := make([]pendingRecord, 0, r.count)
+	for b, records := range r.pending {
 		for key, w := range records {
-			group = append(group, moving{recordName{b, key}, w})
+			group = append(group, pendingRecord{recordName{b, key}, w})
 		}
 	}
-	slices.SortFunc(group, func(a, b moving) int {
+	slices.SortFunc(group, func(a, b pendingRecord) int {
 		if c := strings.Compare(string(a.bucket), string(b.bucket)); c != 0 {
 			return c
 		}
@@ -34,10 +35,10 @@ func (r *records) all() []moving {
 	return group
 }
 
-// write moves one group: the precious to the journal, then all to the
-// database, and only then out of the map.
-func (r *records) write(db *database, group []moving) error {
-	if err := r.opts.faults.refuse(r.opts.faults.records); err != nil {
+// write writes one group: first the journal, then the database. Only then are
+// the records no longer pending.
+func (r *records) write(db *database, group []pendingRecord) error {
+	if err := r.opts.faults.inject(r.opts.faults.records); err != nil {
 		return err
 	}
 	if err := r.writeJournal(group); err != nil {
@@ -57,17 +58,17 @@ func (r *records) write(db *database, group []moving) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.db != db {
-		return errDamaged // found meanwhile: what was written is set aside
+		return errDamaged // damaged meanwhile: what was written went with it
 	}
 	for _, m := range group {
-		if r.waiting[m.bucket][m.key] == m.waiting {
+		if r.pending[m.bucket][m.key] == m.pendingChange {
 			r.remove(m.bucket, m.key)
 		}
 	}
 	return nil
 }
 
-func apply(tx *bbolt.Tx, m moving) error {
+func apply(tx *bbolt.Tx, m pendingRecord) error {
 	if m.deleted {
 		if bucket := tx.Bucket([]byte(m.bucket)); bucket != nil {
 			return bucket.Delete([]byte(m.key))
@@ -81,12 +82,13 @@ func apply(tx *bbolt.Tx, m moving) error {
 	return bucket.Put([]byte(m.key), seal(m.key, m.value))
 }
 
-// writeJournal appends what is precious and not in the journal yet.
-func (r *records) writeJournal(group []moving) error {
+// writeJournal appends the records of journaled buckets that are not in the
+// journal yet.
+func (r *records) writeJournal(group []pendingRecord) error {
 	var lines []byte
 	r.mu.Lock()
 	for _, m := range group {
-		if r.journal.precious[m.bucket] && !m.journaled {
+		if r.journal.buckets[m.bucket] && !m.journaled {
 			lines = appendLine(lines, change{m.bucket, m.key, m.value, m.deleted})
 		}
 	}
@@ -97,10 +99,10 @@ func (r *records) writeJournal(group []moving) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range group {
-		if r.journal.precious[m.bucket] && !m.journaled {
+		if r.journal.buckets[m.bucket] && !m.journaled {
 			m.journaled = true
-			if r.waiting[m.bucket][m.key] == m.waiting {
-				r.loose--
+			if r.pending[m.bucket][m.key] == m.pendingChange {
+				r.unjournaled--
 			}
 		}
 	}

@@ -14,34 +14,34 @@ import (
 )
 
 const (
-	// A journal is rewritten when it is longer than rewriteBytes and
-	// rewriteTimes as long as it was after it was rewritten last: so all the
-	// rewriting together stays in proportion to all the writing.
-	rewriteBytes = 4 << 20
-	rewriteTimes = 3
+	// A journal is rewritten when it is longer than rewriteBytes and than
+	// rewriteFactor times its length after the last rewrite. So the total work
+	// of rewriting is proportional to that of appending.
+	rewriteBytes  = 4 << 20
+	rewriteFactor = 3
 )
 
-// journal keeps the precious records a second time, as an append-only file of
-// lines. Only the goroutine that flushes uses it; readJournal reads beside it.
+// journal is the second copy of some records, an append-only file of lines.
+// Only the goroutine that flushes uses it; readJournal may run concurrently.
 type journal struct {
-	path     string
-	precious map[cache.Bucket]bool
+	path    string
+	buckets map[cache.Bucket]bool
 
-	file *os.File // nil until something is to be written, and after a failure
-	size int64    // bytes of whole lines
-	live int64    // bytes that the last rewriting left
+	file          *os.File // nil until the first write, and after a failure
+	size          int64    // bytes of complete lines
+	rewrittenSize int64    // bytes after the last rewrite
 }
 
 func newJournal(path string, precious []cache.Bucket) *journal {
-	j := &journal{path: path, precious: make(map[cache.Bucket]bool)}
+	j := &journal{path: path, buckets: make(map[cache.Bucket]bool)}
 	for _, b := range precious {
-		j.precious[b] = true
+		j.buckets[b] = true
 	}
 	return j
 }
 
-// append makes lines durable. After an error any number of them may be in the
-// file; appending them again is harmless.
+// append makes lines durable. After an error the file may contain some of them;
+// appending them again is harmless.
 func (j *journal) append(lines []byte) error {
 	if len(lines) == 0 {
 		return nil
@@ -56,7 +56,7 @@ func (j *journal) append(lines []byte) error {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		// What is torn is cut off when it is opened again.
+		// A partial line is truncated when the file is opened again.
 		j.file.Close()
 		j.file = nil
 		return fmt.Errorf("journal of records: %w", err)
@@ -70,8 +70,8 @@ func (j *journal) open() error {
 	if err != nil {
 		return err
 	}
-	j.size, err = cutTail(file)
-	j.live = 0
+	j.size, err = truncateTail(file)
+	j.rewrittenSize = 0
 	if err == nil && j.size == 0 {
 		if _, err = file.WriteAt(header(0), 0); err == nil {
 			j.size = headerSize
@@ -80,7 +80,7 @@ func (j *journal) open() error {
 	} else if err == nil {
 		line := make([]byte, headerSize-1)
 		if _, err := file.ReadAt(line, 0); err == nil {
-			j.live, _ = parseHeader(line)
+			j.rewrittenSize, _ = parseHeader(line)
 		}
 	}
 	if err != nil {
@@ -91,9 +91,9 @@ func (j *journal) open() error {
 	return nil
 }
 
-// cutTail removes what follows the last line feed, and returns the new size.
-// It reads no more than that from the end.
-func cutTail(file *os.File) (int64, error) {
+// truncateTail removes what follows the last line feed, and returns the new
+// size. It only reads that part.
+func truncateTail(file *os.File) (int64, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return 0, err
@@ -118,19 +118,19 @@ func cutTail(file *os.File) (int64, error) {
 	return end, file.Truncate(end)
 }
 
-// grown says whether a rewriting is due.
-func (j *journal) grown() bool {
-	return j.file != nil && j.size > rewriteBytes && j.size > rewriteTimes*j.live
+// needsRewrite reports whether the journal has grown enough to be rewritten.
+func (j *journal) needsRewrite() bool {
+	return j.file != nil && j.size > rewriteBytes && j.size > rewriteFactor*j.rewrittenSize
 }
 
-// rewrite replaces the journal by one that holds what db holds now. Everything
-// that was ever appended must be in db.
+// rewrite replaces the journal by one with the current records of db.
+// Everything that was ever appended must be in db.
 func (j *journal) rewrite(db *database) (err error) {
 	next, err := openShared(j.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
-	size, err := writeLive(next, db, j.precious)
+	size, err := writeLive(next, db, j.buckets)
 	if err == nil {
 		_, err = next.WriteAt(header(size), 0)
 	}
@@ -145,7 +145,7 @@ func (j *journal) rewrite(db *database) (err error) {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
 	j.file.Close()
-	j.file, j.size, j.live = next, size, size
+	j.file, j.size, j.rewrittenSize = next, size, size
 	if err := syncFolder(filepath.Dir(j.path)); err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
@@ -185,8 +185,9 @@ func (j *journal) close() error {
 	return j.file.Close()
 }
 
-// readJournal returns the records that the journal at path says are live, and
-// the number of damaged lines it had to pass over. A missing one has none.
+// readJournal returns the records that are live according to the journal at
+// path, and the number of damaged lines that were skipped. A missing journal
+// has no records.
 func readJournal(path string) (live map[recordName][]byte, damaged int, err error) {
 	file, err := openShared(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -177,11 +177,11 @@ func TestJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer j.close()
-		if j.live != rewriteBytes || j.grown() {
-			t.Errorf("live is %d, grown %t at twice of it", j.live, j.grown())
+		if j.rewrittenSize != rewriteBytes || j.needsRewrite() {
+			t.Errorf("live is %d, grown %t at twice of it", j.rewrittenSize, j.needsRewrite())
 		}
-		j.size = rewriteTimes*rewriteBytes + 1
-		if !j.grown() {
+		j.size = rewriteFactor*rewriteBytes + 1
+		if !j.needsRewrite() {
 			t.Error("not grown at three times of what was alive")
 		}
 	})

@@ -21,19 +21,18 @@ import (
 //	5d2f1a09 put "tag" "docker.io\x00library/alpine\x003" "{…}"
 //	77e0c3b1 delete "tag" "docker.io\x00library/alpine\x003"
 //
-// A quoted string holds no line feed, so a damaged line costs that line and
-// no other.
+// A quoted string contains no line feed, so a damaged line affects no other.
 const (
 	verbPut    = "put"
 	verbDelete = "delete"
-	// longestLine is more than any record makes of itself, in bytes; what is
-	// longer has lost its line feeds.
-	longestLine = 64 << 20
+	// maxLine is longer than the line of any record, in bytes. A longer line
+	// has lost its line feeds.
+	maxLine = 64 << 20
 )
 
 var errBadLine = errors.New("a damaged line of the journal")
 
-// change is what one line says.
+// change is the content of one line.
 type change struct {
 	bucket  cache.Bucket
 	key     string
@@ -59,7 +58,7 @@ func appendLine(b []byte, c change) []byte {
 	return append(b, '\n')
 }
 
-// parseLine reads a line without its line feed.
+// parseLine parses a line without its line feed.
 func parseLine(line []byte) (change, error) {
 	var sum [4]byte
 	if len(line) < 9 || line[8] != ' ' {
@@ -101,7 +100,7 @@ func parseLine(line []byte) (change, error) {
 	return c, nil
 }
 
-// readLines calls fn for every sound line, in their order, and counts the
+// readLines calls fn for every valid line, in their order, and counts the
 // damaged ones. The header is neither.
 func readLines(from io.Reader, fn func(change)) (damaged int, err error) {
 	r := bufio.NewReaderSize(from, 64<<10)
@@ -109,7 +108,7 @@ func readLines(from io.Reader, fn func(change)) (damaged int, err error) {
 	var line []byte
 	for {
 		piece, err := r.ReadSlice('\n')
-		if len(line) <= longestLine {
+		if len(line) <= maxLine {
 			line = append(line, piece...)
 		}
 		switch {
@@ -137,8 +136,8 @@ func readLines(from io.Reader, fn func(change)) (damaged int, err error) {
 	}
 }
 
-// The header says how long the journal was when it was last rewritten, in
-// bytes: a start learns it without reading the rest.
+// The header has the length of the journal after its last rewrite, in bytes, so
+// that it is known without reading the rest.
 const (
 	headerWords = "entrepot records journal 1 "
 	headerSize  = int64(len(headerWords)) + 20 + 1

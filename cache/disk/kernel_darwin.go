@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errors by which this kernel says that there is no room, and that a disk or a
-// file system can't give back what it was given.
+// The errors for a lack of space, and for a disk or file system that can't
+// return what was written.
 var (
 	noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG}
-	lostErrors   = []error{unix.EIO, unix.EBADMSG}
+	damageErrors = []error{unix.EIO, unix.EBADMSG}
 )
 
-// passing keeps what is read once from pushing what clients ask for out of the
-// kernel's memory. This kernel is told before: what it reads then it does not
-// keep.
-func passing(file *os.File) (over func()) {
-	_, _ = unix.FcntlInt(file.Fd(), unix.F_NOCACHE, 1) // advice: without it nothing is lost
+// avoidPageCache keeps a file that is read only once from displacing what
+// clients read from the page cache. On macOS the advice has to be given before
+// reading.
+func avoidPageCache(file *os.File) (over func()) {
+	_, _ = unix.FcntlInt(file.Fd(), unix.F_NOCACHE, 1) // only advice
 	return func() {}
 }

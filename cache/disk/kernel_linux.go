@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errors by which this kernel says that there is no room, and that a disk or a
-// file system can't give back what it was given.
+// The errors for a lack of space, and for a disk or file system that can't
+// return what was written.
 var (
 	noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG}
-	lostErrors   = []error{unix.EIO, unix.EBADMSG, unix.EUCLEAN, unix.ENODATA}
+	damageErrors = []error{unix.EIO, unix.EBADMSG, unix.EUCLEAN, unix.ENODATA}
 )
 
-// passing keeps what is read once from pushing what clients ask for out of the
-// kernel's memory. It is advice: a kernel that does not take it loses nothing.
-func passing(file *os.File) (over func()) {
+// avoidPageCache keeps a file that is read only once from displacing what
+// clients read from the page cache. It is advice that a kernel may ignore.
+func avoidPageCache(file *os.File) (over func()) {
 	return func() { _ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED) }
 }

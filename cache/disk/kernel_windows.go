@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// What this package asks of the system; kernel_unix.go says what each does.
+// The functions of the system that differ between Unix and Windows;
+// kernel_unix.go documents them.
 //
-// A file that os.OpenFile has open can't be renamed or removed here. One that
-// an os.Root has open can, and its Rename takes the place of an open file (Go
-// 1.26, internal/syscall/windows, at_windows.go): here every file is opened
+// On Windows, a file that os.OpenFile has opened can't be renamed or removed. A
+// file opened through an os.Root can, and Root.Rename can replace an open file
+// (Go 1.26, internal/syscall/windows, at_windows.go). So every file is opened
 // like that.
 
 func openShared(path string, flag int) (*os.File, error) {
@@ -32,7 +33,7 @@ func openShared(path string, flag int) (*os.File, error) {
 	return root.OpenFile(filepath.Base(path), flag, 0o600)
 }
 
-// openPublished may follow a link, but none that leads out of the folder.
+// openPublished may follow a link, but not out of the folder.
 func openPublished(path string) (*os.File, error) { return openShared(path, os.O_RDONLY) }
 
 func createShared(folder, pattern string) (*os.File, error) {
@@ -71,21 +72,21 @@ func rename(from, to string) error {
 	return root.Rename(within(from), within(to))
 }
 
-// syncFolder has nothing to do: NTFS keeps a journal of names, and no folder
-// can be flushed without rights that only an administrator has.
+// syncFolder does nothing: NTFS has a journal for names, and flushing a folder
+// takes an administrator's rights.
 func syncFolder(string) error { return nil }
 
-func again(file *os.File) (*os.File, error) {
+func reopen(file *os.File) (*os.File, error) {
 	var handle windows.Handle
 	self := windows.CurrentProcess()
 	if err := windows.DuplicateHandle(self, windows.Handle(file.Fd()), self, &handle, 0, false, windows.DUPLICATE_SAME_ACCESS); err != nil {
-		return nil, fmt.Errorf("open again: %w", err)
+		return nil, fmt.Errorf("duplicate the file: %w", err)
 	}
 	return os.NewFile(uintptr(handle), file.Name()), nil
 }
 
-// tryLock locks a byte far behind what the file holds, for nobody can read what
-// another has locked.
+// tryLock locks a byte far beyond the end of the file, because a locked byte
+// can't be read by others.
 func tryLock(file *os.File) (locked bool, err error) {
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	err = windows.LockFileEx(windows.Handle(file.Fd()), flags, 0, 1, 0, &windows.Overlapped{OffsetHigh: 1})
@@ -95,22 +96,22 @@ func tryLock(file *os.File) (locked bool, err error) {
 	return err == nil, err
 }
 
-// Space is the size of the file system that a folder is on, and what of it
-// this user may still write, in bytes.
+// Space returns the size of the file system that a folder is on, and how much
+// of it this user can still write, in bytes.
 func Space(folder string) (total, free int64, err error) {
 	name, err := windows.UTF16PtrFromString(folder)
 	if err != nil {
-		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
+		return 0, 0, fmt.Errorf("free space in %s: %w", folder, err)
 	}
 	var allowed, size, left uint64
 	if err := windows.GetDiskFreeSpaceEx(name, &allowed, &size, &left); err != nil {
-		return 0, 0, fmt.Errorf("room in %s: %w", folder, err)
+		return 0, 0, fmt.Errorf("free space in %s: %w", folder, err)
 	}
 	return int64(size), int64(allowed), nil
 }
 
-// identify takes the time of the last change of any kind, as ctime is; FAT
-// knows only that of the last write.
+// identify uses the time of the last change of any kind, like ctime. FAT only
+// has the time of the last write.
 func identify(file *os.File) (identity, error) {
 	handle := windows.Handle(file.Fd())
 	var info windows.ByHandleFileInformation
@@ -137,24 +138,23 @@ func identify(file *os.File) (identity, error) {
 	}, nil
 }
 
-// Files have no attributes of our own here: records hold the sizes.
+// Extended attributes are not supported here, so records store the sizes.
 func setAttribute(*os.File, string, []byte) error          { return errors.ErrUnsupported }
 func getAttribute(string, string, []byte) (n int, _ error) { return 0, errors.ErrUnsupported }
 
-// Errors by which this system says that there is no room, and that a disk or a
-// file system can't give back what it was given; and what other systems call
-// that.
+// The errors for a lack of space, and for a disk or file system that can't
+// return what was written. Other systems' errors are included.
 var (
 	noRoomErrors = []error{
 		windows.ERROR_DISK_FULL, windows.ERROR_HANDLE_DISK_FULL, windows.ERROR_DISK_QUOTA_EXCEEDED, windows.ERROR_FILE_TOO_LARGE,
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG,
 	}
-	lostErrors = []error{
+	damageErrors = []error{
 		windows.ERROR_CRC, windows.ERROR_DATA_CHECKSUM_ERROR, windows.ERROR_SECTOR_NOT_FOUND, windows.ERROR_READ_FAULT,
 		windows.ERROR_IO_DEVICE, windows.ERROR_FILE_CORRUPT, windows.ERROR_DISK_CORRUPT,
 		syscall.EIO, syscall.EBADMSG, syscall.EUCLEAN, syscall.ENODATA,
 	}
 )
 
-// passing: there is no such advice about a file that is open.
-func passing(*os.File) (over func()) { return func() {} }
+// avoidPageCache does nothing: Windows has no such advice for an open file.
+func avoidPageCache(*os.File) (over func()) { return func() {} }

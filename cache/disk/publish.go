@@ -16,7 +16,7 @@ func (d *draft) Commit() error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	d.blobs.sizes.publish(d.want.Digest, d.file, d.Written())
-	err := d.blobs.faults.refuse(d.blobs.faults.sync)
+	err := d.blobs.faults.inject(d.blobs.faults.sync)
 	if err == nil {
 		err = d.file.Sync()
 	}
@@ -24,17 +24,17 @@ func (d *draft) Commit() error {
 		err = d.publish()
 	}
 	if err != nil {
-		return fmt.Errorf("commit %s: %w", d.want.Digest, noRoom(err))
+		return fmt.Errorf("commit %s: %w", d.want.Digest, wrapFull(err))
 	}
 	d.done = true
-	d.release(d.promised)
+	d.release(d.reserved)
 	return nil
 }
 
-// publish gives the file its name. Where the name is taken, this file takes
-// its place: it was proven just now, and the other a while ago.
+// publish moves the file to its final path. It replaces a file that is already
+// there, because this one has just been verified.
 func (d *draft) publish() error {
-	path, _ := d.blobs.place(d.want.Digest)
+	path, _ := d.blobs.pathOf(d.want.Digest)
 	if err := d.moveTo(path); err != nil {
 		return err
 	}
@@ -48,29 +48,29 @@ func (d *draft) moveTo(path string) error {
 	if d.path == path {
 		return nil // an earlier Commit got this far
 	}
-	if err := d.blobs.name(d.path, path); err != nil {
+	if err := d.blobs.moveToPath(d.path, path); err != nil {
 		return err
 	}
 	d.path = path
 	return nil
 }
 
-// name moves a file to its place.
-func (b *blobs) name(from, to string) error {
-	b.naming.Lock()
-	defer b.naming.Unlock()
-	if err := b.faults.refuse(b.faults.rename); err != nil {
+// moveToPath moves a file to its final path.
+func (b *blobs) moveToPath(from, to string) error {
+	b.nameMu.Lock()
+	defer b.nameMu.Unlock()
+	if err := b.faults.inject(b.faults.rename); err != nil {
 		return err
 	}
 	folder := filepath.Dir(to)
-	if err := b.makeLasting(folder); err != nil {
+	if err := b.makeDurable(folder); err != nil {
 		return err
 	}
 	err := rename(from, to)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Someone cleared the folders away since they were made.
-		clear(b.lasting)
-		if err := b.makeLasting(folder); err != nil {
+		// Somebody has removed the folders since they were created.
+		clear(b.durableFolders)
+		if err := b.makeDurable(folder); err != nil {
 			return err
 		}
 		err = rename(from, to)
@@ -78,15 +78,15 @@ func (b *blobs) name(from, to string) error {
 	return err
 }
 
-// makeLasting makes a folder below root, and durable: that it is there already
-// does not say that it was ever written to the disk. Once for each folder and
-// run. b.naming is held.
-func (b *blobs) makeLasting(folder string) error {
-	if b.lasting[folder] || folder == b.root {
+// makeDurable creates a folder below root and makes it durable. A folder that
+// exists need not have been written to disk yet, so this is done once for each
+// folder and process. b.nameMu is held.
+func (b *blobs) makeDurable(folder string) error {
+	if b.durableFolders[folder] || folder == b.root {
 		return nil
 	}
 	parent := filepath.Dir(folder)
-	if err := b.makeLasting(parent); err != nil {
+	if err := b.makeDurable(parent); err != nil {
 		return err
 	}
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -95,6 +95,6 @@ func (b *blobs) makeLasting(folder string) error {
 	if err := syncFolder(parent); err != nil {
 		return err
 	}
-	b.lasting[folder] = true
+	b.durableFolders[folder] = true
 	return nil
 }

@@ -15,34 +15,35 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// keptAside is how many damaged databases stay for whoever wants to know.
-const keptAside = 3
+// maxDamagedDatabases is how many damaged databases are kept for inspection.
+const maxDamagedDatabases = 3
 
-// A database is complete when it holds all that the journal held when it was
-// begun. One without this mark is new, or the process ended before all was
-// had back: either way the journal is read.
+// A database is complete if it contains everything that was in the journal when
+// it was created. Without this mark it is new, or the process ended before
+// everything was restored; in both cases the journal is read.
 const (
 	bucketState = cache.Bucket("\x00state")
 	keyComplete = "complete"
 )
 
 func markComplete(tx *bbolt.Tx) error {
-	return apply(tx, moving{recordName{bucketState, keyComplete}, &waiting{}})
+	return apply(tx, pendingRecord{recordName{bucketState, keyComplete}, &pendingChange{}})
 }
 
-// start opens the database for the first time. Only what the user must mend
-// is an error: a database that is damaged, or has no room to begin, is not.
+// start opens the database for the first time. It only returns errors that the
+// user has to fix. A damaged database, or a lack of space for a new one, is not
+// one of them.
 func (r *records) start() error {
 	err := r.replace(nil, nil)
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, cache.ErrLocked):
-		return fmt.Errorf("%w; find out who holds it, and stop that", err)
+		return fmt.Errorf("%w; find the process that has it open, and stop it", err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("the records of the cache can't be opened: %w; give the whole cache folder to this user", err)
+		return fmt.Errorf("the records of the cache can't be opened: %w; make this user the owner of the whole cache folder", err)
 	}
-	r.opts.Log.Error("the records can't be kept on disk for now; they are kept in memory and tried again", "error", err)
+	r.opts.Log.Error("the records can't be written to disk for now; they are kept in memory, and writing is retried", "error", err)
 	r.opts.OnRecordsError(err)
 	return nil
 }
@@ -53,12 +54,12 @@ func (r *records) current() *database {
 	return r.db
 }
 
-// replace puts another database in the place of old, which cause says is
-// damaged, or in the place of none. It does nothing where someone has done so
-// since. Until it is done, others who find the damage wait for it.
+// replace replaces old, which is damaged because of cause, by another database.
+// A nil old means that there is none. It does nothing if that has been done
+// meanwhile. Other callers that find the damage wait until it returns.
 func (r *records) replace(old *database, cause error) error {
-	r.opening.Lock()
-	defer r.opening.Unlock()
+	r.replaceMu.Lock()
+	defer r.replaceMu.Unlock()
 	if r.finished {
 		return errRecordsClosed
 	}
@@ -67,20 +68,20 @@ func (r *records) replace(old *database, cause error) error {
 	}
 	if old != nil {
 		old.close()
-		if err := r.setAside(cause); err != nil {
-			r.opts.Log.Error("the damaged records can't be set aside", "error", err)
+		if err := r.quarantine(cause); err != nil {
+			r.opts.Log.Error("the damaged records can't be moved out of the way", "error", err)
 		}
 	}
 
-	db, complete, err := r.openAnew()
+	db, complete, err := r.openOrRecreate()
 	var live map[recordName][]byte
-	mendable := true
+	journalReadable := true
 	replay := !complete && !(old == nil && r.isReplaying())
 	if replay {
-		live, mendable = r.replay(old != nil)
+		live, journalReadable = r.replay(old != nil)
 	}
-	if db != nil && !complete && len(live) == 0 && mendable && replay {
-		// Nothing to be had back: as good as complete.
+	if db != nil && !complete && len(live) == 0 && journalReadable && replay {
+		// There is nothing to restore, so it is complete.
 		complete = db.update(markComplete) == nil
 	}
 
@@ -88,10 +89,10 @@ func (r *records) replace(old *database, cause error) error {
 	defer r.mu.Unlock()
 	r.db = db
 	if replay {
-		r.replaying, r.mendable = !complete, mendable
+		r.replaying, r.journalReadable = !complete, journalReadable
 		for name, value := range live {
-			if r.waiting[name.bucket][name.key] == nil {
-				r.put(name.bucket, name.key, &waiting{value: value, journaled: true})
+			if r.pending[name.bucket][name.key] == nil {
+				r.put(name.bucket, name.key, &pendingChange{value: value, journaled: true})
 			}
 		}
 		if r.count > 0 && !r.scheduled {
@@ -108,9 +109,8 @@ func (r *records) isReplaying() bool {
 	return r.replaying
 }
 
-// openAnew opens the database, a fresh one where the one that is there is
-// damaged.
-func (r *records) openAnew() (db *database, complete bool, err error) {
+// openOrRecreate opens the database, or creates a new one if it is damaged.
+func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 	for range 2 {
 		db, err = openDatabase(r.path)
 		if err == nil {
@@ -123,15 +123,15 @@ func (r *records) openAnew() (db *database, complete bool, err error) {
 		if !errors.Is(err, errDamaged) {
 			return nil, false, err
 		}
-		if err := r.setAside(err); err != nil {
+		if err := r.quarantine(err); err != nil {
 			return nil, false, err
 		}
 	}
 	return nil, false, err
 }
 
-// setAside takes a damaged database out of the way.
-func (r *records) setAside(cause error) error {
+// quarantine moves a damaged database out of the way.
+func (r *records) quarantine(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
 	aside := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
@@ -139,35 +139,34 @@ func (r *records) setAside(cause error) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r.opts.Log.Warn("the database of records was damaged; it is set aside and begun anew",
+	r.opts.Log.Warn("the database of records was damaged; it was moved out of the way and created again",
 		"cause", cause, "aside", aside)
 
-	return r.boundAside()
+	return r.trimQuarantine()
 }
 
-// boundAside removes the oldest of the damaged databases, as far as they are
-// too many.
-func (r *records) boundAside() error {
+// trimQuarantine removes the oldest damaged databases if there are too many.
+func (r *records) trimQuarantine() error {
 	folder, name := filepath.Split(r.path)
-	entries, err := os.ReadDir(folder) // in the order of names, and so of times
+	entries, err := os.ReadDir(folder) // sorted by name, which contains the time
 	if err != nil {
 		return err
 	}
 	entries = slices.DeleteFunc(entries, func(entry fs.DirEntry) bool {
 		return !strings.HasPrefix(entry.Name(), name+".damaged-")
 	})
-	for len(entries) > keptAside {
-		// One that this process has still mapped can't be removed everywhere:
-		// the next to be set aside tries again.
+	for len(entries) > maxDamagedDatabases {
+		// On some systems a file that this process has mapped can't be removed:
+		// the next call tries again.
 		os.Remove(filepath.Join(folder, entries[0].Name()))
 		entries = entries[1:]
 	}
 	return nil
 }
 
-// replay reads what is to be had back from the journal. It says whether that
-// is all there was.
-func (r *records) replay(damaged bool) (live map[recordName][]byte, whole bool) {
+// replay reads the journal and returns the records to restore. It also reports
+// whether the whole journal could be read.
+func (r *records) replay(damaged bool) (live map[recordName][]byte, readable bool) {
 	live, lines, err := readJournal(r.journal.path)
 	if err != nil {
 		r.opts.Log.Error("the journal of records can't be read to its end", "error", err)
@@ -175,7 +174,7 @@ func (r *records) replay(damaged bool) (live map[recordName][]byte, whole bool) 
 	}
 	if len(live) > 0 || damaged {
 		r.rebuilt.Store(true)
-		r.opts.Log.Warn("records were had back from the journal", "records", len(live), "damaged_lines", lines)
+		r.opts.Log.Warn("records were restored from the journal", "records", len(live), "damaged_lines", lines)
 	}
 	return live, err == nil
 }

@@ -108,7 +108,7 @@ func TestRecordsDamagedAtStart(t *testing.T) {
 			if !c.Rebuilt() {
 				t.Error("Rebuilt is false")
 			}
-			if !strings.Contains(log.String(), "had back") {
+			if !strings.Contains(log.String(), "restored from the journal") {
 				t.Errorf("the log says %q", log.String())
 			}
 			flush(t, c)
@@ -298,15 +298,15 @@ func TestWriterOfABrokenDatabaseIsLetGo(t *testing.T) {
 
 func TestDamagedDatabasesAreBounded(t *testing.T) {
 	dir := t.TempDir()
-	for range keptAside + 2 {
+	for range maxDamagedDatabases + 2 {
 		if err := os.WriteFile(filepath.Join(dir, "records.db"), make([]byte, 100_000), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		open(t, dir, Options{}).Close()
 	}
 	aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
-	if err != nil || len(aside) != keptAside {
-		t.Errorf("set aside: %q, %v, want %d", aside, err, keptAside)
+	if err != nil || len(aside) != maxDamagedDatabases {
+		t.Errorf("set aside: %q, %v, want %d", aside, err, maxDamagedDatabases)
 	}
 }
 

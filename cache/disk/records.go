@@ -18,81 +18,82 @@ import (
 
 var errRecordsClosed = errors.New("the records are closed")
 
-// recordName is where a record stands.
+// recordName identifies a record.
 type recordName struct {
 	bucket cache.Bucket
 	key    string
 }
 
-// waiting is a Put or Delete that is not in the database yet. It never
-// changes, but for journaled, which r.mu guards.
-type waiting struct {
+// pendingChange is a Put or Delete that is not in the database yet. It never
+// changes, except for journaled, which r.mu guards.
+type pendingChange struct {
 	value     []byte
 	deleted   bool
 	order     uint64
-	journaled bool // the journal has it
+	journaled bool // it is in the journal
 }
 
-// records are a bbolt database behind a map of what it does not hold yet. Gets
-// and scans look into both; one goroutine moves things from the map to the
-// database, and may fail at it as long as it takes.
+// records are a bbolt database and a map of the changes that it does not have
+// yet. Get and Scan use both. One goroutine writes the changes to the database,
+// and retries for as long as that fails.
 type records struct {
 	path    string
 	opts    Options
 	journal *journal
 	rebuilt atomic.Bool
 
-	opening  sync.Mutex // held while the database is replaced
-	finished bool       // no database is opened any more; guarded by opening
+	replaceMu sync.Mutex // held while the database is replaced
+	finished  bool       // no database may be opened any more; guarded by replaceMu
 
-	mu        sync.Mutex
-	db        *database // nil while none is to be had
-	replaying bool      // the map has the whole journal, because the database may lack some of it
-	mendable  bool      // while replaying: the journal could be read to its end
-	waiting   map[cache.Bucket]map[string]*waiting
-	count     int // of what waits
-	loose     int // of what waits and is not in the journal
-	order     uint64
-	scheduled bool      // the next flush is
-	oldest    time.Time // what was put before is durable; of no meaning while nothing waits
-	closed    bool
+	mu              sync.Mutex
+	db              *database // nil if there is none
+	replaying       bool      // pending contains the whole journal, because the database may be incomplete
+	journalReadable bool      // while replaying: the whole journal could be read
+	pending         map[cache.Bucket]map[string]*pendingChange
+	count           int // number of pending changes
+	unjournaled     int // number of those that are not in the journal
+	order           uint64
+	scheduled       bool      // a flush is scheduled
+	oldest          time.Time // anything put before is durable; meaningless if nothing is pending
+	closed          bool
 
-	wake    chan struct{} // something waits
-	hurry   chan struct{} // a lot waits
-	asks    chan chan error
-	closing chan struct{}
-	stopped chan struct{}
-	failing bool // of the flushing goroutine: the last flush failed
-	close   sync.Once
-	last    error // of the last flush
+	wake          chan struct{} // something is pending
+	flushNow      chan struct{} // many changes are pending
+	flushRequests chan chan error
+	stop          chan struct{}
+	stopped       chan struct{}
+	flushFailing  bool // the last flush failed; used by the flushing goroutine only
+	close         sync.Once
+	closeErr      error // of the last flush
 }
 
 func openRecords(dir string, opts Options) (*records, error) {
 	r := &records{
-		path:    filepath.Join(dir, "records.db"),
-		opts:    opts,
-		journal: newJournal(filepath.Join(dir, "records.journal"), opts.Journal),
-		waiting: make(map[cache.Bucket]map[string]*waiting),
-		wake:    make(chan struct{}, 1),
-		hurry:   make(chan struct{}, 1),
-		asks:    make(chan chan error),
-		closing: make(chan struct{}),
-		stopped: make(chan struct{}),
+		path:          filepath.Join(dir, "records.db"),
+		opts:          opts,
+		journal:       newJournal(filepath.Join(dir, "records.journal"), opts.Journal),
+		pending:       make(map[cache.Bucket]map[string]*pendingChange),
+		wake:          make(chan struct{}, 1),
+		flushNow:      make(chan struct{}, 1),
+		flushRequests: make(chan chan error),
+		stop:          make(chan struct{}),
+		stopped:       make(chan struct{}),
 	}
 	if err := r.start(); err != nil {
 		return nil, err
 	}
-	// Half of a journal, from a process that ended as it rewrote it.
+	// A partial journal, from a process that ended while it rewrote it.
 	os.Remove(r.journal.path + ".new")
 	go r.run()
 	return r, nil
 }
 
 func (r *records) Get(b cache.Bucket, key string) ([]byte, error) {
-	// A database that turns out to be damaged is replaced, and asked once more.
+	// If the database turns out to be damaged, it is replaced, and read once
+	// more.
 	for range 2 {
 		r.mu.Lock()
-		db, closed, w := r.db, r.closed, r.waiting[b][key]
+		db, closed, w := r.db, r.closed, r.pending[b][key]
 		r.mu.Unlock()
 		switch {
 		case closed:
@@ -109,28 +110,28 @@ func (r *records) Get(b cache.Bucket, key string) ([]byte, error) {
 		if !errors.Is(err, errDamaged) {
 			return nil, fmt.Errorf("record %s/%q: %w", b, key, err)
 		}
-		_ = r.replace(db, err) // it says itself what it could not do
+		_ = r.replace(db, err) // it logs its own errors
 	}
 	return nil, fmt.Errorf("record %s/%q: %w", b, key, cache.ErrNotFound)
 }
 
-// Put keeps keys of 1 to 32,768 bytes, which is what bbolt takes.
+// Put stores keys of 1 to 32,768 bytes, the range that bbolt supports.
 func (r *records) Put(b cache.Bucket, key string, value []byte) {
 	value = bytes.Clone(value)
 	if value == nil {
 		value = []byte{}
 	}
-	r.set(b, key, &waiting{value: value})
+	r.set(b, key, &pendingChange{value: value})
 }
 
 func (r *records) Delete(b cache.Bucket, key string) {
-	r.set(b, key, &waiting{deleted: true})
+	r.set(b, key, &pendingChange{deleted: true})
 }
 
-func (r *records) set(b cache.Bucket, key string, w *waiting) {
+func (r *records) set(b cache.Bucket, key string, w *pendingChange) {
 	if len(b) == 0 || len(key) == 0 || len(key) > bbolt.MaxKeySize {
-		err := fmt.Errorf("record %s/%.40q…: a key of %d bytes can't be kept", b, key, len(key))
-		r.opts.Log.Error("a record was not kept", "error", err)
+		err := fmt.Errorf("record %s/%.40q…: a key of %d bytes can't be stored", b, key, len(key))
+		r.opts.Log.Error("a record was not stored", "error", err)
 		r.opts.OnRecordsError(err)
 		return
 	}
@@ -140,7 +141,7 @@ func (r *records) set(b cache.Bucket, key string, w *waiting) {
 		return
 	}
 	r.put(b, key, w)
-	if r.loose > r.opts.MaxPending {
+	if r.unjournaled > r.opts.MaxPending {
 		r.dropOldest()
 	}
 	if !r.scheduled {
@@ -148,45 +149,45 @@ func (r *records) set(b cache.Bucket, key string, w *waiting) {
 		signal(r.wake)
 	}
 	if r.count == r.opts.FlushAt {
-		signal(r.hurry)
+		signal(r.flushNow)
 	}
 }
 
-// put makes w wait. r.mu is held.
-func (r *records) put(b cache.Bucket, key string, w *waiting) {
+// put adds a pending change. r.mu is held.
+func (r *records) put(b cache.Bucket, key string, w *pendingChange) {
 	if r.count == 0 {
 		r.oldest = time.Now()
 	}
 	r.remove(b, key)
 	r.order++
 	w.order = r.order
-	if r.waiting[b] == nil {
-		r.waiting[b] = make(map[string]*waiting)
+	if r.pending[b] == nil {
+		r.pending[b] = make(map[string]*pendingChange)
 	}
-	r.waiting[b][key] = w
+	r.pending[b][key] = w
 	r.count++
 	if !w.journaled {
-		r.loose++
+		r.unjournaled++
 	}
 }
 
-// remove ends the waiting of a record. r.mu is held.
+// remove drops a pending change. r.mu is held.
 func (r *records) remove(b cache.Bucket, key string) {
-	w := r.waiting[b][key]
+	w := r.pending[b][key]
 	if w == nil {
 		return
 	}
-	delete(r.waiting[b], key)
+	delete(r.pending[b], key)
 	r.count--
 	if !w.journaled {
-		r.loose--
+		r.unjournaled--
 	}
 }
 
 func (r *records) Flush(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {
-	case r.asks <- answer:
+	case r.flushRequests <- answer:
 	case <-r.stopped:
 		return fmt.Errorf("flush records: %w", errRecordsClosed)
 	case <-ctx.Done():
@@ -202,13 +203,13 @@ func (r *records) Flush(ctx context.Context) error {
 
 func (r *records) Close() error {
 	r.close.Do(func() {
-		close(r.closing)
+		close(r.stop)
 		<-r.stopped
 	})
-	return r.last
+	return r.closeErr
 }
 
-// age is how long ago what waits may have been put.
+// age returns the maximum age of the pending changes.
 func (r *records) age() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -218,7 +219,7 @@ func (r *records) age() time.Duration {
 	return time.Since(r.oldest)
 }
 
-// signal leaves word on a channel of length one.
+// signal sends to a channel of length one without blocking.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -96,7 +96,7 @@ func TestRecordsTellHowFarTheyAreBehind(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		want("the disk takes none", 20*time.Second)
 		full.Store(false)
-		time.Sleep(retryTimes * time.Second)
+		time.Sleep(retryFactor * time.Second)
 		want("the disk takes records again", 0)
 	})
 }
@@ -215,7 +215,7 @@ func TestRecordsWithoutRoom(t *testing.T) {
 			full.Store(false)
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
-			if !strings.Contains(log.String(), "records are written again") {
+			if !strings.Contains(log.String(), "records can be written again") {
 				t.Error("that it mended was not logged")
 			}
 			db := copied(t, dir)
@@ -246,8 +246,8 @@ func TestRecordsWithoutRoom(t *testing.T) {
 		if dropped.Load() != 1 {
 			t.Errorf("%d failures were counted, want 1", dropped.Load())
 		}
-		if c.records.count != 91 || c.records.loose != 91 {
-			t.Errorf("%d wait, %d loose, want 91", c.records.count, c.records.loose)
+		if c.records.count != 91 || c.records.unjournaled != 91 {
+			t.Errorf("%d wait, %d loose, want 91", c.records.count, c.records.unjournaled)
 		}
 		c.records.opts.faults = faults{} // so that the close can write
 	})

@@ -12,53 +12,54 @@ import (
 // pageLength is how many records one read transaction of a scan returns.
 const pageLength = 256
 
-// place is where a scan has got to.
-type place struct {
+// scanPosition is how far a scan has got.
+type scanPosition struct {
 	key       string
 	inclusive bool
 }
 
 func (r *records) Scan(b cache.Bucket, prefix string, fn func(key string, value []byte) bool) error {
-	at := place{prefix, true}
+	at := scanPosition{prefix, true}
 	for range 2 {
-		db, waiting, err := r.behind(b, prefix, at)
+		db, waiting, err := r.snapshot(b, prefix, at)
 		if err == nil {
 			err = scan(db, waiting, b, prefix, &at, fn)
 		}
 		if !errors.Is(err, errDamaged) {
 			return err
 		}
-		// On with what could be had back, from where the damage was.
-		_ = r.replace(db, err) // it says itself what it could not do
+		// Continue with the restored records from where the damage was.
+		_ = r.replace(db, err) // it logs its own errors
 	}
 	return fmt.Errorf("scan %s: %w", b, errDamaged)
 }
 
-// named is a record that waits, with its key.
-type named struct {
+// pendingKey is a pending change with its key.
+type pendingKey struct {
 	key string
-	*waiting
+	*pendingChange
 }
 
-// behind is the database and what waits, in its order, behind a place.
-func (r *records) behind(b cache.Bucket, prefix string, at place) (*database, []named, error) {
+// snapshot returns the database, and the pending changes after a position in
+// order.
+func (r *records) snapshot(b cache.Bucket, prefix string, at scanPosition) (*database, []pendingKey, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return nil, nil, fmt.Errorf("scan %s: %w", b, errRecordsClosed)
 	}
-	var keys []named
-	for key, w := range r.waiting[b] {
+	var keys []pendingKey
+	for key, w := range r.pending[b] {
 		if strings.HasPrefix(key, prefix) && (key > at.key || at.inclusive && key == at.key) {
-			keys = append(keys, named{key, w})
+			keys = append(keys, pendingKey{key, w})
 		}
 	}
-	slices.SortFunc(keys, func(a, b named) int { return strings.Compare(a.key, b.key) })
+	slices.SortFunc(keys, func(a, b pendingKey) int { return strings.Compare(a.key, b.key) })
 	return r.db, keys, nil
 }
 
-// scan merges a database with what waits, of which the latter is newer.
-func scan(db *database, waiting []named, b cache.Bucket, prefix string, at *place, fn func(string, []byte) bool) error {
+// scan merges a database with pending changes, which are newer.
+func scan(db *database, waiting []pendingKey, b cache.Bucket, prefix string, at *scanPosition, fn func(string, []byte) bool) error {
 	for more := true; more; {
 		var page []record
 		if db != nil {
@@ -83,7 +84,7 @@ func scan(db *database, waiting []named, b cache.Bucket, prefix string, at *plac
 			} else {
 				next, page = page[0], page[1:]
 			}
-			*at = place{next.key, false}
+			*at = scanPosition{next.key, false}
 			if !deleted && !fn(next.key, next.value) {
 				return nil
 			}

@@ -8,18 +8,18 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// sizes know with how many bytes content was published.
+// sizes stores the size with which content was published.
 //
-// The size stands in an extended attribute of the file itself: it goes where
-// the file goes, costs no lookup in a database that may be lost, and outlives
-// whatever cuts the file short. A time stamp or the mode could hold it on any
-// file system, but then a touch or a restored backup would make a sound cache
-// look damaged; an attribute that gets lost only leaves the size unknown.
-// Where the file system has no attributes, a record holds it. Where neither is
-// found, any size is accepted: what then remains is the proof of the digest
-// when the content is scrubbed.
+// The size is stored in an extended attribute of the file. It moves with the
+// file, does not depend on a database that may be lost, and survives a
+// truncation. The modification time or the mode could store it on any file
+// system, but then a touch or a restored backup would make an intact cache look
+// damaged; if an attribute is lost, the size is merely unknown. If the file
+// system has no attributes, the size is stored in a record. If it is in
+// neither, any size is accepted, and only a scrub, which verifies the digest,
+// finds damage.
 type sizes struct {
-	attributes bool // whether the file system keeps them
+	attributes bool // whether the file system supports them
 	records    *records
 }
 
@@ -28,7 +28,7 @@ const (
 	bucketSize cache.Bucket = "\x00size"
 )
 
-// newSizes tries out whether files in folder keep attributes.
+// newSizes tries whether files in folder can have attributes.
 func newSizes(folder string, records *records) sizes {
 	s := sizes{records: records}
 	if probe, err := createShared(folder, "attribute-*"); err == nil {
@@ -39,7 +39,7 @@ func newSizes(folder string, records *records) sizes {
 	return s
 }
 
-// publish notes the size of a file that is about to get its name.
+// publish stores the size of a file that is about to be published.
 func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
 	if s.attributes && setAttribute(file, attribute, strconv.AppendInt(nil, size, 10)) == nil {
 		return
@@ -47,7 +47,7 @@ func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
 	s.records.Put(bucketSize, d.String(), binary.BigEndian.AppendUint64(nil, uint64(size)))
 }
 
-// published is the size noted for d, and false where none is.
+// published returns the size stored for d, or false if there is none.
 func (s sizes) published(d cache.Digest, path string) (int64, bool) {
 	var text [20]byte
 	if n, err := getAttribute(path, attribute, text[:]); err == nil {

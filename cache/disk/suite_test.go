@@ -51,7 +51,7 @@ func TestCacheDamage(t *testing.T) {
 // where that is negative.
 func flip(t *testing.T, b *blobs, d cache.Digest, off int64) {
 	t.Helper()
-	path, _ := b.place(d)
+	path, _ := b.pathOf(d)
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -14,55 +14,56 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// pieceSize is how many bytes one checksum stands for. It is what goes to a
-// client in one go: what is checked is still in the processor's cache when it
-// is sent, and a lazy puller that reads 50 KB of a layer costs no more than
-// this. Smaller pieces would find nothing that these miss.
+// pieceSize is the number of bytes of a checksum's piece. It is also what is
+// sent to a client at once, so a checked piece is still in the processor's
+// cache when it is sent. A lazy puller that reads 50 KB of a layer causes no
+// more than one such read. Smaller pieces would detect nothing more.
 const pieceSize = 256 << 10
 
-// sumsSuffix names the file of checksums beside its content.
+// sumsSuffix is the suffix of the file with the checksums.
 const sumsSuffix = ".sums"
 
-// sumsMagic begins a file of checksums, and names its format.
+// sumsMagic is the beginning of that file. It identifies its format.
 const sumsMagic = "entrsum1"
 
-// sums are the CRC-32C of each piece of content, the last one shorter. A CRC
-// finds every three bits that turn over in a piece and every burst of up to 32,
-// and misses one in four billion of whatever else a disk does. It costs a
-// tenth of a digest, because processors have it as an instruction. It is no
-// proof against people: whoever can write to the folder can write the checksums
-// as well. The digest is the proof, when content comes and when it is scrubbed.
+// sums are the CRC-32C of each piece of content; the last piece may be shorter.
+// A CRC detects up to three flipped bits in a piece and every burst of up to
+// 32, and misses one in four billion of other damage. It costs a tenth of a
+// digest, because processors have an instruction for it. It does not protect
+// against attackers: anyone who can write to the folder can write checksums as
+// well. The digest does, when content is fetched and when it is scrubbed.
 type sums []uint32
 
-// summing makes sums of what is written to it.
-type summing struct {
-	whole sums
-	last  uint32 // of the piece that is not full yet
-	n     int    // bytes of that
+// sumWriter computes the sums of what is written to it.
+type sumWriter struct {
+	complete sums
+	last     uint32 // of the piece that is not complete yet
+	n        int    // bytes of that piece
 }
 
-func (s *summing) Write(b []byte) (int, error) {
+func (s *sumWriter) Write(b []byte) (int, error) {
 	for rest := b; len(rest) > 0; {
 		part := rest[:min(len(rest), pieceSize-s.n)]
 		s.last = crc32.Update(s.last, castagnoli, part)
 		rest, s.n = rest[len(part):], s.n+len(part)
 		if s.n == pieceSize {
-			s.whole, s.last, s.n = append(s.whole, s.last), 0, 0
+			s.complete, s.last, s.n = append(s.complete, s.last), 0, 0
 		}
 	}
 	return len(b), nil
 }
 
-// sums are those of everything written so far.
-func (s *summing) sums() sums {
+// sums returns the sums of everything written so far.
+func (s *sumWriter) sums() sums {
 	if s.n == 0 {
-		return s.whole
+		return s.complete
 	}
-	return append(s.whole[:len(s.whole):len(s.whole)], s.last)
+	return append(s.complete[:len(s.complete):len(s.complete)], s.last)
 }
 
-// sumsLength is the length of the file of checksums of content of size bytes,
-// 0 where there is none: content of one piece is proven by its digest.
+// sumsLength returns the length of the file with the checksums of content of
+// size bytes. It is 0 for content of one piece, which is verified against its
+// digest.
 func sumsLength(size int64) int64 {
 	if size <= pieceSize {
 		return 0
@@ -70,12 +71,13 @@ func sumsLength(size int64) int64 {
 	return int64(len(sumsMagic)) + 4 + 8 + 4*((size+pieceSize-1)/pieceSize) + 4
 }
 
-// Weight counts the file of checksums, too.
+// Weight includes the file with the checksums.
 func (b *blobs) Weight(size int64) int64 { return size + sumsLength(size) }
 
-// encode is the content of the file of checksums of d: the format, the length
-// of a piece, the size, the sums, and a checksum of all that and of the digest.
-// So half a file, a damaged one and one of other content are as good as none.
+// encode returns the content of the file with the checksums of d: the format,
+// the length of a piece, the size, the sums, and a checksum of all that and the
+// digest. So a partial file, a damaged one and one for other content are
+// recognized.
 func (s sums) encode(d cache.Digest, size int64) []byte {
 	b := make([]byte, 0, sumsLength(size))
 	b = append(b, sumsMagic...)
@@ -87,7 +89,7 @@ func (s sums) encode(d cache.Digest, size int64) []byte {
 	return binary.BigEndian.AppendUint32(b, sealOf(d, b))
 }
 
-// decodeSums reads what encode wrote for d, and nothing else.
+// decodeSums decodes what encode returned for d, and refuses anything else.
 func decodeSums(b []byte, d cache.Digest, size int64) (sums, bool) {
 	length := sumsLength(size)
 	if length == 0 || int64(len(b)) != length {
@@ -111,8 +113,8 @@ func sealOf(d cache.Digest, b []byte) uint32 {
 	return crc32.Update(crc32.Checksum([]byte(d), castagnoli), castagnoli, b)
 }
 
-// loadSums reads the checksums of the content at path, of size bytes; nil where
-// there are none that can be believed.
+// loadSums returns the checksums of the content at path, of size bytes, or nil
+// if there are no valid ones.
 func loadSums(d cache.Digest, path string, size int64) sums {
 	info, err := os.Lstat(path + sumsSuffix)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != sumsLength(size) {
@@ -131,16 +133,16 @@ func loadSums(d cache.Digest, path string, size int64) sums {
 	return s
 }
 
-// saveSums puts the checksums of a file beside it, where it has its place at
-// path. Nothing waits for the disk: sums that a crash takes are made anew from
-// the content, by whoever needs them first.
+// saveSums writes the checksums of a file next to its path. It does not wait
+// for the disk: checksums that a crash loses are computed again when they are
+// needed.
 func (b *blobs) saveSums(d cache.Digest, path string, file *os.File, s sums) {
 	info, err := file.Stat()
 	if err == nil && sumsLength(info.Size()) > 0 {
 		err = b.placeSums(path, info, s.encode(d, info.Size()))
 	}
 	if err != nil {
-		b.log.Warn("content is kept without checksums; they are made when it is read", "digest", d.String(), "error", noRoom(err))
+		b.log.Warn("content was stored without checksums; they are computed when it is read", "digest", d.String(), "error", wrapFull(err))
 	}
 }
 
@@ -151,8 +153,8 @@ func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
 	}
 	_, err = file.Write(content)
 	if err = errors.Join(err, file.Close()); err == nil {
-		b.beside.Lock()
-		defer b.beside.Unlock()
+		b.sumsMu.Lock()
+		defer b.sumsMu.Unlock()
 		var now fs.FileInfo
 		if now, err = os.Lstat(path); err == nil && !os.SameFile(now, of) {
 			err = fmt.Errorf("%s is another file now: %w", path, fs.ErrNotExist)
@@ -165,16 +167,16 @@ func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
 	}
 	os.Remove(file.Name())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // deleted since, or replaced with sums of its own
+		return nil // deleted meanwhile, or replaced by a file with its own sums
 	}
 	return err
 }
 
-// dropSums removes checksums whose content is not there, which a crash or an
-// entrepot that knows none may have left.
+// dropSums removes checksums without content. They can be left by a crash, or
+// by a version that has no checksums.
 func (b *blobs) dropSums(path string) {
-	b.beside.Lock()
-	defer b.beside.Unlock()
+	b.sumsMu.Lock()
+	defer b.sumsMu.Unlock()
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		os.Remove(path + sumsSuffix)
 	}

@@ -16,7 +16,7 @@ func TestSumsAreThoseOfThePieces(t *testing.T) {
 			want = append(want, crc32.Checksum(rest[:min(len(rest), pieceSize)], castagnoli))
 		}
 		for _, step := range []int{7777, 128 << 10, 1 << 20} {
-			var s summing
+			var s sumWriter
 			for rest := content; len(rest) > 0; rest = rest[min(len(rest), step):] {
 				_, _ = s.Write(rest[:min(len(rest), step)])
 			}

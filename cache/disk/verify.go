@@ -12,17 +12,17 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// verifyPiece is how much is read between two looks at the pace, in bytes.
-const verifyPiece = 256 << 10
+// verifyChunk is how many bytes are read between two calls of pace.
+const verifyChunk = 256 << 10
 
 func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) error) (int64, error) {
-	path, ok := b.place(d)
+	path, ok := b.pathOf(d)
 	if !ok {
 		return 0, fmt.Errorf("verify %q: %w", d, cache.ErrNotFound)
 	}
 	file, err := openPublished(path)
 	if err != nil {
-		return 0, fmt.Errorf("verify %s: %w", d, notFound(err))
+		return 0, fmt.Errorf("verify %s: %w", d, wrapNotFound(err))
 	}
 	defer file.Close()
 	found, err := file.Stat()
@@ -32,13 +32,13 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	if err := b.checkSize(d, path, found); err != nil {
 		return found.Size(), fmt.Errorf("verify %s: %w", d, err)
 	}
-	var made summing
+	var made sumWriter
 	hash := d.Algorithm().Hash()
-	over := passing(file)
+	over := avoidPageCache(file)
 	err = readPaced(ctx, file, io.MultiWriter(hash, &made), found.Size(), pace)
 	over()
 	switch {
-	case unreadable(err):
+	case isReadDamage(err):
 		return 0, fmt.Errorf("verify %s: %w: %w", d, b.mismatch(d, path, found, "error", err), err)
 	case err != nil:
 		return 0, fmt.Errorf("verify %s: %w", d, err)
@@ -52,9 +52,9 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	return found.Size(), nil
 }
 
-// mismatch sets a file aside, and is what is said of it.
+// mismatch quarantines a file and returns the error for it.
 func (b *blobs) mismatch(d cache.Digest, path string, found fs.FileInfo, why ...any) error {
-	if b.setAside(d, path, found, why...) {
+	if b.quarantine(d, path, found, why...) {
 		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
 	}
 	return cache.ErrMismatch
@@ -65,14 +65,14 @@ func readPaced(ctx context.Context, file io.Reader, into io.Writer, size int64, 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n := min(left, verifyPiece)
+		n := min(left, verifyChunk)
 		if err := pace(int(n)); err != nil {
 			return err
 		}
 		read, err := io.CopyN(into, file, n)
 		left -= read
 		if errors.Is(err, io.EOF) {
-			return nil // cut meanwhile: the digest will tell
+			return nil // truncated meanwhile: the digest will not match
 		}
 		if err != nil {
 			return err

@@ -7,53 +7,53 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Answers keeps the last answers under their keys, each until its own time is
-// up: tags, tokens, and what was found to be absent. All methods are safe for
-// concurrent use. It runs no goroutines: what is out of date goes when it is
-// asked for, or when it is the one used least recently and room is needed.
+// Answers stores values that expire, each after its own time: tags, tokens, and
+// what is known to be absent. All methods are safe for concurrent use. It runs
+// no goroutines: an expired value is removed when it is read, or when it is the
+// least recently used and room is needed.
 //
-// lru/expirable was left aside because it has one lifetime for all entries.
+// It does not use lru/expirable, which has one lifetime for all entries.
 type Answers[K comparable, V any] struct {
-	kept *lru.Cache[K, answer[V]]
+	cache *lru.Cache[K, entry[V]]
 }
 
-type answer[V any] struct {
-	value V
-	until time.Time
+type entry[V any] struct {
+	value   V
+	expires time.Time
 }
 
-// NewAnswers makes an empty Answers of at most size entries; a size below one
+// NewAnswers returns an empty Answers of at most size entries. A size below one
 // is an error.
 func NewAnswers[K comparable, V any](size int) (*Answers[K, V], error) {
-	kept, err := lru.New[K, answer[V]](size)
+	kept, err := lru.New[K, entry[V]](size)
 	if err != nil {
 		return nil, fmt.Errorf("answers in memory: %w", err)
 	}
-	return &Answers[K, V]{kept: kept}, nil
+	return &Answers[K, V]{cache: kept}, nil
 }
 
-// Get returns the answer under key while it is good.
+// Get returns the value under key unless it has expired.
 func (a *Answers[K, V]) Get(key K) (V, bool) {
-	kept, ok := a.kept.Get(key)
-	if ok && time.Now().Before(kept.until) {
+	kept, ok := a.cache.Get(key)
+	if ok && time.Now().Before(kept.expires) {
 		return kept.value, true
 	}
 	if ok {
-		// A Put in this instant may be removed too: that costs a question.
-		a.kept.Remove(key)
+		// A concurrent Put may be removed, too. That only costs a request.
+		a.cache.Remove(key)
 	}
 	var none V
 	return none, false
 }
 
-// Put keeps value for ttl. A ttl of zero or less forgets what was there.
+// Put stores value for ttl. A ttl of zero or less deletes the current value.
 func (a *Answers[K, V]) Put(key K, value V, ttl time.Duration) {
 	if ttl <= 0 {
-		a.kept.Remove(key)
+		a.cache.Remove(key)
 		return
 	}
-	a.kept.Add(key, answer[V]{value, time.Now().Add(ttl)})
+	a.cache.Add(key, entry[V]{value, time.Now().Add(ttl)})
 }
 
-// Delete forgets the answer under key.
-func (a *Answers[K, V]) Delete(key K) { a.kept.Remove(key) }
+// Delete deletes the value under key.
+func (a *Answers[K, V]) Delete(key K) { a.cache.Remove(key) }

@@ -12,15 +12,15 @@ import (
 )
 
 type blobs struct {
-	mu   sync.RWMutex
-	room int64 // bytes that may still be written
-	kept map[cache.Digest][]byte
+	mu        sync.RWMutex
+	available int64 // bytes that may still be written
+	content   map[cache.Digest][]byte
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	content, ok := b.kept[d]
+	content, ok := b.content[d]
 	if !ok {
 		return nil, fmt.Errorf("open %s: %w", d, cache.ErrNotFound)
 	}
@@ -30,7 +30,7 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	content, ok := b.kept[d]
+	content, ok := b.content[d]
 	if !ok {
 		return 0, fmt.Errorf("stat %s: %w", d, cache.ErrNotFound)
 	}
@@ -43,8 +43,8 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if want.Size > b.room {
-		return nil, fmt.Errorf("create %s: %d of %d bytes left: %w", want.Digest, b.room, want.Size, cache.ErrFull)
+	if want.Size > b.available {
+		return nil, fmt.Errorf("create %s: %d of %d bytes left: %w", want.Digest, b.available, want.Size, cache.ErrFull)
 	}
 	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash()}, nil
 }
@@ -52,14 +52,14 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.room += int64(len(b.kept[d]))
-	delete(b.kept, d)
+	b.available += int64(len(b.content[d]))
+	delete(b.content, d)
 	return nil
 }
 
 func (b *blobs) Verify(_ context.Context, d cache.Digest, pace func(n int) error) (int64, error) {
 	b.mu.RLock()
-	content, ok := b.kept[d]
+	content, ok := b.content[d]
 	b.mu.RUnlock()
 	if !ok {
 		return 0, fmt.Errorf("verify %s: %w", d, cache.ErrNotFound)
@@ -68,44 +68,43 @@ func (b *blobs) Verify(_ context.Context, d cache.Digest, pace func(n int) error
 	if err := pace(len(content)); err != nil {
 		return 0, fmt.Errorf("verify %s: %w", d, err)
 	}
-	if err := b.prove(d, content); err != nil {
+	if err := b.checkDigest(d, content); err != nil {
 		return size, fmt.Errorf("verify %s: %w", d, err)
 	}
 	return size, nil
 }
 
-// prove holds content against its digest, and takes it out of the store where
-// it does not match.
-func (b *blobs) prove(d cache.Digest, content []byte) error {
+// checkDigest removes content from the store if it does not match its digest.
+func (b *blobs) checkDigest(d cache.Digest, content []byte) error {
 	if d.Algorithm().FromBytes(content) == d {
 		return nil
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now, ok := b.kept[d]
-	if !ok || !bytes.Equal(now, content) { // content that has come since
+	now, ok := b.content[d]
+	if !ok || !bytes.Equal(now, content) { // replaced meanwhile
 		return cache.ErrMismatch
 	}
-	b.room += int64(len(content))
-	delete(b.kept, d)
+	b.available += int64(len(content))
+	delete(b.content, d)
 	return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
 }
 
 func (b *blobs) Weight(size int64) int64 { return size }
 
-// damage turns a bit over in kept content, as a disk may.
+// damage flips a bit of stored content, as a disk may.
 func (b *blobs) damage(d cache.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	content := bytes.Clone(b.kept[d])
+	content := bytes.Clone(b.content[d])
 	content[len(content)/2] ^= 1
-	b.kept[d] = content
+	b.content[d] = content
 }
 
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
 	b.mu.RLock()
-	digests := make([]cache.Digest, 0, len(b.kept))
-	for d := range b.kept {
+	digests := make([]cache.Digest, 0, len(b.content))
+	for d := range b.content {
 		digests = append(digests, d)
 	}
 	b.mu.RUnlock()
@@ -115,7 +114,7 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 			return fmt.Errorf("walk: %w", context.Cause(ctx))
 		}
 		b.mu.RLock()
-		content, ok := b.kept[d]
+		content, ok := b.content[d]
 		b.mu.RUnlock()
 		if ok && !fn(d, int64(len(content))) {
 			break
@@ -124,51 +123,51 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 	return nil
 }
 
-// take reserves n bytes, or as many as there are.
-func (b *blobs) take(n int) int {
+// reserve reserves n bytes, or as many as are available.
+func (b *blobs) reserve(n int) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n = int(min(int64(n), b.room))
-	b.room -= int64(n)
+	n = int(min(int64(n), b.available))
+	b.available -= int64(n)
 	return n
 }
 
-func (b *blobs) giveBack(n int) {
+func (b *blobs) release(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.room += int64(n)
+	b.available += int64(n)
 }
 
-// publish keeps content that was paid for with take.
+// publish stores content whose bytes have been reserved.
 func (b *blobs) publish(d cache.Digest, content []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.room += int64(len(b.kept[d]))
-	b.kept[d] = content
+	b.available += int64(len(b.content[d]))
+	b.content[d] = content
 }
 
-// blob is content that is open. Checks prove it whole, once.
+// blob is open content. The first Check verifies all of it.
 type blob struct {
 	*bytes.Reader
 	blobs   *blobs
 	digest  cache.Digest
 	content []byte
-	proven  atomic.Bool
+	checked atomic.Bool
 }
 
 func (b *blob) Check(_ context.Context, off, n int64) (int64, error) {
 	if n = min(n, b.Size()-off); n <= 0 {
 		return 0, nil
 	}
-	if !b.proven.Load() {
-		if err := b.blobs.prove(b.digest, b.content); err != nil {
+	if !b.checked.Load() {
+		if err := b.blobs.checkDigest(b.digest, b.content); err != nil {
 			return 0, fmt.Errorf("check %s: %w", b.digest, err)
 		}
-		b.proven.Store(true)
+		b.checked.Store(true)
 	}
 	return n, nil
 }
 
-func (b *blob) Doubt() { b.proven.Store(false) }
+func (b *blob) Doubt() { b.checked.Store(false) }
 
 func (*blob) Close() error { return nil }

@@ -9,66 +9,67 @@ import (
 )
 
 const (
-	// usualContent is what manifests and configs weigh, in bytes, rounded down:
-	// the sketch of what is asked for often needs a guess at how many fit.
-	usualContent = 4 << 10
-	// contentOverhead is what an entry costs beside its bytes.
+	// typicalContent is the typical size of a manifest or config in bytes,
+	// rounded down. ristretto's frequency sketch needs an estimate of the
+	// number of entries.
+	typicalContent = 4 << 10
+	// contentOverhead is the cost of an entry besides its bytes.
 	contentOverhead = 256
 )
 
-// Content keeps small immutable content, bounded by its bytes. It prefers what
-// is asked for often, and forgets without asking: a miss costs a read from
-// disk, nothing else. All methods but Close are safe for concurrent use.
+// Content stores small immutable content, limited by its total size. It prefers
+// what is requested often, and may drop anything: a miss only costs a read from
+// disk. All methods but Close are safe for concurrent use.
 type Content struct {
-	kept *ristretto.Cache[string, []byte] // nil keeps nothing
+	cache *ristretto.Cache[string, []byte] // nil stores nothing
 }
 
-// NewContent makes an empty Content of at most maxBytes; zero or less keeps
-// nothing. It runs goroutines until Close.
+// NewContent returns an empty Content of at most maxBytes. With zero or less it
+// stores nothing. It runs goroutines until Close.
 func NewContent(maxBytes int64) (*Content, error) {
 	if maxBytes <= 0 {
 		return &Content{}, nil
 	}
 	kept, err := ristretto.NewCache(&ristretto.Config[string, []byte]{
-		// Ten counters an entry is what ristretto advises; few entries need
-		// a floor, or the sketch confuses them with one another.
-		NumCounters: max(10*maxBytes/usualContent, 1000),
+		// ristretto recommends ten counters per entry. With few entries, a
+		// minimum keeps the sketch from confusing them.
+		NumCounters: max(10*maxBytes/typicalContent, 1000),
 		MaxCost:     maxBytes,
 		BufferItems: 64,
-		// Put counts the overhead itself, so that maxBytes means bytes.
+		// Put adds the overhead itself, so that maxBytes means bytes.
 		IgnoreInternalCost: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("content in memory: %w", err)
 	}
-	return &Content{kept: kept}, nil
+	return &Content{cache: kept}, nil
 }
 
 // Get returns the content of d. The caller MUST NOT change it.
 func (c *Content) Get(d cache.Digest) ([]byte, bool) {
-	return c.kept.Get(string(d))
+	return c.cache.Get(string(d))
 }
 
-// Put offers content, which nobody may change from then on. It is kept a
-// moment later, by another goroutine, so that a pull never waits: a Get right
-// after it may miss. Under load, or where what is kept already is worth more,
-// it is not kept at all.
+// Put offers content, which must not be changed afterwards. Another goroutine
+// stores it a moment later, so that a pull never waits: a Get right afterwards
+// may miss. Under load, or if the stored content is worth more, it is not
+// stored at all.
 func (c *Content) Put(d cache.Digest, content []byte) {
-	if c.kept == nil {
+	if c.cache == nil {
 		return
 	}
-	if _, ok := c.kept.Get(string(d)); ok {
-		return // the digest says that it is the same content
+	if _, ok := c.cache.Get(string(d)); ok {
+		return // the same digest means the same content
 	}
-	c.kept.Set(string(d), content, int64(len(content))+contentOverhead)
+	c.cache.Set(string(d), content, int64(len(content))+contentOverhead)
 }
 
-// Delete forgets the content of d.
-func (c *Content) Delete(d cache.Digest) { c.kept.Del(string(d)) }
+// Delete deletes the content of d.
+func (c *Content) Delete(d cache.Digest) { c.cache.Del(string(d)) }
 
-// Settle waits until every Put that returned before is kept or refused.
-func (c *Content) Settle() { c.kept.Wait() }
+// Wait waits until every Put that returned before has been accepted or
+// rejected.
+func (c *Content) Wait() { c.cache.Wait() }
 
-// Close stops the goroutines. It MUST be the last call, after all others have
-// returned.
-func (c *Content) Close() { c.kept.Close() }
+// Close stops the goroutines. It MUST be the last call.
+func (c *Content) Close() { c.cache.Close() }

@@ -29,12 +29,12 @@ func TestContent(t *testing.T) {
 			t.Error("something was there before")
 		}
 		c.Put(d, []byte("content"))
-		c.Settle()
+		c.Wait()
 		if b, ok := c.Get(d); !ok || string(b) != "content" {
 			t.Errorf("Get = %q, %t", b, ok)
 		}
 		c.Delete(d)
-		c.Settle()
+		c.Wait()
 		if b, ok := c.Get(d); ok {
 			t.Errorf("Get after Del = %q", b)
 		}
@@ -47,7 +47,7 @@ func TestContent(t *testing.T) {
 			b := bytes.Repeat(fmt.Appendf(nil, "%08d", i), 50<<10/8)
 			put = append(put, digest.FromBytes(b))
 			c.Put(put[i], b)
-			c.Settle()
+			c.Wait()
 		}
 		held := 0
 		for _, d := range put {
@@ -65,7 +65,7 @@ func TestContent(t *testing.T) {
 	t.Run("larger than the bound is not kept", func(t *testing.T) {
 		c := newContent(t, 1000)
 		c.Put(d, make([]byte, 1001))
-		c.Settle()
+		c.Wait()
 		if _, ok := c.Get(d); ok {
 			t.Error("it was kept")
 		}
@@ -73,7 +73,7 @@ func TestContent(t *testing.T) {
 	t.Run("with a bound of zero keeps nothing", func(t *testing.T) {
 		c := newContent(t, 0)
 		c.Put(d, []byte("content"))
-		c.Settle()
+		c.Wait()
 		if _, ok := c.Get(d); ok {
 			t.Error("it was kept")
 		}
@@ -88,7 +88,7 @@ func BenchmarkContentGet(b *testing.B) {
 		content := bytes.Repeat(fmt.Appendf(nil, "%08d", i), 512)
 		digests[i] = digest.FromBytes(content)
 		c.Put(digests[i], content)
-		c.Settle()
+		c.Wait()
 	}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

@@ -18,10 +18,10 @@ type draft struct {
 	blobs *blobs
 	want  cache.Descriptor
 	hash  hash.Hash
-	done  bool // committed or closed: nothing more is written
+	done  bool // committed or closed
 
 	mu      sync.RWMutex
-	content []byte // grows; bytes once written never change
+	content []byte // append-only
 }
 
 func (d *draft) Write(p []byte) (int, error) {
@@ -31,7 +31,7 @@ func (d *draft) Write(p []byte) (int, error) {
 	if d.want.Size >= 0 && d.Written()+int64(len(p)) > d.want.Size {
 		return 0, fmt.Errorf("write %s past its %d bytes: %w", d.want.Digest, d.want.Size, cache.ErrMismatch)
 	}
-	n := d.blobs.take(len(p))
+	n := d.blobs.reserve(len(p))
 	d.hash.Write(p[:n])
 	d.mu.Lock()
 	d.content = append(d.content, p[:n]...)
@@ -77,7 +77,7 @@ func (d *draft) Commit() error {
 func (d *draft) Close() error {
 	if !d.done {
 		d.done = true
-		d.blobs.giveBack(len(d.bytes()))
+		d.blobs.release(len(d.bytes()))
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (d *draft) bytes() []byte {
 	return d.content
 }
 
-// draftReader follows a draft from an offset of its own.
+// draftReader reads a draft at an offset of its own.
 type draftReader struct {
 	draft *draft
 	size  int64
@@ -116,7 +116,7 @@ func (r *draftReader) Seek(offset int64, whence int) (int64, error) {
 		offset += r.draft.Written()
 	}
 	if offset < 0 {
-		return 0, errors.New("seek to before the start")
+		return 0, errors.New("seek before the start")
 	}
 	r.off = offset
 	return offset, nil

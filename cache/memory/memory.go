@@ -1,6 +1,6 @@
-// Package memory keeps things in memory: a whole cache for tests and for
-// mirrors without a disk ([New]), content bounded by its bytes before a slower
-// cache ([Content]), and small keyed answers that expire ([Answers]).
+// Package memory implements caches in memory: a whole cache for tests and for
+// mirrors without a disk ([New]), content of limited size in front of a slower
+// cache ([Content]), and small values that expire ([Answers]).
 package memory
 
 import (
@@ -12,31 +12,32 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Cache is a cache.Blobs and a cache.Records that last as long as the value.
-// It starts no goroutines and needs no closing.
+// Cache is a cache.Blobs and a cache.Records in memory. It starts no goroutines
+// and need not be closed.
 type Cache struct {
 	blobs   *blobs
 	records *records
 }
 
-// New makes an empty cache without a bound.
+// New returns an empty cache of unlimited size.
 func New() *Cache { return NewBounded(math.MaxInt64) }
 
-// NewBounded makes an empty cache whose content and drafts together never
-// pass maxBytes: what is more gets cache.ErrFull. Records are not counted.
+// NewBounded returns an empty cache whose content and drafts together never
+// exceed maxBytes: writes beyond that get cache.ErrFull. Records are not
+// counted.
 func NewBounded(maxBytes int64) *Cache {
 	return &Cache{
-		blobs:   &blobs{room: maxBytes, kept: make(map[cache.Digest][]byte)},
+		blobs:   &blobs{available: maxBytes, content: make(map[cache.Digest][]byte)},
 		records: &records{buckets: make(map[cache.Bucket]map[string][]byte)},
 	}
 }
 
-// Blobs is the content of the cache.
+// Blobs returns the content of the cache.
 func (c *Cache) Blobs() cache.Blobs { return c.blobs }
 
-// Records are the records of the cache.
+// Records returns the records of the cache.
 func (c *Cache) Records() cache.Records { return c.records }
 
-// Damage turns a bit over in content that is kept and not empty, as a disk may:
-// it is for tests.
+// Damage flips a bit of stored content that is not empty, as a disk may. It is
+// for tests.
 func (c *Cache) Damage(d cache.Digest) { c.blobs.damage(d) }

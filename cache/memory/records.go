@@ -59,7 +59,7 @@ func (r *records) Scan(b cache.Bucket, prefix string, fn func(key string, value 
 	return nil
 }
 
-// Flush has nothing to wait for: these records are as durable as they get.
+// Flush has nothing to do: these records never become durable.
 func (r *records) Flush(context.Context) error { return nil }
 
 func (r *records) Close() error { return nil }

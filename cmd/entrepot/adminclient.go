@@ -54,25 +54,25 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	var refused admin.Error
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&refused); err != nil || refused.Message == "" {
+	var failure admin.Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&failure); err != nil || failure.Message == "" {
 		return nil, fmt.Errorf("%s answers %s: is it the admin address of an entrepot?", c.address, resp.Status)
 	}
-	return nil, refused
+	return nil, failure
 }
 
 // call sends a request and decodes the JSON of the response.
 func call[T any](ctx context.Context, c *adminClient, method, path string, body any) (T, error) {
-	var answer T
+	var response T
 	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
-		return answer, err
+		return response, err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return answer, fmt.Errorf("the answer of %s can't be read: %w", c.address, err)
+	if err := json.NewDecoder(resp.Body).Decode(&response); err != nil {
+		return response, fmt.Errorf("the response of %s can't be read: %w", c.address, err)
 	}
-	return answer, nil
+	return response, nil
 }
 
 func (c *adminClient) Inventory(ctx context.Context) (retention.Inventory, error) {
@@ -88,8 +88,8 @@ func (c *adminClient) Pin(ctx context.Context, r metadata.Reference) (warm.Compl
 }
 
 func (c *adminClient) Unpin(ctx context.Context, r metadata.Reference) (bool, error) {
-	answer, err := call[admin.UnpinResponse](ctx, c, http.MethodDelete, "/pins", admin.ReferenceOf(r))
-	return answer.Unpinned, err
+	response, err := call[admin.UnpinResponse](ctx, c, http.MethodDelete, "/pins", admin.ReferenceOf(r))
+	return response.Unpinned, err
 }
 
 func (c *adminClient) Pins() ([]metadata.Reference, error) {

@@ -10,8 +10,8 @@ import (
 	"github.com/entrepot/entrepot/config"
 )
 
-// announce tells people at the start what runs where, and a first pull to
-// copy. The addresses are those that are really listened on.
+// announce prints at the start what listens where, and an example of a pull.
+// The addresses are the actual ones, even if the configured port is 0.
 func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	reachable := dialable(listen.String())
 	scheme := "http"
@@ -29,21 +29,22 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "entrepot listens on %s://%s\n", scheme, listen)
 	fmt.Fprintf(&b, "  admin      http://%s (health, metrics, status)\n", admin)
-	fmt.Fprintf(&b, "  keeps      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
-	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(lines(names, 87), ",\n             "))
+	fmt.Fprintf(&b, "  cache      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
+	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(wrapWords(names, 87), ",\n             "))
 	if cfg.Offline {
-		b.WriteString("  offline    no upstream is asked\n")
+		b.WriteString("  offline    no upstream is contacted\n")
 	}
-	if commands := firstPulls(reachable, scheme, cfg.Upstreams); len(commands) > 0 {
-		b.WriteString("\nA first pull:\n  " + strings.Join(commands, "\n  ") + "\n")
+	if commands := examplePulls(reachable, scheme, cfg.Upstreams); len(commands) > 0 {
+		b.WriteString("\nTry a pull:\n  " + strings.Join(commands, "\n  ") + "\n")
 	}
-	b.WriteString("\nRuntimes are configured by what \"entrepot hosts RUNTIME\" prints.\n")
+	b.WriteString("\nTo configure a runtime, run \"entrepot hosts RUNTIME\".\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// lines puts words, with commas between, into lines of so many columns.
-func lines(words []string, columns int) (all []string) {
+// wrapWords joins words with commas and breaks the result into lines of at most
+// columns.
+func wrapWords(words []string, columns int) (all []string) {
 	for _, word := range words {
 		if last := len(all) - 1; last >= 0 && len(all[last])+len(", ")+len(word) < columns {
 			all[last] += ", " + word
@@ -54,7 +55,8 @@ func lines(words []string, columns int) (all []string) {
 	return all
 }
 
-// dialable is an address that a client on this machine can use.
+// dialable returns an address under which a client on this machine can reach a
+// listener.
 func dialable(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -66,9 +68,9 @@ func dialable(address string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// firstPulls are at most two commands, of small public images where the
-// upstream has one.
-func firstPulls(address, scheme string, upstreams []config.Upstream) []string {
+// examplePulls returns at most two commands. They pull small public images if
+// an upstream is known to have one.
+func examplePulls(address, scheme string, upstreams []config.Upstream) []string {
 	known := map[string]string{
 		"docker.io":       "docker.io/library/alpine:3",
 		"quay.io":         "quay.io/prometheus/busybox:latest",

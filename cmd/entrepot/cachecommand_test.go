@@ -143,13 +143,13 @@ func TestCommandsAboutWhatIsKept(t *testing.T) {
 				}
 			}
 			var flags []string
-			pinned := "pinned hub.test/team/app:1: 1 manifests and 2 blobs are here, 0 of them (0 B) fetched now\n"
+			pinned := "pinned hub.test/team/app:1: 1 manifests and 2 blobs, 0 of them (0 B) fetched now\n"
 			if running {
 				flags = []string{"--admin", admin}
 			} else {
 				p.stop()
 				// What refers to it nobody has asked for, and nobody can ask now.
-				pinned = "pinned hub.test/team/app:1, which is not whole yet: a running entrepot makes it so\n"
+				pinned = "pinned hub.test/team/app:1, which is not complete yet: a running entrepot will fetch the rest\n"
 			}
 			does := func(want string, args ...string) {
 				t.Helper()
@@ -183,12 +183,12 @@ func TestCommandsAboutWhatIsKept(t *testing.T) {
 			name := "hub.test/team/app@" + one.Digest.String()
 			fails(name+": it is pinned: unpin it first", "purge", "hub.test/team/app")
 			does("unpinned hub.test/team/app:1\n", "unpin", "team/app:1")
-			fails("hub.test/team/app:1 is not pinned: entrepot pins lists what is", "unpin", "team/app:1")
-			fails("hub.test/team/fixed:1 is pinned by the configuration: take it out of pins there", "unpin", "team/fixed:1")
+			fails("hub.test/team/app:1 is not pinned: \"entrepot pins\" lists the images that are", "unpin", "team/app:1")
+			fails("hub.test/team/fixed:1 is pinned by the configuration: remove it from pins there", "unpin", "team/fixed:1")
 
 			// Of one tag of two only the tag goes.
 			does("tag       hub.test/team/app:also\npurged 1 tags, 0 manifests and 0 files, 0 B\n", "purge", "team/app:also")
-			fails("nothing is kept of team/app:also: entrepot ls lists what is", "purge", "team/app:also")
+			fails("team/app:also is not in the cache: \"entrepot ls\" lists the images that are", "purge", "team/app:also")
 
 			// Damage is found, set aside, and fetched again.
 			damaged := content.Layers[0].Digest
@@ -202,7 +202,7 @@ func TestCommandsAboutWhatIsKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			code, stdout, stderr := p.run(flags, "scrub")
-			if code != 0 || !strings.HasPrefix(stdout, "damaged  "+damaged.String()+"\nscrubbed 3 files, ") || !strings.Contains(stdout, ": 1 damaged and set aside") {
+			if code != 0 || !strings.HasPrefix(stdout, "damaged  "+damaged.String()+"\nscrubbed 3 files, ") || !strings.Contains(stdout, ": 1 damaged and quarantined") {
 				t.Errorf("scrub: exit %d, %s%s", code, stdout, stderr)
 			}
 			if p.list(flags).Images[0].Whole {
@@ -260,7 +260,7 @@ func TestCommandsAboutWhatIsKeptRefuseWhatNamesNothing(t *testing.T) {
 		{"purge", "name one image, repository or digest, as in: entrepot purge docker.io/library/alpine:3"},
 		{"purge a b", "name one image, repository or digest, as in: entrepot purge docker.io/library/alpine:3"},
 		{"pin", "name one image, as in: entrepot pin docker.io/library/alpine:3"},
-		{"ls now", `entrepot ls takes no argument, and got "now"`},
+		{"ls now", `entrepot ls takes no arguments, but got "now"`},
 	} {
 		code, _, stderr := p.run(nil, strings.Fields(c.args)...)
 		if code != 2 || stderr != "entrepot: "+c.want+"\n" {
@@ -309,7 +309,7 @@ func TestCommandsReachTheAdminAddressWhereverItListens(t *testing.T) {
 				if code, stdout, stderr := p.run([]string{"--admin", admin}, "ls"); code != 0 {
 					t.Errorf("ls --admin %s: exit %d, %s%s", admin, code, stdout, stderr)
 				}
-				if code, _, stderr := p.run([]string{"--admin", admin}, "purge", "hub.test/team/app:1"); code != 1 || !strings.Contains(stderr, "nothing is kept") {
+				if code, _, stderr := p.run([]string{"--admin", admin}, "purge", "hub.test/team/app:1"); code != 1 || !strings.Contains(stderr, "is not in the cache") {
 					t.Errorf("purge --admin %s: exit %d, %s", admin, code, stderr)
 				}
 			}

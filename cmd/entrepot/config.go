@@ -15,7 +15,7 @@ func newConfig() *cobra.Command {
 func newConfigCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Check a configuration file, and report every mistake in it",
+		Short: "Check a configuration file and report all mistakes",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError("name one file to check, as in: entrepot config check entrepot.yaml")
@@ -31,7 +31,7 @@ func newConfigCheck() *cobra.Command {
 			if len(cfg.Upstreams) == 1 {
 				upstreams = "1 upstream"
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is right: %s, listening on %s\n", args[0], upstreams, cfg.Listen)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s, listening on %s\n", args[0], upstreams, cfg.Listen)
 			return err
 		},
 	}
@@ -41,11 +41,11 @@ func newConfigShow() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "show",
-		Short: "Show what is in force, and where each value came from",
+		Short: "Show the configuration in force and where each value comes from",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "yaml" && output != "json" {
-				return unknownWord("output", output, []string{"yaml", "json"})
+				return unknownValue("output", output, []string{"yaml", "json"})
 			}
 			cfg, origins, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
 			if err != nil {

@@ -12,7 +12,7 @@ func TestConfigCheckSaysThatAFileIsRight(t *testing.T) {
 	t.Setenv("ENTREPOT_LISTEN", "nowhere") // the file is checked, not this machine
 	file(t, "c.toml", "listen = ':7'\n[[upstreams]]\nname = 'ghcr.io'\n")
 	code, stdout, stderr := entrepot(t, "config", "check", "c.toml")
-	if code != 0 || stderr != "" || stdout != "c.toml is right: 1 upstream, listening on :7\n" {
+	if code != 0 || stderr != "" || stdout != "c.toml is valid: 1 upstream, listening on :7\n" {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }

@@ -19,28 +19,29 @@ import (
 	"github.com/entrepot/entrepot/config"
 )
 
-// login is what there is to show to a registry; see upstream.Credentials.
-type login struct {
+// registryLogin holds the credentials for a registry; see upstream.Credentials.
+type registryLogin struct {
 	Username, Password string
 	IdentityToken      string
 	Absent             string
 }
 
-// credentials are read at the time of use, so that a renewed password needs no
-// restart.
-func credentials(c config.Credentials, upstreamName string, endpoint *url.URL, log *slog.Logger) func(context.Context) (login, error) {
+// credentials returns a function that reads the credentials when they are
+// needed, so that a changed password needs no restart.
+func credentials(c config.Credentials, upstreamName string, endpoint *url.URL, log *slog.Logger) func(context.Context) (registryLogin, error) {
 	switch {
 	case c.Username != "":
-		return func(context.Context) (login, error) {
+		return func(context.Context) (registryLogin, error) {
 			password, err := os.ReadFile(c.PasswordFile)
 			if err != nil {
-				return login{}, fmt.Errorf("password_file: %w", err)
+				return registryLogin{}, fmt.Errorf("password_file: %w", err)
 			}
-			return login{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
+			return registryLogin{Username: c.Username, Password: strings.TrimRight(string(password), "\r\n")}, nil
 		}
 	case c.DockerConfig:
-		// "docker login" writes the host that it was told, which is the
-		// endpoint's; what clients call the registry is what people try first.
+		// "docker login" stores credentials under the host it was given. That is
+		// usually the endpoint's, but people also log in to the name that
+		// clients use.
 		registries := []string{hostOf(endpoint)}
 		if upstreamName != registries[0] {
 			registries = append(registries, upstreamName)
@@ -51,8 +52,8 @@ func credentials(c config.Credentials, upstreamName string, endpoint *url.URL, l
 	return nil
 }
 
-// hostOf is an endpoint's host, as logging in there names it: without the port
-// that goes without saying.
+// hostOf returns an endpoint's host as a login to it names it: without the
+// scheme's default port.
 func hostOf(endpoint *url.URL) string {
 	if port := endpoint.Port(); endpoint.Scheme == "https" && port == "443" || endpoint.Scheme == "http" && port == "80" {
 		return strings.TrimSuffix(endpoint.Host, ":"+port)
@@ -60,53 +61,54 @@ func hostOf(endpoint *url.URL) string {
 	return endpoint.Host
 }
 
-// dockerConfig is Docker's configuration, or Podman's, as far as it is about
-// one endpoint.
+// dockerConfig reads the credentials for one endpoint from Docker's or Podman's
+// configuration.
 type dockerConfig struct {
 	registries []string
 	log        *slog.Logger
 
-	mu   sync.Mutex
-	told string
+	mu     sync.Mutex
+	logged string
 }
 
-// login is that of the first registry that has one. What is wrong with one
-// entry is no reason not to look for the next. What is told to a client names
-// what was looked for; in which file is for the log, once.
-func (d *dockerConfig) login(ctx context.Context) (login, error) {
+// login returns the first login that one of the registries has. A broken entry
+// does not stop the search. Clients see errors with the registries that were
+// looked up, the log also has the name of the file.
+func (d *dockerConfig) login(ctx context.Context) (registryLogin, error) {
 	var keys []string
 	var failed error
 	for _, registry := range d.registries {
 		key, found, err := dockerEntry(ctx, registry)
 		if err == nil && (found.Username != "" || found.IdentityToken != "") {
-			d.tell("", nil)
-			return login{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
+			d.warnOnce("", nil)
+			return registryLogin{Username: found.Username, Password: found.Password, IdentityToken: found.IdentityToken}, nil
 		}
 		keys, failed = append(keys, key), errors.Join(failed, err)
 	}
 	asked := strings.Join(keys, " or ")
 	if failed != nil {
-		d.tell("the Docker configuration can't be used", failed, "file", dockerConfigFile(), "asked", asked)
-		return login{}, fmt.Errorf("the Docker configuration of the mirror can't be used for %s; its log says why", asked)
+		d.warnOnce("the Docker configuration can't be used", failed, "file", dockerConfigFile(), "asked", asked)
+		return registryLogin{}, fmt.Errorf("the Docker configuration of the mirror can't be used for %s; the mirror's log has the reason", asked)
 	}
-	d.tell("the Docker configuration has no credentials for an upstream", nil, "file", dockerConfigFile(), "asked", asked)
-	return login{Absent: "the Docker configuration of the mirror has nothing for " + asked}, nil
+	d.warnOnce("the Docker configuration has no credentials for an upstream", nil, "file", dockerConfigFile(), "asked", asked)
+	return registryLogin{Absent: "the Docker configuration of the mirror has nothing for " + asked}, nil
 }
 
-// tell logs what is wrong where that is news.
-func (d *dockerConfig) tell(what string, err error, attrs ...any) {
+// warnOnce logs a problem unless it is the one that was logged last. An empty
+// message means that the problem is gone.
+func (d *dockerConfig) warnOnce(message string, err error, attrs ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	news := fmt.Sprint(what, err, attrs)
-	known := what == "" || news == d.told
-	d.told = news
+	problem := fmt.Sprint(message, err, attrs)
+	known := message == "" || problem == d.logged
+	d.logged = problem
 	if known {
 		return
 	}
 	if err != nil {
 		attrs = append(attrs, "error", err)
 	}
-	d.log.Warn(what, attrs...)
+	d.log.Warn(message, attrs...)
 }
 
 func dockerEntry(ctx context.Context, registry string) (key string, found *authn.AuthConfig, err error) {
@@ -125,8 +127,9 @@ func dockerEntry(ctx context.Context, registry string) (key string, found *authn
 	return key, found, err
 }
 
-// dockerConfigFile is the file that authn.DefaultKeychain reads, or the one that
-// it would read first where there is none: it does not tell.
+// dockerConfigFile returns the file that authn.DefaultKeychain reads, or the
+// first one that it would look for if there is none. The keychain itself does
+// not report the file.
 func dockerConfigFile() string {
 	isFile := func(path string) bool {
 		info, err := os.Stat(path)
@@ -134,11 +137,11 @@ func dockerConfigFile() string {
 	}
 	home, _ := os.UserHomeDir()
 	docker := filepath.Join(home, ".docker", "config.json")
-	ofHome := isFile(docker)
+	inHome := isFile(docker)
 	if dir := os.Getenv("DOCKER_CONFIG"); dir != "" {
 		docker = filepath.Join(dir, "config.json")
 	}
-	if ofHome || isFile(docker) {
+	if inHome || isFile(docker) {
 		return docker
 	}
 	folders := []string{os.Getenv("XDG_RUNTIME_DIR"), cmp.Or(os.Getenv("XDG_CONFIG_HOME"), filepath.Join(home, ".config"))}

@@ -43,7 +43,7 @@ func loggedIn(t *testing.T, file string, keys ...string) (path string) {
 }
 
 // lookUp asks twice, and returns what was logged.
-func lookUp(t *testing.T, name, endpoint string) (l login, logged string, err error) {
+func lookUp(t *testing.T, name, endpoint string) (l registryLogin, logged string, err error) {
 	t.Helper()
 	at, err := url.Parse(endpoint)
 	if err != nil {
@@ -86,7 +86,7 @@ func TestDockersConfigurationIsAskedForTheEndpointAndForTheName(t *testing.T) {
 			if logged != "" {
 				t.Errorf("logged: %s", logged)
 			}
-			if err != nil || got != (login{Username: "me", Password: "for " + c.want}) {
+			if err != nil || got != (registryLogin{Username: "me", Password: "for " + c.want}) {
 				t.Errorf("got %+v, %v, want those of %s", got, err, c.want)
 			}
 		})
@@ -103,7 +103,7 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 		t.Run(c.name, func(t *testing.T) {
 			path := loggedIn(t, c.file, "other.example")
 			got, logged, err := lookUp(t, c.upstream, c.from)
-			if want := "the Docker configuration of the mirror has nothing for " + c.want; err != nil || got != (login{Absent: want}) {
+			if want := "the Docker configuration of the mirror has nothing for " + c.want; err != nil || got != (registryLogin{Absent: want}) {
 				t.Errorf("got %+v, %v, want %s", got, err, want)
 			}
 			wantLoggedOnce(t, logged, c.upstream, path, c.want)
@@ -126,7 +126,7 @@ func TestWhatDockersConfigurationLacksIsToldWithItsFileAndTheKeys(t *testing.T) 
 			t.Fatal(err)
 		}
 		_, logged, err := lookUp(t, "quay.io", "https://harbor.example")
-		if want := "the Docker configuration of the mirror can't be used for harbor.example or quay.io; its log says why"; err == nil || err.Error() != want {
+		if want := "the Docker configuration of the mirror can't be used for harbor.example or quay.io; the mirror's log has the reason"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 		wantLoggedOnce(t, logged, "quay.io", path, "harbor.example or quay.io", "unexpected EOF")

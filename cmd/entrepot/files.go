@@ -1,10 +1,10 @@
 package main
 
-// filesShare is a quarter of the files that this process may have open. A
-// quarter each is for clients' connections, for blobs that are sent and for
-// downloads; the last is for what else there is: connections to upstreams, the
-// records, the log. So none of them takes the others' files.
-func filesShare() int {
+// openFileShare returns a quarter of the files that this process may have open.
+// Clients' connections, blobs being sent, and downloads get a quarter each. The
+// last quarter is for everything else, such as connections to upstreams, the
+// records and the log. So none of them can use up the others' files.
+func openFileShare() int {
 	const least, most = 64, 1 << 20
-	return int(max(least, min(filesLimit(), most)/4))
+	return int(max(least, min(openFileLimit(), most)/4))
 }

@@ -383,7 +383,7 @@ func TestHostsCheckExitsWithOneWhereSomethingDoesNotComeHere(t *testing.T) {
 func TestHostsWarnsOfALoopbackAddressForOtherMachines(t *testing.T) {
 	clean(t)
 	_, _, stderr := entrepot(t, "hosts", "talos", "--listen", "127.0.0.1:5000")
-	if !strings.Contains(stderr, "http://127.0.0.1:5000 is of one machine alone") {
+	if !strings.Contains(stderr, "http://127.0.0.1:5000 works on this machine only") {
 		t.Errorf("stderr %q", stderr)
 	}
 }

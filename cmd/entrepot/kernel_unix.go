@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How the kernel refuses to listen on an address.
+// The errors of the kernel for an address that can't be listened on.
 const (
-	errInUse         = syscall.EADDRINUSE
-	errMayNotListen  = syscall.EACCES
-	errNoSuchAddress = syscall.EADDRNOTAVAIL
+	errInUse              = syscall.EADDRINUSE
+	errNotPermitted       = syscall.EACCES
+	errAddressUnavailable = syscall.EADDRNOTAVAIL
 )
 
-// filesLimit is how many files this process may have open, 0 where the kernel
-// does not tell.
-func filesLimit() uint64 {
+// openFileLimit returns how many files this process may have open, or 0 if that
+// is not known.
+func openFileLimit() uint64 {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0

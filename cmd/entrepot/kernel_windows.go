@@ -2,13 +2,13 @@ package main
 
 import "golang.org/x/sys/windows"
 
-// How the system refuses to listen on an address.
+// The errors of the system for an address that can't be listened on.
 const (
-	errInUse         = windows.WSAEADDRINUSE
-	errMayNotListen  = windows.WSAEACCES
-	errNoSuchAddress = windows.WSAEADDRNOTAVAIL
+	errInUse              = windows.WSAEADDRINUSE
+	errNotPermitted       = windows.WSAEACCES
+	errAddressUnavailable = windows.WSAEADDRNOTAVAIL
 )
 
-// filesLimit is how many files this process may have open. There is no such
-// limit here; each takes memory, though, and so does each connection.
-func filesLimit() uint64 { return 64 << 10 }
+// openFileLimit returns how many files this process may have open. Windows has
+// no such limit, but each file takes memory, and so does each connection.
+func openFileLimit() uint64 { return 64 << 10 }

@@ -11,55 +11,55 @@ import (
 )
 
 const (
-	// logQueue is how many lines wait for whoever takes the log: a megabyte or
-	// two.
-	logQueue = 4096
-	// logPatience is how long the end waits for the last of them.
-	logPatience = 2 * time.Second
+	// logQueueSize is how many lines may wait to be written: a megabyte or two.
+	logQueueSize = 4096
+	// logDrainTimeout is how long the program waits at its end for the last
+	// lines to be written.
+	logDrainTimeout = 2 * time.Second
 )
 
-// newPatientLogger logs like newLogger, but for one thing: whoever logs never
-// waits for whoever takes the log. A terminal that is paused, a pipe that nobody
-// reads or a disk that hangs would hold up every answer, /v2/ too. What is too
-// much is lost, and counted. To end it writes what is left.
-func newPatientLogger(w io.Writer, c config.Log) (log *slog.Logger, end func()) {
-	q := &lineQueue{lines: make(chan []byte, logQueue), ending: make(chan struct{}), ended: make(chan struct{})}
+// newQueuedLogger returns a logger like newLogger's that never blocks. A paused
+// terminal, a pipe that nobody reads or a disk that hangs would otherwise delay
+// every response, even to /v2/. Lines that do not fit into the queue are
+// dropped and counted. end writes the remaining lines.
+func newQueuedLogger(w io.Writer, c config.Log) (log *slog.Logger, end func()) {
+	q := &logQueue{lines: make(chan []byte, logQueueSize), closing: make(chan struct{}), drained: make(chan struct{})}
 	go q.run(w, newLogger(w, c))
 	return newLogger(q, c), q.end
 }
 
-// lineQueue takes each line at once.
-type lineQueue struct {
-	lines  chan []byte
-	lost   atomic.Int64
-	ending chan struct{}
-	ended  chan struct{}
+// logQueue is a writer that queues lines for another writer.
+type logQueue struct {
+	lines   chan []byte
+	dropped atomic.Int64
+	closing chan struct{}
+	drained chan struct{}
 }
 
-// Write takes one line.
-func (q *lineQueue) Write(line []byte) (int, error) {
+// Write queues one line, or drops it if the queue is full.
+func (q *logQueue) Write(line []byte) (int, error) {
 	select {
 	case q.lines <- bytes.Clone(line):
 	default:
-		q.lost.Add(1)
+		q.dropped.Add(1)
 	}
 	return len(line), nil
 }
 
-// run writes the lines, and to log how many are lost.
-func (q *lineQueue) run(w io.Writer, log *slog.Logger) {
-	defer close(q.ended)
+// run writes the lines until the end, and logs how many were dropped.
+func (q *logQueue) run(w io.Writer, log *slog.Logger) {
+	defer close(q.drained)
 	write := func(line []byte) {
-		_, _ = w.Write(line) // nobody is left to tell
-		if n := q.lost.Swap(0); n > 0 {
-			log.Warn("lines of the log are lost: nobody took them for a while", "lines", n)
+		_, _ = w.Write(line) // there is nowhere to report an error
+		if n := q.dropped.Swap(0); n > 0 {
+			log.Warn("log lines were dropped, because nothing read the log for a while", "lines", n)
 		}
 	}
 	for {
 		select {
 		case line := <-q.lines:
 			write(line)
-		case <-q.ending:
+		case <-q.closing:
 			for {
 				select {
 				case line := <-q.lines:
@@ -72,14 +72,13 @@ func (q *lineQueue) run(w io.Writer, log *slog.Logger) {
 	}
 }
 
-// end waits until what is there is written, or for so long that whoever takes
-// the log has to be taken for dead.
-func (q *lineQueue) end() {
-	close(q.ending)
-	late := time.NewTimer(logPatience)
+// end waits until all queued lines are written, or until logDrainTimeout.
+func (q *logQueue) end() {
+	close(q.closing)
+	late := time.NewTimer(logDrainTimeout)
 	defer late.Stop()
 	select {
-	case <-q.ended:
+	case <-q.drained:
 	case <-late.C:
 	}
 }

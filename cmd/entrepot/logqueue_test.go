@@ -18,9 +18,9 @@ import (
 func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		taken, hung := io.Pipe()
-		log, end := newPatientLogger(hung, config.Log{Level: "info", Format: "text"})
+		log, end := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
 		const lost = 10
-		for i := range 1 + logQueue + lost {
+		for i := range 1 + logQueueSize + lost {
 			log.Info("line", "n", i)
 			if i == 0 {
 				synctest.Wait() // it is being written, and nobody takes it
@@ -37,7 +37,7 @@ func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 		end()
 		hung.Close()
 		<-read
-		if len(lines) != 1+logQueue+1 {
+		if len(lines) != 1+logQueueSize+1 {
 			t.Fatalf("%d lines", len(lines))
 		}
 		if want := fmt.Sprintf("lines=%d", lost); !strings.Contains(lines[1], "level=WARN") || !strings.HasSuffix(lines[1], want) {
@@ -54,11 +54,11 @@ func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 func TestTheEndWaitsForTheLogAWhileAndNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		taken, hung := io.Pipe()
-		log, end := newPatientLogger(hung, config.Log{Level: "info", Format: "text"})
+		log, end := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
 		log.Info("the last")
 		began := time.Now()
 		end()
-		if took := time.Since(began); took != logPatience {
+		if took := time.Since(began); took != logDrainTimeout {
 			t.Errorf("it took %s", took)
 		}
 		taken.Close()

@@ -19,9 +19,9 @@ import (
 
 func newLs() *cobra.Command {
 	var output string
-	cmd := newCacheCommand("ls", "List the images that are kept", noArguments, func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
+	cmd := newCacheCommand("ls", "List the images in the cache", noArguments, func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
 		if output != "table" && output != "json" {
-			return unknownWord("output", output, []string{"table", "json"})
+			return unknownValue("output", output, []string{"table", "json"})
 		}
 		list, err := c.Inventory(cmd.Context())
 		if err != nil {
@@ -42,36 +42,37 @@ func writeIndented(w io.Writer, v any) error {
 	return lines.Encode(v)
 }
 
-// writeTable writes a line for each image. ALONE is what would become free.
+// writeTable writes a line for each image. UNSHARED is the size of the blobs
+// that no other image has: purging the image would free that much.
 func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tALONE\tLAST PULLED\tFRESH\tPINNED\tWHOLE")
+	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUNSHARED\tLAST PULLED\tFRESH\tPINNED\tCOMPLETE")
 	for _, k := range list.Images {
 		name := k.Upstream + "/" + k.Repository
 		if len(k.Tags) > 0 {
 			name += ":" + strings.Join(k.Tags, ",")
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, short(k.Digest), size(k.Size), size(k.Alone),
-			since(k.LastPulled, now), freshness(k, now), whether(k.Pinned), wholeness(k))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(k.Digest), size(k.Size), size(k.Alone),
+			relativeTime(k.LastPulled, now), freshness(k, now), yesNo(k.Pinned), completeness(k))
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	bound := ""
+	limit := ""
 	if list.MaxBytes > 0 {
-		bound = " of at most " + size(list.MaxBytes)
+		limit = " of at most " + size(list.MaxBytes)
 	}
-	_, err := fmt.Fprintf(w, "%d images, %s%s; %s of that belong to no image\n", len(list.Images), size(list.Bytes), bound, size(list.Strays))
+	_, err := fmt.Fprintf(w, "%d images, %s%s; no image refers to %s of that\n", len(list.Images), size(list.Bytes), limit, size(list.Strays))
 	return err
 }
 
-func short(d metadata.Digest) string {
+func shortDigest(d metadata.Digest) string {
 	return string(d.Algorithm()) + ":" + d.Encoded()[:12]
 }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-func since(t, now time.Time) string {
+func relativeTime(t, now time.Time) string {
 	if t.IsZero() {
 		return "unknown"
 	}
@@ -83,23 +84,23 @@ func freshness(k retention.CachedImage, now time.Time) string {
 	case len(k.Tags) == 0:
 		return "by digest"
 	case !k.GoneSince.IsZero():
-		return "deleted upstream " + since(k.GoneSince, now)
+		return "deleted upstream " + relativeTime(k.GoneSince, now)
 	case k.Fresh:
 		return "yes"
 	}
-	return "checked " + since(k.CheckedAt, now)
+	return "checked " + relativeTime(k.CheckedAt, now)
 }
 
-// wholeness says how much of what pulling again may ask for is still to be
-// learnt.
-func wholeness(k retention.CachedImage) string {
+// completeness says whether everything that a pull of the image may ask for is
+// in the cache, and how much is still to be fetched.
+func completeness(k retention.CachedImage) string {
 	if n := len(k.Unlearnt); n > 0 {
-		return fmt.Sprintf("no, %d to learn", n)
+		return fmt.Sprintf("no, %d to fetch", n)
 	}
-	return whether(k.Whole)
+	return yesNo(k.Whole)
 }
 
-func whether(b bool) string {
+func yesNo(b bool) string {
 	if b {
 		return "yes"
 	}

@@ -13,7 +13,7 @@ func TestLsSaysHowMuchIsStillToBeLearnt(t *testing.T) {
 	for want, k := range map[string]retention.CachedImage{
 		"yes":            {Whole: true},
 		"no":             {},
-		"no, 2 to learn": {Unlearnt: []string{"manifest " + digest, "referrers of " + digest}},
+		"no, 2 to fetch": {Unlearnt: []string{"manifest " + digest, "referrers of " + digest}},
 	} {
 		k.Upstream, k.Repository, k.Digest = "docker.io", "library/alpine", digest
 		var table strings.Builder

@@ -15,24 +15,24 @@ import (
 	"github.com/entrepot/entrepot/config"
 )
 
-// The codes that the program exits with.
+// Exit codes.
 const (
-	exitFailed = 1 // it could not do, or go on doing, what it was told
-	exitWrong  = 2 // what it was told is wrong: a configuration or an argument
+	exitFailed = 1 // the command failed
+	exitUsage  = 2 // an argument or the configuration is wrong
 )
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute runs one command and returns the code to exit with.
+// execute runs one command and returns the exit code.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	began := false
+	started := false
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -40,14 +40,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintf(stderr, "entrepot: %v\n", err)
 	var usage usageError
 	var mistakes config.Mistakes
-	// Before a command begins, only its arguments can be wrong.
-	if !began || errors.As(err, &usage) || errors.As(err, &mistakes) {
-		return exitWrong
+	// Before a command starts, only its arguments can be wrong.
+	if !started || errors.As(err, &usage) || errors.As(err, &mistakes) {
+		return exitUsage
 	}
 	return exitFailed
 }
 
-// usageError says what is wrong with an argument, and what would be right.
+// usageError says what is wrong with an argument, and how to correct it.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -60,25 +60,26 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return unknownWord("command", args[0], commandNames(cmd))
+				return unknownValue("command", args[0], commandNames(cmd))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(wrongFlag)
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(printUsage)
 	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newScrub(), newVersion())
 	return root
 }
 
-// newGroup is a command that only holds others.
+// newGroup returns a command that only groups other commands.
 func newGroup(use, short string, commands ...*cobra.Command) *cobra.Command {
 	group := &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return unknownWord("command", use+" "+args[0], prefixed(use+" ", commandNames(cmd)))
+				return unknownValue("command", use+" "+args[0], prefixed(use+" ", commandNames(cmd)))
 			}
 			return nil
 		},
@@ -88,8 +89,9 @@ func newGroup(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return group
 }
 
-// wrongFlag names the nearest flag to an unknown one.
-func wrongFlag(cmd *cobra.Command, err error) error {
+// flagError makes a usage error of an error in a flag. For an unknown flag, it
+// suggests the nearest one.
+func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return usageError(err.Error())
@@ -102,10 +104,10 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	return usageError(err.Error())
 }
 
-// noArguments is for commands that take flags alone.
+// noArguments is for commands that only take flags.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError(fmt.Sprintf("%s takes no argument, and got %q", cmd.CommandPath(), args[0]))
+		return usageError(fmt.Sprintf("%s takes no arguments, but got %q", cmd.CommandPath(), args[0]))
 	}
 	return nil
 }
@@ -128,8 +130,9 @@ func prefixed(prefix string, words []string) []string {
 	return all
 }
 
-// unknownWord names the known words, and the nearest first.
-func unknownWord(kind, word string, known []string) error {
+// unknownValue returns an error that suggests the nearest known word and lists
+// all of them.
+func unknownValue(kind, word string, known []string) error {
 	message := fmt.Sprintf("unknown %s %q", kind, word)
 	if near := config.Nearest(word, known); near != "" {
 		message += fmt.Sprintf("; did you mean %s?", near)

@@ -14,23 +14,24 @@ import (
 )
 
 func newPin() *cobra.Command {
-	cmd := newCacheCommand("pin IMAGE", "Keep an image whole until it is unpinned", oneArgument("image"),
+	cmd := newCacheCommand("pin IMAGE", "Fetch an image completely and keep it until it is unpinned", oneArgument("image"),
 		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error {
-			what, err := parseImage(cfg, args[0])
+			pinned, err := parseImage(cfg, args[0])
 			if err != nil {
 				return err
 			}
-			done, err := c.Pin(cmd.Context(), what)
+			done, err := c.Pin(cmd.Context(), pinned)
 			if errors.Is(err, warm.ErrIncomplete) {
-				// The pin holds: the rest comes when the upstream can be asked.
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not whole yet: a running entrepot makes it so\n  %v\n", what, err)
+				// It is pinned, and the rest is fetched once the upstream can be
+				// reached.
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not complete yet: a running entrepot will fetch the rest\n  %v\n", pinned, err)
 				return err
 			}
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s: %d manifests and %d blobs are here, %d of them (%s) fetched now\n",
-				what, done.Manifests, done.Blobs, done.Fetched, size(done.Bytes))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s: %d manifests and %d blobs, %d of them (%s) fetched now\n",
+				pinned, done.Manifests, done.Blobs, done.Fetched, size(done.Bytes))
 			return err
 		})
 	cmd.Example = "entrepot pin docker.io/library/alpine:3"
@@ -38,30 +39,30 @@ func newPin() *cobra.Command {
 }
 
 func newUnpin() *cobra.Command {
-	cmd := newCacheCommand("unpin IMAGE", "End a pin that the pin command made", oneArgument("image"),
+	cmd := newCacheCommand("unpin IMAGE", "Remove the pin that the pin command set on an image", oneArgument("image"),
 		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error {
-			what, err := parseImage(cfg, args[0])
+			image, err := parseImage(cfg, args[0])
 			if err != nil {
 				return err
 			}
-			was, err := c.Unpin(cmd.Context(), what)
+			unpinned, err := c.Unpin(cmd.Context(), image)
 			switch {
 			case err != nil:
 				return err
-			case was:
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "unpinned %s\n", what)
+			case unpinned:
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "unpinned %s\n", image)
 				return err
-			case pinned(cfg)(what.Repository, what.Ref):
-				return fmt.Errorf("%s is pinned by the configuration: take it out of pins there", what)
+			case pinned(cfg)(image.Repository, image.Ref):
+				return fmt.Errorf("%s is pinned by the configuration: remove it from pins there", image)
 			}
-			return fmt.Errorf("%s is not pinned: entrepot pins lists what is", what)
+			return fmt.Errorf("%s is not pinned: \"entrepot pins\" lists the images that are", image)
 		})
 	cmd.Example = "entrepot unpin docker.io/library/alpine:3"
 	return cmd
 }
 
 func newPins() *cobra.Command {
-	return newCacheCommand("pins", "List what is pinned, by commands and by the configuration", noArguments,
+	return newCacheCommand("pins", "List the images pinned by the pin command and by the configuration", noArguments,
 		func(cmd *cobra.Command, cfg config.Config, c admin.Cache, _ []string) error {
 			pins, err := c.Pins()
 			if err != nil {

@@ -17,14 +17,14 @@ import (
 
 func newScrub() *cobra.Command {
 	var rate string
-	cmd := newCacheCommand("scrub", "Hash everything that is kept, and set aside what is damaged", noArguments,
+	cmd := newCacheCommand("scrub", "Verify everything in the cache and quarantine what is damaged", noArguments,
 		func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
 			perSecond, err := config.ParseSize(rate)
 			if err != nil || perSecond.Percent != 0 {
 				return usageError(fmt.Sprintf("--rate %q is not a number of bytes a second, such as 50MiB", rate))
 			}
-			begun := time.Now()
-			bar := newBar(cmd.ErrOrStderr())
+			started := time.Now()
+			bar := newProgressBar(cmd.ErrOrStderr())
 			done, err := c.Scrub(cmd.Context(), perSecond.Bytes, bar)
 			if err != nil {
 				return err
@@ -33,19 +33,20 @@ func newScrub() *cobra.Command {
 			for _, d := range done.Damaged {
 				fmt.Fprintf(out, "damaged  %s\n", d)
 			}
-			fmt.Fprintf(out, "scrubbed %d files, %s, in %s: %d damaged and set aside, to be fetched again when asked for; %d could not be read\n",
-				done.Files, size(done.Bytes), time.Since(begun).Round(time.Millisecond), len(done.Damaged), done.Unreadable)
+			fmt.Fprintf(out, "scrubbed %d files, %s, in %s: %d damaged and quarantined, to be fetched again on the next pull; %d could not be read\n",
+				done.Files, size(done.Bytes), time.Since(started).Round(time.Millisecond), len(done.Damaged), done.Unreadable)
 			if done.Unreadable > 0 {
-				return fmt.Errorf("%d files could not be read: the log of the server says why", done.Unreadable)
+				return fmt.Errorf("%d files could not be read: the server's log has the reasons", done.Unreadable)
 			}
 			return nil
 		})
-	cmd.Flags().StringVar(&rate, "rate", "0", "at most so much a second, such as 50MiB; 0: as fast as it goes")
+	cmd.Flags().StringVar(&rate, "rate", "0", "bytes to read per second at most, such as 50MiB; 0 means no limit")
 	return cmd
 }
 
-// newBar shows how far a scrub is, to people: not in a log.
-func newBar(w io.Writer) func(retention.Scrubbed) {
+// newProgressBar returns a function that shows the progress of a scrub on a
+// terminal, and shows nothing elsewhere.
+func newProgressBar(w io.Writer) func(retention.Scrubbed) {
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return func(retention.Scrubbed) {}
@@ -54,6 +55,6 @@ func newBar(w io.Writer) func(retention.Scrubbed) {
 		progressbar.OptionSetDescription("scrubbing"), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
 	return func(s retention.Scrubbed) {
 		bar.ChangeMax64(s.TotalBytes)
-		_ = bar.Set64(s.Bytes) // a bar that can't be drawn is no reason to stop
+		_ = bar.Set64(s.Bytes) // a scrub goes on without its bar
 	}
 }

@@ -16,7 +16,7 @@ import (
 func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Run the mirror until it is told to stop",
+		Short: "Run the mirror",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
@@ -25,11 +25,11 @@ func newServe() *cobra.Command {
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			// A second signal ends the program at once, whatever it waits for.
+			// A second signal ends the program at once.
 			defer context.AfterFunc(ctx, stop)()
-			log, end := newPatientLogger(cmd.ErrOrStderr(), cfg.Log)
+			log, end := newQueuedLogger(cmd.ErrOrStderr(), cfg.Log)
 			defer end()
-			defer outliveHangups(cmd.Context(), log)()
+			defer ignoreHangups(cmd.Context(), log)()
 			return run(ctx, cfg, cmd.OutOrStdout(), log)
 		},
 	}
@@ -37,17 +37,17 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// outliveHangups keeps SIGHUP from ending the program at once, and every pull
-// with it: whoever sends it means "read the configuration again", or has closed
-// a terminal.
-func outliveHangups(ctx context.Context, log *slog.Logger) (end func()) {
+// ignoreHangups keeps SIGHUP from ending the program and every pull with it.
+// The signal means that a terminal was closed, or that somebody wants the
+// configuration to be reloaded.
+func ignoreHangups(ctx context.Context, log *slog.Logger) (end func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	done := inBackground(ctx, func(ctx context.Context) {
 		for {
 			select {
 			case <-hangups:
-				log.Warn("SIGHUP changes nothing: the configuration is read at the start; restart to have it read again")
+				log.Warn("SIGHUP is ignored: restart entrepot to reload the configuration")
 			case <-ctx.Done():
 				return
 			}
@@ -59,7 +59,7 @@ func outliveHangups(ctx context.Context, log *slog.Logger) (end func()) {
 	}
 }
 
-// newLogger logs as the configuration says, which has been checked.
+// newLogger returns a logger for a configuration that has been checked.
 func newLogger(w io.Writer, c config.Log) *slog.Logger {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {

@@ -31,7 +31,7 @@ func TestAnnounceSaysWhatRunsWhereAndAFirstPull(t *testing.T) {
 	}{
 		{"the defaults", public, loopback, `entrepot listens on http://127.0.0.1:5000
   admin      http://127.0.0.1:5001 (health, metrics, status)
-  keeps      up to 50GiB in /home/someone/.cache/entrepot
+  cache      up to 50GiB in /home/someone/.cache/entrepot
   upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
              public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
              us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
@@ -39,15 +39,15 @@ func TestAnnounceSaysWhatRunsWhereAndAFirstPull(t *testing.T) {
              container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
              xpkg.crossplane.io, factory.talos.dev
 
-A first pull:
+Try a pull:
   docker pull 127.0.0.1:5000/docker.io/library/alpine:3
   crane manifest --insecure 127.0.0.1:5000/ghcr.io/stefanprodan/podinfo:latest
 
-Runtimes are configured by what "entrepot hosts RUNTIME" prints.
+To configure a runtime, run "entrepot hosts RUNTIME".
 `},
 		{"every address", public, everywhere, `entrepot listens on http://[::]:5000
   admin      http://127.0.0.1:5001 (health, metrics, status)
-  keeps      up to 50GiB in /home/someone/.cache/entrepot
+  cache      up to 50GiB in /home/someone/.cache/entrepot
   upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
              public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
              us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
@@ -55,15 +55,15 @@ Runtimes are configured by what "entrepot hosts RUNTIME" prints.
              container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
              xpkg.crossplane.io, factory.talos.dev
 
-A first pull:
+Try a pull:
   docker pull 127.0.0.1:5000/docker.io/library/alpine:3
   crane manifest --insecure 127.0.0.1:5000/ghcr.io/stefanprodan/podinfo:latest
 
-Runtimes are configured by what "entrepot hosts RUNTIME" prints.
+To configure a runtime, run "entrepot hosts RUNTIME".
 `},
 		{"plain HTTP to other machines, which Docker refuses", public, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 80}, `entrepot listens on http://192.0.2.1:80
   admin      http://127.0.0.1:5001 (health, metrics, status)
-  keeps      up to 50GiB in /home/someone/.cache/entrepot
+  cache      up to 50GiB in /home/someone/.cache/entrepot
   upstreams  docker.io (default), ghcr.io, quay.io, gcr.io, registry.k8s.io, mcr.microsoft.com,
              public.ecr.aws, nvcr.io, registry.gitlab.com, lscr.io, mirror.gcr.io,
              us-docker.pkg.dev, docker.elastic.co, registry.access.redhat.com,
@@ -71,21 +71,21 @@ Runtimes are configured by what "entrepot hosts RUNTIME" prints.
              container-registry.oracle.com, cgr.dev, cr.fluentbit.io, cr.l5d.io, reg.kyverno.io,
              xpkg.crossplane.io, factory.talos.dev
 
-A first pull:
+Try a pull:
   crane manifest --insecure 192.0.2.1:80/docker.io/library/alpine:3
 
-Runtimes are configured by what "entrepot hosts RUNTIME" prints.
+To configure a runtime, run "entrepot hosts RUNTIME".
 `},
 		{"an upstream that nobody else knows, offline", private, outside, `entrepot listens on https://192.0.2.1:443
   admin      http://127.0.0.1:5001 (health, metrics, status)
-  keeps      up to 50GiB in /home/someone/.cache/entrepot
+  cache      up to 50GiB in /home/someone/.cache/entrepot
   upstreams  registry.example.com:5000
-  offline    no upstream is asked
+  offline    no upstream is contacted
 
-A first pull:
+Try a pull:
   crane manifest 192.0.2.1:443/registry.example.com/REPOSITORY:TAG
 
-Runtimes are configured by what "entrepot hosts RUNTIME" prints.
+To configure a runtime, run "entrepot hosts RUNTIME".
 `},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestListenSaysHowToGetOutOfTrouble(t *testing.T) {
 	defer taken.Close()
 	for address, want := range map[string]string{
 		taken.Addr().String(): "another program listens on " + taken.Addr().String() + ": stop it, or choose another address with --admin",
-		"192.0.2.1:80":        "192.0.2.1:80 is no address of this machine: choose another with --admin",
+		"192.0.2.1:80":        "192.0.2.1:80 is not an address of this machine: choose another with --admin",
 	} {
 		second, err := listen(t.Context(), address, "admin")
 		if err == nil {

@@ -83,7 +83,7 @@ func TestAHangupEndsNothing(t *testing.T) {
 		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		if line, err := log.ReadString('\n'); err != nil || !strings.Contains(line, "SIGHUP changes nothing") {
+		if line, err := log.ReadString('\n'); err != nil || !strings.Contains(line, "SIGHUP is ignored") {
 			t.Fatalf("it logs %q, %v", line, err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Say which entrepot this is",
+		Short: "Print the version",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			build, _ := debug.ReadBuildInfo()
@@ -21,8 +21,8 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// versionOf is one line: the module's version, the revision it was built from
-// where the build knows it, and the toolchain. The build may be nil.
+// versionOf returns one line with the module's version, the revision if it is
+// known, and the toolchain. The build may be nil.
 func versionOf(build *debug.BuildInfo) string {
 	version, revision := "(devel)", ""
 	if build != nil {
@@ -41,7 +41,7 @@ func versionOf(build *debug.BuildInfo) string {
 	return fmt.Sprintf("entrepot %s%s %s %s/%s", version, revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// buildVersion is the module's version alone.
+// buildVersion returns the module's version.
 func buildVersion() string {
 	build, ok := debug.ReadBuildInfo()
 	if !ok || build.Main.Version == "" {

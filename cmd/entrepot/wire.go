@@ -31,14 +31,15 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// graceful is how long clients have to finish once the program is told to stop.
-const graceful = 20 * time.Second
+// shutdownTimeout is how long clients have to finish after the program is told
+// to stop.
+const shutdownTimeout = 20 * time.Second
 
-// maxFlights bounds the downloads under way or waiting where open files do not:
-// more than that is no load but an attack.
+// maxFlights bounds the downloads that are running or waiting, if the limit on
+// open files does not. Only an attack needs more.
 const maxFlights = 1024
 
-// run puts the program together and runs it until ctx ends.
+// run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := admin.NewMetrics()
 	if err != nil {
@@ -55,8 +56,9 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer func() { err = errors.Join(err, closeMirror()) }()
-	// Not before: a runtime whose mirror refuses goes on at once, and one whose
-	// mirror can't answer yet would wait.
+	// The clients' port opens only when requests can be answered. If a mirror
+	// refuses connections, a runtime goes on to the next host at once; if the
+	// mirror accepted them too early, the runtime would wait.
 	clients, err := listen(ctx, cfg.Listen, "listen")
 	if err != nil {
 		return err
@@ -65,11 +67,11 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	m.StartPrefetching()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: m.Puller, Upstreams: names(cfg), Logger: log, Observer: metrics, MaxBlobs: filesShare(),
+		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: openFileShare(),
 	}), log)
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(admin.New(admin.Options{
-		Metrics: metrics, Cache: m.Cache(), Config: tell(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
+		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
 		Ready: func() error {
 			if stopping.Load() {
 				return errors.New("stopping")
@@ -83,8 +85,8 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serve(face, proxy.Bound(face, clients, filesShare(), log)) }()
-	go func() { failed <- serve(back, operators) }()
+	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, openFileShare(), log)) }()
+	go func() { failed <- serveListener(back, operators) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
@@ -95,18 +97,18 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	stopping.Store(true)
 	log.Info("stopping")
-	left, cancel := context.WithTimeout(context.WithoutCancel(ctx), graceful) // the time to finish begins where ctx ends
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout) // ctx has ended, and the grace period begins
 	defer cancel()
-	if stopErr := face.Shutdown(left); stopErr != nil {
-		log.Warn("clients are cut off", "error", stopErr)
+	if stopErr := face.Shutdown(grace); stopErr != nil {
+		log.Warn("clients were disconnected", "error", stopErr)
 		face.Close()
 	}
 	back.Close()
 	return err
 }
 
-// inBackground runs something until ctx ends, or the function that it returns
-// is called, which waits for its end.
+// inBackground runs a function in a goroutine. Its context ends with ctx, or
+// when end is called. end waits until the function has returned.
 func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -117,10 +119,10 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 	}
 }
 
-// openMirror opens the cache folder, and puts the mirror together over it. It
-// returns cache.ErrLocked where another process has the folder.
-func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeAll func() error, err error) {
-	bounds, err := boundsOf(cfg)
+// openMirror opens the cache folder and puts the mirror together on it. It
+// returns cache.ErrLocked if another process has the folder open.
+func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+	bounds, err := spaceLimits(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +152,7 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
-		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, filesShare()), Logger: log,
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, openFileShare()), Logger: log,
 		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
@@ -167,11 +169,10 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 	}, nil
 }
 
-// boundsOf is what the configuration's bounds mean on the file system. They may
-// be shares of it. The folder itself may not be there yet, and need not be, to
-// know that.
-func boundsOf(cfg config.Config) (store.Bounds, error) {
-	total, _, err := disk.Space(existing(cfg.Cache.Dir))
+// spaceLimits resolves the configured limits, which may be percentages of the
+// file system. The cache folder need not exist yet.
+func spaceLimits(cfg config.Config) (store.Bounds, error) {
+	total, _, err := disk.Space(nearestExisting(cfg.Cache.Dir))
 	if err != nil {
 		return store.Bounds{}, err
 	}
@@ -185,19 +186,19 @@ func boundsOf(cfg config.Config) (store.Bounds, error) {
 	}, nil
 }
 
-// existing is a folder, or the nearest above it that is there.
-func existing(folder string) string {
+// nearestExisting returns the folder, or its nearest parent that exists.
+func nearestExisting(folder string) string {
 	for {
-		above := filepath.Dir(folder)
-		if _, err := os.Stat(folder); err == nil || above == folder {
+		parent := filepath.Dir(folder)
+		if _, err := os.Stat(folder); err == nil || parent == folder {
 			return folder
 		}
-		folder = above
+		folder = parent
 	}
 }
 
-// serve answers on l until the server is told to stop.
-func serve(s *http.Server, l net.Listener) error {
+// serveListener serves on l until the server is shut down.
+func serveListener(s *http.Server, l net.Listener) error {
 	var err error
 	if s.TLSConfig != nil {
 		err = s.ServeTLS(l, "", "")
@@ -210,7 +211,7 @@ func serve(s *http.Server, l net.Listener) error {
 	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 }
 
-func names(cfg config.Config) []proxy.Upstream {
+func clientUpstreams(cfg config.Config) []proxy.Upstream {
 	var all []proxy.Upstream
 	for _, u := range cfg.Upstreams {
 		all = append(all, proxy.Upstream{Name: u.Name, Aliases: u.Aliases, Hosts: u.Hosts, Default: u.Default})
@@ -218,8 +219,8 @@ func names(cfg config.Config) []proxy.Upstream {
 	return all
 }
 
-// registries makes each configured upstream what the rules of pulling work
-// with: its endpoints in order, each behind its breaker.
+// registries returns the configured upstreams. Each one's endpoints are tried
+// in order, and each endpoint has its own circuit breaker.
 func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
@@ -252,7 +253,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
 	}
-	place, err := config.PlaceOf(endpoint)
+	location, err := config.PlaceOf(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
 	}
@@ -264,12 +265,12 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 	return upstream.NewRemote(upstream.RemoteOptions{
 		HasReferrers: hasReferrers, SawReferrers: sawReferrers,
 		Name: u.Name,
-		// A host that is not the registry's own is a mirror, perhaps of many:
-		// it is told which registry is meant, as containerd does. Below a path
-		// it is the path that says so.
-		SendNamespace:         place.Prefix == "" && !sameSite(base.Hostname(), u.Name),
+		// A host that is not the registry's own is a mirror, perhaps of many
+		// registries. It gets the registry's name in ns, as containerd sends
+		// it. If the endpoint has a path, the path names the registry.
+		SendNamespace:         location.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           shown(credentials(u.Credentials, u.Name, base, log)),
+		Credentials:           upstreamCredentials(credentials(u.Credentials, u.Name, base, log)),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
@@ -313,8 +314,8 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// shown makes of a login what upstreams take.
-func shown(get func(context.Context) (login, error)) func(context.Context) (upstream.Credentials, error) {
+// upstreamCredentials converts a login to the type that upstreams take.
+func upstreamCredentials(get func(context.Context) (registryLogin, error)) func(context.Context) (upstream.Credentials, error) {
 	if get == nil {
 		return nil
 	}

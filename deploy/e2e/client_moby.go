@@ -53,10 +53,7 @@ func (d *moby) start(t *testing.T, s *suite, settings map[string]any) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(d.dir, "sock")
-	d.api = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}}}
-	t.Cleanup(d.api.CloseIdleConnections)
+	d.reach(t, socket)
 	daemon := startDockerd(t, d.dir, env, d.etc(), s.tool(t, "moby").program("dockerd"),
 		"--data-root", filepath.Join(d.dir, "root"), "--exec-root", filepath.Join(d.dir, "exec"),
 		"--pidfile", filepath.Join(d.dir, "pid"), "--host", "unix://"+socket,
@@ -65,6 +62,15 @@ func (d *moby) start(t *testing.T, s *suite, settings map[string]any) {
 		_, err := d.try(t.Context(), http.MethodGet, "/_ping", nil)
 		return err
 	})
+}
+
+// reach has the API asked on a socket.
+func (d *moby) reach(t *testing.T, socket string) {
+	t.Helper()
+	d.api = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	t.Cleanup(d.api.CloseIdleConnections)
 }
 
 // try asks the API once, and returns the whole answer.

@@ -11,6 +11,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if answered, err := answerReading(); answered {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := writePages(); err != nil {
@@ -42,7 +49,7 @@ func TestKindsOfArtifactsComeThroughTheMirror(t *testing.T) {
 
 Each is made and pushed straight to the upstream by its own client, then taken through the mirror and compared, byte for byte
 or by the client's own verification. The upstream speaks distribution-spec 1.0 or 1.1. What hangs on an image is also asked
-for while the upstream answers 503 to every question about it, and must not be taken for absent.
+for while the upstream answers 503 to every reading about it, and must not be taken for absent.
 
 Where the client is a library, the program above it is not run. It is the program's own where that can be had by itself (Helm 3,
 gator, Syft, Flux, Notation); else go-containerregistry or oras-go, asked in the order in which the program asks.

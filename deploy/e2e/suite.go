@@ -30,6 +30,20 @@ func (t tool) bin() string                { return filepath.Join(t.folder, "bin"
 
 func newSuite(t *testing.T) *suite {
 	t.Helper()
+	s := readSuite(t)
+	s.store = s.folder(t)
+	registry := s.startDistribution(t, s.store)
+	s.images = []image{
+		s.push(t, registry.host, "docker.io", "library/e2e"),
+		s.push(t, registry.host, "registry.example", "team/e2e"),
+	}
+	registry.process.end(t, syscall.SIGTERM)
+	return s
+}
+
+// readSuite is the suite without a store.
+func readSuite(t *testing.T) *suite {
+	t.Helper()
 	s := &suite{tools: map[string]tool{}}
 	s.entrepot = setting(t, "ENTREPOT_E2E_PROGRAM")
 	s.work = setting(t, "ENTREPOT_E2E_WORK")
@@ -40,13 +54,6 @@ func newSuite(t *testing.T) *suite {
 		}
 		s.tools[columns[0]] = tool{columns[0], columns[1], columns[2]}
 	}
-	s.store = s.folder(t)
-	registry := s.startDistribution(t, s.store)
-	s.images = []image{
-		s.push(t, registry.host, "docker.io", "library/e2e"),
-		s.push(t, registry.host, "registry.example", "team/e2e"),
-	}
-	registry.process.end(t, syscall.SIGTERM)
 	return s
 }
 

@@ -13,7 +13,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Cache is what operators can do to a cache.
+// Cache is what operators can do to a cache, whether it is in this process or
+// behind an admin address. Purge returns [retention.ErrNotKept] and
+// [retention.ErrPinned], Pin returns [warm.ErrNotWhole]; these keep their
+// meaning as [Error] over HTTP.
 type Cache interface {
 	Inventory(ctx context.Context) (retention.Inventory, error)
 	Purge(ctx context.Context, target retention.Target, dryRun bool) (retention.Purged, error)

@@ -345,14 +345,25 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := bytesOf(7, size)
-	for name, room := range map[string]int64{
-		"full from the start":           0,
-		"full in the middle of a draft": size / 2,
+	corrupt := bytes.Clone(content)
+	corrupt[size/4] ^= 1
+	for name, c := range map[string]struct {
+		room     int64
+		noLength bool // then room is not asked for beforehand
+		sent     []byte
+		err      error
+	}{
+		"full from the start":                   {0, false, content, nil},
+		"full in the middle of a draft":         {size / 2, true, content, nil},
+		"full from the start, and a wrong byte": {0, false, corrupt, cache.ErrMismatch},
+		"full behind a wrong byte":              {size / 2, true, corrupt, cache.ErrMismatch},
+		"full before a wrong byte":              {size / 8, true, corrupt, cache.ErrMismatch},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sink := newTestSink(memory.NewBounded(room))
-				s := &scripted{content: content, gate: make(chan struct{})}
+				sink := newTestSink(memory.NewBounded(c.room))
+				s := &scripted{content: content, noLength: c.noLength, gate: make(chan struct{})}
+				s.bodies = func(int64, []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(c.sent)) }
 				g := newGroup(t, sink)
 				var readers sync.WaitGroup
 				for range 3 {
@@ -360,7 +371,8 @@ func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 					readers.Go(func() {
 						defer f.Release()
 						var got bytes.Buffer
-						if err := <-follow(f, &got); err != nil || !bytes.Equal(got.Bytes(), content) {
+						err := <-follow(f, &got)
+						if !errors.Is(err, c.err) || !bytes.Equal(got.Bytes(), c.sent[:got.Len()]) || (got.Len() == size) != (c.err == nil) {
 							t.Errorf("a reader got %d bytes and %v", got.Len(), err)
 						}
 					})
@@ -375,6 +387,7 @@ func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 				if sink.has(s.want().Digest) {
 					t.Error("content is cached without room for it")
 				}
+				s.wantAsked(t, "0+-1")
 			})
 		})
 	}

@@ -89,9 +89,9 @@ func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
 // that the manifest references belongs to the repository as well.
 func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
 	l.putMembers(repo, m)
+	key, raw := Key(repo, d.String()), encode(bucketManifest, m)
 	defer l.beginChange()()
-	key := Key(repo, d.String())
-	l.write(bucketManifest, key, m)
+	l.records.Put(bucketManifest, key, raw)
 	l.cacheManifest(key, m)
 }
 

@@ -16,8 +16,8 @@
 //     (TestALeaseWaitsForARemovalThatHasBegun).
 //
 // There is one lock, Ledger.mu. It is held for changes, to record a use, and
-// while a watch forgets an image. It is not held while a record is decoded or
-// content is deleted. Nothing called under it takes a lock of another package,
+// while a watch forgets an image. It is not held while a long record is encoded
+// or decoded, or content is deleted. Nothing called under it takes a lock of another package,
 // except for the records themselves.
 package metadata
 
@@ -115,12 +115,14 @@ func (l *Ledger) read(b cache.Bucket, key string, into any) bool {
 	return err == nil && json.Unmarshal(raw, into) == nil
 }
 
-func (l *Ledger) write(b cache.Bucket, key string, v any) {
+func (l *Ledger) write(b cache.Bucket, key string, v any) { l.records.Put(b, key, encode(b, v)) }
+
+func encode(b cache.Bucket, v any) []byte {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		panic(fmt.Sprintf("record of %s: %v", b, err)) // only for types that JSON cannot encode
 	}
-	l.records.Put(b, key, raw)
+	return raw
 }
 
 func (l *Ledger) keys(b cache.Bucket, prefix string) (all []string) {

@@ -45,19 +45,24 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 
 // PutReferrers records a complete answer.
 func (l *Ledger) PutReferrers(repo Repository, subject Digest, r Referrers) {
-	key := Key(repo, subject.String())
+	key, raw := Key(repo, subject.String()), encode(bucketReferrers, r)
 	defer l.beginChange()()
-	l.write(bucketReferrers, key, r)
+	l.records.Put(bucketReferrers, key, raw)
 	l.answers.Remove(key)
 }
+
+// emptyReferrers is a size in bytes that only records of empty answers stay
+// below.
+const emptyReferrers = 128
 
 // DropEmptyReferrers removes the recorded answer about a subject if it is
 // empty.
 func (l *Ledger) DropEmptyReferrers(repo Repository, subject Digest) {
 	key := Key(repo, subject.String())
 	defer l.beginChange()()
+	raw, err := l.records.Get(bucketReferrers, key)
 	var r Referrers
-	if l.read(bucketReferrers, key, &r) && len(r.Manifests) == 0 {
+	if err == nil && len(raw) < emptyReferrers && json.Unmarshal(raw, &r) == nil && len(r.Manifests) == 0 {
 		l.records.Delete(bucketReferrers, key)
 		l.answers.Remove(key)
 	}
@@ -138,10 +143,10 @@ func (l *Ledger) putDescriptor(b cache.Bucket, repo Repository, subject Digest, 
 // removeSubject removes the referrers of a manifest. What an index attaches to
 // it is removed with the index. l.mu is held.
 func (l *Ledger) removeSubject(repo Repository, subject Digest) {
-	for _, d := range l.Seen(repo, subject) {
-		l.removeSeen(repo, subject, d.Digest)
-	}
 	key := Key(repo, subject.String())
+	for _, seen := range l.keys(bucketSeen, key+"\x00") {
+		l.records.Delete(bucketSeen, seen)
+	}
 	l.records.Delete(bucketReferrers, key)
 	l.answers.Remove(key)
 }

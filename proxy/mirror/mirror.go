@@ -3,6 +3,14 @@
 // rules of pulling ([pull.Puller]), eviction ([retention.Retention]), and
 // prefetching ([warm.Pinner], [warm.Prefetcher]). It is the only package that
 // knows all of these, and has no rules of its own.
+//
+// What it promises, each with the test that guards it:
+//
+//   - Nothing runs before Start and StartPrefetching
+//     (TestNothingRunsBeforeItIsStarted).
+//   - Close ends everything, and waits for it (TestCloseLeavesNothingRunning).
+//   - What package pull reports reaches its handler
+//     (TestATagThatMovesReachesThePinner, TestAStoredManifestReachesThePrefetcher).
 package mirror
 
 import (
@@ -74,8 +82,10 @@ type Mirror struct {
 	work      *background.Work
 }
 
-// New assembles a Mirror. It does no background work before Start is called,
-// except for what clients request.
+// New assembles a Mirror. It does no background work before Start and
+// StartPrefetching are called, except for what clients request. If there is a
+// bound, no blob is published before Start either, which counts what is stored.
+// The caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),

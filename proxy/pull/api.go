@@ -1,6 +1,25 @@
 // Package pull implements the rules of a pull-through cache: which upstream is
 // asked for what, when it is asked, and what is cached. It knows nothing of
-// HTTP.
+// HTTP, and nothing of how content is stored or evicted.
+//
+// Its invariants, with the tests that guard them:
+//
+//   - However many clients ask, one blob and one manifest cross the link once,
+//     and a client that leaves changes nothing
+//     (TestFiftyClientsOfOneColdBlobShareOneDownload,
+//     TestFiftyColdPullsOfOneTagShareOneGET,
+//     TestAClientThatLeavesDoesNotStopTheDownload).
+//   - Content is served for a repository only if that repository is known to
+//     have it (TestMembership).
+//   - A cached answer is served if the upstream cannot be asked, and never if
+//     the upstream refuses or denies it (TestFreshness).
+//   - That something could not be found out is never an empty answer
+//     (TestUnknownIsNotNone, TestTagListsAreNeverTruncated).
+//   - No upstream is asked if the configuration says offline
+//     (TestNoUpstreamIsAskedWhenOffline).
+//
+// A question to an upstream belongs to the mirror (package background), not to
+// the client that asked it.
 package pull
 
 import (

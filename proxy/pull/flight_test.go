@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -248,6 +249,7 @@ func TestAFullDiskPreventsCachingButNotThePull(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				layer := o.Put("app", "layer", content)
+				o.NoLength = room > 0 // or it would be seen beforehand that it does not fit
 				bypassed := 0
 				full := memory.NewBounded(room)
 				m := mirrortest.New(t, o, func(opts *mirror.Options) {
@@ -462,5 +464,95 @@ func TestClientsOfAFailedForeignDownloadShareOneOfTheirOwn(t *testing.T) {
 		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
 		m.WantUsageExact(t)
+	})
+}
+
+// What another repository's download gives is one thing, what one's own
+// upstream says another.
+func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		content := mirrortest.Bytes(1, 100<<10)
+		_, layer := o.Image("app", "1", content)
+		o.Image("other", "1", content)
+		d := mirrortest.Short(layer.Digest.String())
+		release := o.Hold("GET blob other " + d)
+		fails := make(chan struct{})
+		o.Bodies = func(repo string, _ pull.Digest, _ int64, body []byte) io.ReadCloser {
+			if repo != "other" {
+				return io.NopCloser(bytes.NewReader(body))
+			}
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, mirrortest.Failing{Err: upstream.ErrBadAnswer}}))
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+				t.Errorf("the first client got %v", err)
+			}
+		})
+		synctest.Wait()
+		mirrortest.WantTranscript(t, o, "GET blob other "+d)
+
+		// That the repository has it is asked beside the download, and not after it.
+		o.Fail("HEAD blob private "+d, upstream.ErrDenied)
+		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "private"}, layer.Digest); !errors.Is(err, upstream.ErrDenied) {
+			t.Errorf("a repository that the upstream denies got %v", err)
+		}
+		mirrortest.WantTranscript(t, o, "HEAD blob private "+d)
+
+		release()
+		synctest.Wait()
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		mirrortest.WantTranscript(t, o, "HEAD blob app "+d)
+		var got bytes.Buffer
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.WriteRange(context.Background(), &got, 50_000, 20_000)
+			done <- err
+		}()
+		synctest.Wait()
+		close(fails)
+		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), content[50_000:70_000]) || b.Outcome() != pull.Miss {
+			t.Errorf("%d bytes, %s, %v", got.Len(), b.Outcome(), err)
+		}
+		first.Wait()
+		mirrortest.Wait()
+		mirrortest.WantTranscript(t, o, "GET blob app "+d)
+		if !m.HasContent(layer.Digest) {
+			t.Error("it is not kept")
+		}
+	})
+}
+
+func TestCloseWaitsForDownloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", mirrortest.Bytes(1, 100<<10))
+		ends := make(chan struct{})
+		o.Bodies = func(_ string, _ pull.Digest, _ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(gated{ends, bytes.NewReader(body)}) // it takes a while to end
+		}
+		var running atomic.Int64
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Events.Flights = func(delta int) { running.Add(int64(delta)) }
+		})
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if running.Load() != 1 {
+			t.Errorf("%d downloads are under way", running.Load())
+		}
+		time.AfterFunc(time.Minute, func() { close(ends) })
+		m.Close()
+		if running.Load() != 0 {
+			t.Error("a download goes on")
+		}
 	})
 }

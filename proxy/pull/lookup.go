@@ -121,7 +121,7 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup
 	sources := p.sources(u)
 	l.results = sourceResults{make([][]Descriptor, len(sources)), slices.Repeat([]error{errPending}, len(sources))}
 	p.lookups.byKey[key] = l
-	p.work.Go(func(ctx context.Context) {
+	started := p.work.Go(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
 		l.run(ctx, sources, u, repo, subject)
@@ -131,6 +131,11 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup
 		delete(p.lookups.byKey, key)
 		close(l.done)
 	})
+	if !started {
+		delete(p.lookups.byKey, key)
+		l.err = causeOf(p.work.Context(), context.Canceled)
+		close(l.done)
+	}
 	return l
 }
 

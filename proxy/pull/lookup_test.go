@@ -304,3 +304,23 @@ func TestASeenReferrerIsListedWhileItIsBeingChecked(t *testing.T) {
 		})
 	}
 }
+
+func TestAMirrorThatHasStoppedLooksNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
+		m := mirrortest.New(t, o, nil)
+		m.Close()
+		began := time.Now()
+		if _, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("it answers %v", err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the answer took %s", took)
+		}
+		if n := m.LookupsUnderWay(); n != 0 {
+			t.Errorf("%d lookups are under way", n)
+		}
+		mirrortest.WantTranscript(t, o)
+	})
+}

@@ -8,7 +8,7 @@
 // Its invariants, with the tests that guard them:
 //
 //   - Eviction is by image: the images that are left are complete
-//     (TestAnImageIsEvictedWithItsPlatformsAndReferrers).
+//     (TestWhatIsLeftAfterEvictionIsWhole).
 //   - A pinned image stays, and so does an image that was used after the
 //     snapshot was taken (TestAnImageThatIsPulledWhileItIsBeingEvictedStays).
 //   - Records are removed first, and durably, before their content is deleted:

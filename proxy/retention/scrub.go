@@ -74,14 +74,7 @@ func throttle(ctx context.Context, rate int64) func(n int) error {
 			next = now
 		}
 		next = next.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
-		t := time.NewTimer(time.Until(next))
-		defer t.Stop()
-		select {
-		case <-t.C:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		return background.Wait(ctx, time.Until(next))
 	}
 }
 

@@ -17,20 +17,29 @@ func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 
 // EvictionPass runs one pass of eviction. free gets the number of bytes to
-// remove and returns how many it has removed. Publications that wait for room
-// check again after the pass.
+// remove, unless there are none, and returns how many it has removed.
+// Publications that wait for room check again after the pass. A pass without
+// anything to do is not in vain: one that finds no room after it was too slow to
+// take what the pass before had freed.
 func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
-	r := s.room
-	r.mu.Lock()
-	r.passes.begun++
-	r.mu.Unlock()
-	var freed int64
-	if excess := r.excess(); excess > 0 {
-		freed = free(excess)
+	pass, vain := s.room.beginPass(), false
+	if excess := s.room.excess(); excess > 0 {
+		vain = free(excess) == 0
 	}
+	s.room.endPass(pass, vain)
+}
+
+func (r *room) beginPass() (pass int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.passes.ended, r.passes.freed = r.passes.begun, freed
+	r.passes.begun++
+	return r.passes.begun
+}
+
+func (r *room) endPass(pass int, vain bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.passes.ended, r.passes.vain = pass, vain
 	close(r.passes.next)
 	r.passes.next = make(chan struct{})
 }
@@ -87,5 +96,5 @@ type State struct {
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return State{Used: s.room.used, Incoming: s.room.incoming, Waiting: s.room.waiting, Reserved: len(s.room.reserved)}
+	return State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
 }

@@ -42,15 +42,20 @@ type room struct {
 	reserved map[Digest]int64         // the part of used that is not published yet
 	deleting map[Digest]chan struct{} // closed when the deletion is over
 	counting *recount                 // the recount that is under way, or nil
-	incoming int64                    // bytes of downloads under way
-	waiting  int64                    // bytes of callers of waitAndReserve
-	passes   passes                   // of eviction
+	demand   demand
+	passes   passes // of eviction
+}
+
+// demand is what will need room soon, in bytes.
+type demand struct {
+	incoming int64 // of downloads that are running
+	waiting  int64 // of publications that wait for room
 }
 
 // passes are the eviction passes.
 type passes struct {
 	begun, ended int
-	freed        int64         // bytes freed by the last pass
+	vain         bool          // the last pass had to free something, and freed nothing
 	next         chan struct{} // closed when the next pass ends
 }
 
@@ -82,7 +87,7 @@ func (r *room) wake() {
 func (r *room) addIncoming(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.incoming += n
+	r.demand.incoming += n
 	if n > 0 && r.isUnderPressure() {
 		r.wake()
 	}
@@ -101,10 +106,10 @@ func (r *room) waitAndReserve(ctx context.Context, d Digest, n int64) error {
 	defer r.mu.Unlock()
 	// A pass that has already begun does not know of this need.
 	before := r.passes.begun
-	r.waiting += n
-	defer func() { r.waiting -= n }()
+	r.demand.waiting += n
+	defer func() { r.demand.waiting -= n }()
 	for r.awaitDeletion(d); most > 0 && (!r.counted || r.used+n > most); r.awaitDeletion(d) {
-		if r.passes.ended > before && (r.passes.freed == 0 || r.passes.ended > before+maxPasses) {
+		if r.passes.ended > before && (r.passes.vain || r.passes.ended > before+maxPasses) {
 			return fmt.Errorf("%w: everything in the %d bytes of the cache is pinned or in use", cache.ErrFull, most)
 		}
 		r.wake()
@@ -209,7 +214,7 @@ func (r *room) addUsed(n int64) {
 // empty a small cache. r.mu is held.
 func (r *room) isUnderPressure() bool {
 	most := r.bounds.MaxBytes
-	return most > 0 && r.used+r.waiting+min(r.incoming, most/100*(100-lowWatermark)) > most
+	return most > 0 && r.used+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > most
 }
 
 // excess is how many bytes must be removed.
@@ -217,7 +222,7 @@ func (r *room) excess() int64 {
 	r.mu.Lock()
 	var excess int64
 	if r.isUnderPressure() {
-		excess = min(r.used, r.used+r.waiting-r.bounds.MaxBytes/100*lowWatermark)
+		excess = min(r.used, r.used+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
 	}
 	r.mu.Unlock()
 	if least := r.bounds.MinFree; least > 0 && r.bounds.Free != nil {

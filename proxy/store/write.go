@@ -6,10 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// Put stores verified content in memory, and on disk if it is not there yet. It
-// is for manifests, which are small and have clients waiting, so it does not
-// wait for room. If the content cannot be written, [Store.Retry] tries again
-// later.
+// Put stores verified content on disk, unless it is there already. It is for
+// manifests, which are small and have clients waiting, so it does not wait for
+// room. If the content cannot be written, [Store.Retry] tries again later.
 func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error {
 	err := s.write(ctx, desc, content)
 	if err != nil {
@@ -19,7 +18,7 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 	return err
 }
 
-// PutMemory stores content in memory. The caller calls Put afterwards.
+// PutMemory stores verified content in memory.
 func (s *Store) PutMemory(d Digest, content []byte) { s.memory.Put(d, content) }
 
 // Retry writes content that Put could not write. It does nothing for other

@@ -19,7 +19,7 @@ func buildkit(name string) Runtime {
 		Files: func(s Setting) (Layout, error) { return buildkitFiles(s, name, "buildkitd.toml") },
 		Comes: func(s Setting, r Registry) error { return buildkitComes(s, r, "buildkitd.toml") },
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 30 s a request where its machine is gone, for as long as it hangs"
 		},
 		Restart: "buildkitd, such as systemctl restart buildkit",
 	}

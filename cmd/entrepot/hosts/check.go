@@ -57,26 +57,27 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 		}
 	}
 	say("with entrepot down a pull costs: %s", r.Down(s.Version))
-	say("to restart: %s", r.Restart)
+	say("to restart: %s", s.Typed(r.Restart))
 	return right, nil
 }
 
 // comesByHosts judges by hosts.toml files as their library does: the first
 // folder that is there counts, and of its hosts the first that may pull and
-// resolve.
-func comesByHosts(roots []string, m Mirror, r Registry) error {
+// resolve. Hosts that are not tables but keys with dots are read by the older
+// library alone, and it reads no name of a table with "]" in it.
+func comesByHosts(roots []string, m Mirror, r Registry, dotted bool) error {
 	for _, root := range roots {
 		for _, form := range slices.Compact([]string{hostFolder(r.Name), r.Name, everyRegistry}) {
 			folder := filepath.Join(root, form)
 			if _, err := os.Stat(folder); err == nil {
-				return comesByFile(filepath.Join(folder, "hosts.toml"), m)
+				return comesByFile(filepath.Join(folder, "hosts.toml"), m, dotted)
 			}
 		}
 	}
 	return fmt.Errorf("there is no folder for it in %s", strings.Join(roots, " or "))
 }
 
-func comesByFile(path string, m Mirror) error {
+func comesByFile(path string, m Mirror, dotted bool) error {
 	content, err := readFile(path)
 	if err != nil {
 		return err
@@ -89,7 +90,10 @@ func comesByFile(path string, m Mirror) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	for _, e := range expressions(content) {
-		if !e.opens || len(e.path) < 2 || e.path[0] != "host" {
+		if dotted && e.opens && strings.Contains(strings.Join(e.path, ""), "]") {
+			return fmt.Errorf("%s has \"]\" in the name of a table, and containerd before 2.0 ignores it", path)
+		}
+		if !e.opens && !dotted || len(e.path) < 2 || e.path[0] != "host" {
 			continue
 		}
 		capabilities, named := tableAt(read, "host", e.path[1])["capabilities"]

@@ -47,14 +47,32 @@ func containerdFiles(s Setting) (Layout, error) {
 	if !s.Version.Known() {
 		layout.Notes = append(layout.Notes, `without --version these files grant no "referrers": tell it for containerd 2.2 and later, or they ask the registry itself for signatures and attestations`)
 	}
+	if !s.Version.Known() && slices.ContainsFunc(s.Mirror.Addresses, isIPv6) {
+		layout.Notes = append(layout.Notes, "without --version these files name an IPv6 address as containerd from 2.0 on reads it: older ones ignore such a file, and have a form of their own with --version")
+	}
 	for _, r := range s.Mirror.Registries {
-		file, notes, err := s.hostsFile(config.roots, hostsTOML{
-			runtime: "containerd", registry: r, mirror: s.Mirror, referrers: s.Version.AtLeast(2, 2),
-		})
+		h := hostsTOML{
+			runtime: "containerd", registry: r, mirror: s.Mirror, referrers: s.Version.AtLeast(2, 2), dotted: s.readsDotted(),
+		}
+		var file File
+		var notes []string
+		if config.older.says(r.Name) {
+			file, err = config.older.moved(s, config, r.Name, &h)
+		} else {
+			file, notes, err = s.hostsFile(config.roots, h)
+		}
 		if err != nil {
 			return layout, err
 		}
 		layout.Files, layout.Notes = append(layout.Files, file), append(layout.Notes, notes...)
+	}
+	if names := config.older.names(); names != nil {
+		files, err := config.older.files(s, config)
+		if err != nil {
+			return layout, err
+		}
+		layout.Files = append(layout.Files, files...)
+		layout.Notes = append(layout.Notes, fmt.Sprintf("%s of %s move into files below %s: beside config_path containerd would not load CRI", strings.Join(names, ", "), config.path, config.roots[0]))
 	}
 	layout.Notes = append(layout.Notes, config.notes...)
 	if config.edit != nil {
@@ -62,6 +80,9 @@ func containerdFiles(s Setting) (Layout, error) {
 	}
 	return layout, nil
 }
+
+// readsDotted says that hosts which are written as keys with dots are read.
+func (s Setting) readsDotted() bool { return s.Version.Known() && !s.Version.AtLeast(2, 0) }
 
 // containerdComes judges by the folder that containerd would go by.
 func containerdComes(s Setting, r Registry) error {
@@ -83,7 +104,7 @@ func containerdComes(s Setting, r Registry) error {
 			return fmt.Errorf("CRI does not look into %s: they are a list in config_path of %s, and %s", strings.Join(roots, " and "), config.path, listIsOne)
 		}
 	}
-	return comesByHosts(roots, s.Mirror, r)
+	return comesByHosts(roots, s.Mirror, r, s.readsDotted())
 }
 
 func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
@@ -115,13 +136,22 @@ func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
 	return v, nil
 }
 
+// containerdDown goes by the library: dial_timeout is known from 2.1 on, and
+// from 2.3 on an answer is waited for 30 s at most.
 func containerdDown(v Version) string {
-	const hung = "30 s a request where it hangs"
+	gone, hung := "1 s", "30 s a request where it hangs"
 	switch {
-	case v.AtLeast(2, 1):
-		return "nothing where the connection is refused, 1 s a request where its machine is gone, " + hung
-	case v.Known():
-		return "nothing where the connection is refused, 30 s a request where its machine is gone (dial_timeout is known from 2.1 on), " + hung
+	case !v.Known():
+		gone += " (30 s before 2.1)"
+		hung += " (before 2.3 for as long as it hangs)"
+	case !v.AtLeast(2, 1):
+		gone = "30 s"
 	}
-	return "nothing where the connection is refused, 1 s a request where its machine is gone (30 s before 2.1), " + hung
+	if v.Known() && !v.AtLeast(2, 3) {
+		hung = "as long as it hangs where it does"
+		if v.AtLeast(1, 7) {
+			hung += " (CRI gives the pull up after its image_pull_progress_timeout)"
+		}
+	}
+	return "nothing where the connection is refused, " + gone + " a request where its machine is gone, " + hung
 }

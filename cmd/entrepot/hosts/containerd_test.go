@@ -3,6 +3,9 @@ package hosts
 import (
 	"context"
 	"errors"
+	"maps"
+	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -176,23 +179,105 @@ func withMarks(text string) string {
 	return before + marked("containerd", lines) + after
 }
 
-func TestTheNodeIsNotTakenDown(t *testing.T) {
-	const table = `version = 2
-[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
-  endpoint = ["https://office:5000"]
-[plugins."io.containerd.grpc.v1.cri".registry.configs."office:5000".tls]
-  ca_file = "/office.pem"
-  insecure_skip_verify = true
+const olderConfig = `version = 2
+# the office
+[plugins."io.containerd.grpc.v1.cri".registry]
+
+  [plugins."io.containerd.grpc.v1.cri".registry.mirrors]
+    # first ours
+    [plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]
+      endpoint = ["https://office:5000/v2/hub", "http://b.lan"]
+    [plugins."io.containerd.grpc.v1.cri".registry.mirrors."quay.io"]
+      endpoint = ["https://office:5000"]
+  [plugins."io.containerd.grpc.v1.cri".registry.configs."office:5000".tls]
+    ca_file = "/office.pem"
+
+  [plugins."io.containerd.grpc.v1.cri".registry.configs."office:5000".auth]
+    username = "me" # and nobody else
+  [plugins."io.containerd.grpc.v1.cri".registry.configs."corp.lan:5443".tls]
+    insecure_skip_verify = true
+    cert_file = "/c.pem"
+    key_file = "/c.key"
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
 `
-	p := newPlace(t, map[string]string{"/etc/containerd/config.toml": table})
-	got := p.refused("containerd", mirrorOf(t, upstream("docker.io")), "1.7")
-	for _, want := range []string{
-		"/etc/containerd/config.toml: its older registry settings (mirrors.\"docker.io\", configs.\"office:5000\".tls) can't stand beside config_path: containerd would not load CRI",
-		"    # /etc/containerd/certs.d/docker.io/hosts.toml\n    [host.\"https://office:5000\"]\n      capabilities = [\"pull\", \"resolve\"]\n      ca = \"/office.pem\"\n      skip_verify = true\n",
+
+func TestTheOlderFormMovesIntoHostsTOML(t *testing.T) {
+	p := newPlace(t, map[string]string{"/etc/containerd/config.toml": olderConfig})
+	before := p.all()
+	m := mirrorOf(t, upstream("docker.io"), upstream("corp.lan:5443"), upstream("ghcr.io"))
+	plan := p.write("containerd", m, "1.7")
+	if !strings.Contains(strings.ReplaceAll(strings.Join(plan.Notes, "\n"), p.Root, ""), "mirrors.\"docker.io\", mirrors.\"quay.io\", configs.\"corp.lan:5443\".tls, configs.\"office:5000\".tls of /etc/containerd/config.toml move into files") {
+		t.Errorf("notes are %q", plan.Notes)
+	}
+	read, err := readTOML([]byte(p.get("/etc/containerd/config.toml")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := map[string]any{
+		"config_path": p.System(certsD),
+		"configs":     map[string]any{"office:5000": map[string]any{"auth": map[string]any{"username": "me"}}},
+	}
+	if got := takeOlder(read); !sameTOML(got, map[string]any{"version": int64(2), "plugins": map[string]any{"io.containerd.grpc.v1.cri": map[string]any{
+		"registry": registry, "containerd": map[string]any{"snapshotter": "native"},
+	}}}) {
+		t.Errorf("config.toml is %v", got)
+	}
+	const office = "[host.\"https://office:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"/office.pem\"\n"
+	for name, want := range map[string]string{
+		"docker.io":     "5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"1s\"\n[host.\"https://office:5000/v2/hub\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true\n  ca = \"/office.pem\"\n\n[host.\"http://b.lan\"]\n",
+		"corp.lan:5443": "begin\nclient = [[\"/c.pem\", \"/c.key\"]]\nskip_verify = true\n[host.\"http://mirror.lan:5000\"]\n",
+		"quay.io":       "begin\n" + office,
+		"office:5000":   "begin\nca = \"/office.pem\"\n# Made",
+		"ghcr.io":       "begin\nserver = \"https://ghcr.io\"\n",
 	} {
+		got := regexp.MustCompile("begin [0-9a-f]+").ReplaceAllString(p.get(certsD+"/"+name+"/hosts.toml"), "begin")
 		if !strings.Contains(got, want) {
-			t.Errorf("got %s\nwant %s", got, want)
+			t.Errorf("%s has\n%s\nwant\n%s", name, got, want)
 		}
+	}
+	if right, said := p.check("containerd", m, "1.7"); !right {
+		t.Error(said)
+	}
+	again := p.all()
+	p.write("containerd", m, "1.7")
+	if !maps.Equal(again, p.all()) {
+		t.Errorf("written again: %q", p.all())
+	}
+	// Lines of theirs that came later stay, and so does what was moved.
+	p.put("/etc/containerd/config.toml", p.get("/etc/containerd/config.toml")+"# later\n")
+	if err := p.remove("containerd", m, "1.7"); err != nil || p.get("/etc/containerd/config.toml") != olderConfig+"# later\n" {
+		t.Errorf("%v, it is\n%s", err, p.get("/etc/containerd/config.toml"))
+	}
+	p.put("/etc/containerd/config.toml", olderConfig)
+	p.write("containerd", m, "1.7")
+	if err := p.remove("containerd", m, "1.7"); err != nil || !maps.Equal(before, p.all()) {
+		t.Errorf("%v, %q, want %q", err, p.all(), before)
+	}
+}
+
+func TestTheNodeIsNotTakenDown(t *testing.T) {
+	const table = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n"
+	for _, c := range []struct{ name, there, also, want string }{
+		{
+			"in one line", table + "mirrors = {\"docker.io\" = {endpoint = [\"https://office:5000/hub\"]}}\nconfigs.\"office:5000\".tls.ca_file = \"/office.pem\"\n", "",
+			"its older registry settings (mirrors.\"docker.io\", configs.\"office:5000\".tls) can't stand beside config_path: containerd would not load CRI, and the node would have no images; move them into files of these names, take them out there, and run this again:\n" +
+				"    # /etc/containerd/certs.d/docker.io/hosts.toml\n    [host.\"https://office:5000/hub\"]\n      capabilities = [\"pull\", \"resolve\"]\n      override_path = true\n      ca = \"/office.pem\"\n    # /etc/containerd/certs.d/office:5000/hosts.toml\n    ca = \"/office.pem\"",
+		},
+		{"a mirror that is no URL", table + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"office:5000\"]\n", "", "the mirror \"office:5000\" is not a URL; mend it first"},
+		{"a hosts.toml that nothing reads", olderConfig, "/etc/containerd/certs.d/docker.io/hosts.toml", "/etc/containerd/certs.d/docker.io: nothing has read it so far, and what /etc/containerd/config.toml says of docker.io in the older form would have to go there"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			files := map[string]string{"/etc/containerd/config.toml": c.there}
+			if c.also != "" {
+				files[c.also] = "server = \"https://other\"\n"
+			}
+			p := newPlace(t, files)
+			if got := p.refused("containerd", mirrorOf(t, upstream("docker.io")), "1.7"); !strings.Contains(got, c.want) {
+				t.Errorf("got %s\nwant %s", got, c.want)
+			}
+		})
 	}
 }
 
@@ -289,5 +374,55 @@ func TestTextThatMeansSomethingElseIsNotProven(t *testing.T) {
 		if err := proveTOML([]byte(c.before), []byte(c.after), set); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The library of containerd before 2.0 ignores a whole file that has "]" in the
+// name of a table, and that of later ones ignores hosts that are no tables.
+func TestAnIPv6AddressIsWrittenAsTheVersionReadsIt(t *testing.T) {
+	six := &url.URL{Scheme: "http", Host: "[fd00::1]:5000"}
+	const theirs = "[host.\"https://office\"]\n  capabilities = [\"pull\"]\n"
+	for version, want := range map[string]string{
+		"1.7": "host.\"http://[fd00::1]:5000\".capabilities = [\"pull\", \"resolve\"]\nhost.\"http://[fd00::1]:5000\".dial_timeout = \"1s\"\n" +
+			"host.\"http://mirror.lan:5000\".capabilities = [\"pull\", \"resolve\"]\nhost.\"http://mirror.lan:5000\".dial_timeout = \"1s\"\n",
+		"2.0": "[host.\"http://[fd00::1]:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  dial_timeout = \"1s\"\n" + host,
+	} {
+		p := newPlace(t, map[string]string{certsD + "/ghcr.io/hosts.toml": theirs})
+		m := mirrorOf(t, upstream("ghcr.io"))
+		m.Addresses = append([]*url.URL{six}, m.Addresses...)
+		p.write("containerd", m, version)
+		if got := p.get(certsD + "/ghcr.io/hosts.toml"); got != marked("containerd", want)+theirs {
+			t.Errorf("%s: got\n%s\nwant\n%s", version, got, want)
+		}
+		if right, said := p.check("containerd", m, version); !right {
+			t.Error(version, said)
+		}
+		other := map[string]string{"1.7": "2.0", "2.0": "1.7"}[version]
+		if right, said := p.check("containerd", m, other); right {
+			t.Errorf("what is written for %s: %s says\n%s", version, other, said)
+		}
+	}
+}
+
+func TestWhatItCostsIsToldByVersion(t *testing.T) {
+	for version, want := range map[string]string{
+		"1.6": "nothing where the connection is refused, 30 s a request where its machine is gone, as long as it hangs where it does",
+		"1.7": "nothing where the connection is refused, 30 s a request where its machine is gone, as long as it hangs where it does (CRI gives the pull up after its image_pull_progress_timeout)",
+		"2.2": "nothing where the connection is refused, 1 s a request where its machine is gone, as long as it hangs where it does (CRI gives the pull up after its image_pull_progress_timeout)",
+		"2.3": "nothing where the connection is refused, 1 s a request where its machine is gone, 30 s a request where it hangs",
+		"":    "nothing where the connection is refused, 1 s (30 s before 2.1) a request where its machine is gone, 30 s a request where it hangs (before 2.3 for as long as it hangs)",
+	} {
+		v, _ := ParseVersion(version)
+		if got := containerdDown(v); got != want {
+			t.Errorf("%s: %s", version, got)
+		}
+	}
+}
+
+func TestWhatIsSaidOfTheServerOfDockerHubIsSaidOfDockerHub(t *testing.T) {
+	older := olderRegistry{configs: map[string]any{dockerHubServer: map[string]any{"tls": map[string]any{"ca_file": "/ca.pem"}}}}
+	text, err := older.hostsTOML(dockerHub)
+	if got := older.folders(); err != nil || len(got) != 1 || got[0] != dockerHub || text != "ca = \"/ca.pem\"\n" {
+		t.Errorf("%q has %q, %v", got, text, err)
 	}
 }

@@ -15,6 +15,7 @@ type containerdConfig struct {
 	named []string // what config_path names
 	roots []string // where what people have is looked for; files go into the first
 	edit  Edit     // nil where nothing has to change
+	older olderRegistry
 	notes []string
 }
 
@@ -68,6 +69,7 @@ func (s Setting) containerdConfig() (containerdConfig, error) {
 	switch {
 	case !works:
 		c.edit = criConfigPath(c.roots[0], s.Version)
+		c.older = olderIn(read)
 	case len(roots) > 1 && !s.Version.Known():
 		c.notes = append(c.notes, c.path+" names several folders in config_path: "+listIsOne)
 	}
@@ -171,7 +173,8 @@ func criSection(read map[string]any) []string {
 // criConfigPath has CRI look into a folder for hosts.toml files.
 //
 // Beside the older mirrors and configs.tls it would be an error, over which
-// containerd does not load the plugin at all, and the node has no images.
+// containerd does not load the plugin at all, and the node has no images: what
+// these say goes into that folder too.
 func criConfigPath(folder string, v Version) Edit {
 	setting := "config_path = " + quote(folder) + "\n"
 	return func(theirs []byte) (Change, error) {
@@ -188,9 +191,9 @@ func criConfigPath(folder string, v Version) Edit {
 			return Change{}, err
 		}
 		section := append(criSection(read), "registry")
-		registry := tableAt(read, section...)
-		if err := olderForms(registry, folder); err != nil {
-			return Change{}, err
+		if len(olderIn(read).names()) > 0 {
+			content, err := moveOlder(theirs, folder, setting)
+			return Change{Content: content, Undo: Undo{Kind: undoMarked}}, err
 		}
 		lines := linesOf(theirs)
 		content, err := setConfigPath(lines, expressions(theirs), section, setting)
@@ -234,62 +237,6 @@ func setConfigPath(lines []string, all []expression, section []string, setting s
 	}
 	table := "[" + section[0] + "." + quote(section[1]) + "." + section[2] + "]\n  " + setting
 	return putBefore(lines, len(lines)+1, marked("containerd", table)), nil
-}
-
-// olderForms refuses what can't stand beside config_path, and says what it is
-// in the words of a hosts.toml.
-func olderForms(registry map[string]any, root string) error {
-	var names []string
-	var lines strings.Builder
-	mirrors, configs := tableOf(registry["mirrors"]), tableOf(registry["configs"])
-	for _, name := range sortedKeys(mirrors) {
-		names = append(names, "mirrors."+quote(name))
-		folder := name
-		if name == "*" {
-			folder = everyRegistry
-		}
-		fmt.Fprintf(&lines, "# %s\n", filepath.Join(root, folder, "hosts.toml"))
-		endpoints, _ := tableOf(mirrors[name])["endpoint"].([]any)
-		for _, endpoint := range endpoints {
-			url, _ := endpoint.(string)
-			fmt.Fprintf(&lines, "[host.%s]\n  capabilities = [\"pull\", \"resolve\"]\n", quote(url))
-			_, host, _ := strings.Cut(url, "://")
-			host, _, _ = strings.Cut(host, "/")
-			lines.WriteString(olderTLS(tableOf(tableOf(configs[host])["tls"]), "  "))
-		}
-	}
-	for _, name := range sortedKeys(configs) {
-		tls := tableOf(tableOf(configs[name])["tls"])
-		if tls == nil {
-			continue
-		}
-		names = append(names, "configs."+quote(name)+".tls")
-		fmt.Fprintf(&lines, "# %s\n%s", filepath.Join(root, name, "hosts.toml"), olderTLS(tls, ""))
-	}
-	if names == nil {
-		return nil
-	}
-	return Blocked{
-		Problem: "its older registry settings (" + strings.Join(names, ", ") + ") can't stand beside config_path: containerd would not load CRI, and the node would have no images",
-		Mend:    "move them into files of these names, take them out there, and run this again",
-		Lines:   lines.String(),
-	}
-}
-
-func olderTLS(tls map[string]any, indent string) string {
-	var b strings.Builder
-	if ca, _ := tls["ca_file"].(string); ca != "" {
-		b.WriteString(indent + "ca = " + quote(ca) + "\n")
-	}
-	certificate, _ := tls["cert_file"].(string)
-	key, _ := tls["key_file"].(string)
-	if certificate != "" {
-		b.WriteString(indent + "client = [" + quoteAll([]string{certificate, key}) + "]\n")
-	}
-	if insecure, _ := tls["insecure_skip_verify"].(bool); insecure {
-		b.WriteString(indent + "skip_verify = true\n")
-	}
-	return b.String()
 }
 
 // criNow is the configuration that CRI reads, nil where there is none.

@@ -125,6 +125,9 @@ func readObject(content []byte) (map[string]any, error) {
 	if len(bytes.TrimSpace(content)) == 0 {
 		return values, nil
 	}
+	if err := noMark(content); err != nil {
+		return nil, err
+	}
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()
 	if err := decoder.Decode(&values); err != nil || values == nil {
@@ -134,6 +137,15 @@ func readObject(content []byte) (map[string]any, error) {
 		return nil, Blocked{Problem: "something follows its JSON object", Mend: "mend it first"}
 	}
 	return values, nil
+}
+
+// noMark refuses a file that begins with a byte order mark, as some editors put
+// it: what an error says of it otherwise can't be seen in the file.
+func noMark(content []byte) error {
+	if bytes.HasPrefix(content, []byte("\xef\xbb\xbf")) {
+		return Blocked{Problem: "it begins with a byte order mark", Mend: "save it as UTF-8 without one"}
+	}
+	return nil
 }
 
 // listOf is a key's value as a list of strings.

@@ -36,6 +36,8 @@ func docker() Runtime {
 		Ask:     dockerAsk,
 		Down:    dockerDown,
 		Restart: "nothing for the files below certs.d, which are read at each pull; after a change of daemon.json: systemctl reload docker",
+		// A reload takes over what the file says, and keeps what it says no more.
+		Undone: "nothing for the files below certs.d, which are read at each pull; after a change of daemon.json: systemctl restart docker, for a reload keeps the mirrors that it had",
 	}
 }
 
@@ -76,6 +78,11 @@ func dockerFiles(s Setting) (Layout, error) {
 			referrers: !s.Version.Known() || s.Version.AtLeast(29, 1),
 		}
 		if err := h.takeOver(daemon); err != nil {
+			var blocked Blocked
+			if errors.As(err, &blocked) {
+				blocked.Path = s.below("daemon.json")
+				return layout, blocked
+			}
 			return layout, err
 		}
 		file, notes, err := s.hostsFile([]string{s.below("certs.d")}, h)
@@ -221,7 +228,7 @@ func (s Setting) dockerMirrors() ([]string, error) {
 func dockerComes(s Setting, r Registry) error {
 	roots := []string{s.below("certs.d")}
 	if s.Version.AtLeast(29, 0) {
-		return comesByHosts(roots, s.Mirror, r)
+		return comesByHosts(roots, s.Mirror, r, false)
 	}
 	daemon := func() error {
 		if r.Name != dockerHub {
@@ -257,7 +264,7 @@ func dockerComes(s Setting, r Registry) error {
 	if daemon != nil && !errors.Is(daemon, errNotAsked) {
 		return daemon
 	}
-	return comesByHosts(roots, s.Mirror, r)
+	return comesByHosts(roots, s.Mirror, r, false)
 }
 
 func dockerAsk(ctx context.Context, s Setting) (Verdict, error) {

@@ -93,7 +93,7 @@ func TestADaemonJSONThatCantBeKeptIsRefused(t *testing.T) {
 		`{"registry-mirrors": "https://a"}`: `"registry-mirrors" is not a list of strings`,
 		`{"registry-mirrors": [1]}`:         `"registry-mirrors" is not a list of strings`,
 		`{"registry-mirrors": [], "a": 1,}`: "it is not a JSON object",
-		"\xef\xbb\xbf{\"debug\": true}":     "it is not a JSON object",
+		"\xef\xbb\xbf{\"debug\": true}":     "it begins with a byte order mark; save it as UTF-8 without one",
 	} {
 		p := newPlace(t, map[string]string{"/etc/docker/daemon.json": there})
 		if got := p.refused("docker", mirrorOf(t, upstream("docker.io")), "28"); !strings.Contains(got, want) {
@@ -222,5 +222,14 @@ func TestACertificateOfTheSameNameIsNotReplaced(t *testing.T) {
 	p := newPlace(t, map[string]string{"/etc/docker/certs.d/mirror.lan:5000/entrepot.crt": "theirs"})
 	if got := p.refused("docker", m, "28"); !strings.Contains(got, "/etc/docker/certs.d/mirror.lan:5000/entrepot.crt: it is there already and not made by entrepot") {
 		t.Error(got)
+	}
+}
+
+// A reload takes over the mirrors that daemon.json names, and keeps those that it
+// names no more.
+func TestDockerIsToRestartOnceMirrorsAreTakenOut(t *testing.T) {
+	r, _ := Find("docker")
+	if !strings.Contains(r.Restart, "systemctl reload docker") || !strings.Contains(r.AfterRemove(), "systemctl restart docker") {
+		t.Errorf("%s; %s", r.Restart, r.AfterRemove())
 	}
 }

@@ -17,10 +17,10 @@ func elsewhere() []Runtime {
 	return []Runtime{
 		readyText("openshift", "entrepot-mirrors.yaml", Mirror.openShift,
 			"nothing beside: oc apply -f entrepot-mirrors.yaml (nodes take it over one after the other)",
-			"nothing where the connection is refused, 120 s a manifest where its machine is gone or it hangs"),
+			"nothing where the connection is refused, 120 s a pull where its machine is gone, for as long as it hangs"),
 		readyText("bottlerocket", "user-data.toml", Mirror.bottlerocket,
 			"nothing, as user data of new machines or through apiclient apply",
-			"nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"),
+			"nothing where the connection is refused, 30 s a request where its machine is gone or it hangs (before containerd 2.3 for as long as it hangs)"),
 		readyText("trivy", "trivy.yaml", Mirror.trivy, "nothing", "nothing where the connection is refused; minutes where its machine is gone or it hangs"),
 		readyText("kaniko", "kaniko.sh", Mirror.kaniko, "nothing", "nothing where the connection is refused, 30 s a request where its machine is gone"),
 		readyText("crossplane", "imageconfigs.yaml", Mirror.crossplane, "nothing, after: kubectl apply -f imageconfigs.yaml",

@@ -232,10 +232,12 @@ func TestAMirrorKnowsItsRegistries(t *testing.T) {
 
 func TestAnAddressThatIsAVirtualHostIsRefused(t *testing.T) {
 	ghcr := upstream("ghcr.io")
-	ghcr.Hosts = []string{"ghcr.mirror.lan"}
-	_, err := NewMirror([]config.Upstream{upstream("docker.io"), ghcr}, Settings{Addresses: []*url.URL{{Scheme: "https", Host: "GHCR.mirror.lan:443"}}})
-	if err == nil || !strings.Contains(err.Error(), "is a virtual host of ghcr.io") {
-		t.Errorf("got %v", err)
+	ghcr.Hosts = []string{"ghcr.mirror.lan", "192.0.2.7"}
+	for _, host := range []string{"GHCR.mirror.lan:443", "ghcr.mirror.lan.:5000", "192.0.2.7:5000"} {
+		_, err := NewMirror([]config.Upstream{upstream("docker.io"), ghcr}, Settings{Addresses: []*url.URL{{Scheme: "http", Host: "mirror.lan"}, {Scheme: "https", Host: host}}})
+		if err == nil || !strings.Contains(err.Error(), "is a virtual host of ghcr.io") {
+			t.Errorf("%s: got %v", host, err)
+		}
 	}
 }
 
@@ -315,5 +317,26 @@ func TestTwoRuntimesThatShareAFileDoNotTakeItFromEachOther(t *testing.T) {
 	}
 	if err := plan.Apply(); err != nil || !maps.Equal(before, p.all()) {
 		t.Errorf("%v, %q", err, p.all())
+	}
+}
+
+func TestAByteOrderMarkIsNamed(t *testing.T) {
+	for runtime, file := range map[string]string{"docker": "/etc/docker/daemon.json", "buildkit": "/etc/buildkit/buildkitd.toml"} {
+		p := newPlace(t, map[string]string{file: "\ufeff{}\n"})
+		if got := p.refused(runtime, mirrorOf(t, upstream("docker.io")), ""); got != file+": it begins with a byte order mark; save it as UTF-8 without one" {
+			t.Error(got)
+		}
+	}
+}
+
+func TestAUserRestartsServicesOfTheirOwn(t *testing.T) {
+	for rootless, want := range map[bool]string{false: "; after a change of daemon.json: systemctl reload docker\n", true: "; after a change of daemon.json: systemctl --user reload docker\n"} {
+		p := newPlace(t, nil)
+		p.Rootless, p.Home, p.Config = rootless, p.System("/home"), p.System("/home/.config")
+		m := mirrorOf(t, upstream("docker.io"))
+		p.write("docker", m, "")
+		if _, said := p.check("docker", m, ""); !strings.HasSuffix(said, want) {
+			t.Errorf("%s\nwant %s", said, want)
+		}
 	}
 }

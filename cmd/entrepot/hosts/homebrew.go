@@ -26,7 +26,7 @@ func homebrew() Runtime {
 			}
 			return Layout{
 				Files: []File{{Path: s.below("brew.env"), Edit: brewEnv(line)}},
-				Notes: []string{homebrewReplaces},
+				Notes: s.Mirror.homebrewNotes(),
 			}, nil
 		},
 		Text: func(s Setting) (string, error) {
@@ -34,7 +34,11 @@ func homebrew() Runtime {
 			if err != nil {
 				return "", err
 			}
-			return "# " + homebrewReplaces + ".\nexport " + line, nil
+			var b strings.Builder
+			for _, note := range s.Mirror.homebrewNotes() {
+				b.WriteString("# " + note + ".\n")
+			}
+			return b.String() + "export " + line, nil
 		},
 		Comes: func(s Setting, r Registry) error {
 			if r.Name != brewRegistry {
@@ -54,7 +58,7 @@ func homebrew() Runtime {
 			return nil
 		},
 		Down: func(Version) string {
-			return "every install from ghcr.io fails in Homebrew 4; newer ones go on to ghcr.io"
+			return "nothing where the connection is refused, for as long as curl waits where its machine is gone or it hangs; then Homebrew from before August 2026 fails, and later ones go on to ghcr.io"
 		},
 		Restart: "nothing",
 	}
@@ -63,7 +67,7 @@ func homebrew() Runtime {
 const (
 	brewRegistry     = "ghcr.io"
 	brewVariable     = "HOMEBREW_ARTIFACT_DOMAIN"
-	homebrewReplaces = "this stands in place of ghcr.io: while entrepot is down, Homebrew 4 installs nothing"
+	homebrewReplaces = "this stands in place of ghcr.io: while entrepot is down, Homebrew from before August 2026 installs nothing"
 )
 
 func (m Mirror) artifactDomain() (string, error) {
@@ -72,6 +76,18 @@ func (m Mirror) artifactDomain() (string, error) {
 		return "", errors.New("homebrew pulls from ghcr.io, which is not among the upstreams")
 	}
 	return brewVariable + "=" + m.Addresses[0].String() + "/v2/" + r.Prefix + "\n", nil
+}
+
+// homebrewNotes are what can't be told to Homebrew, beside what it costs.
+func (m Mirror) homebrewNotes() []string {
+	notes := []string{homebrewReplaces}
+	for _, other := range m.Addresses[1:] {
+		notes = append(notes, "Homebrew knows one address: "+other.String()+" is left out")
+	}
+	if m.CAFile != "" && m.Addresses[0].Scheme == "https" {
+		notes = append(notes, "Homebrew believes whom the system believes: who signed entrepot's certificate has to be among those ("+m.CAFile+")")
+	}
+	return notes
 }
 
 func brewEnv(line string) Edit {

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -40,5 +41,16 @@ func TestAnAliasOfGHCRWillDoForHomebrew(t *testing.T) {
 	printed, err := r.Print(s)
 	if err != nil || !strings.HasSuffix(printed.Text, "\nexport HOMEBREW_ARTIFACT_DOMAIN=http://mirror.lan:5000/v2/ghcr.corp.lan\n") {
 		t.Errorf("%v, %s", err, printed.Text)
+	}
+}
+
+func TestHomebrewIsToldWhatItCantUse(t *testing.T) {
+	m := mirrorOf(t, upstream("ghcr.io"))
+	m.Addresses, m.CAFile = []*url.URL{{Scheme: "https", Host: "a.lan"}, {Scheme: "https", Host: "b.lan"}}, "/ca.crt"
+	notes := strings.Join(m.homebrewNotes(), "\n")
+	for _, want := range []string{"https://b.lan is left out", "has to be among those (/ca.crt)"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("%q is not in\n%s", want, notes)
+		}
 	}
 }

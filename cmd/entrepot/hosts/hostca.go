@@ -32,7 +32,7 @@ func (s Setting) hostCAs() (files []File, notes []string, err error) {
 		atMirror(address)
 	}
 	for _, r := range s.Mirror.Registries {
-		want(r.Server.Host, r.Server.CAFile)
+		want(r.certsName(), r.Server.CAFile)
 		if r.Prefix == "" {
 			for _, address := range s.Mirror.AtVirtualHost(r) {
 				atMirror(address)
@@ -80,4 +80,13 @@ func (s Setting) certsFolder(host string) (folder string, own bool, err error) {
 		}
 	}
 	return filepath.Join(filepath.Dir(s.Dir), "certs.d", host), true, nil
+}
+
+// certsName is the name under which these clients look for who signed the
+// registry's certificate: for docker.io it is that, and not its server's.
+func (r Registry) certsName() string {
+	if r.Name == dockerHub && r.Server.Place.String() == "https://"+dockerHubServer {
+		return dockerHub
+	}
+	return r.Server.Host
 }

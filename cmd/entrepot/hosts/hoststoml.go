@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -26,6 +27,10 @@ type hostsTOML struct {
 	// insecure says that the registry itself may be asked without checking its
 	// certificate, and by plain HTTP, as Docker's insecure-registries have it.
 	insecure bool
+	// dotted says that it is for a containerd before 2.0, which ignores a whole
+	// file with "]" in the name of a table, as an IPv6 address has it. It reads a
+	// host as keys with dots, which later ones do not.
+	dotted bool
 }
 
 // otherHost is a mirror that people have configured elsewhere.
@@ -135,21 +140,30 @@ func (h hostsTOML) server() (text string, sets []setKey) {
 func (h hostsTOML) hosts(there map[string]any) (string, []setKey, error) {
 	var b strings.Builder
 	var sets []setKey
+	// All of ours in one form, for keys of the root stand before any table.
+	dotted := h.dotted && slices.ContainsFunc(h.mirror.Addresses, isIPv6)
 	add := func(url string, capabilities []string, ca string, insecure bool) {
 		if _, ok := there[url]; ok || slices.ContainsFunc(sets, func(s setKey) bool { return s.path[1] == url }) {
 			return
 		}
-		values := map[string]any{"capabilities": anySlice(capabilities), "dial_timeout": dialTimeout}
-		b.WriteString("[host." + quote(url) + "]\n")
-		b.WriteString("  capabilities = " + quoteAll(capabilities) + "\n")
-		b.WriteString("  dial_timeout = " + quote(dialTimeout) + "\n")
+		values := map[string]any{}
+		key := "  "
+		if dotted {
+			key = "host." + quote(url) + "."
+		} else {
+			b.WriteString("[host." + quote(url) + "]\n")
+		}
+		set := func(name string, value any, written string) {
+			b.WriteString(key + name + " = " + written + "\n")
+			values[name] = value
+		}
+		set("capabilities", anySlice(capabilities), quoteAll(capabilities))
+		set("dial_timeout", dialTimeout, quote(dialTimeout))
 		if ca != "" {
-			b.WriteString("  ca = " + quote(ca) + "\n")
-			values["ca"] = ca
+			set("ca", ca, quote(ca))
 		}
 		if insecure {
-			b.WriteString("  skip_verify = true\n")
-			values["skip_verify"] = true
+			set("skip_verify", true, "true")
 		}
 		sets = append(sets, setKey{[]string{"host", url}, values})
 	}
@@ -168,6 +182,8 @@ func (h hostsTOML) hosts(there map[string]any) (string, []setKey, error) {
 	}
 	return b.String(), sets, nil
 }
+
+func isIPv6(address *url.URL) bool { return strings.Contains(address.Hostname(), ":") }
 
 func anySlice(texts []string) []any {
 	var all []any

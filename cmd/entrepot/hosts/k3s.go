@@ -23,7 +23,7 @@ func registriesYAML(distribution string) Runtime {
 		},
 		Comes: registriesYAMLComes,
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs (before containerd 2.3 for as long as it hangs)"
 		},
 		Restart: "the node's service: systemctl restart " + distribution + " or its agent",
 	}
@@ -126,6 +126,11 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 	branches := []branch{{key: "mirrors", branches: names}}
 	var hosts []branch
 	for _, h := range m.hostsWithTLS() {
+		// What they write for containerd takes either name of it; what pulls
+		// their own images takes this one alone.
+		if _, has := configs[h.host]; h.host == dockerHubServer && !has {
+			h.host = dockerHub
+		}
 		tls := tableAt(tableOf(configs[h.host]), "tls")
 		var keys []branch
 		if ca, ok := tls["ca_file"]; ok && h.ca != "" && ca != h.ca {

@@ -71,11 +71,9 @@ func NewMirror(upstreams []config.Upstream, s Settings) (Mirror, error) {
 		return m, errors.New("no address of entrepot is known")
 	}
 	for _, address := range s.Addresses {
-		for _, u := range upstreams {
-			if slices.Contains(u.Hosts, strings.ToLower(address.Hostname())) {
-				return m, Wrong(fmt.Sprintf("%s is a virtual host of %s (its hosts): what is asked for there is %s's, whatever registry an image names; use an address of entrepot that is none",
-					address, u.Name, u.Name))
-			}
+		if of, ok := (config.Config{Upstreams: upstreams}).VirtualHost(address.Host); ok {
+			return m, Wrong(fmt.Sprintf("%s is a virtual host of %s (its hosts): what is asked for there is %s's, whatever registry an image names; use an address of entrepot that is none",
+				address, of, of))
 		}
 	}
 	for _, u := range upstreams {

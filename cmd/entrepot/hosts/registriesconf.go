@@ -27,7 +27,7 @@ func registriesConf(name string) Runtime {
 		Files: registriesConfFiles,
 		Comes: registriesConfComes,
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 120 s a manifest where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 120 s a pull where its machine is gone, for as long as it hangs"
 		},
 		Restart: "nothing; a Podman service or CRI-O that is running: systemctl restart podman, systemctl reload crio",
 	}

@@ -1,9 +1,11 @@
 package hosts
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Runtime is a kind of client whose configuration can be made.
@@ -24,7 +26,8 @@ import (
 //     as the runtime itself would, and not by whether the file is ours.
 //   - Ask: what the runtime's own parser says, where it has one and is
 //     installed.
-//   - Down: what a pull costs with entrepot down; Restart: what to do after.
+//   - Down: what a pull costs with entrepot down; Restart: what to do after,
+//     and Undone, where undoing takes more.
 //
 // Everything that is told of a registry comes from [Mirror]: no format works
 // out the real server by itself.
@@ -49,6 +52,7 @@ type Runtime struct {
 	Ask     func(context.Context, Setting) (Verdict, error)
 	Down    func(Version) string
 	Restart string
+	Undone  string
 }
 
 // Setting is what a runtime's files are made for.
@@ -69,6 +73,15 @@ type Setting struct {
 
 // below is a path below the folder of the files.
 func (s Setting) below(path string) string { return filepath.Join(s.Dir, filepath.FromSlash(path)) }
+
+// Typed is what to do as who runs this has to type it: a rootless runtime is a
+// service of its user's.
+func (s Setting) Typed(what string) string {
+	if s.Machine.Rootless && !s.Told {
+		return strings.ReplaceAll(what, "systemctl ", "systemctl --user ")
+	}
+	return what
+}
 
 // Layout is the files of a runtime.
 type Layout struct {
@@ -130,6 +143,9 @@ func Find(name string) (Runtime, bool) {
 	}
 	return all[i], true
 }
+
+// AfterRemove is what to do once files are given back.
+func (r Runtime) AfterRemove() string { return cmp.Or(r.Undone, r.Restart) }
 
 // owner is the name under which files are recorded.
 func (r Runtime) owner() string {

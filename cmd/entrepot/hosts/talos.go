@@ -45,7 +45,7 @@ func talos() Runtime {
 			return layout, nil
 		},
 		Down: func(Version) string {
-			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs"
+			return "nothing where the connection is refused, 30 s a request where its machine is gone or it hangs (before containerd 2.3 for as long as it hangs)"
 		},
 		Restart: "nothing, after: talosctl patch machineconfig --patch @registry-mirrors.yaml",
 	}
@@ -70,13 +70,24 @@ func (s Setting) certificatesAsText() (map[string]string, error) {
 	return texts, nil
 }
 
+// talosEndpoints have the registry itself in them where there is something to say
+// of its certificate: Talos says that of endpoints alone, and not of where it
+// goes when these have nothing.
+func (m Mirror) talosEndpoints(r Registry) []endpoint {
+	endpoints := m.endpoints(r)
+	if len(endpoints) == len(m.Addresses) && (r.Server.CAFile != "" || r.Server.Insecure) {
+		endpoints = append(endpoints, endpoint{url: r.Server.Origin()})
+	}
+	return endpoints
+}
+
 // talosDocuments are for 1.12 and later.
 func (m Mirror) talosDocuments(certificates map[string]string) string {
 	var documents []string
 	for _, r := range m.Registries {
 		var b strings.Builder
 		b.WriteString("apiVersion: v1alpha1\nkind: RegistryMirrorConfig\nname: " + quote(r.Name) + "\nendpoints:\n")
-		for _, endpoint := range m.endpoints(r) {
+		for _, endpoint := range m.talosEndpoints(r) {
 			b.WriteString("  - url: " + quote(endpoint.url) + "\n")
 			if endpoint.whole {
 				b.WriteString("    overridePath: true\n")
@@ -112,7 +123,7 @@ func (m Mirror) talosPatch(certificates map[string]string) string {
 	var b strings.Builder
 	b.WriteString("machine:\n  registries:\n    mirrors:\n")
 	for _, r := range m.Registries {
-		endpoints := m.endpoints(r)
+		endpoints := m.talosEndpoints(r)
 		whole := false
 		for _, endpoint := range endpoints {
 			whole = whole || endpoint.whole

@@ -56,7 +56,7 @@ func TestTalosBefore112GetsAPatch(t *testing.T) {
 		want := map[string]any{"machine": map[string]any{"registries": map[string]any{
 			"mirrors": map[string]any{
 				"docker.io": map[string]any{"endpoints": []any{"https://a.lan", "http://b.lan:5000"}},
-				"corp.lan":  map[string]any{"endpoints": []any{"https://a.lan", "http://b.lan:5000"}},
+				"corp.lan":  map[string]any{"endpoints": []any{"https://a.lan", "http://b.lan:5000", "https://corp.lan"}},
 				"quay.io":   map[string]any{"endpoints": []any{"https://a.lan/v2", "http://b.lan:5000/v2", "https://harbor.lan/v2/quay"}, "overridePath": true},
 			},
 			"config": map[string]any{
@@ -82,7 +82,7 @@ func TestTalosFrom112GetsADocumentForEachRegistry(t *testing.T) {
 	certificate := strings.TrimSpace(pem)
 	for _, want := range []map[string]any{
 		mirror("docker.io"),
-		mirror("corp.lan"),
+		mirror("corp.lan", map[string]any{"url": "https://corp.lan"}),
 		mirror("quay.io", map[string]any{"url": "https://harbor.lan/v2/quay", "overridePath": true}),
 		{"apiVersion": "v1alpha1", "kind": "RegistryTLSConfig", "name": "a.lan", "ca": certificate},
 		{"apiVersion": "v1alpha1", "kind": "RegistryTLSConfig", "name": "corp.lan", "ca": certificate, "insecureSkipVerify": true},

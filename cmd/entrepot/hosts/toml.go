@@ -17,6 +17,9 @@ import (
 
 // readTOML reads a document, nil too.
 func readTOML(content []byte) (map[string]any, error) {
+	if err := noMark(content); err != nil {
+		return nil, err
+	}
 	read := map[string]any{}
 	if err := toml.Unmarshal(content, &read); err != nil {
 		problem := "it is not TOML: " + strings.TrimPrefix(err.Error(), "toml: ")

@@ -386,9 +386,11 @@ func (o *Origin) Get(repo, ref string) (Served, bool) {
 
 // CutAfter returns a body that fails after n bytes.
 func CutAfter(body []byte, n int, err error) io.ReadCloser {
-	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), failing{err}))
+	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), Failing{err}))
 }
 
-type failing struct{ err error }
+// Failing fails each Read.
+type Failing struct{ Err error }
 
-func (f failing) Read([]byte) (int, error) { return 0, f.err }
+// Read fails.
+func (f Failing) Read([]byte) (int, error) { return 0, f.Err }

@@ -21,16 +21,16 @@ func TestWhenToComeBack(t *testing.T) {
 			{"Retry-After", fmt.Sprint(soon.UnixMilli()), 5 * time.Second},
 			{"Retry-After", soon.UTC().Format(http.TimeFormat), 5 * time.Second},
 			{"Retry-After", "0.5", time.Second},
-			{"Retry-After", "86400", longestWait},
-			{"Retry-After", "1e300", longestWait},
-			{"Retry-After", "-5", unsaidWait},
-			{"Retry-After", "soon", unsaidWait},
+			{"Retry-After", "86400", maxWait},
+			{"Retry-After", "1e300", maxWait},
+			{"Retry-After", "-5", defaultWait},
+			{"Retry-After", "soon", defaultWait},
 			{"Retry-After", "Thu, 01 Jan 1970 00:00:00 GMT", time.Second},
 			{"X-Retry-After", fmt.Sprint(soon.Unix()), 5 * time.Second},
 			{"X-Ratelimit-Reset", fmt.Sprint(soon.Unix()), 5 * time.Second},
 			{"Ratelimit-Reset", "5", 5 * time.Second},
 			{"Ratelimit-Reset", "5;w=60", 5 * time.Second},
-			{"Date", "5", unsaidWait},
+			{"Date", "5", defaultWait},
 		} {
 			if got := retryAfter(&http.Response{Header: http.Header{c.header: {c.text}}}); got != c.want {
 				t.Errorf("%s: %s: %s, want %s", c.header, c.text, got, c.want)

@@ -15,49 +15,50 @@ import (
 	"time"
 )
 
-// ask is one question to a registry.
-type ask struct {
+// request is one request to a registry.
+type request struct {
 	kind, method string
-	repo, path   string // the repository as the endpoint knows it
+	repo, path   string // the repository as the endpoint names it
 	query        url.Values
-	url          *url.URL // instead of repo, path and query: a following page
+	url          *url.URL // replaces repo, path and query: the URL of a next page
 	accept       string
 	byteRange    string
-	// follow says which redirects are followed; nil means all within the rules.
+	// follow reports whether to follow a redirect; nil means all that the rules
+	// allow.
 	follow func(to *url.URL) bool
 }
 
-// do asks, with credentials where the registry wants them, and returns an
-// answer with a status of success. Everything else becomes an error.
-func (r *Remote) do(ctx context.Context, a ask) (*http.Response, error) {
+// do sends a request, authenticates if the registry requires it, and returns a
+// successful response. Everything else becomes an error.
+func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
 	h, at := r.home, r.location(a)
 	if a.url != nil {
 		h = r.host(at)
 	}
-	trail := map[string]bool{}
+	visited := map[string]bool{}
 	for hop := 0; ; hop++ {
-		resp, err := h.ask(ctx, a, at)
+		resp, err := h.do(ctx, a, at)
 		if err != nil {
-			return nil, h.blame(ctx, err)
+			return nil, h.attribute(ctx, err)
 		}
 		if !isRedirect(resp) {
-			return h.judge(ctx, a, at, resp)
+			return h.checkStatus(ctx, a, at, resp)
 		}
-		to, err := redirected(at, resp.Header.Get("Location"))
-		drop(resp)
+		to, err := redirectTarget(at, resp.Header.Get("Location"))
+		drain(resp)
 		if err == nil && a.follow != nil && !a.follow(to) {
-			return nil, &statusError{said{status: resp.StatusCode}, ErrNoAPI, fmt.Sprintf("%s redirects to %s", r.opts.Name, to.Host)}
+			return nil, &statusError{failedResponse{status: resp.StatusCode}, ErrNoAPI, fmt.Sprintf("%s redirects to %s", r.opts.Name, to.Host)}
 		}
 		if err == nil {
-			err = r.permit(ctx, to)
+			err = r.checkRedirect(ctx, to)
 		}
 		switch {
 		case err != nil:
 			return nil, err
-		case hop == maxHops || trail[to.String()]:
-			return nil, fmt.Errorf("%w: redirects in a circle, at %s", ErrBadAnswer, to.Host)
+		case hop == maxHops || visited[to.String()]:
+			return nil, fmt.Errorf("%w: a redirect loop, at %s", ErrBadAnswer, to.Host)
 		}
-		trail[to.String()] = true
+		visited[to.String()] = true
 		at, h = to, r.host(to)
 	}
 }
@@ -68,28 +69,28 @@ func isRedirect(resp *http.Response) bool {
 	return resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.StatusCode != http.StatusNotModified
 }
 
-// redirected is where a redirect leads, within the rules of W41.
-func redirected(at *url.URL, location string) (*url.URL, error) {
+// redirectTarget returns the target of a redirect, within the rules of W41.
+func redirectTarget(at *url.URL, location string) (*url.URL, error) {
 	to, err := at.Parse(location)
 	switch {
 	case err != nil || location == "" || to.Host == "":
-		return nil, fmt.Errorf("%w: a redirect to nowhere", ErrBadAnswer)
+		return nil, fmt.Errorf("%w: a redirect without a valid target", ErrBadAnswer)
 	case to.Scheme != "https" && (to.Scheme != "http" || at.Scheme == "https"):
 		return nil, fmt.Errorf("%w: a redirect from %s to %s", ErrBadAnswer, at.Scheme, to.Scheme)
 	}
 	return to, nil
 }
 
-// permit holds an address against the rules of W41; a name is held against
-// them when it is dialled.
-func (r *Remote) permit(ctx context.Context, to *url.URL) error {
+// checkRedirect checks a target that is an address against the rules of W41. A
+// name is checked when it is dialled.
+func (r *Remote) checkRedirect(ctx context.Context, to *url.URL) error {
 	if literal, err := netip.ParseAddr(to.Hostname()); err == nil {
-		return r.guard.permit(ctx, to.Hostname(), literal)
+		return r.guard.check(ctx, to.Hostname(), literal)
 	}
 	return nil
 }
 
-func (r *Remote) location(a ask) *url.URL {
+func (r *Remote) location(a request) *url.URL {
 	u := r.endpoint.at(a.repo, a.path, a.query)
 	if a.url != nil {
 		u = r.endpoint.root.ResolveReference(a.url)
@@ -102,17 +103,17 @@ func (r *Remote) location(a ask) *url.URL {
 	return u
 }
 
-// roundTrip asks once.
-func (r *Remote) roundTrip(ctx context.Context, a ask, h *host, at *url.URL, authorization string) (*http.Response, error) {
-	// The wait for headers is bounded by the transport, that for the body by
-	// silence: the request as a whole by its caller.
+// roundTrip sends a request once.
+func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL, authorization string) (*http.Response, error) {
+	// The transport limits the wait for the header, the body's idle timer the
+	// wait for the body, and the caller the request as a whole.
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, a.method, at.String(), nil)
 	if err != nil {
 		cancel(nil)
 		return nil, fmt.Errorf("%w: %w", ErrBadAnswer, err)
 	}
-	req.Header.Set("Accept-Encoding", "identity") // W2: some compress unless they are told not to
+	req.Header.Set("Accept-Encoding", "identity") // W2: some compress by default
 	if a.accept != "" {
 		req.Header.Set("Accept", a.accept)
 	}
@@ -127,7 +128,7 @@ func (r *Remote) roundTrip(ctx context.Context, a ask, h *host, at *url.URL, aut
 	}
 	client := r.client
 	if a.kind == "referrers" {
-		client = r.patient
+		client = r.slowClient
 	}
 	began := time.Now()
 	resp, err := client.RoundTrip(req)
@@ -138,14 +139,14 @@ func (r *Remote) roundTrip(ctx context.Context, a ask, h *host, at *url.URL, aut
 		if ctxErr := req.Context().Err(); ctxErr != nil && context.Cause(ctx) != nil && errors.Is(err, ctxErr) {
 			return nil, context.Cause(ctx)
 		}
-		return nil, r.reach(err, at.Host)
+		return nil, r.transportError(err, at.Host)
 	}
 	seen.Status = resp.StatusCode
 	if h.home {
-		seen.Limit, seen.Remaining, seen.Window = rateOf(resp)
+		seen.Limit, seen.Remaining, seen.Window = rateLimitOf(resp)
 	}
 	r.observe(seen)
-	resp.Body = newBody(resp.Body, resp.ContentLength, r.opts.Waits.Silence, cancel)
+	resp.Body = newBody(resp.Body, resp.ContentLength, r.opts.Waits.Idle, cancel)
 	return resp, nil
 }
 
@@ -155,8 +156,8 @@ func (r *Remote) observe(o Observation) {
 	}
 }
 
-// reach gives a transport's error its meaning.
-func (r *Remote) reach(err error, host string) error {
+// transportError maps a transport's error to one of the package's.
+func (r *Remote) transportError(err error, host string) error {
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
 	var timeout net.Error
@@ -166,25 +167,24 @@ func (r *Remote) reach(err error, host string) error {
 	case errors.Is(err, ErrBadAnswer):
 		return err
 	case errors.As(err, &cert):
-		return unwell(fmt.Errorf("%w: the certificate of %s is not trusted (%w); name its authority with tls.ca_file", ErrRefused, host, cert.Err))
+		return unhealthy(fmt.Errorf("%w: the certificate of %s is not trusted (%w); add its CA with tls.ca_file", ErrRefused, host, cert.Err))
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return unwell(fmt.Errorf("%w: no such host %s", ErrRefused, dns.Name))
+		return unhealthy(fmt.Errorf("%w: no such host %s", ErrRefused, dns.Name))
 	case isUnreachable(err):
-		return unwell(fmt.Errorf("%w: %s: %w", ErrRefused, host, cause(err)))
+		return unhealthy(fmt.Errorf("%w: %s: %w", ErrRefused, host, cause(err)))
 	case errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
 		late := fmt.Errorf("%w: %s", ErrTimeout, host)
-		if dialled || strings.Contains(err.Error(), "TLS handshake timeout") { // net/http has no other name for it
-			return unwell(late)
+		if dialled || strings.Contains(err.Error(), "TLS handshake timeout") { // net/http exports no error for it
+			return unhealthy(late)
 		}
-		return late // slow, which is no illness
+		return late // slow, but not unhealthy
 	case isTLS(err):
-		return unwell(fmt.Errorf("%w: %s: %w", ErrUnavailable, host, cause(err)))
+		return unhealthy(fmt.Errorf("%w: %s: %w", ErrUnavailable, host, cause(err)))
 	}
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, host, cause(err))
 }
 
-// isUnreachable says whether the kernel, or another on the way, refused the
-// connection.
+// isUnreachable reports whether the kernel or a router refused the connection.
 func isUnreachable(err error) bool {
 	return slices.ContainsFunc(unreachable, func(refused error) bool { return errors.Is(err, refused) })
 }
@@ -195,7 +195,7 @@ func isTLS(err error) bool {
 	return errors.As(err, &record) || errors.As(err, &alert)
 }
 
-// cause is an error without the URL around it, which may be signed.
+// cause removes the URL from an error, because it may be signed.
 func cause(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {

@@ -21,7 +21,7 @@ func adminOf(t *testing.T, cfg config.Config) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(admin.New(admin.Options{Metrics: metrics, Config: tell(cfg, cfg.Listen)}))
+	server := httptest.NewServer(admin.New(admin.Options{Metrics: metrics, Config: newConfigResponse(cfg, cfg.Listen)}))
 	t.Cleanup(server.Close)
 	return server.Listener.Addr().String()
 }
@@ -56,17 +56,17 @@ func TestHostsGoesByTheServerThatRuns(t *testing.T) {
 	admin := adminOf(t, cfg)
 	asFile, fileOut, _ := entrepot(t, "hosts", "containerd", "--version", "2.2", "--config", "c.yaml")
 	code, stdout, stderr := entrepot(t, "hosts", "containerd", "--version", "2.2", "--admin", admin)
-	if code != 0 || asFile != 0 || stdout != fileOut || stderr != "of the entrepot that answers on "+admin+"\n" {
+	if code != 0 || asFile != 0 || stdout != fileOut || stderr != "using the configuration of the entrepot that answers on "+admin+"\n" {
 		t.Errorf("exit %d, stderr %q, stdout\n%s\nwant\n%s", code, stderr, stdout, fileOut)
 	}
 	folder, err := os.Getwd()
 	if err != nil || !strings.Contains(stdout, "server = \"https://in.corp.lan\"\nca = [\""+filepath.Join(folder, "ca.pem")+"\"]\nskip_verify = true\n") {
 		t.Errorf("%v: what is known of the registry is not in\n%s", err, stdout)
 	}
-	if got, err := json.Marshal(tell(cfg, cfg.Listen)); err != nil || strings.Contains(string(got), "sesame") || strings.Contains(string(got), `"me"`) {
+	if got, err := json.Marshal(newConfigResponse(cfg, cfg.Listen)); err != nil || strings.Contains(string(got), "sesame") || strings.Contains(string(got), `"me"`) {
 		t.Errorf("%v: credentials are told: %s", err, got)
 	}
-	if code, stdout, stderr := entrepot(t, "hosts", "containerd", "--admin", nobody(t)); code != 1 || stdout != "" || !strings.Contains(stderr, "name its file with --config") {
+	if code, stdout, stderr := entrepot(t, "hosts", "containerd", "--admin", nobody(t)); code != 1 || stdout != "" || !strings.Contains(stderr, "name its configuration file with --config") {
 		t.Errorf("with nobody there: exit %d, stderr %q", code, stderr)
 	}
 }
@@ -81,12 +81,12 @@ func TestHostsGoesByTheUnitOfAServerThatIsStopped(t *testing.T) {
 	if err := os.WriteFile("entrepot.service", []byte(strings.ReplaceAll(string(unit), "/etc/entrepot/config.yaml", "c.yaml")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, whose, err := findConfig(t.Context(), nobody(t), false, []string{"gone", "entrepot.service"})
-	if err != nil || whose != "of c.yaml, which systemd has entrepot read" || got.listen != "192.0.2.1:7000" || len(got.upstreams) != 1 {
-		t.Errorf("%v, %q, %+v", err, whose, got)
+	got, source, err := findConfig(t.Context(), nobody(t), false, []string{"gone", "entrepot.service"})
+	if err != nil || source != "c.yaml, which the systemd unit names" || got.listen != "192.0.2.1:7000" || len(got.upstreams) != 1 {
+		t.Errorf("%v, %q, %+v", err, source, got)
 	}
-	if _, whose, err := findConfig(t.Context(), nobody(t), false, []string{"gone"}); err != nil || whose != "" {
-		t.Errorf("without a unit: %v, %q", err, whose)
+	if _, source, err := findConfig(t.Context(), nobody(t), false, []string{"gone"}); err != nil || source != "" {
+		t.Errorf("without a unit: %v, %q", err, source)
 	}
 	if err := os.Remove("c.yaml"); err != nil {
 		t.Fatal(err)

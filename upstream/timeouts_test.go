@@ -32,7 +32,7 @@ func TestAListIsWaitedForOnHTTP2AsWell(t *testing.T) {
 	t.Cleanup(s.Close)
 	r := remote(t, s.URL, func(o *upstream.RemoteOptions) {
 		o.InsecureSkipVerify = true
-		o.Waits = upstream.Waits{Header: 200 * time.Millisecond}
+		o.Waits = upstream.Timeouts{Header: 200 * time.Millisecond}
 	})
 	if _, err := r.Referrers(t.Context(), "app", noSubject); err != nil {
 		t.Error(err)

@@ -114,7 +114,7 @@ func TestALimitIsNoSignOfTheReferrersRoute(t *testing.T) {
 		inner := &told{answer: func(_ context.Context, n int) error {
 			switch n {
 			case 1, 2:
-				return unwell(&statusError{said{status: 502}, ErrUnavailable, "502"})
+				return unhealthy(&statusError{failedResponse{status: 502}, ErrUnavailable, "502"})
 			case 3:
 				return &RateLimitedError{RetryAfter: time.Minute}
 			}
@@ -123,7 +123,7 @@ func TestALimitIsNoSignOfTheReferrersRoute(t *testing.T) {
 		a := asking{t, Breaker(inner)}
 		a.fails()
 		a.closed("app", 1)
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		var limited *RateLimitedError
 		for range 3 {
 			if err := a.referrers("app", 1); !errors.As(err, &limited) {
@@ -156,7 +156,7 @@ func TestQuestionsThatFailTogetherCloseTheRouteForOneRest(t *testing.T) {
 			<-one
 		}
 		a.closed("app", 0)
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		a.open("app", 0)
 	})
 }
@@ -170,7 +170,7 @@ func TestAQuestionThatHungSaysNothingMoreWhenItEnds(t *testing.T) {
 		answerEmptyList(w)
 	}, func(t *testing.T, a asking, _ *wired) {
 		first := a.later("app", 0)
-		time.Sleep(silentAfter + 2*longestRest - 10*time.Second)
+		time.Sleep(silentAfter + 2*maxOpen - 10*time.Second)
 		a.open("app", 1)
 		if err := <-first; !errors.Is(err, ErrTimeout) {
 			t.Errorf("the first: %v", err)
@@ -201,14 +201,14 @@ func TestACallerThatLeavesSaysNothingOfTheRoute(t *testing.T) {
 
 func TestAHostThatCannotBeReachedIsNotTheRoutesTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(context.Context, int) error { return unwell(ErrRefused) }}
+		inner := &told{answer: func(context.Context, int) error { return unhealthy(ErrRefused) }}
 		a := asking{t, Breaker(inner)}
-		for range breaksAfter {
+		for range failureThreshold {
 			if err := a.referrers("app", 0); !errors.Is(err, ErrRefused) {
 				t.Errorf("got %v", err)
 			}
 		}
-		if _, err := a.r.Resolve(t.Context(), "app", "1"); err == nil || inner.count() != breaksAfter {
+		if _, err := a.r.Resolve(t.Context(), "app", "1"); err == nil || inner.count() != failureThreshold {
 			t.Errorf("%v, asked %d times", err, inner.count())
 		}
 	})
@@ -217,24 +217,26 @@ func TestAHostThatCannotBeReachedIsNotTheRoutesTrouble(t *testing.T) {
 func TestAQuestionAboutReferrersIsNoVerdictOnTheHost(t *testing.T) {
 	for name, fails := range map[string]func(ctx context.Context) error{
 		"a hang": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
-		"502":    func(context.Context) error { return unwell(&statusError{said{status: 502}, ErrUnavailable, "502"}) },
+		"502": func(context.Context) error {
+			return unhealthy(&statusError{failedResponse{status: 502}, ErrUnavailable, "502"})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				inner := &told{answer: func(ctx context.Context, n int) error {
 					switch {
-					case n <= breaksAfter:
-						return unwell(ErrRefused)
-					case n == breaksAfter+1:
+					case n <= failureThreshold:
+						return unhealthy(ErrRefused)
+					case n == failureThreshold+1:
 						return fails(ctx)
 					}
 					return nil
 				}}
 				a := asking{t, Breaker(inner)}
-				for range breaksAfter {
+				for range failureThreshold {
 					_, _ = a.r.Resolve(t.Context(), "app", "1")
 				}
-				time.Sleep(2 * firstRest)
+				time.Sleep(2 * minOpen)
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
 				done := make(chan struct{})

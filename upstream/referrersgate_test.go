@@ -35,7 +35,7 @@ func (a asking) closed(repo string, n int) {
 	a.t.Helper()
 	began := time.Now()
 	err := a.referrers(repo, n)
-	if took := time.Since(began); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "its Referrers API gave no answer") || took != 0 {
+	if took := time.Since(began); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "its Referrers API does not answer") || took != 0 {
 		a.t.Errorf("subject %d of %s: %v after %s", n, repo, err, took)
 	}
 }
@@ -50,7 +50,7 @@ func (a asking) open(repo string, n int) {
 // fails asks until the route closes.
 func (a asking) fails() {
 	a.t.Helper()
-	for n := range routeBreaksAfter {
+	for n := range referrersFailureThreshold {
 		if err := a.referrers("app", n); !errors.Is(err, ErrUnavailable) {
 			a.t.Errorf("subject %d: %v", n, err)
 		}
@@ -118,10 +118,10 @@ func TestAReferrersAPIThatFailsIsAskedAHandfulOfTimes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, c.api, func(t *testing.T, a asking, w *wired) {
 				a.fails()
-				for n := routeBreaksAfter; n < 9; n++ {
+				for n := referrersFailureThreshold; n < 9; n++ {
 					a.closed("app", n)
 				}
-				if got, want := w.count("/referrers/"), routeBreaksAfter*c.asks; got != want {
+				if got, want := w.count("/referrers/"), referrersFailureThreshold*c.asks; got != want {
 					t.Errorf("nine subjects cost %d requests, want %d", got, want)
 				}
 				// Who goes on asking gets a try after a second, two, four …
@@ -151,7 +151,7 @@ func TestAReferrersAPIThatHangsCostsOnePullItsWait(t *testing.T) {
 			a.closed("app", n)
 		}
 		a.pulls()
-		time.Sleep(longestRest/2 - time.Second)
+		time.Sleep(maxOpen/2 - time.Second)
 		a.closed("app", 9)
 		if err := <-first; !errors.Is(err, ErrTimeout) {
 			t.Errorf("the first: %v", err)
@@ -223,7 +223,7 @@ func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 		failing := true
 		inner := &told{answer: func(context.Context, int) error {
 			if failing {
-				return unwell(&statusError{said{status: 503}, ErrUnavailable, "503"})
+				return unhealthy(&statusError{failedResponse{status: 503}, ErrUnavailable, "503"})
 			}
 			return nil
 		}}
@@ -236,19 +236,19 @@ func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 			time.Sleep(rest + time.Millisecond)
 			_ = a.referrers("app", 0) // the one that tries
 			a.closed("app", 0)
-			if got := inner.count(); got != routeBreaksAfter+n+1 {
-				t.Fatalf("after a rest of %s, asked %d times in all, want %d", rest, got, routeBreaksAfter+n+1)
+			if got := inner.count(); got != referrersFailureThreshold+n+1 {
+				t.Fatalf("after a rest of %s, asked %d times in all, want %d", rest, got, referrersFailureThreshold+n+1)
 			}
 		}
 		failing = false
-		time.Sleep(2 * longestRest)
+		time.Sleep(2 * maxOpen)
 		for range 3 {
 			a.open("app", 0)
 		}
 		failing = true // and it begins with a short rest again
 		a.fails()
 		a.closed("app", 0)
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		failing = false
 		a.open("app", 0)
 	})
@@ -265,7 +265,7 @@ func TestARouteThatWasSilentIsNotTriedTwiceInARow(t *testing.T) {
 		}}
 		a := asking{t, Breaker(inner)}
 		first := a.later("app", 0)
-		time.Sleep(silentAfter + 2*longestRest)
+		time.Sleep(silentAfter + 2*maxOpen)
 		_ = a.referrers("app", 1) // the one that tries
 		a.closed("app", 2)
 		close(release)
@@ -277,15 +277,15 @@ func TestOneQuestionAtATimeTriesARouteThatRested(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		inner := &told{answer: func(_ context.Context, n int) error {
-			if n <= routeBreaksAfter {
-				return unwell(&statusError{said{status: 503}, ErrUnavailable, "503"})
+			if n <= referrersFailureThreshold {
+				return unhealthy(&statusError{failedResponse{status: 503}, ErrUnavailable, "503"})
 			}
 			<-release
 			return nil
 		}}
 		a := asking{t, Breaker(inner)}
 		a.fails()
-		time.Sleep(2 * firstRest)
+		time.Sleep(2 * minOpen)
 		probe := a.later("app", 0)
 		a.closed("app", 1)
 		close(release)

@@ -9,26 +9,27 @@ import (
 )
 
 const (
-	// unsaidWait is how long an upstream that limits its rate is left alone
-	// where it does not say how long, longestWait the most that is believed.
-	unsaidWait  = 30 * time.Second
-	longestWait = time.Hour
+	// defaultWait is how long no requests are sent to an upstream that limits
+	// its rate without saying for how long; maxWait is the longest that is
+	// trusted.
+	defaultWait = 30 * time.Second
+	maxWait     = time.Hour
 )
 
-// retryAfter reads when to come back, at least in a second. It is told in many
-// ways (W47): in seconds, as a date, as the Unix time of it, under standard
-// names (RFC 9110, section 10.2.3) and others.
+// retryAfter returns how long to wait, at least a second. Registries send it in
+// many ways (W47): in seconds, as a date or as a Unix time, in standard headers
+// (RFC 9110, section 10.2.3) and in others.
 func retryAfter(resp *http.Response) time.Duration {
 	for _, name := range []string{"Retry-After", "X-Retry-After", "RateLimit-Reset", "X-Ratelimit-Reset", "X-Rate-Limit-Reset"} {
-		if wait, ok := waitOf(resp.Header.Get(name), time.Now()); ok {
-			return min(max(wait, time.Second), longestWait)
+		if wait, ok := parseWait(resp.Header.Get(name), time.Now()); ok {
+			return min(max(wait, time.Second), maxWait)
 		}
 	}
-	return unsaidWait
+	return defaultWait
 }
 
-// waitOf reads one header; of a time that has passed the wait is negative.
-func waitOf(text string, now time.Time) (time.Duration, bool) {
+// parseWait parses one header. The wait is negative if the time has passed.
+func parseWait(text string, now time.Time) (time.Duration, bool) {
 	text = strings.TrimSpace(text)
 	if at, err := http.ParseTime(text); err == nil {
 		return at.Sub(now), true
@@ -39,7 +40,7 @@ func waitOf(text string, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	const (
-		seconds = 5e8  // since 1970, in 1985: no wait is that long
+		seconds = 5e8  // a Unix time in 1985: no wait is that long
 		millis  = 5e11 // the same in milliseconds
 	)
 	switch {
@@ -51,20 +52,20 @@ func waitOf(text string, now time.Time) (time.Duration, bool) {
 	return time.Duration(n * float64(time.Second)), true
 }
 
-// rateOf reads "RateLimit-Remaining: 76;w=21600" (W42).
-func rateOf(resp *http.Response) (limit, remaining int, window time.Duration) {
-	limit, window, ok := rate(resp.Header.Get("RateLimit-Limit"))
+// rateLimitOf parses "RateLimit-Remaining: 76;w=21600" (W42).
+func rateLimitOf(resp *http.Response) (limit, remaining int, window time.Duration) {
+	limit, window, ok := parseRate(resp.Header.Get("RateLimit-Limit"))
 	if !ok {
 		return 0, 0, 0
 	}
-	remaining, w, ok := rate(resp.Header.Get("RateLimit-Remaining"))
+	remaining, w, ok := parseRate(resp.Header.Get("RateLimit-Remaining"))
 	if !ok {
 		return 0, 0, 0
 	}
 	return limit, remaining, max(window, w)
 }
 
-func rate(header string) (n int, window time.Duration, ok bool) {
+func parseRate(header string) (n int, window time.Duration, ok bool) {
 	number, params, _ := strings.Cut(header, ";")
 	n, err := strconv.Atoi(strings.TrimSpace(number))
 	if err != nil || n < 0 {

@@ -112,7 +112,7 @@ func TestOpenFolder(t *testing.T) {
 		}
 		for _, dir := range []string{file, filepath.Join(file, "below")} {
 			_, err := Open(dir, Options{})
-			wantMessage(t, err, "the cache folder "+dir+" can't be made: not a directory", "choose another")
+			wantMessage(t, err, "the cache folder "+dir+" can't be created: not a directory", "choose another")
 		}
 	})
 	t.Run("a folder that can't be written is one clear sentence", func(t *testing.T) {

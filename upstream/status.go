@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// statusError is an answer that is no success, with what it means.
+// statusError is a response with a status other than success, and its meaning.
 type statusError struct {
-	said
+	failedResponse
 	meaning error
 	text    string
 }
@@ -19,61 +19,62 @@ type statusError struct {
 func (e *statusError) Error() string { return fmt.Sprintf("%v: %s", e.meaning, e.text) }
 func (e *statusError) Unwrap() error { return e.meaning }
 
-// unwellError says that the host itself is unwell, not what was asked for.
-type unwellError struct{ err error }
+// unhealthyError says that the host itself is unhealthy.
+type unhealthyError struct{ err error }
 
-func (e *unwellError) Error() string { return e.err.Error() }
-func (e *unwellError) Unwrap() error { return e.err }
+func (e *unhealthyError) Error() string { return e.err.Error() }
+func (e *unhealthyError) Unwrap() error { return e.err }
 
-func unwell(err error) error { return &unwellError{err} }
+func unhealthy(err error) error { return &unhealthyError{err} }
 
-// failingError is a 500: the repository's or the host's trouble, which only
-// several repositories can tell apart.
-type failingError struct {
+// internalError is a 500. It may concern the repository or the host, and only
+// failures of several repositories tell which.
+type internalError struct {
 	repo string
 	err  error
 }
 
-func (e *failingError) Error() string { return e.err.Error() }
-func (e *failingError) Unwrap() error { return e.err }
+func (e *internalError) Error() string { return e.err.Error() }
+func (e *internalError) Unwrap() error { return e.err }
 
-// blame makes an error about a host that the registry leads to an error about
-// what the registry leads to.
-func (h *host) blame(ctx context.Context, err error) error {
+// attribute marks an error of a host that the registry refers to as
+// ErrThirdParty.
+func (h *host) attribute(ctx context.Context, err error) error {
 	var limited *RateLimitedError
-	if h.home || ctx.Err() != nil || errors.As(err, &limited) || errors.Is(err, ErrElsewhere) {
+	if h.home || ctx.Err() != nil || errors.As(err, &limited) || errors.Is(err, ErrThirdParty) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrElsewhere, onlyUnavailable(err))
+	return fmt.Errorf("%w: %w", ErrThirdParty, withoutMeaning(err))
 }
 
-// onlyUnavailable keeps an error's meaning where that is a kind of
-// ErrUnavailable, and only its words where it is not.
-func onlyUnavailable(err error) error {
+// withoutMeaning keeps the meaning of an error that is a kind of
+// ErrUnavailable, and only the text of another.
+func withoutMeaning(err error) error {
 	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrBadAnswer) {
 		return err
 	}
 	return errors.New(err.Error())
 }
 
-// judge turns a status into an answer or an error: the one place that does.
+// checkStatus turns a status into a response or an error. No other function
+// does.
 //
-// Only the registry speaks for the registry: itself, or another registry that
-// it leads to, in a registry's form (W45). Of everybody else a failure says
-// that nothing is known.
-func (h *host) judge(ctx context.Context, a ask, at *url.URL, resp *http.Response) (*http.Response, error) {
+// Only a registry's error list counts as the registry's answer, from the
+// registry itself or from another one that it redirects to (W45). A failure
+// from anybody else means that nothing is known.
+func (h *host) checkStatus(ctx context.Context, a request, at *url.URL, resp *http.Response) (*http.Response, error) {
 	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
 		return resp, nil
 	}
-	s := listen(resp)
+	s := readFailure(resp)
 	e := &statusError{s, h.meaning(ctx, a, s), fmt.Sprintf("%s answered %s", h.r.opts.Name, s)}
-	api := strings.Contains(at.Path, "/v2/") // else it was led to a site or a storage, of its own host perhaps
+	api := strings.Contains(at.Path, "/v2/") // else it was redirected to a web site or to storage, perhaps on its own host
 	if !h.home && (s.form != formRegistry || !api || !definite(e)) || h.home && !api && definite(e) {
-		e.meaning, e.text = ErrElsewhere, fmt.Sprintf("%s answered %s", h.url.Host, s)
+		e.meaning, e.text = ErrThirdParty, fmt.Sprintf("%s answered %s", h.url.Host, s)
 		return nil, e
 	}
 	if errors.Is(e.meaning, ErrDenied) {
-		e.text += h.unarmed()
+		e.text += h.missingCredentials()
 	}
 	if s.status == http.StatusTooManyRequests {
 		e.meaning = &RateLimitedError{RetryAfter: retryAfter(resp)}
@@ -81,20 +82,22 @@ func (h *host) judge(ctx context.Context, a ask, at *url.URL, resp *http.Respons
 	switch {
 	case !h.home:
 	case s.status == http.StatusBadGateway, s.status == http.StatusServiceUnavailable, s.status == http.StatusGatewayTimeout:
-		return nil, unwell(e)
+		return nil, unhealthy(e)
 	case s.status == http.StatusInternalServerError:
-		return nil, &failingError{a.repo, e}
+		return nil, &internalError{a.repo, e}
 	}
 	return nil, e
 }
 
-// definite says that an error is the registry's word about what was asked.
+// definite reports whether an error is the registry's answer about what was
+// requested.
 func definite(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDenied) || errors.Is(err, ErrUnsupported)
 }
 
-// meaning is what a status that is no success means, in whose words it comes.
-func (h *host) meaning(ctx context.Context, a ask, s said) error {
+// meaning returns what a failed response means. It depends on its status and on
+// who sent it.
+func (h *host) meaning(ctx context.Context, a request, s failedResponse) error {
 	switch s.status {
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusTooEarly:
 		return ErrUnavailable
@@ -124,7 +127,7 @@ func (h *host) meaning(ctx context.Context, a ask, s said) error {
 		switch {
 		case s.code == "NAME_UNKNOWN":
 			return ErrNameUnknown
-		case s.form == formRegistry, a.method == http.MethodHead, h.home && h.r.vouches(ctx, a.repo):
+		case s.form == formRegistry, a.method == http.MethodHead, h.home && h.r.confirmsRepository(ctx, a.repo):
 			return ErrNotFound
 		}
 	}

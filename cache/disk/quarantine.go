@@ -9,21 +9,21 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// What was set aside is for whoever wants to know what happened, and must not
-// eat the disk: the newest files within both bounds stay.
+// Damaged files are kept for inspection, but must not fill the disk: the newest
+// ones within both limits stay.
 const (
-	asideFiles = 16
-	asideBytes = 64 << 20
+	maxQuarantineFiles = 16
+	maxQuarantineBytes = 64 << 20
 )
 
-// setAside takes the file that found describes out of its place, so that it is
-// served no more and the next pull fetches it again. It says whether it was
-// this call that did.
-func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...any) bool {
-	b.naming.Lock()
-	defer b.naming.Unlock()
+// quarantine moves the file that found describes to damaged/, so that it is no
+// longer served and the next pull fetches the content again. It reports whether
+// this call did.
+func (b *blobs) quarantine(d cache.Digest, path string, found fs.FileInfo, why ...any) bool {
+	b.nameMu.Lock()
+	defer b.nameMu.Unlock()
 	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, found) {
-		return false // someone else was faster
+		return false // another call was faster
 	}
 	attrs := append([]any{"digest", d.String()}, why...)
 	err := os.Mkdir(b.damaged, 0o700)
@@ -35,21 +35,21 @@ func (b *blobs) setAside(d cache.Digest, path string, found fs.FileInfo, why ...
 		err = os.Remove(path)
 	}
 	if err != nil {
-		b.log.Error("content is damaged and can't be set aside", append(attrs, "error", err)...)
+		b.log.Error("content is damaged and can't be quarantined", append(attrs, "error", err)...)
 		return false
 	}
-	b.log.Warn("content is damaged; set aside, to be fetched again", attrs...)
+	b.log.Warn("content is damaged and was quarantined; the next pull fetches it again", attrs...)
 	b.onDamage()
 	b.dropSums(path)
-	b.boundAside()
+	b.trimQuarantine()
 	return true
 }
 
-// boundAside removes the oldest of what was set aside, as far as it is too much.
-func (b *blobs) boundAside() {
+// trimQuarantine removes the oldest quarantined files beyond the limits.
+func (b *blobs) trimQuarantine() {
 	entries, err := readFolder(b.damaged)
 	if err != nil {
-		return // the next one set aside tries again
+		return // the next call tries again
 	}
 	var kept []fs.FileInfo
 	for _, entry := range entries {
@@ -61,7 +61,7 @@ func (b *blobs) boundAside() {
 	var bytes int64
 	for i, info := range kept {
 		bytes += info.Size()
-		if i >= asideFiles || bytes > asideBytes {
+		if i >= maxQuarantineFiles || bytes > maxQuarantineBytes {
 			os.Remove(filepath.Join(b.damaged, info.Name()))
 		}
 	}
