@@ -22,7 +22,7 @@ const heldBack = 4 << 10
 func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(1, 1<<20), gate: make(chan struct{})}
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		g := newGroup(t, sink)
 		var readers sync.WaitGroup
 		for range 50 {
@@ -41,12 +41,12 @@ func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 		readers.Wait()
 		synctest.Wait()
 		s.wantAsked(t, "0+-1")
-		s.wantTold(t, "answered 1048576", "completed 1048576")
+		s.wantNotified(t, "answered 1048576", "completed 1048576")
 		if s.received != 1<<20 || sink.expected != 0 || g.Len() != 0 {
 			t.Errorf("%d bytes were received, %d are expected, %d downloads are left", s.received, sink.expected, g.Len())
 		}
 		if f, started, err := g.Join(s.want(), s.start()); f != nil || started || err != nil {
-			t.Errorf("what is kept is downloaded: %v, %v", started, err)
+			t.Errorf("what is cached is downloaded: %v, %v", started, err)
 		}
 		start := s.start()
 		start.Refetch = true
@@ -63,7 +63,7 @@ func TestTheFirstByteIsDeliveredBeforeTheLastArrives(t *testing.T) {
 		s := &scripted{content: bytesOf(2, 256<<10)}
 		more := make(chan struct{})
 		s.bodies = heldAt(128<<10, more)
-		f, _ := newGroup(t, newShelf(memory.New())).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.New())).join(t, s.want(), s.start())
 		defer f.Release()
 		var got bytes.Buffer
 		done := follow(f, &got)
@@ -90,7 +90,7 @@ func TestTheFirstByteIsDeliveredBeforeTheLastArrives(t *testing.T) {
 func TestAReaderThatLeavesDoesNotStopTheDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(3, 64<<10), gate: make(chan struct{})}
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		f, _ := newGroup(t, sink).join(t, s.want(), s.start())
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error, 2)
@@ -113,7 +113,7 @@ func TestAReaderThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		close(s.gate)
 		<-f.Done()
 		if !sink.has(s.want().Digest) {
-			t.Error("the content is not kept")
+			t.Error("the content is not cached")
 		}
 	})
 }
@@ -208,7 +208,7 @@ func TestDownloads(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := c.script
 				s.content = content
-				sink := newShelf(memory.New())
+				sink := newTestSink(memory.New())
 				g := newGroup(t, sink)
 				f, _ := g.join(t, s.want(), s.start())
 				defer f.Release()
@@ -228,10 +228,10 @@ func TestDownloads(t *testing.T) {
 					t.Errorf("got %d of %d bytes of what was never proven", got.Len(), size)
 				}
 				if kept := sink.has(s.want().Digest); kept != (c.err == nil) {
-					t.Errorf("kept: %v", kept)
+					t.Errorf("cached: %v", kept)
 				}
 				s.wantAsked(t, c.asked...)
-				s.wantTold(t, c.told...)
+				s.wantNotified(t, c.told...)
 				// Whatever happened, the next download works.
 				next := &scripted{content: content}
 				start := next.start()
@@ -244,7 +244,7 @@ func TestDownloads(t *testing.T) {
 	}
 }
 
-// onceThen makes the first body another one.
+// onceThen replaces the first body.
 func onceThen(first func(body []byte) io.ReadCloser) func(int64, []byte) io.ReadCloser {
 	var once sync.Once
 	return func(_ int64, body []byte) (rc io.ReadCloser) {
@@ -275,7 +275,7 @@ func TestTheLastBytesAreHeldBackUntilTheDigestIsVerified(t *testing.T) {
 				s.bodies = heldAt(size-1, last)
 				want := s.want()
 				want.Size = c.announced
-				f, _ := newGroup(t, newShelf(memory.New())).join(t, want, s.start())
+				f, _ := newGroup(t, newTestSink(memory.New())).join(t, want, s.start())
 				defer f.Release()
 				var got bytes.Buffer
 				done := follow(f, &got)
@@ -297,7 +297,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(12, size), bodies: heldAt(size/2, more)}
-		f, _ := newGroup(t, newShelf(memory.New())).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.New())).join(t, s.want(), s.start())
 		defer f.Release()
 		var early, late bytes.Buffer
 		if n, err := f.Follow(t.Context(), &early, 1000, 5000); n != 5000 || err != nil || !bytes.Equal(early.Bytes(), s.content[1000:6000]) {
@@ -312,7 +312,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 		if late.Len() > 0 {
 			t.Errorf("%d bytes came before they were there", late.Len())
 		}
-		// Beside the download a source may be asked for them.
+		// A source can be asked for them in parallel to the download.
 		pass := &scripted{content: s.content}
 		for off, n := range map[int64]int64{size - 100: 50, size - 200: -1} {
 			var passed bytes.Buffer
@@ -361,7 +361,7 @@ func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sink := newShelf(memory.NewBounded(c.room))
+				sink := newTestSink(memory.NewBounded(c.room))
 				s := &scripted{content: content, noLength: c.noLength, gate: make(chan struct{})}
 				s.bodies = func(int64, []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(c.sent)) }
 				g := newGroup(t, sink)
@@ -382,10 +382,10 @@ func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 				readers.Wait()
 				synctest.Wait()
 				if sink.notKept != 1 {
-					t.Errorf("it was noted %d times that the content is not kept", sink.notKept)
+					t.Errorf("it was noted %d times that the content is not cached", sink.notKept)
 				}
 				if sink.has(s.want().Digest) {
-					t.Error("content is kept without room for it")
+					t.Error("content is cached without room for it")
 				}
 				s.wantAsked(t, "0+-1")
 			})
@@ -403,7 +403,7 @@ func (w stuckWriter) Write(b []byte) (int, error) {
 func TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(8, 18<<20), gate: make(chan struct{})}
-		g := newGroup(t, newShelf(memory.NewBounded(0)))
+		g := newGroup(t, newTestSink(memory.NewBounded(0)))
 		f, _ := g.join(t, s.want(), s.start())
 		defer f.Release()
 		unstick := make(chan struct{})
@@ -427,7 +427,7 @@ func TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 
 func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		s := &scripted{content: bytesOf(8, 18<<20)}
 		g := newGroup(t, sink)
 		f := g.StartPrivate(s.want(), s.start())
@@ -449,7 +449,7 @@ func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 		}
 		<-f.Done()
 		if sink.has(s.want().Digest) || sink.notKept > 0 {
-			t.Error("it is kept, or was to be")
+			t.Error("it is cached, or was to be")
 		}
 	})
 }
@@ -458,7 +458,7 @@ func TestADownloadOnAFullDiskEndsWithoutReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(8, 18<<20), bodies: heldAt(1<<20, more)}
-		f, _ := newGroup(t, newShelf(memory.NewBounded(0))).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.NewBounded(0))).join(t, s.want(), s.start())
 		f.Release()
 		synctest.Wait()
 		close(more)

@@ -23,7 +23,7 @@ var app = metadata.Repository{Upstream: "hub", Name: "app"}
 
 func of(name string) metadata.Digest { return digest.FromString(name) }
 
-// image is a manifest that names two blobs and a child.
+// image is a manifest that references two blobs and a child.
 var image = metadata.Manifest{
 	MediaType: ocispec.MediaTypeImageManifest, Size: 100,
 	Blobs:    []metadata.Descriptor{{Digest: of("config"), Size: 2}, {Digest: of("layer"), Size: 30}},
@@ -40,7 +40,7 @@ func newLedger(t *testing.T) (*metadata.Ledger, cache.Records) {
 	return metadata.New(store.Records(), func(_ metadata.Repository, ref string) bool { return ref == "stays" }), store.Records()
 }
 
-// slow calls during after each read of a record, before its reader has it.
+// slow calls during after each read of a record, before it returns the record.
 type slow struct {
 	cache.Records
 	during func()
@@ -144,7 +144,7 @@ func TestAManifestThatWasFoundIsNotForgottenByAnEarlierWatch(t *testing.T) {
 				t.Error("it is not on record")
 			}
 			w.End()
-			w = l.Watch() // nobody has come since
+			w = l.Watch() // the manifest was not used since
 			defer w.End()
 			if !w.ForgetUnused(named, forget) {
 				t.Error("it was not forgotten")
@@ -202,7 +202,7 @@ func TestALeaseWaitsForARemovalThatHasBegun(t *testing.T) {
 			t.Error("what was leased since the watch began was removed")
 		}
 		if !w.Remove(of("another"), func() bool { return true }) {
-			t.Error("what nobody leased was not removed")
+			t.Error("content without a lease was not removed")
 		}
 	})
 }

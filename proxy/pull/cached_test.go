@@ -48,8 +48,8 @@ func TestACachedBlobThatCannotBeOpenedIsDownloadedAgain(t *testing.T) {
 	})
 }
 
-// brokenOpen are blobs that are there and can't be opened, as when the process
-// has too many files open.
+// brokenOpen is a blob store whose blobs exist but cannot be opened, as when
+// the process has too many open files.
 type brokenOpen struct {
 	cache.Blobs
 	broken *bool

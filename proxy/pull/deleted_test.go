@@ -20,7 +20,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// warningOf is what a client is told of a tag that is gone since then.
+// warningOf is the warning about a tag that is gone since then.
 func warningOf(since time.Time) string {
 	return `299 - "the upstream has deleted this tag: gone since ` + since.UTC().Format(time.RFC3339) + `"`
 }
@@ -36,7 +36,7 @@ func mustPull(t *testing.T, m mirrortest.Mirror, ref string) pull.Manifest {
 	return got
 }
 
-// wantGone holds an answer against what is said of a tag that is gone since then.
+// wantGone checks an answer about a tag that is gone since then.
 func wantGone(t *testing.T, got pull.Manifest, want pull.Descriptor, outcome pull.Outcome, since time.Time) {
 	t.Helper()
 	if got.Descriptor.Digest != want.Digest || got.Outcome != outcome || !slices.Equal(got.Warnings, []string{warningOf(since)}) {
@@ -128,13 +128,13 @@ func TestADeletedTagIsCheckedLikeAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 			mirrortest.WantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
 			time.Sleep(time.Minute)
 		}
-		// What can't be asked about is stale as well.
+		// A tag that cannot be checked is stale as well.
 		o.Fail("*", upstream.ErrUnavailable)
 		got := mustPull(t, m, "1")
 		if wantGone(t, got, manifest, pull.Stale, since); !got.Stale {
 			t.Error("not stale")
 		}
-		// By digest it is what it is.
+		// By digest, nothing has changed.
 		if got := mustPull(t, m, manifest.Digest.String()); got.Stale || len(got.Warnings) > 0 {
 			t.Errorf("by digest: %+v", got)
 		}
@@ -169,7 +169,7 @@ func TestTheTimeOfADeletionSurvivesARestart(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, pull.Deleted, since)
 		o.Transcript()
-		// Where it is not wanted any more, the upstream's word counts at once.
+		// If the configuration no longer asks for it, the tag is gone at once.
 		if _, err := again(func(*mirror.Options) {}).Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("to be forgotten: %v", err)
 		}
@@ -213,7 +213,7 @@ func TestADeletedTagThatComesBackIsServedNormally(t *testing.T) {
 						t.Errorf("%s, %s, %q", got.Descriptor.Digest, got.Outcome, got.Warnings)
 					}
 				}
-				// Gone again, it is gone since then.
+				// It was deleted again, so the time is new.
 				time.Sleep(2 * time.Minute)
 				o.NoHEAD = false
 				o.Remove("app", "1")
@@ -232,7 +232,7 @@ func TestAPurgedTagIsGoneEvenIfDeletedTagsAreServed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		o.Remove("app", "1")
 		mustPull(t, m, "1")
-		// A check that is under way does not bring it back.
+		// A check that is under way does not restore it.
 		time.Sleep(2 * time.Minute)
 		release := o.Hold("GET manifest app 1")
 		mustPull(t, m, "1") // stale, after max_wait
@@ -271,7 +271,7 @@ func TestARecordedTimeInTheFutureIsIgnored(t *testing.T) {
 			}
 			mirrortest.WantTranscript(t, o, asked...)
 		}
-		// So with the time since when it is gone.
+		// The same applies to the time since when the tag is gone.
 		m.Records.Put("tag", key, fmt.Appendf(nil, `{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"GoneSince":"2999-01-01T00:00:00Z"}`,
 			manifest.MediaType, manifest.Digest, manifest.Size))
 		o.Remove("app", "1")

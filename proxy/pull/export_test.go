@@ -6,7 +6,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// What tests of package pull_test need of its inside.
+// Exported for the tests in package pull_test.
 var (
 	ManifestType  = manifestType
 	SignedPayload = signedPayload
@@ -25,7 +25,7 @@ func (l *tagPages) Page(repo Repository, asked url.Values, got upstream.TagList)
 	return l.add(repo, asked, got)
 }
 
-// SetOffline changes what the configuration says; nothing is under way.
+// SetOffline changes the configuration. Nothing may be under way.
 func (p *Puller) SetOffline(offline bool) { p.rules.Offline = offline }
 
 func (p *Puller) LookupsUnderWay() int {

@@ -51,7 +51,7 @@ func TestFiftyClientsOfOneColdBlobShareOneDownload(t *testing.T) {
 	})
 }
 
-// gated reads only once its gate is open.
+// gated blocks reads until its gate is open.
 type gated struct {
 	open <-chan struct{}
 	r    io.Reader
@@ -86,12 +86,12 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		release()
 		synctest.Wait()
 		if !m.HasContent(layer.Digest) {
-			t.Error("the blob is not kept")
+			t.Error("the blob is not cached")
 		}
 	})
 }
 
-// Whatever became of a download, the next pull of the blob works.
+// Whatever happens to a download, the next pull of the blob works.
 func TestAPullAfterAFailedDownload(t *testing.T) {
 	const size = 300 << 10
 	content := mirrortest.Bytes(4, size)
@@ -138,9 +138,9 @@ func TestAPullAfterAFailedDownload(t *testing.T) {
 					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
 				if m.HasContent(layer.Digest) {
-					t.Error("it is kept")
+					t.Error("it is cached")
 				}
-				// Only that it is not there is remembered.
+				// Only a "not found" is remembered.
 				o.Transcript()
 				_, again := m.Fetch(mirrortest.App, layer.Digest)
 				if !errors.Is(again, c.err) {
@@ -213,7 +213,8 @@ func TestRanges(t *testing.T) {
 			}()
 			return got, b
 		}
-		// Far ahead of the flight, and bounded: passed through (stargz's footer).
+		// A bounded range far ahead of the download is passed through (stargz
+		// reads the footer first).
 		footer, _ := read(size-100, 100)
 		if got := <-footer; !bytes.Equal(got, content[size-100:]) {
 			t.Errorf("the footer is %d other bytes", len(got))
@@ -267,10 +268,10 @@ func TestAFullDiskPreventsCachingButNotThePull(t *testing.T) {
 				clients.Wait()
 				synctest.Wait()
 				if bypassed == 0 {
-					t.Error("nobody counted that the blob is not kept")
+					t.Error("nobody counted that the blob is not cached")
 				}
 				if m.HasContent(layer.Digest) {
-					t.Error("a blob is kept without room for it")
+					t.Error("a blob is cached without room for it")
 				}
 			})
 		})
@@ -315,8 +316,8 @@ func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	})
 }
 
-// A download without a disk has a window only: whoever comes when that has moved
-// on gets a download of its own, and of a part just the part.
+// A download on a full disk only has a window. A client that needs bytes before
+// the window gets a download of its own, and a range is fetched by itself.
 func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
@@ -393,7 +394,8 @@ func TestMembership(t *testing.T) {
 		synctest.Wait()
 		o.Transcript()
 		d := mirrortest.Short(layer.Digest.String())
-		// The bytes are here; that the other repository has them is not known.
+		// The content is here, but it is not known whether the other repository
+		// has it.
 		if got, err := m.Fetch(other, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
 			t.Errorf("another repository got %d bytes and %v", len(got), err)
 		}
@@ -403,7 +405,7 @@ func TestMembership(t *testing.T) {
 			t.Errorf("a repository that the upstream denies got %v", err)
 		}
 		o.Transcript()
-		// Once the upstream says so, the bytes are shared.
+		// Once the upstream confirms it, the content is shared.
 		o.Put("third", "layer", mirrortest.Bytes(9, 5000))
 		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
@@ -437,7 +439,7 @@ func TestClientsOfAFailedForeignDownloadShareOneOfTheirOwn(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		// Someone asks for the layer in a repository that does not have it.
+		// The layer is requested from a repository that does not have it.
 		release := o.Hold("GET blob other " + mirrortest.Short(layer.Digest.String()))
 		var stranger sync.WaitGroup
 		stranger.Go(func() {

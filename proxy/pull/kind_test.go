@@ -24,7 +24,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// W34, W45: what a tag points at is told by its own members.
+// W34, W45: whether a body is a manifest is decided by its members.
 func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 	for body, sound := range map[string]bool{
 		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`: true,
@@ -51,9 +51,9 @@ func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
 			}
 			if _, kept := m.Ledger.Tag(mirrortest.App, "1"); kept != sound {
-				t.Errorf("%s: kept: %v", body, kept)
+				t.Errorf("%s: cached: %v", body, kept)
 			}
-			// By digest the bytes are proven, whatever they are.
+			// By digest, any content that matches is accepted.
 			if got, err := m.Manifest(t.Context(), mirrortest.App, d.Digest.String()); err != nil || string(got.Bytes) != body {
 				t.Errorf("%s by digest: %q, %v", body, got.Bytes, err)
 			}
@@ -61,7 +61,7 @@ func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 	}
 }
 
-// W46: storage sends manifests with types of its own.
+// W46: storage backends send manifests with the wrong Content-Type.
 func TestAManifestIsServedWithItsOwnMediaType(t *testing.T) {
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
 	for _, c := range []struct{ header, body, want string }{
@@ -84,8 +84,8 @@ func TestAManifestIsServedWithItsOwnMediaType(t *testing.T) {
 	}
 }
 
-// schema1 is a manifest of Docker's schema 1, signed as libtrust does it, and
-// the payload that is signed. Nobody checks the signature itself.
+// schema1 is a Docker schema 1 manifest, signed as libtrust does it, and the
+// signed payload. The signature itself is never checked.
 func schema1(name string) (signed, payload []byte) {
 	payload = fmt.Appendf(nil, "{\n   \"schemaVersion\": 1,\n   \"name\": %q\n}", name)
 	length := strings.LastIndex(string(payload), "\n}")
@@ -99,7 +99,7 @@ func schema1(name string) (signed, payload []byte) {
 	return append(payload[:length:length], signatures...), payload
 }
 
-// W10: Docker Hub and ACR still have some.
+// W10: Docker Hub and ACR still serve some.
 func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed, payload := schema1("app")
@@ -114,7 +114,7 @@ func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 				t.Errorf("%s: %v, %v", ref, got.Descriptor, err)
 			}
 		}
-		// One whose payload is another has another digest.
+		// A different payload has a different digest.
 		other, _ := schema1("other")
 		o.Put("app", pull.SignedSchema1, other, d.String())
 		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
@@ -123,7 +123,8 @@ func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 	})
 }
 
-// Only proven bytes: what a signature is said to cover has to be what is sent.
+// Only verified bytes are served: the payload that the signature covers has to
+// be the content.
 func TestASignatureCoversOnlyItsPayload(t *testing.T) {
 	sound := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`
 	signed, payload := schema1("app")
@@ -161,8 +162,8 @@ func FuzzSignedPayload(f *testing.F) {
 	})
 }
 
-// The size that a manifest tells of a blob may be wrong: the digest decides,
-// as it does where nobody stands between.
+// The size of a blob in a manifest may be wrong. The digest decides, as it does
+// without a mirror.
 func TestTheSizeOfABlobComesFromTheUpstream(t *testing.T) {
 	content := mirrortest.Bytes(3, 300<<10)
 	for name, told := range map[string]int64{"none": 0, "too small": 10, "too large": 5 << 20} {
@@ -183,7 +184,7 @@ func TestTheSizeOfABlobComesFromTheUpstream(t *testing.T) {
 					if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 						t.Fatal(err)
 					}
-					for range 2 { // on its way, and kept
+					for range 2 { // during the download, and from the cache
 						b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 						if err != nil {
 							t.Fatal(err)
@@ -236,7 +237,7 @@ func TestAWebPageInPlaceOfABlobIsRefusedBeforeItsFirstByte(t *testing.T) {
 	})
 }
 
-// What is larger than all that may be kept takes no room on disk.
+// A blob that is larger than the whole cache takes no room on disk.
 func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -263,7 +264,8 @@ func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 		if len(drafts.sizes) > 0 {
 			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
 		}
-		// What fits is drafted, once, with the size that its upstream tells.
+		// A blob that fits gets one draft, with the size that the upstream
+		// gives.
 		fits := o.Put("app", "layer", mirrortest.Bytes(4, 100<<10))
 		if _, err := m.Fetch(mirrortest.App, fits.Digest); err != nil {
 			t.Fatal(err)
@@ -275,7 +277,7 @@ func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 	})
 }
 
-// draftedBlobs note the sizes of the drafts that were begun.
+// draftedBlobs records the sizes of the drafts that were created.
 type draftedBlobs struct {
 	cache.Blobs
 	sizes []int64

@@ -17,8 +17,8 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Of an attestation an empty list is told where nobody could ever be asked
-// about it. Whoever lists something was asked.
+// An attestation has an empty list only if no source could ever be asked. A
+// source that lists something was asked.
 func TestUnreadableReferrersOfAnAttestationAreNotAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -31,12 +31,12 @@ func TestUnreadableReferrersOfAnAttestationAreNotAnEmptyList(t *testing.T) {
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed: %v, %v", mirrortest.Types(got), err)
 		}
-		// Nor when the API, which cannot be asked, is the first to say so.
+		// Nor if the API, which cannot be asked, is the first to answer.
 		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrBadAnswer)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed, and the API fails: %v, %v", mirrortest.Types(got), err)
 		}
-		// Who pulls goes on with the tag.
+		// The client that pulls continues with the tag.
 		if got, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(a.Of[0].Digest)); err != nil {
 			t.Errorf("the tag: %v, %v", got, err)
 		}
@@ -65,7 +65,7 @@ func TestAnAttestationWithACachedReferrersTagIsNotGivenAnEmptyList(t *testing.T)
 	})
 }
 
-// That nothing referred is no answer once something is listed, read or not.
+// An empty list is not valid once something is listed, readable or not.
 func TestAnEmptyReferrersListIsNotServedWhileAListedManifestIsUnreadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -87,8 +87,8 @@ func TestAnEmptyReferrersListIsNotServedWhileAListedManifestIsUnreadable(t *test
 	})
 }
 
-// An index that marks an image as an attestation makes none of it: of an image
-// unknown is never told as none.
+// An image that an index marks as an attestation is still an image, and never
+// gets an empty list for an unknown answer.
 func TestAnImageThatAnIndexMarksAsAnAttestationIsStillAnImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()

@@ -41,18 +41,18 @@ func TestReferrersOfAnUpstreamWithoutTheAPI(t *testing.T) {
 			"GET manifest app "+mirrortest.Short(other.Digest.String()),
 			"GET manifest app "+mirrortest.Short(gone.Digest.String()),
 		)
-		// A hit asks nothing.
+		// A hit sends no requests.
 		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Outcome != pull.Hit {
 			t.Errorf("outcome %v, %v", got.Outcome, err)
 		}
 		mirrortest.WantTranscript(t, o)
-		// For a while it is known that there is no API, in this repository.
+		// For a while, this repository is known to have no API.
 		second, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
 		if _, err := m.Referrers(t.Context(), mirrortest.App, second.Digest); err != nil {
 			t.Error(err)
 		}
 		mirrortest.WantTranscript(t, o, "HEAD manifest app "+referrers.TagOf(second.Digest))
-		// A registry may be upgraded: the API is asked for again within a minute.
+		// A registry may be upgraded: the API is tried again within a minute.
 		time.Sleep(6 * time.Minute)
 		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Error(err)
@@ -83,7 +83,7 @@ func TestAnEmptyReferrersListExpiresLikeAnyNotFound(t *testing.T) {
 	})
 }
 
-// W44: a HEAD has no body that tells a registry.
+// W44: a HEAD response has no body that identifies a registry.
 func TestASeenReferrerIsNotForgottenBecauseOfAHEADAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -106,7 +106,7 @@ func TestASeenReferrerIsNotForgottenBecauseOfAHEADAlone(t *testing.T) {
 	})
 }
 
-// What an upstream says of one repository says nothing of another.
+// An answer about one repository says nothing about another.
 func TestAMissingAPIIsRememberedForOneRepositoryOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -142,7 +142,8 @@ func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 			"HEAD manifest app "+tag,
 			"GET manifest app "+mirrortest.Short(signature.Digest.String()),
 		)
-		// W57: the tag that the upstream does not have is made from the API.
+		// W57: a tag that the upstream does not have is built from the API's
+		// list.
 		made, err := m.Manifest(t.Context(), mirrortest.App, tag)
 		if err != nil || made.Descriptor.MediaType != mirrortest.IndexType {
 			t.Fatalf("the referrers tag: %v, %v", made.Descriptor, err)
@@ -155,7 +156,7 @@ func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 			t.Errorf("by its own digest: %v", err)
 		}
 		mirrortest.WantTranscript(t, o)
-		// W56: a list under the tag and a list of the API are one.
+		// W56: the lists of the tag and of the API are merged.
 		sbom := o.Attach(subject, "sbom")
 		o.List(subject.Digest, sbom)
 		time.Sleep(6 * time.Minute)
@@ -203,8 +204,8 @@ func TestAnEmptyReferrersList(t *testing.T) {
 	}
 }
 
-// Each source with each fault, with and without an earlier whole answer: the
-// list is stale, or the answer is an error; it never says that it is all.
+// Each source with each fault, with and without an earlier complete answer: the
+// list is stale, or the answer is an error. It is never presented as complete.
 func TestUnknownIsNotNone(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
 	for source, line := range map[string]func(subject, child pull.Descriptor) string{
@@ -240,7 +241,8 @@ func TestUnknownIsNotNone(t *testing.T) {
 						got, gotErr := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 						switch {
 						case source == "the API" && !kept:
-							// The tag has a list: proof in itself, though not of being all.
+							// The tag lists something, which is certain but may be
+							// incomplete.
 							if gotErr != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
 								t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, gotErr)
 							}
@@ -255,11 +257,11 @@ func TestUnknownIsNotNone(t *testing.T) {
 						case gotErr == nil || errors.Is(gotErr, upstream.ErrNotFound):
 							t.Errorf("got %v and %v, which says that it is all", mirrortest.Types(got), gotErr)
 						}
-						// The tag made from referrers is no more of a "no".
+						// The tag built from referrers does not deny them either.
 						if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest)); errors.Is(err, upstream.ErrNotFound) {
 							t.Errorf("the referrers tag: %v", err)
 						}
-						// It mends itself.
+						// It recovers by itself.
 						o.ClearFailures()
 						time.Sleep(time.Minute)
 						if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
@@ -308,7 +310,7 @@ func TestSeenManifestsAreListedAsReferrers(t *testing.T) {
 		if err != nil || fmt.Sprint(mirrortest.Types(got)) != "[passed]" {
 			t.Errorf("got %v, %v", mirrortest.Types(got), err)
 		}
-		// What the upstream has deleted is listed no longer.
+		// Manifests that the upstream has deleted are no longer listed.
 		o.Remove("app", passed.Digest.String())
 		time.Sleep(6 * time.Minute)
 		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 0 {

@@ -35,7 +35,7 @@ func TestFiftyColdPullsOfOneTagShareOneGET(t *testing.T) {
 		synctest.Wait()
 		release()
 		clients.Wait()
-		// By digest it is there already.
+		// By digest, it is cached already.
 		if _, err := m.Manifest(t.Context(), mirrortest.App, manifest.Digest.String()); err != nil {
 			t.Error(err)
 		}
@@ -43,11 +43,11 @@ func TestFiftyColdPullsOfOneTagShareOneGET(t *testing.T) {
 	})
 }
 
-// The freshness table of the design, row by row.
+// The table of tag freshness, row by row.
 func TestFreshness(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
 	for name, c := range map[string]struct {
-		kept     bool // a tag is on record, and old
+		kept     bool // a tag is on record, and not fresh
 		age      time.Duration
 		upstream func(o *mirrortest.Origin, old pull.Descriptor)
 		err      error
@@ -319,7 +319,7 @@ func TestABodyThatIsNotAManifestIsNotCached(t *testing.T) {
 					t.Errorf("error %v", err)
 				}
 				if m.HasContent(d.Digest) {
-					t.Error("it is kept")
+					t.Error("it is cached")
 				}
 			})
 		})
@@ -363,10 +363,10 @@ func TestNoUpstreamIsAskedWhenOffline(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := off.Manifest(t.Context(), mirrortest.App, "2"); !errors.Is(err, pull.ErrOffline) {
-			t.Errorf("a tag that is not kept: %v", err)
+			t.Errorf("a tag that is not cached: %v", err)
 		}
 		if _, err := off.Fetch(mirrortest.App, mirrortest.IndexAlgorithm.FromString("other")); !errors.Is(err, pull.ErrOffline) {
-			t.Errorf("a blob that is not kept: %v", err)
+			t.Errorf("a blob that is not cached: %v", err)
 		}
 		mirrortest.WantTranscript(t, o)
 	})

@@ -46,7 +46,7 @@ func TestTagListsAreCollectedFromPages(t *testing.T) {
 	}
 }
 
-// F33: a list that repeats itself, cut into pages, must come to an end.
+// F33: the pages of a list with repeated tags must come to an end.
 func TestACachedTagListWithRepeatedTagsEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()

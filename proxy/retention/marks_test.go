@@ -12,8 +12,8 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// What an index attaches is known for as long as an index is kept that does,
-// and no longer.
+// What an index attaches stays known as long as an index that attaches it is
+// cached, and no longer.
 func TestAttachmentsAreDroppedWithTheLastIndex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -34,21 +34,21 @@ func TestAttachmentsAreDroppedWithTheLastIndex(t *testing.T) {
 		purge("1")
 		for i := range a.Of {
 			if attached := m.Ledger.Attached(mirrortest.App, a.Platforms[i].Digest); len(attached) != 1 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[i].Digest) {
-				t.Errorf("%s is kept, and it is forgotten what it attaches: %v", other.Digest, attached)
+				t.Errorf("%s is cached, and it is forgotten what it attaches: %v", other.Digest, attached)
 			}
 		}
 		purge("2")
 		if attached, marked := m.CountRecords(t, bucketAttached), m.CountRecords(t, bucketAttestation); attached+marked > 0 {
-			t.Errorf("no index is kept, and %d are attached and %d marked", attached, marked)
+			t.Errorf("no index is cached, and %d are attached and %d marked", attached, marked)
 		}
 		o.Fail("*", upstream.ErrRefused)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); err == nil {
-			t.Errorf("no index is kept that marks it: %v", got)
+			t.Errorf("no index is cached that marks it: %v", got)
 		}
 	})
 }
 
-// The platform and the attestation may go by themselves, and come again.
+// The platform and the attestation may be removed by themselves and come back.
 func TestAttachmentsOfACachedIndexStayKnown(t *testing.T) {
 	for _, goes := range []string{"the platform", "the attestation"} {
 		t.Run(goes+" is purged", func(t *testing.T) {
@@ -70,7 +70,7 @@ func TestAttachmentsOfACachedIndexStayKnown(t *testing.T) {
 				}
 				time.Sleep(time.Hour)
 				if left := m.Missing(t); len(left) > 0 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[0].Digest) {
-					t.Errorf("to learn: %v", left)
+					t.Errorf("still missing: %v", left)
 				}
 				o.Fail("*", upstream.ErrRefused)
 				if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); err != nil || len(got.Manifests) > 0 {

@@ -59,7 +59,7 @@ func TestAPurgeLeavesWhatOthersNeed(t *testing.T) {
 		m.PullImage(t, mirrortest.App, "1")
 		m.PullImage(t, mirrortest.App, "1-amd64")
 		mirrortest.Wait()
-		// Of a platform with a name of its own only the name goes.
+		// If a platform has a tag of its own, only the tag is removed.
 		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: "1-amd64"}, false)
 		if err != nil || len(gone.Tags) != 1 || len(gone.Manifests) != 0 || gone.Bytes != 0 {
 			t.Errorf("the tag of a platform: %+v, %v", gone, err)
@@ -67,7 +67,7 @@ func TestAPurgeLeavesWhatOthersNeed(t *testing.T) {
 		if !m.Mirror.Retention.IsComplete(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
 			t.Error("the index has lost its platform")
 		}
-		// Of a pinned image no part goes.
+		// No part of a pinned image is removed.
 		m.Ledger.PutPin(retention.Reference{Repository: mirrortest.App, Ref: "1"})
 		for name, target := range map[string]retention.Target{
 			"a platform":           {Repository: mirrortest.App, Ref: amd.Digest.String()},

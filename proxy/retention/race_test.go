@@ -23,8 +23,8 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// hookedRecords do something the first time that one kind of record is read
-// through, which is in the middle of a picture, or before a flush.
+// hookedRecords does something the first time that a bucket is scanned, which
+// is in the middle of a snapshot, or before a flush.
 type hookedRecords struct {
 	cache.Records
 	scanned func(cache.Bucket)
@@ -48,8 +48,8 @@ func (r hookedRecords) Flush(ctx context.Context) error {
 	return r.Records.Flush(ctx)
 }
 
-// duringEviction is a mirror that does something once, after a picture for an
-// eviction has been taken and before anything goes.
+// duringEviction is a mirror that does something once, after the snapshot for
+// an eviction was taken and before anything is removed.
 func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m mirrortest.Mirror)) mirrortest.Mirror {
 	var m mirrortest.Mirror
 	var once sync.Once
@@ -119,7 +119,7 @@ func TestAnImageThatIsPulledWhileItIsBeingEvictedStays(t *testing.T) {
 		outer, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{o.Put("app", mirrortest.IndexType, inner)}})
 		index := o.Put("app", mirrortest.IndexType, outer, "1")
 		m := duringEviction(t, o, 250<<10, func(m mirrortest.Mirror) {
-			// What is pulled is deep below the root.
+			// The pulled manifest is deep below the root.
 			if _, err := m.Manifest(context.Background(), mirrortest.App, amd.Digest.String()); err != nil {
 				t.Error(err)
 			}
@@ -141,7 +141,7 @@ func TestAnImageThatIsPulledWhileItIsBeingEvictedStays(t *testing.T) {
 func TestEvictedContentIsCachedAgainWhenItIsPulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
-		memory := &recollection{kept: map[retention.Digest][]byte{}}
+		memory := &testMemory{kept: map[retention.Digest][]byte{}}
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 250 << 10; opts.Memory = memory })
 		small := mirrortest.Bytes(1, 10<<10)
 		o.Image("app", "1", small)
@@ -194,7 +194,7 @@ func TestAFailedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
 			t.Errorf("deleted were %v; the manifest %s has to go first", order, one.Digest)
 		}
 		if got := m.BytesOnDisk(t); got > 250<<10 {
-			t.Errorf("%d bytes are kept", got)
+			t.Errorf("%d bytes are cached", got)
 		}
 	})
 }
@@ -230,7 +230,7 @@ func TestAManifestInTwoRepositoriesIsCountedOnce(t *testing.T) {
 	})
 }
 
-// slowCommits take a second.
+// slowCommits takes a second for a commit.
 type slowCommits struct{ cache.Blobs }
 
 func (b slowCommits) Create(ctx context.Context, want retention.Descriptor) (cache.Draft, error) {
@@ -277,7 +277,7 @@ func TestACountIsExactWhileContentIsAdded(t *testing.T) {
 	})
 }
 
-// slowWalk begins to walk, and goes on once it may.
+// slowWalk begins a walk, and continues when it is allowed to.
 type slowWalk struct {
 	cache.Blobs
 	slow  sync.Mutex
@@ -311,7 +311,8 @@ func TestAScrubFindsFilesOfAWrongSize(t *testing.T) {
 	})
 }
 
-// wrongSize are blobs of which one has lost a part, as cache/disk finds it.
+// wrongSize is a blob store in which one file is truncated, as cache/disk
+// reports it.
 type wrongSize struct {
 	cache.Blobs
 	digest *retention.Digest
@@ -367,7 +368,7 @@ func TestADeeplyNestedImageIsEvictedAsOne(t *testing.T) {
 		}
 		mirrortest.Wait()
 		err := m.Records.Scan(bucketManifest, metadata.Key(mirrortest.App, ""), func(key string, _ []byte) bool {
-			t.Errorf("%q is still kept", strings.ReplaceAll(key, "\x00", " "))
+			t.Errorf("%q is still cached", strings.ReplaceAll(key, "\x00", " "))
 			return false
 		})
 		if err != nil {
@@ -398,7 +399,8 @@ func TestAManifestThatIsBeingRecordedIsNotEvictedAsUnreferenced(t *testing.T) {
 	})
 }
 
-// afterCommit are blobs with something to do as soon as content is published.
+// afterCommit is a blob store that does something as soon as content is
+// published.
 type afterCommit struct {
 	cache.Blobs
 	do func()
@@ -453,7 +455,7 @@ func TestAFailedSnapshotIsAnErrorAndEndsItsWatch(t *testing.T) {
 		mirrortest.Wait()
 		list, err := m.Inventory(t.Context())
 		if err != nil || len(list.Images) != 1 || !list.Images[0].Whole || !slices.Contains(list.Images[0].Tags, "2") {
-			t.Errorf("%+v is kept, %v, want app:2 alone and whole", list.Images, err)
+			t.Errorf("%+v is cached, %v, want app:2 alone and whole", list.Images, err)
 		}
 		m.WantUsageExact(t)
 	})
@@ -461,7 +463,7 @@ func TestAFailedSnapshotIsAnErrorAndEndsItsWatch(t *testing.T) {
 
 var errWalk = errors.New("input/output error")
 
-// brokenWalk has a disk that cannot list its folders.
+// brokenWalk is a blob store that cannot list its directories.
 type brokenWalk struct {
 	cache.Blobs
 	broken *atomic.Bool

@@ -32,8 +32,8 @@ func TestTheLeastRecentlyPulledImageIsEvictedFirst(t *testing.T) {
 			digests[tag] = m.PullImage(t, mirrortest.App, tag)
 			time.Sleep(time.Minute)
 		}
-		// A HEAD of the tag is a use of the whole image, and so is a blob that
-		// only it has.
+		// A HEAD request for the tag is a use of the whole image, and so is a
+		// request for a blob that only this image has.
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -46,13 +46,13 @@ func TestTheLeastRecentlyPulledImageIsEvictedFirst(t *testing.T) {
 		mirrortest.Wait()
 		for tag, want := range map[string]bool{"a": true, "b": true, "c": false, "d": true} {
 			if m.HasManifest(mirrortest.App, digests[tag]) != want {
-				t.Errorf("the image %s is kept: %v", tag, !want)
+				t.Errorf("the image %s is cached: %v", tag, !want)
 			}
 			if m.Store.Has(t.Context(), layers[tag].Digest) != want {
-				t.Errorf("the layer of %s is kept: %v", tag, !want)
+				t.Errorf("the layer of %s is cached: %v", tag, !want)
 			}
 		}
-		// What was evicted is fetched again.
+		// Evicted content is downloaded again.
 		o.Transcript()
 		m.PullImage(t, mirrortest.App, "c")
 		if asked := o.Transcript(); !slices.Contains(asked, "GET blob app "+mirrortest.Short(layers["c"].Digest.String())) {
@@ -82,7 +82,7 @@ func TestSharedLayersStayWhileAnImageNeedsThem(t *testing.T) {
 		}
 		mirrortest.Wait()
 		if m.HasManifest(mirrortest.App, old) {
-			t.Error("the image that was pulled least recently is still kept")
+			t.Error("the image that was pulled least recently is still cached")
 		}
 		if !m.HasManifest(mirrortest.App, kept) || !m.Store.Has(t.Context(), layer.Digest) {
 			t.Error("an image in use has lost the layer that it shared")
@@ -116,7 +116,7 @@ func TestAnImageIsEvictedWithItsPlatformsAndReferrers(t *testing.T) {
 		mirrortest.Wait()
 		for name, d := range map[string]retention.Descriptor{"the index": index, "its nameless child": arm, "its signature": signature} {
 			if m.HasManifest(mirrortest.App, d.Digest) || m.Store.Has(t.Context(), d.Digest) {
-				t.Errorf("%s is still kept", name)
+				t.Errorf("%s is still cached", name)
 			}
 		}
 		if _, ok := m.Ledger.Tag(mirrortest.App, referrers.TagOf(index.Digest)); ok {
@@ -156,7 +156,7 @@ func TestEvictedBytesAreReportedAsTheyAreFreed(t *testing.T) {
 			t.Fatalf("told of %d bytes, which are four images at least", told)
 		}
 		if first, last := kept[0], kept[len(kept)-1]; first-last < 3*layer {
-			t.Errorf("%d bytes were kept when the first image had gone, and %d when the last had", first, last)
+			t.Errorf("%d bytes were cached when the first image had gone, and %d when the last had", first, last)
 		}
 	})
 }
@@ -175,23 +175,23 @@ func TestTheBoundHoldsWhileImagesArePulled(t *testing.T) {
 			o.Image("app", tag, mirrortest.Bytes(byte(i), 100<<10))
 			m.PullImage(t, mirrortest.App, tag)
 			if got := m.BytesOnDisk(t); got > bound {
-				t.Fatalf("after %d images %d bytes are kept", i+1, got)
+				t.Fatalf("after %d images %d bytes are cached", i+1, got)
 			}
 		}
 		mirrortest.Wait()
 		if got := m.BytesOnDisk(t); got > bound || got < bound*7/10 {
-			t.Errorf("%d bytes are kept of %d that may be", got, bound)
+			t.Errorf("%d bytes are cached of %d that may be", got, bound)
 		}
 		if worst > bound {
-			t.Errorf("%d bytes were kept for a moment", worst)
+			t.Errorf("%d bytes were cached for a moment", worst)
 		}
-		checkNothingHalf(t, m)
+		checkImagesComplete(t, m)
 	})
 }
 
-// checkNothingHalf checks that for every manifest on record all that it names
-// is here. It is for mirrors whose clients pull images whole.
-func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
+// checkImagesComplete checks that everything that a manifest on record
+// references is here. It is for mirrors whose clients pull complete images.
+func checkImagesComplete(t *testing.T, m mirrortest.Mirror) {
 	t.Helper()
 	err := m.Records.Scan(bucketManifest, "", func(key string, value []byte) bool {
 		var rec metadata.Manifest
@@ -200,7 +200,7 @@ func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
 		}
 		for _, b := range rec.Blobs {
 			if !m.Store.Has(context.Background(), b.Digest) {
-				t.Errorf("%s is kept without its blob %s", strings.ReplaceAll(key, "\x00", " "), b.Digest)
+				t.Errorf("%s is cached without its blob %s", strings.ReplaceAll(key, "\x00", " "), b.Digest)
 			}
 		}
 		return true
@@ -220,7 +220,7 @@ func TestABlobLargerThanTheBoundIsServedWithoutBeingCached(t *testing.T) {
 		m.PullImage(t, mirrortest.App, "large")
 		mirrortest.Wait()
 		if m.Store.Has(t.Context(), large.Digest) {
-			t.Error("it is kept")
+			t.Error("it is cached")
 		}
 		if !m.Store.Has(t.Context(), small.Digest) {
 			t.Error("others had to go for it")
@@ -265,9 +265,9 @@ func TestUnreferencedBlobsAreEvictedByTheirOwnUse(t *testing.T) {
 		}
 		mirrortest.Wait()
 		if m.Store.Has(t.Context(), stray.Digest) {
-			t.Error("the blob that was used least recently is still kept")
+			t.Error("the blob that was used least recently is still cached")
 		}
-		checkNothingHalf(t, m)
+		checkImagesComplete(t, m)
 	})
 }
 
@@ -302,7 +302,7 @@ func TestPurge(t *testing.T) {
 			func(state) retention.Target { return retention.Target{Repository: mirrortest.App, Ref: ""} },
 			func(t *testing.T, s state, gone retention.Purged, err error) {
 				if err != nil || len(gone.Manifests) != 2 || len(gone.Tags) != 3 || s.BytesOnDisk(t) != 0 {
-					t.Errorf("%+v, %v, %d bytes kept", gone, err, s.BytesOnDisk(t))
+					t.Errorf("%+v, %v, %d bytes cached", gone, err, s.BytesOnDisk(t))
 				}
 			},
 		},
@@ -397,7 +397,7 @@ func TestInventory(t *testing.T) {
 			t.Errorf("whole: %+v", whole)
 		}
 		if list.Bytes != m.BytesOnDisk(t) || list.Strays != 0 {
-			t.Errorf("%+v, while %d bytes are kept", list, m.BytesOnDisk(t))
+			t.Errorf("%+v, while %d bytes are cached", list, m.BytesOnDisk(t))
 		}
 	})
 }
@@ -420,7 +420,7 @@ func TestAScrubQuarantinesDamageAndItIsDownloadedAgain(t *testing.T) {
 			t.Errorf("100 KiB at 50 KiB a second took %s", took)
 		}
 		if m.Store.Has(t.Context(), layer.Digest) {
-			t.Error("what is damaged is still kept")
+			t.Error("what is damaged is still cached")
 		}
 		o.Transcript()
 		if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {

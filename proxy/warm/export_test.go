@@ -1,6 +1,6 @@
 package warm
 
-// What tests of package warm_test need of its inside.
+// Exported for the tests in package warm_test.
 const (
 	PinInterval  = pinInterval
 	MaxFailures  = maxFailures

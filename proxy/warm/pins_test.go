@@ -31,7 +31,7 @@ func TestPinnedImagesStayAndAreCompleted(t *testing.T) {
 		}
 		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), first.Digest) {
-			t.Error("of an image that a pattern pins only what was asked for is kept")
+			t.Error("of an image that a pattern pins only what was asked for is cached")
 		}
 		_, second := o.Image("app", "commanded", mirrortest.Bytes(2, 100<<10))
 		done, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "commanded"})
@@ -39,7 +39,7 @@ func TestPinnedImagesStayAndAreCompleted(t *testing.T) {
 			t.Errorf("pinned: %+v, %v", done, err)
 		}
 		mirrortest.Wait()
-		// There is room for nothing else: clients get their bytes all the same.
+		// There is room for nothing else, but clients get their bytes.
 		for i := range 5 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(10+i), 100<<10))
 			m.PullImage(t, warm.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
@@ -52,10 +52,10 @@ func TestPinnedImagesStayAndAreCompleted(t *testing.T) {
 			}
 		}
 		if bypassed < 5 {
-			t.Errorf("%d blobs were counted as not kept, want 5 at least", bypassed)
+			t.Errorf("%d blobs were counted as not cached, want 5 at least", bypassed)
 		}
 		if got := m.BytesOnDisk(t); got > 250<<10 {
-			t.Errorf("%d bytes are kept", got)
+			t.Errorf("%d bytes are cached", got)
 		}
 		if was, err := m.Unpin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "commanded"}); !was || err != nil {
 			t.Errorf("unpinned: %v, %v", was, err)
@@ -107,8 +107,8 @@ func TestAPinStaysUntilItsImageIsAvailable(t *testing.T) {
 	})
 }
 
-// What refers to a pinned image is part of it: that it could not be asked for is
-// not that there is none.
+// The referrers of a pinned image are part of it. If they cannot be looked up,
+// that does not mean that there are none.
 func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -127,7 +127,7 @@ func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 		if !m.Store.Has(t.Context(), signature.Digest) {
 			t.Error("what refers to it was not asked for again")
 		}
-		// Where the upstream goes on failing, it is not asked each time.
+		// If the upstream keeps failing, it is not asked each time.
 		other, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
 		ask = "GET referrers app " + mirrortest.Short(other.Digest.String())
 		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
@@ -139,7 +139,7 @@ func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 		if n := mirrortest.Count(o.Transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in two hours it was asked %d times", n)
 		}
-		// Nor where a part is known, which is not all.
+		// Nor if only a part is known.
 		third, _ := o.Image("app", "3", mirrortest.Bytes(3, 50))
 		o.List(third.Digest, o.Attach(third, "sig"))
 		ask = "GET referrers app " + mirrortest.Short(third.Digest.String())

@@ -20,15 +20,15 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// withoutRoom are blobs of a disk that is full.
+// withoutRoom is a blob store on a full disk.
 type withoutRoom struct{ cache.Blobs }
 
 func (withoutRoom) Create(context.Context, warm.Descriptor) (cache.Draft, error) {
 	return nil, cache.ErrFull
 }
 
-// A manifest that can't be written is passed on all the same, so that it came
-// says nothing of whether it is kept.
+// A manifest that cannot be written is still served, so a response does not
+// mean that it is cached.
 func TestOnAFullDiskPrefetchingIsNotRepeatedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -44,8 +44,8 @@ func TestOnAFullDiskPrefetchingIsNotRepeatedForever(t *testing.T) {
 	})
 }
 
-// What always fails, first in every pass, does not keep the rest from being
-// learnt.
+// Something that always fails, first in every pass, does not prevent the rest
+// from being prefetched.
 func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -67,7 +67,7 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 		time.Sleep(6 * time.Hour)
 		for _, what := range m.Missing(t) {
 			if !lost[what] && !strings.HasPrefix(what, string(retention.MissingReferrers)) {
-				t.Errorf("not learnt after six hours: %s", what)
+				t.Errorf("not prefetched after six hours: %s", what)
 			}
 		}
 		asked := o.Transcript()
@@ -79,7 +79,7 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 	})
 }
 
-// What failed rests, also while more is pulled that can be learnt.
+// What failed is not retried early, even if more is pulled.
 func TestNewImagesDoNotShortenABackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -110,13 +110,13 @@ func TestNewImagesDoNotShortenABackoff(t *testing.T) {
 			}
 		}
 		if _, ok := m.Ledger.Manifest(mirrortest.App, last.Of[0].Digest); !ok {
-			t.Error("the attestation of what was pulled last is not learnt")
+			t.Error("the attestation of what was pulled last is not prefetched")
 		}
 	})
 }
 
-// What is listed under a referrers tag is an index as well, whether the upstream
-// has it or it was made here, and no image of which a platform was pulled.
+// A referrers tag is an index too, whether the upstream has it or it was built
+// here, but not an image of which a platform was pulled.
 func TestAReferrersTagIsNotPrefetchedAsAnImage(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestAReferrersTagIsNotPrefetchedAsAnImage(t *testing.T) {
 	}
 }
 
-// A manifest need not tell how large its blobs are.
+// A manifest need not give the sizes of its blobs.
 func TestABlobOfUnknownSizeIsNotPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -165,12 +165,12 @@ func TestABlobOfUnknownSizeIsNotPrefetched(t *testing.T) {
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
 		if left := m.Missing(t); m.Store.Has(t.Context(), blob.Digest) || len(left) > 0 {
-			t.Errorf("%d bytes were learnt, and there is left %v", blob.Size, left)
+			t.Errorf("%d bytes were prefetched, and there is left %v", blob.Size, left)
 		}
 	})
 }
 
-// large are records that take a second to go over the manifests of a repository.
+// large are records that take a second to scan the manifests of a repository.
 type large struct {
 	cache.Records
 	passes *int
@@ -203,7 +203,7 @@ func TestALargeRepositoryIsNotScannedContinuously(t *testing.T) {
 		m.Prefetch(t)
 		time.Sleep(time.Hour)
 		if left := m.Missing(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }

@@ -21,8 +21,9 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// F21 to F23: Docker asks for what refers to the attestation at every pull, and
-// fails where nobody answers; containerd, which pulled first, asks for nothing.
+// F21 to F23: Docker requests the referrers of the attestation at every pull,
+// and fails if it gets an error; containerd, which pulled first, requests
+// nothing.
 func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		for _, signed := range []bool{false, true} {
@@ -46,11 +47,12 @@ func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *te
 					}
 					time.Sleep(5 * warm.SettleDelay)
 					if left := m.Missing(t); len(left) > 0 {
-						t.Errorf("not learnt: %v", left)
+						t.Errorf("not prefetched: %v", left)
 					}
 					o.Fail("*", upstream.ErrRefused)
 					time.Sleep(time.Hour)
-					// Another node's Docker: what it asks for beside the image.
+					// Docker on another node, and what it requests in addition
+					// to the image.
 					if _, err := m.Manifest(t.Context(), mirrortest.App, a.Of[0].Digest.String()); err != nil {
 						t.Errorf("the attestation: %v", err)
 					}
@@ -92,8 +94,8 @@ func readBlob(t *testing.T, m mirrortest.Mirror, d warm.Descriptor) {
 	b.Close()
 }
 
-// A fallback tag's index and its signatures are no image, of which there would be
-// more to know.
+// The index under a referrers tag and its signatures are not images that could
+// have more.
 func TestNothingIsPrefetchedForSignatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -114,9 +116,9 @@ func TestNothingIsPrefetchedForSignatures(t *testing.T) {
 	})
 }
 
-// What it costs: of a 1.1 upstream a question for each subject; of a 1.0 one a
-// HEAD of a tag each, which nobody counts (W42), once it is known to have no
-// API.
+// The cost: for an upstream with the API, one request per subject; for one
+// without, a HEAD for a tag each, which registries do not count (W42), once it
+// is known to have no API.
 func TestTheCostOfPrefetching(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
@@ -151,7 +153,7 @@ func TestTheCostOfPrefetching(t *testing.T) {
 				if !slices.Equal(asked, want) {
 					t.Errorf("it was asked\n\t%s\nwant\n\t%s", strings.Join(asked, "\n\t"), strings.Join(want, "\n\t"))
 				}
-				// Once: neither with time nor with a pull nor with a restart again.
+				// Only once: not again later, after a pull, or after a restart.
 				m.PullPlatform(t, a, "1", 0)
 				o.Transcript()
 				end()
@@ -183,7 +185,7 @@ func TestNothingIsPrefetchedForArtifacts(t *testing.T) {
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
 		if left := m.Missing(t); len(left) > 0 {
-			t.Errorf("to learn: %v", left)
+			t.Errorf("still missing: %v", left)
 		}
 	})
 }
@@ -212,13 +214,13 @@ func TestNothingIsPrefetchedWhileTheRateLimitRunsLow(t *testing.T) {
 		ample.Store(true)
 		time.Sleep(warm.QuotaBackoff + 5*warm.SettleDelay)
 		if left := m.Missing(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }
 
-// An upstream that fails is not asked for everything, nor again and again, and
-// what it failed to tell is learnt once it can.
+// An upstream that fails is not asked for everything again and again, and what
+// it failed to deliver is prefetched when it recovers.
 func TestPrefetchingBacksOffWhileTheUpstreamFails(t *testing.T) {
 	for name, fault := range map[string]error{
 		"unavailable": upstream.ErrUnavailable,
@@ -236,21 +238,22 @@ func TestPrefetchingBacksOffWhileTheUpstreamFails(t *testing.T) {
 				m.Prefetch(t)
 				time.Sleep(15 * time.Minute)
 				first := o.Transcript()
-				// Four passes, and at most three requests for a lesson.
+				// Four passes, with at most three requests each.
 				if most := 4 * warm.MaxFailures * 3; len(first) == 0 || len(first) > most || name == "limited" && len(first) != 1 {
 					t.Errorf("it was asked %d times in a quarter of an hour, want at most %d", len(first), most)
 				}
 				o.ClearFailures()
 				time.Sleep(warm.MaxBackoff + 10*warm.SettleDelay)
 				if left := m.Missing(t); len(left) > 0 {
-					t.Errorf("not learnt: %v", left)
+					t.Errorf("not prefetched: %v", left)
 				}
 			})
 		})
 	}
 }
 
-// What is found by the tag alone is told, and it is not all that there is to know.
+// Referrers that are listed by the tag alone are served, but may not be all of
+// them.
 func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -264,7 +267,7 @@ func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
 		if left := m.Missing(t); fmt.Sprint(left) != "[referrers of "+a.Of[0].Digest.String()+"]" {
-			t.Errorf("to learn: %v", left)
+			t.Errorf("still missing: %v", left)
 		}
 		if n := mirrortest.Count(o.Transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in an hour it was asked %d times", n)
@@ -272,8 +275,8 @@ func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 	})
 }
 
-// What an upstream says that it does not have, or does not give away, is not
-// asked for again and again, and does not keep the rest from being learnt.
+// Content that an upstream does not have, or denies access to, is not requested
+// again and again, and does not prevent the rest from being prefetched.
 func TestRefusedContentIsNotRequestedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -284,7 +287,7 @@ func TestRefusedContentIsNotRequestedAgain(t *testing.T) {
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(10 * warm.SettleDelay)
 		if left := m.Missing(t); fmt.Sprint(left) != "[manifest "+a.Of[0].Digest.String()+"]" {
-			t.Errorf("to learn: %v", left)
+			t.Errorf("still missing: %v", left)
 		}
 		time.Sleep(2 * m.Rules.NegativeTTL)
 		o.Transcript()
@@ -318,14 +321,14 @@ func TestLargeBlobsAreNotPrefetched(t *testing.T) {
 		time.Sleep(10 * warm.SettleDelay)
 		for d, want := range map[warm.Digest]bool{small.Digest: true, large.Digest: false} {
 			if m.Store.Has(t.Context(), d) != want {
-				t.Errorf("%s is kept: %v", d, !want)
+				t.Errorf("%s is cached: %v", d, !want)
 			}
 		}
 	})
 }
 
-// A platform may be pulled long after its index, and an index after the platform
-// that it shares with another.
+// A platform may be pulled long after its index, and an index after a platform
+// that it shares with another index.
 func TestPrefetchingStartsWhicheverManifestArrivesLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -339,7 +342,7 @@ func TestPrefetchingStartsWhicheverManifestArrivesLast(t *testing.T) {
 		m.PullPlatform(t, a, "1", 1)
 		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), a.Of[1].Digest) {
-			t.Error("the attestation of a platform that came later was not learnt")
+			t.Error("the attestation of a platform that came later was not prefetched")
 		}
 		b := o.Attest("2") // of the same platforms
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "2"); err != nil {
@@ -347,7 +350,7 @@ func TestPrefetchingStartsWhicheverManifestArrivesLast(t *testing.T) {
 		}
 		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), b.Of[1].Digest) {
-			t.Error("the attestation of an index that came later was not learnt")
+			t.Error("the attestation of an index that came later was not prefetched")
 		}
 	})
 }
@@ -388,7 +391,7 @@ func TestAnImageIsIncompleteWhileThereIsMoreToPrefetch(t *testing.T) {
 	})
 }
 
-// Attestations that somebody reads are no platform that somebody pulls.
+// Attestations that are read are not platforms that are pulled.
 func TestOnlyPulledPlatformsArePrefetchedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -405,12 +408,12 @@ func TestOnlyPulledPlatformsArePrefetchedFor(t *testing.T) {
 			t.Errorf("it was asked %v", asked)
 		}
 		if _, ok := m.Ledger.Referrers(mirrortest.App, a.Of[0].Digest); !ok {
-			t.Error("what refers to the attestation that is kept was not asked for")
+			t.Error("what refers to the attestation that is cached was not asked for")
 		}
 	})
 }
 
-// A signature is small, and what hangs on an image may be many and elsewhere.
+// Signatures are small, but other referrers may be large, or stored elsewhere.
 func TestReferrersArePrefetchedWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -449,13 +452,13 @@ func TestReferrersArePrefetchedWithinBounds(t *testing.T) {
 			}
 		}
 		if kept != 64 {
-			t.Errorf("blobs of %d referrers are kept, want of %d", kept, 64)
+			t.Errorf("blobs of %d referrers are cached, want of %d", kept, 64)
 		}
 		if asked := o.Transcript(); mirrortest.Count(asked, "GET blob app "+mirrortest.Short(elsewhere.Digest.String())) > 0 {
 			t.Error("a blob that lies elsewhere was asked for (W9)")
 		}
 		if left := m.Missing(t); len(left) > 0 {
-			t.Errorf("to learn: %v", left)
+			t.Errorf("still missing: %v", left)
 		}
 	})
 }
@@ -474,13 +477,13 @@ func TestPrefetchingContinuesAfterARestart(t *testing.T) {
 		again.Prefetch(t)
 		time.Sleep(10 * warm.SettleDelay)
 		if left := again.Missing(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }
 
-// A cold cache with one platform of an image, and nobody to ask: an offline
-// mirror asks nobody.
+// A cold cache with one platform of an image and no upstream: an offline mirror
+// sends no requests.
 func TestAnOfflineMirrorPrefetchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
