@@ -94,7 +94,7 @@ func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
 }
 
 // dropMarks removes the records of what an index attached, unless another index
-// attaches it too. They are kept as long as the index is cached, whether the
+// attaches it too. They stay as long as the index is cached, whether the
 // attestation itself is or not.
 func (s *snapshot) dropMarks(n *node, from metadata.Removal) {
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {

@@ -98,10 +98,10 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 	seen := map[*node]bool{}
 	root.collect(seen)
 	needs := map[Digest]int{} // by manifests of this image
-	kept := map[Digest]metadata.Manifest{}
+	cached := map[Digest]metadata.Manifest{}
 	for n := range seen {
 		k.Manifests++
-		kept[n.digest] = n.rec
+		cached[n.digest] = n.rec
 		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
 			needs[d]++
 		}
@@ -113,7 +113,7 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 		}
 	}
 	k.Unlearnt = []string{}
-	for _, what := range r.FindMissing(ctx, root.repo, kept) {
+	for _, what := range r.FindMissing(ctx, root.repo, cached) {
 		k.Unlearnt = append(k.Unlearnt, what.String())
 	}
 	k.Whole = k.Whole && len(k.Unlearnt) == 0

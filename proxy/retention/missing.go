@@ -41,12 +41,12 @@ const (
 
 // FindMissing returns what is missing of manifests that are cached for a
 // repository. The most important parts come first: without them, a pull fails.
-func (r *Retention) FindMissing(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []Missing {
-	c := collector{r: r, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
-	for _, d := range sortedDigests(kept) {
+func (r *Retention) FindMissing(ctx context.Context, repo Repository, cached map[Digest]metadata.Manifest) []Missing {
+	c := collector{r: r, ctx: ctx, repo: repo, cached: cached, seen: make(map[Digest]bool)}
+	for _, d := range sortedDigests(cached) {
 		c.index(d)
 	}
-	for _, d := range sortedDigests(kept) {
+	for _, d := range sortedDigests(cached) {
 		if !c.seen[d] && r.ledger.IsAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
@@ -59,7 +59,7 @@ type collector struct {
 	r         *Retention
 	ctx       context.Context //nolint:containedctx // it lives as long as one call of Missing
 	repo      Repository
-	kept      map[Digest]metadata.Manifest
+	cached    map[Digest]metadata.Manifest
 	seen      map[Digest]bool // subjects
 	manifests []Missing       // and blobs
 	referrers []Missing
@@ -67,7 +67,7 @@ type collector struct {
 
 // index collects what an index leads to if one of its platforms was pulled.
 func (c *collector) index(d Digest) {
-	entries := c.kept[d].Children
+	entries := c.cached[d].Children
 	attested := make(map[Digest][]Descriptor)
 	isAttestation := make(map[Digest]bool)
 	for _, a := range referrers.AttestationsAmong(entries) {
@@ -76,7 +76,7 @@ func (c *collector) index(d Digest) {
 	}
 	pulled := false
 	for _, child := range entries {
-		rec, ok := c.kept[child.Digest]
+		rec, ok := c.cached[child.Digest]
 		if !ok || isAttestation[child.Digest] || !IsPlatform(rec) {
 			continue // the entries of a referrers tag are not platforms either
 		}
@@ -118,7 +118,7 @@ func (c *collector) subject(d Digest) {
 
 // content collects a manifest, or those of its blobs that are small.
 func (c *collector) content(d Descriptor, most int64) {
-	rec, ok := c.kept[d.Digest]
+	rec, ok := c.cached[d.Digest]
 	if !ok {
 		rec, ok = c.r.ledger.Manifest(c.repo, d.Digest)
 	}

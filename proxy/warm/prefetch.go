@@ -154,11 +154,11 @@ func (l *Prefetcher) prefetch(ctx context.Context, s *schedule, repo Repository)
 		return 0, nil //nolint:nilerr // the configuration has changed: the repository cannot be pulled any more
 	}
 	start := time.Now()
-	kept, err := l.opts.Ledger.ManifestsOf(repo)
+	cached, err := l.opts.Ledger.ManifestsOf(repo)
 	if err != nil {
 		return 0, err
 	}
-	missing := l.opts.Retention.FindMissing(ctx, repo, kept)
+	missing := l.opts.Retention.FindMissing(ctx, repo, cached)
 	s.recordScan(repo, time.Since(start))
 	var failed []error
 	var pending error
