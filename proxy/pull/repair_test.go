@@ -139,11 +139,11 @@ type countedBlobs struct {
 }
 
 type countedFile struct {
-	cache.Kept
+	cache.PublishedBlob
 	of countedBlobs
 }
 
-func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, erro
 
 func (f countedFile) Close() error {
 	f.of.open.Add(-1)
-	return f.Kept.Close()
+	return f.PublishedBlob.Close()
 }
 
 func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
@@ -292,8 +292,8 @@ func TestWhatTheUpstreamSendsForADamagedPieceIsVerified(t *testing.T) {
 }
 
 // fadingBlobs are those of a disk that loses what was checked. Reads of the
-// layer fail until it is doubted; then it is found damaged, or the disk comes
-// back.
+// layer fail until its checks are invalidated. Then it is found damaged, or the
+// disk comes back.
 type fadingBlobs struct {
 	cache.Blobs
 	layer   pull.Digest
@@ -302,30 +302,30 @@ type fadingBlobs struct {
 }
 
 type fading struct {
-	cache.Kept
+	cache.PublishedBlob
 	of fadingBlobs
 }
 
-func (b fadingBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b fadingBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil || d != b.layer {
 		return kept, err
 	}
-	return &fading{Kept: kept, of: b}, nil
+	return &fading{PublishedBlob: kept, of: b}, nil
 }
 
 func (f *fading) Read(p []byte) (int, error) {
 	if f.of.fades.Load() {
 		return 0, &os.PathError{Op: "read", Path: "layer", Err: syscall.EIO}
 	}
-	return f.Kept.Read(p)
+	return f.PublishedBlob.Read(p)
 }
 
-func (f *fading) Doubt() {
+func (f *fading) InvalidateChecks() {
 	if !f.of.forGood {
 		f.of.fades.Store(false)
 	}
-	f.Kept.Doubt()
+	f.PublishedBlob.InvalidateChecks()
 }
 
 func TestAFailedReadIsCheckedForDamage(t *testing.T) {
@@ -369,16 +369,16 @@ type hastyBlobs struct {
 	layer pull.Digest
 }
 
-type hasty struct{ cache.Kept }
+type hasty struct{ cache.PublishedBlob }
 
 func (h hasty) Check(_ context.Context, off, n int64) (int64, error) {
 	if off+n < h.Size() {
 		return n, nil
 	}
-	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
+	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrQuarantined, cache.ErrMismatch)
 }
 
-func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer {
 		return hasty{kept}, nil
@@ -411,11 +411,11 @@ type stuckBlobs struct {
 	stuck *atomic.Bool
 }
 
-type stuck struct{ cache.Kept }
+type stuck struct{ cache.PublishedBlob }
 
 func (stuck) Check(context.Context, int64, int64) (int64, error) { return 0, cache.ErrMismatch }
 
-func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer && b.stuck.Load() {
 		return stuck{kept}, nil

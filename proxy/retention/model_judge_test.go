@@ -108,7 +108,7 @@ func (m *model) exempt(d retention.Digest) {
 			}
 		}
 	})
-	m.before = picture{}
+	m.before = snapshot{}
 }
 
 // revise changes what the model knows, and what it knows if the power is cut.

@@ -13,8 +13,8 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// picture is what a look found, to be compared with what the next one finds.
-type picture struct {
+// snapshot is what a look found, to be compared with what the next one finds.
+type snapshot struct {
 	taken   bool
 	evicted int64
 	roots   map[string]root // by the key of their manifests
@@ -51,7 +51,7 @@ func (m *model) lookAgain(patient bool) {
 	if left := m.drafts(m.power.dir); len(left) > 0 {
 		m.wrong("nothing is under way, and there are drafts: %v", left)
 	}
-	now := picture{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
+	now := snapshot{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
 	evictable := w.Unreferenced > 0
 	for _, image := range w.Roots {
 		r := root{own: image.Own, use: image.Use, kept: image.HasParents(), pinned: image.Pinned()}
@@ -94,7 +94,7 @@ func (m *model) drafts(dir string) []string {
 
 // lookAtManifests sees to it that of each manifest that would be served
 // everything is here that ever was.
-func (m *model) lookAtManifests(now picture) {
+func (m *model) lookAtManifests(now snapshot) {
 	m.power.mu.Lock()
 	next := m.power.returned(m.known).clone()
 	m.power.mu.Unlock()
@@ -187,7 +187,7 @@ func (m *model) isManifest(key string) bool {
 
 // lookAtWhatWent sees to it that only eviction takes anything away, and takes
 // what was pulled least recently.
-func (m *model) lookAtWhatWent(w retention.View, now picture) {
+func (m *model) lookAtWhatWent(w retention.View, now snapshot) {
 	if m.before.evicted == now.evicted {
 		for key := range m.before.kept {
 			if _, ok := now.kept[key]; !ok {

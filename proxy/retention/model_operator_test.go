@@ -38,7 +38,7 @@ func (m *model) purge() {
 	if retention.Digest(target.Ref).Validate() == nil {
 		m.exempt(retention.Digest(target.Ref))
 	}
-	m.before = picture{}
+	m.before = snapshot{}
 	dry, dryErr := m.Purge(context.Background(), target, true)
 	done, err := m.Purge(context.Background(), target, false)
 	if m.power.full {
@@ -204,7 +204,7 @@ func (m *model) damage() {
 	if now, err := os.ReadFile(path); err == nil && digest.FromBytes(now) != d { // it may have been fetched again
 		m.wrong("%s is damaged and still served", d)
 	}
-	m.before = picture{}
+	m.before = snapshot{}
 }
 
 // fill lets the disk be full, or have room again. Records are tried again by

@@ -131,7 +131,7 @@ func (m *model) sideshow() errand {
 		return m.errand() // what is purged could not be had again
 	}
 	m.say("a purge of %s beside the next", ref)
-	m.before = picture{}
+	m.before = snapshot{}
 	return errand{func() {
 		_, err := m.Purge(context.Background(), retention.Target(ref), false)
 		if err != nil && !errors.Is(err, retention.ErrNotCached) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {

@@ -87,7 +87,7 @@ type model struct {
 
 	known   *known
 	lists   map[retention.Repository][][]string // of tags, in the order in which they were told
-	before  picture                             // at the last look
+	before  snapshot                             // at the last look
 	earlier *known                              // before the errands that are under way
 
 	broken retention.Digest // the file that was damaged last
@@ -214,7 +214,7 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	if m.settings.learns {
 		m.StartPrefetching()
 	}
-	m.before = picture{}
+	m.before = snapshot{}
 }
 
 const modelNegativeTTL = 10 * time.Second

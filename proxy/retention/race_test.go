@@ -24,7 +24,7 @@ import (
 )
 
 // hookedRecords do something the first time that one kind of record is read
-// through, which is in the middle of a picture, or before a flush.
+// through, which is in the middle of a snapshot, or before a flush.
 type hookedRecords struct {
 	cache.Records
 	scanned func(cache.Bucket)
@@ -48,7 +48,7 @@ func (r hookedRecords) Flush(ctx context.Context) error {
 	return r.Records.Flush(ctx)
 }
 
-// duringEviction is a mirror that does something once, after a picture for an
+// duringEviction is a mirror that does something once, after a snapshot for an
 // eviction has been taken and before anything goes.
 func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m mirrortest.Mirror)) mirrortest.Mirror {
 	var m mirrortest.Mirror

@@ -95,7 +95,7 @@ func TestDamagedContentIsNotReturned(t *testing.T) {
 			if file != nil {
 				// It is the reader who checks a large file, piece by piece.
 				defer file.Close()
-				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrSetAside) {
+				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrQuarantined) {
 					k.Quarantined(d.Size)
 				}
 			}
