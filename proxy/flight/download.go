@@ -43,7 +43,7 @@ func (d *download) run(ctx context.Context) {
 		return
 	}
 	if err := d.spool.verify(); err != nil {
-		err = fmt.Errorf("%s: %w: %w", d.source, upstream.ErrBadAnswer, err)
+		err = fmt.Errorf("%s: %w: %w", d.source, upstream.ErrInvalidResponse, err)
 		d.log.Error("content refused", "error", err)
 		d.fail(err)
 		return
@@ -116,7 +116,7 @@ func (d *download) fill(ctx context.Context) error {
 
 // isResumable distinguishes a broken connection from an answer.
 func isResumable(err error) bool {
-	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrBadAnswer) && !errors.Is(err, ErrReaderTooSlow)
+	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrInvalidResponse) && !errors.Is(err, ErrReaderTooSlow)
 }
 
 // pause waits for about t, with jitter.
@@ -142,7 +142,7 @@ func (d *download) copySeed(ctx context.Context) error {
 	d.update(func() { d.size, d.state = d.size.trusted(), receiving })
 	for d.written < d.size.total {
 		sound, err := d.seed.file.Check(ctx, d.written, int64(len(d.buf)))
-		if errors.Is(err, cache.ErrSetAside) {
+		if errors.Is(err, cache.ErrQuarantined) {
 			d.sink.Quarantined(d.size.total)
 		}
 		if err != nil || sound == 0 {
@@ -221,7 +221,7 @@ func (d *download) answered(ctx context.Context, c upstream.Content) error {
 		d.open(ctx, c.Size)
 	}
 	if c.From > d.written {
-		return fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrBadAnswer, d.written, c.From)
+		return fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrInvalidResponse, d.written, c.From)
 	}
 	if known, err = known.withAnswer(c); err != nil {
 		return err

@@ -182,7 +182,7 @@ func TestDownloads(t *testing.T) {
 			script: &scripted{bodies: func(_ int64, body []byte) io.ReadCloser {
 				return io.NopCloser(bytes.NewReader(append(bytes.Clone(body), 'x')))
 			}},
-			err:   upstream.ErrBadAnswer,
+			err:   upstream.ErrInvalidResponse,
 			asked: []string{"0+-1"},
 			told:  []string{"answered 307200", "failed"},
 		},

@@ -173,12 +173,12 @@ type damaged struct {
 	closed *atomic.Int32
 }
 
-func (d damaged) Close() error { d.closed.Add(1); return nil }
-func (d damaged) Doubt()       {}
+func (d damaged) Close() error      { d.closed.Add(1); return nil }
+func (d damaged) InvalidateChecks() {}
 
 func (d damaged) Check(_ context.Context, off, n int64) (int64, error) {
 	if off >= d.at {
-		return 0, errors.Join(cache.ErrMismatch, cache.ErrSetAside)
+		return 0, errors.Join(cache.ErrMismatch, cache.ErrQuarantined)
 	}
 	return min(n, d.at-off), nil
 }
@@ -263,7 +263,7 @@ func TestTheSizeComesFromTheSource(t *testing.T) {
 		"a manifest says nothing":                      {0, &scripted{}, nil},
 		"a manifest says less, and the source nothing": {10, &scripted{noLength: true}, nil},
 		"a manifest says more, and the source nothing": {5 << 20, &scripted{noLength: true}, nil},
-		"what comes is a web page of another size":     {10, &scripted{mediaType: "text/html"}, upstream.ErrBadAnswer},
+		"what comes is a web page of another size":     {10, &scripted{mediaType: "text/html"}, upstream.ErrInvalidResponse},
 		"what comes is a web page of that size":        {size, &scripted{mediaType: "text/html"}, nil},
 		"the source ends late, where a manifest says where": {size, &scripted{noLength: true, bodies: func(_ int64, body []byte) io.ReadCloser {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{upstream.ErrTimeout}))

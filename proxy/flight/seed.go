@@ -10,12 +10,12 @@ import (
 // where it is damaged. It is reference-counted, and the file is closed with the
 // last reference.
 type Seed struct {
-	file  cache.Kept
+	file  cache.PublishedBlob
 	users atomic.Int32
 }
 
 // NewSeed returns a seed with one reference.
-func NewSeed(file cache.Kept) *Seed {
+func NewSeed(file cache.PublishedBlob) *Seed {
 	s := &Seed{file: file}
 	s.users.Store(1)
 	return s

@@ -46,7 +46,7 @@ func (s size) trusted() size {
 func (s size) withFirstAnswer(c upstream.Content) (size, error) {
 	differ := s.announced >= 0 && c.Size >= 0 && c.Size != s.announced
 	if differ && c.MediaType == "text/html" {
-		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sent a web page", upstream.ErrBadAnswer, s.announced)
+		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sent a web page", upstream.ErrInvalidResponse, s.announced)
 	}
 	switch {
 	case c.Size >= 0:
@@ -67,7 +67,7 @@ func (s size) withAnswer(c upstream.Content) (size, error) {
 		s.total = c.Size
 	}
 	if c.Size >= 0 && c.Size != s.total {
-		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sends %d", upstream.ErrBadAnswer, s.total, c.Size)
+		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sends %d", upstream.ErrInvalidResponse, s.total, c.Size)
 	}
 	return s, nil
 }
@@ -76,9 +76,9 @@ func (s size) withAnswer(c upstream.Content) (size, error) {
 func (s size) check(written int64) error {
 	switch {
 	case s.total >= 0 && written > s.total:
-		return fmt.Errorf("%w: the upstream sent more than the %d bytes of the blob", upstream.ErrBadAnswer, s.total)
+		return fmt.Errorf("%w: the upstream sent more than the %d bytes of the blob", upstream.ErrInvalidResponse, s.total)
 	case s.total < 0 && written > s.limit:
-		return fmt.Errorf("%w: the upstream gave no size and sent more than %d bytes", upstream.ErrBadAnswer, s.limit)
+		return fmt.Errorf("%w: the upstream gave no size and sent more than %d bytes", upstream.ErrInvalidResponse, s.limit)
 	}
 	return nil
 }

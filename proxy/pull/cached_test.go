@@ -55,7 +55,7 @@ type brokenOpen struct {
 	broken *bool
 }
 
-func (b brokenOpen) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b brokenOpen) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	if *b.broken {
 		return nil, fmt.Errorf("open %s: %w", d, syscall.EMFILE)
 	}

@@ -19,7 +19,7 @@ type diskBlob struct {
 	u      Upstream
 	repo   Repository
 	digest Digest
-	file   cache.Kept
+	file   cache.PublishedBlob
 	cursor cache.Cursor // over file
 	seed   *flight.Seed // the file, shared with the downloads that begin with it
 	// refetch means that the blob must be downloaded even though a file is
@@ -28,7 +28,7 @@ type diskBlob struct {
 	repaired bool
 }
 
-func newDiskBlob(p *Puller, u Upstream, repo Repository, d Digest, file cache.Kept) *diskBlob {
+func newDiskBlob(p *Puller, u Upstream, repo Repository, d Digest, file cache.PublishedBlob) *diskBlob {
 	p.diskReaders.add(d, 1)
 	return &diskBlob{p: p, u: u, repo: repo, digest: d, file: file, cursor: cache.NewCursor(file), seed: flight.NewSeed(file)}
 }
@@ -95,7 +95,7 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 			// The disk can no longer read what it could read when it was
 			// checked.
 			lastFailure = off + written
-			b.file.Doubt()
+			b.file.InvalidateChecks()
 			continue
 		}
 		if err != nil {
@@ -108,7 +108,7 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 // noteQuarantined tells the store that content of size bytes was quarantined,
 // if err says so.
 func (p *Puller) noteQuarantined(err error, size int64) {
-	if errors.Is(err, cache.ErrSetAside) {
+	if errors.Is(err, cache.ErrQuarantined) {
 		p.store.Quarantined(size)
 	}
 }

@@ -171,7 +171,7 @@ func TestABlobWhoseSizeDiffersFromItsManifestIsRefusedBeforeItsFirstByte(t *test
 		}
 		o.Replace("app", layer.Digest, "layer", mirrortest.Bytes(5, 2000))
 		got, err := m.Fetch(mirrortest.App, layer.Digest)
-		if !errors.Is(err, upstream.ErrBadAnswer) || len(got) > 0 {
+		if !errors.Is(err, upstream.ErrInvalidResponse) || len(got) > 0 {
 			t.Errorf("got %d bytes and %v", len(got), err)
 		}
 	})
@@ -483,11 +483,11 @@ func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T
 			if repo != "other" {
 				return io.NopCloser(bytes.NewReader(body))
 			}
-			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, mirrortest.Failing{Err: upstream.ErrBadAnswer}}))
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, mirrortest.Failing{Err: upstream.ErrInvalidResponse}}))
 		}
 		var first sync.WaitGroup
 		first.Go(func() {
-			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("the first client got %v", err)
 			}
 		})

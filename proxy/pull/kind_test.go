@@ -47,7 +47,7 @@ func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 			d := o.Put("app", "application/json", []byte(body), "1")
 			m := mirrortest.New(t, o, nil)
 			got, err := m.Manifest(t.Context(), mirrortest.App, "1")
-			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
+			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
 			}
 			if _, kept := m.Ledger.Tag(mirrortest.App, "1"); kept != sound {
@@ -117,7 +117,7 @@ func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 		// A different payload has a different digest.
 		other, _ := schema1("other")
 		o.Put("app", pull.SignedSchema1, other, d.String())
-		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("another payload: %v", err)
 		}
 	})
@@ -142,7 +142,7 @@ func TestASignatureCoversOnlyItsPayload(t *testing.T) {
 			o := mirrortest.NewOrigin()
 			d := digest.FromBytes(c.want)
 			o.Put("app", ocispec.MediaTypeImageManifest, c.sent, d.String())
-			if got, err := mirrortest.New(t, o, nil).Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+			if got, err := mirrortest.New(t, o, nil).Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("%s: %s, %v", name, got.Bytes, err)
 			}
 		})
@@ -230,7 +230,7 @@ func TestAWebPageInPlaceOfABlobIsRefusedBeforeItsFirstByte(t *testing.T) {
 				t.Errorf("%d bytes of the page went out", got.Len())
 			}
 		}
-		if !errors.Is(err, upstream.ErrBadAnswer) {
+		if !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("got %v", err)
 		}
 		mirrortest.Wait()

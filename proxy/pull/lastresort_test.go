@@ -27,12 +27,12 @@ func TestUnreadableReferrersOfAnAttestationAreNotAnEmptyList(t *testing.T) {
 		o.List(a.Of[0].Digest, unread, o.Attach(a.Of[0], "sbom"))
 		m := mirrortest.New(t, o, nil)
 		m.PullPlatform(t, a, "1", 0)
-		o.Fail("GET manifest app "+mirrortest.Short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10)...)
+		o.Fail("GET manifest app "+mirrortest.Short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrInvalidResponse}, 10)...)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed: %v, %v", mirrortest.Types(got), err)
 		}
 		// Nor if the API, which cannot be asked, is the first to answer.
-		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrBadAnswer)
+		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrInvalidResponse)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed, and the API fails: %v, %v", mirrortest.Types(got), err)
 		}

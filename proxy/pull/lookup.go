@@ -60,7 +60,7 @@ func (f sourceResults) err() error {
 	if tag := errs[sourceTag]; errors.Is(errs[sourceAPI], upstream.ErrDenied) && (tag == nil || errors.Is(tag, errPending)) {
 		// A client that may read the tag may read what it lists. If only the
 		// API refuses, treat it as an API that cannot be asked.
-		errs[sourceAPI] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrBadAnswer, errors.New(errs[sourceAPI].Error()))
+		errs[sourceAPI] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrInvalidResponse, errors.New(errs[sourceAPI].Error()))
 	}
 	return decisiveError(errs)
 }

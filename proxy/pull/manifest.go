@@ -142,11 +142,11 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	case err != nil:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	case len(content) > maxManifest:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrBadAnswer, maxManifest)
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
 	case want == "" && !isManifest(content):
 		// A manifest fetched by digest is verified by its digest. For a tag
 		// there is nothing else to check.
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is not a manifest", ref, repo, upstream.ErrBadAnswer)
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is not a manifest", ref, repo, upstream.ErrInvalidResponse)
 	}
 	payload := signedPayload(content)
 	if want == "" {
@@ -170,7 +170,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	case ref != want.String() && len(payload) == len(content):
 		return p.resolveDigestConflict(ctx, u, repo, c, content)
 	default:
-		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
+		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err

@@ -228,7 +228,7 @@ func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, tag str
 	}
 	content, err := referrers.Encode(list.Manifests)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrBadAnswer, err)
+		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, err)
 	}
 	m, err := p.storeManifest(ctx, repo, indexType, content, indexAlgorithm.FromBytes(content))
 	m.Outcome, m.Stale = list.Outcome, list.Stale

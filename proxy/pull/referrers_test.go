@@ -217,7 +217,7 @@ func TestUnknownIsNotNone(t *testing.T) {
 		for fault, err := range map[string]error{
 			"unavailable": upstream.ErrUnavailable,
 			"silent":      upstream.ErrTimeout,
-			"no registry": upstream.ErrBadAnswer,
+			"no registry": upstream.ErrInvalidResponse,
 			"limited":     limited,
 			"denied":      upstream.ErrDenied,
 		} {

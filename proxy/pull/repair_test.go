@@ -139,11 +139,11 @@ type countedBlobs struct {
 }
 
 type countedFile struct {
-	cache.Kept
+	cache.PublishedBlob
 	of countedBlobs
 }
 
-func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil {
 		return nil, err
@@ -154,7 +154,7 @@ func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, erro
 
 func (f countedFile) Close() error {
 	f.of.open.Add(-1)
-	return f.Kept.Close()
+	return f.PublishedBlob.Close()
 }
 
 func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
@@ -302,30 +302,30 @@ type failingReadBlobs struct {
 }
 
 type failingRead struct {
-	cache.Kept
+	cache.PublishedBlob
 	of failingReadBlobs
 }
 
-func (b failingReadBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b failingReadBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil || d != b.layer {
 		return kept, err
 	}
-	return &failingRead{Kept: kept, of: b}, nil
+	return &failingRead{PublishedBlob: kept, of: b}, nil
 }
 
 func (f *failingRead) Read(p []byte) (int, error) {
 	if f.of.fades.Load() {
 		return 0, &os.PathError{Op: "read", Path: "layer", Err: syscall.EIO}
 	}
-	return f.Kept.Read(p)
+	return f.PublishedBlob.Read(p)
 }
 
-func (f *failingRead) Doubt() {
+func (f *failingRead) InvalidateChecks() {
 	if !f.of.forGood {
 		f.of.fades.Store(false)
 	}
-	f.Kept.Doubt()
+	f.PublishedBlob.InvalidateChecks()
 }
 
 func TestAFailedReadIsCheckedForDamage(t *testing.T) {
@@ -369,16 +369,16 @@ type unverifiedBlobs struct {
 	layer pull.Digest
 }
 
-type unverified struct{ cache.Kept }
+type unverified struct{ cache.PublishedBlob }
 
 func (h unverified) Check(_ context.Context, off, n int64) (int64, error) {
 	if off+n < h.Size() {
 		return n, nil
 	}
-	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
+	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrQuarantined, cache.ErrMismatch)
 }
 
-func (b unverifiedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b unverifiedBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer {
 		return unverified{kept}, nil
@@ -411,13 +411,13 @@ type unquarantinableBlobs struct {
 	stuck *atomic.Bool
 }
 
-type unquarantinable struct{ cache.Kept }
+type unquarantinable struct{ cache.PublishedBlob }
 
 func (unquarantinable) Check(context.Context, int64, int64) (int64, error) {
 	return 0, cache.ErrMismatch
 }
 
-func (b unquarantinableBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b unquarantinableBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer && b.stuck.Load() {
 		return unquarantinable{kept}, nil

@@ -26,7 +26,7 @@ func (p *Puller) referrersFromCosign(ctx context.Context, u Upstream, repo Repos
 		}
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrBadAnswer, probe.Tag, err))
+			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, probe.Tag, err))
 			continue
 		}
 		found = append(found, described.As(probe.ArtifactType))

@@ -48,7 +48,7 @@ func (p *Puller) referrersUnderTag(ctx context.Context, u Upstream, repo Reposit
 	}
 	listed, err := referrers.Decode(index.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: tag %s: %w", upstream.ErrBadAnswer, tag, err)
+		return nil, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err)
 	}
 	return p.readReferrers(ctx, u, repo, listed, func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
 		if err != nil {
@@ -99,7 +99,7 @@ func (p *Puller) readReferrers(ctx context.Context, u Upstream, repo Repository,
 				accepted = append(accepted, d)
 			case errors.Is(err, upstream.ErrNotFound), errors.Is(err, referrers.ErrNotReferrer), errors.Is(err, referrers.ErrMalformed):
 			case errors.Is(err, referrers.ErrUnverified):
-				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnreadable, upstream.ErrBadAnswer, err))
+				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnreadable, upstream.ErrInvalidResponse, err))
 			default:
 				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnreadable, claim.Digest, err))
 			}

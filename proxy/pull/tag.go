@@ -153,7 +153,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 	switch {
 	case errors.Is(err, upstream.ErrNotFound) && headDigest != "":
 		// This error is not about the tag, so it is shown but not wrapped.
-		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, headDigest, err) //nolint:errorlint // see above
+		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrInvalidResponse, tag, headDigest, err) //nolint:errorlint // see above
 	case errors.Is(err, upstream.ErrNotFound):
 		return p.tagNotFound(ctx, u, repo, tag, err)
 	case err != nil:

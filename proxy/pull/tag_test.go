@@ -116,7 +116,7 @@ func TestFreshness(t *testing.T) {
 			kept: true, age: 2 * time.Minute,
 			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
 				o.Fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
-				o.Fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
+				o.Fail("GET manifest app 1", upstream.ErrInvalidResponse, upstream.ErrInvalidResponse)
 			},
 			stale: true,
 			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
@@ -315,7 +315,7 @@ func TestABodyThatIsNotAManifestIsNotCached(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				d := o.Put("app", "text/html", []byte(body), "1")
 				m := mirrortest.New(t, o, nil)
-				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrInvalidResponse) {
 					t.Errorf("error %v", err)
 				}
 				if m.HasContent(d.Digest) {
@@ -332,7 +332,7 @@ func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
 		want, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		o.Replace("app", want.Digest, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))
 		m := mirrortest.New(t, o, nil)
-		if _, err := m.Manifest(t.Context(), mirrortest.App, want.Digest.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, want.Digest.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -17,7 +17,7 @@ const smallBlob = 64 << 10
 // and a large one as a file that the caller must check as it reads. Open
 // returns cache.ErrNotFound if the blob is not stored, and another error if it
 // cannot be read.
-func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.Kept, err error) {
+func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.PublishedBlob, err error) {
 	if content, ok := s.memory.Get(d); ok {
 		return content, nil, nil
 	}
@@ -76,7 +76,7 @@ func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]
 		return content, nil
 	}
 	size, verifyErr := s.blobs.Verify(ctx, d, func(int) error { return nil })
-	if errors.Is(verifyErr, cache.ErrSetAside) {
+	if errors.Is(verifyErr, cache.ErrQuarantined) {
 		s.Quarantined(size)
 	}
 	return nil, fmt.Errorf("read %s: %w", d, errors.Join(cache.ErrMismatch, err, verifyErr))

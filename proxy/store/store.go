@@ -126,7 +126,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 // called with each number of bytes before they are read; it may wait.
 func (s *Store) Verify(ctx context.Context, d Digest, size int64, pace func(n int) error) error {
 	_, err := s.blobs.Verify(ctx, d, pace)
-	if errors.Is(err, cache.ErrSetAside) {
+	if errors.Is(err, cache.ErrQuarantined) {
 		s.Quarantined(size)
 	}
 	if errors.Is(err, cache.ErrMismatch) { // wrong digest, or wrong size (which is also an ErrNotFound)

@@ -95,7 +95,7 @@ func TestDamagedContentIsNotReturned(t *testing.T) {
 			if file != nil {
 				// The reader of a large file checks it, piece by piece.
 				defer file.Close()
-				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrSetAside) {
+				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrQuarantined) {
 					k.Quarantined(d.Size)
 				}
 			}

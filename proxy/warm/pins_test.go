@@ -118,7 +118,7 @@ func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		signature := o.Attach(subject, "sig")
 		ask := "GET referrers app " + mirrortest.Short(subject.Digest.String())
-		o.Fail(ask, upstream.ErrBadAnswer)
+		o.Fail(ask, upstream.ErrInvalidResponse)
 		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin without the API: %v", err)
 		}
@@ -130,7 +130,7 @@ func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 		// If the upstream keeps failing, it is not asked each time.
 		other, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
 		ask = "GET referrers app " + mirrortest.Short(other.Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
 		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "2"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin without the API: %v", err)
 		}
@@ -143,7 +143,7 @@ func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 		third, _ := o.Image("app", "3", mirrortest.Bytes(3, 50))
 		o.List(third.Digest, o.Attach(third, "sig"))
 		ask = "GET referrers app " + mirrortest.Short(third.Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
 		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "3"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin of what the tag alone lists: %v", err)
 		}

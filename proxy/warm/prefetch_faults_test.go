@@ -61,7 +61,7 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 		lost := make(map[string]bool)
 		for _, what := range m.Mirror.Retention.FindMissing(t.Context(), mirrortest.App, kept)[:2*warm.MaxFailures] {
 			lost[what.String()] = true
-			o.Fail("GET manifest app "+mirrortest.Short(what.Of.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+			o.Fail("GET manifest app "+mirrortest.Short(what.Of.Digest.String()), slices.Repeat([]error{upstream.ErrInvalidResponse}, 10_000)...)
 		}
 		m.Prefetch(t)
 		time.Sleep(6 * time.Hour)
@@ -91,7 +91,7 @@ func TestNewImagesDoNotShortenABackoff(t *testing.T) {
 			a := o.Attest(tag)
 			ask := "GET manifest app " + mirrortest.Short(a.Of[0].Digest.String())
 			fails = append(fails, ask)
-			o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+			o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 10_000)...)
 			m.PullPlatform(t, a, tag, 0)
 		}
 		time.Sleep(time.Minute)

@@ -261,7 +261,7 @@ func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 		a := o.Attest("1")
 		o.List(a.Of[0].Digest, o.Attach(a.Of[0], "sig"))
 		ask := "GET referrers app " + mirrortest.Short(a.Of[0].Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
 		m := mirrortest.New(t, o, nil)
 		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
