@@ -15,6 +15,9 @@ import (
 // never sent.
 const statusClientLeft = 499
 
+// maxLoggedAgent is how many bytes of a user agent are logged.
+const maxLoggedAgent = 100
+
 // The outcomes of requests that do not have one of package pull's.
 const (
 	outcomeBroken pull.Outcome = "broken" // the connection was broken during the body
@@ -62,7 +65,7 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 		slog.String("outcome", string(outcome)),
 		slog.Duration("took", took),
 		slog.String("client", client),
-		slog.String("agent", truncate(r.UserAgent(), 100)),
+		slog.String("agent", truncate(r.UserAgent(), maxLoggedAgent)),
 	)
 	if q.ns != "" {
 		attrs = append(attrs, slog.String("ns", q.ns))

@@ -24,6 +24,11 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	if has := matchesETag(r.Header, etag); has || r.Method == http.MethodHead {
 		return s.describeBlob(w, r, q, has)
 	}
+	ranges, err := requestedRanges(r.Header, etag)
+	if err != nil {
+		return refuse(http.StatusBadRequest, codeRange, err.Error()) // before anything is fetched
+	}
+	forgetHeader(r)
 	select {
 	case s.blobSlots <- struct{}{}:
 		defer func() { <-s.blobSlots }()
@@ -36,28 +41,19 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	}
 	defer b.Close()
 	defer func() { w.outcome = b.Outcome() }()
-	ranges := r.Header.Get("Range")
-	spans, err := requestedSpans(r.Header, etag, ranges, b.Size())
-	if err != nil {
-		header.Set("Content-Range", fmt.Sprintf("bytes */%d", b.Size()))
-		return refuse(http.StatusRequestedRangeNotSatisfiable, codeRange, fmt.Sprintf("the blob has %d bytes: %v", b.Size(), err))
-	}
-	switch len(spans) {
-	case 0:
-		if b.Size() >= 0 {
-			header["Content-Length"] = []string{strconv.FormatInt(b.Size(), 10)}
+	size := b.Size()
+	if len(ranges) > 0 {
+		if size, err = waitForSize(r, b); err != nil {
+			return err
 		}
-		return writeSpan(w, r, b, http.StatusOK, span{0, -1}, b.Size())
-	case 1:
-		at, length := spans[0], spans[0].n
-		header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
-		header["Content-Range"] = []string{contentRange(at, b.Size())}
-		if openEnded(ranges) {
-			at.n = -1
-		}
-		return writeSpan(w, r, b, http.StatusPartialContent, at, length)
 	}
-	return writeSpans(w, r, b, spans)
+	if len(ranges) > 0 && size > 0 {
+		return writeRanges(w, r, b, ranges, size)
+	}
+	if size >= 0 {
+		header["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+	}
+	return writeSpan(w, r, b, http.StatusOK, span{0, -1}, size)
 }
 
 // describeBlob responds without the content, and without fetching it.
@@ -79,20 +75,43 @@ func (s *Server) describeBlob(w *response, r *http.Request, q route, has bool) e
 	return nil
 }
 
-// requestedSpans parses the ranges of a GET. They are ignored if the size is
-// unknown, or if they are meant for other content (RFC 9110, section 13.1.5).
-func requestedSpans(header http.Header, etag, ranges string, size int64) ([]span, error) {
-	if ranges == "" || size < 0 {
-		return nil, nil
+// writeRanges sends the ranges that are inside of a blob.
+func writeRanges(w *response, r *http.Request, b pull.Blob, ranges []byteRange, size int64) error {
+	header := w.Header()
+	spans := spansOf(ranges, size)
+	switch len(spans) {
+	case 0:
+		header.Set("Content-Range", fmt.Sprintf("bytes */%d", size))
+		return refuse(http.StatusRequestedRangeNotSatisfiable, codeRange, fmt.Sprintf("the blob has %d bytes: the range is outside of it", size))
+	case 1:
+		at, length := spans[0], spans[0].n
+		header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+		header["Content-Range"] = []string{contentRange(at, size)}
+		if openEnded(ranges) {
+			at.n = -1
+		}
+		return writeSpan(w, r, b, http.StatusPartialContent, at, length)
 	}
-	if condition := header.Get("If-Range"); condition != "" && condition != etag {
-		return nil, nil
+	return writeSpans(w, r, b, spans, size)
+}
+
+// waitForSize returns the size of a blob. If the upstream does not tell it,
+// nobody knows it before the download is over.
+func waitForSize(r *http.Request, b pull.Blob) (int64, error) {
+	if b.Size() >= 0 {
+		return b.Size(), nil
 	}
-	return parseRange(ranges, size)
+	return b.WriteRange(r.Context(), io.Discard, 0, -1)
 }
 
 func contentRange(at span, size int64) string {
-	return fmt.Sprintf("bytes %d-%d/%d", at.off, at.off+at.n-1, size)
+	return string(appendContentRange(nil, at, size))
+}
+
+func appendContentRange(b []byte, at span, size int64) []byte {
+	b = strconv.AppendInt(append(b, "bytes "...), at.off, 10)
+	b = strconv.AppendInt(append(b, '-'), at.off+at.n-1, 10)
+	return strconv.AppendInt(append(b, '/'), size, 10)
 }
 
 // writeSpan sends one span of a blob, of length bytes, or -1 if that is

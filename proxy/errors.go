@@ -47,6 +47,7 @@ func refuse(status int, code, message string) error { return &refusal{status, co
 var (
 	errForwardProxy     = refuse(http.StatusBadRequest, codeUnsupported, "this is not a forward proxy: request a path")
 	errBody             = refuse(http.StatusBadRequest, codeUnsupported, "the request must not have a body")
+	errFirstLine        = refuse(http.StatusBadRequest, codeUnsupported, fmt.Sprintf("the request's first line has more than %d bytes", maxOtherHeader))
 	errQuery            = refuse(http.StatusBadRequest, codeUnsupported, "the query is malformed")
 	errReadOnly         = refuse(http.StatusMethodNotAllowed, codeUnsupported, "this is a read-only mirror: push to the upstream, and delete there")
 	errTooManyBlobs     = refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror is already sending as many blobs as it can: try again later, or raise its limit of open files")

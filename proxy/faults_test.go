@@ -113,6 +113,7 @@ func TestFaultTable(t *testing.T) {
 		{"referrers", referrersFaults},
 		{"routes", routesFaults},
 		{"disk", diskFaults},
+		{"ranges", rangeFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

@@ -19,13 +19,14 @@ import (
 // kernel's queue, and are refused after that. They are also refused when the
 // process can't open more files: a client that is refused goes on to its next
 // host at once, and one that waits may wait for half a minute with each
-// request. LimitConnections sets the server's ConnState.
+// request. Few of the connections can send a large header at once.
+// LimitConnections sets the server's ConnState.
 //
-// Connections are not wrapped, as netutil.LimitListener would do: only a
-// *net.TCPConn has sendfile. The server's ConnState reports when a slot is free
-// again.
+// Connections are not wrapped as netutil.LimitListener would do, which hides
+// that a *net.TCPConn has sendfile. The server's ConnState reports when a slot
+// is free again.
 func LimitConnections(s *http.Server, l net.Listener, n int, log *slog.Logger) net.Listener {
-	b := &boundedListener{Listener: l, log: log, timeout: slotTimeout, slots: make(chan struct{}, n), closed: make(chan struct{})}
+	b := &boundedListener{Listener: l, log: log, timeout: slotTimeout, headers: newHeaderTurns(maxLargeHeaders), slots: make(chan struct{}, n), closed: make(chan struct{})}
 	b.idle, _ = simplelru.NewLRU[net.Conn, struct{}](max(n, 1), nil) // fails only for sizes below one
 	b.openSpare()
 	s.ConnState = b.trackState
@@ -48,6 +49,7 @@ type boundedListener struct {
 	net.Listener
 	log     *slog.Logger
 	timeout time.Duration
+	headers *headerTurns
 	slots   chan struct{}
 	closed  chan struct{}
 	close   sync.Once
@@ -90,7 +92,7 @@ func (b *boundedListener) Accept() (net.Conn, error) {
 			if len(b.slots) > manyConnections {
 				limitUnsent(conn)
 			}
-			return conn, nil
+			return b.headers.wrap(conn), nil
 		default:
 			resetConnection(conn)
 		}
@@ -153,6 +155,7 @@ func (b *boundedListener) setWaiting(waiting bool) (closed bool) {
 
 // trackState is the server's ConnState.
 func (b *boundedListener) trackState(conn net.Conn, state http.ConnState) {
+	trackHeader(conn, state)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch state {

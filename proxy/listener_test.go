@@ -213,8 +213,12 @@ func TestABoundedServerStillHasSendfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, ok := c.(*net.TCPConn); !ok {
-		t.Errorf("the connection is a %T: net/http sends no file over it", c)
+	limited, ok := c.(*headerConn)
+	if !ok {
+		t.Fatalf("the connection is a %T", c)
+	}
+	if _, ok := c.(io.ReaderFrom); !ok || limited.TCPConn == nil {
+		t.Error("net/http sends no file over it")
 	}
 }
 

@@ -1,36 +1,59 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
-	"net/textproto"
 	"strconv"
 
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-// writeSpans sends several spans of a blob as multipart/byteranges (RFC 9110,
-// section 14.6; W20). The parts' headers are generated twice, first to compute
-// the length.
-func writeSpans(w *response, r *http.Request, b pull.Blob, spans []span) error {
-	var length counter
-	counted := multipart.NewWriter(&length)
-	for _, at := range spans {
-		if _, err := counted.CreatePart(partHeader(at, b.Size())); err != nil {
-			return err
-		}
-		length += counter(at.n)
+// parts are spans of content of size bytes as multipart/byteranges (RFC 9110,
+// section 14.6; W20). There may be a thousand of them, so their headers are
+// written without package multipart, which makes a map for each.
+type parts struct {
+	spans    []span
+	size     int64
+	boundary string
+}
+
+func newParts(spans []span, size int64) parts {
+	return parts{spans, size, multipart.NewWriter(nil).Boundary()}
+}
+
+// appendHeader appends what stands before the part with that number, or behind
+// the last one.
+func (p parts) appendHeader(b []byte, i int) []byte {
+	if i > 0 {
+		b = append(b, "\r\n"...)
 	}
-	if err := counted.Close(); err != nil {
-		return err
+	b = append(append(b, "--"...), p.boundary...)
+	if i == len(p.spans) {
+		return append(b, "--\r\n"...)
 	}
-	w.Header().Set("Content-Type", "multipart/byteranges; boundary="+counted.Boundary())
-	w.Header().Set("Content-Length", strconv.FormatInt(int64(length), 10))
+	b = append(b, "\r\nContent-Range: "...)
+	b = appendContentRange(b, p.spans[i], p.size)
+	return append(b, "\r\nContent-Type: "+octetStream+"\r\n\r\n"...)
+}
+
+// length is that of all parts with their headers, in bytes.
+func (p parts) length() (n int64) {
+	var header [256]byte
+	for i, at := range p.spans {
+		n += int64(len(p.appendHeader(header[:0], i))) + at.n
+	}
+	return n + int64(len(p.appendHeader(header[:0], len(p.spans))))
+}
+
+// writeSpans sends several spans of a blob.
+func writeSpans(w *response, r *http.Request, b pull.Blob, spans []span, size int64) error {
+	p := newParts(spans, size)
+	w.Header()["Content-Type"] = []string{"multipart/byteranges; boundary=" + p.boundary}
+	w.Header()["Content-Length"] = []string{strconv.FormatInt(p.length(), 10)}
 	w.pending = http.StatusPartialContent
-	if err := writeParts(w, r, b, spans, counted.Boundary()); err != nil {
+	if err := p.write(w, r, b); err != nil {
 		if w.status == 0 {
 			w.pending, w.buffered = 0, nil
 			return err
@@ -40,15 +63,9 @@ func writeSpans(w *response, r *http.Request, b pull.Blob, spans []span) error {
 	return nil
 }
 
-func writeParts(w *response, r *http.Request, b pull.Blob, spans []span, boundary string) error {
-	parts := multipart.NewWriter(bufferWriter{w})
-	if err := parts.SetBoundary(boundary); err != nil {
-		return err
-	}
-	for _, at := range spans {
-		if _, err := parts.CreatePart(partHeader(at, b.Size())); err != nil {
-			return err
-		}
+func (p parts) write(w *response, r *http.Request, b pull.Blob) error {
+	for i, at := range p.spans {
+		w.buffered = p.appendHeader(w.buffered, i)
 		written, err := b.WriteRange(r.Context(), w, at.off, at.n)
 		if err == nil && written != at.n {
 			err = fmt.Errorf("blob %s: %d bytes of %d: %w", b.Digest(), written, at.n, io.ErrUnexpectedEOF)
@@ -57,17 +74,6 @@ func writeParts(w *response, r *http.Request, b pull.Blob, spans []span, boundar
 			return err
 		}
 	}
-	return errors.Join(parts.Close(), w.commit())
-}
-
-func partHeader(at span, size int64) textproto.MIMEHeader {
-	return textproto.MIMEHeader{"Content-Type": {octetStream}, "Content-Range": {contentRange(at, size)}}
-}
-
-// counter is a writer that counts bytes.
-type counter int64
-
-func (c *counter) Write(b []byte) (int, error) {
-	*c += counter(len(b))
-	return len(b), nil
+	w.buffered = p.appendHeader(w.buffered, len(p.spans))
+	return w.commit()
 }

@@ -1,92 +1,117 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"math"
+	"net/http"
+	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const maxInt32 = math.MaxInt32
 
+// What a GET of a blob with a Range gets. The rules are those of RFC 9110; where
+// it leaves a choice, no answer to a piece may be mistaken: clients take a 200
+// to a later piece for the piece (F3), so what was once answered with 206 is
+// never answered with 200. TestWhatARangeGets has a row for each.
+//
+//	the Range                             the answer
+//	If-Range does not match               200, the whole: what the client has is of other content (13.1.5)
+//	of another unit than bytes            200, the whole: such a Range MUST be ignored (14.2), and is never a 206
+//	of an empty blob                      200, nothing: no part of it can be named (14.4)
+//	malformed, or in several fields       400: a server MAY ignore or reject it (14.2), and only the latter is safe
+//	of more than maxRanges ranges         400: lazy pullers ask for less at once after that, and after nothing else (F4, F5)
+//	of a header above maxBlobHeader       400, for the same reason
+//	outside of the blob                   416 with the size (15.5.17)
+//	the last no bytes                     416: there is no such range (14.1.2, F87)
+//	one, or one of several is inside      206 with Content-Range
+//	several                               206, each in a part of its own and in the order of the request: clients count the parts (F4)
+//	several, of more bytes than the blob  206, those that overlap in one part (15.3.7.2): no request gets more than the blob
+//	one of a blob whose size nobody told  as above, once all of it has come: before that nobody can tell its size
+//	one that the upstream can't send      206, once the download has come so far (F38)
+//
+// A HEAD has no ranges (14.2), and If-None-Match is evaluated first (13.2.2).
+
+// maxRanges is how many ranges one request may have. Clients of zstd:chunked
+// images ask for 1,024 at once (F4).
+const maxRanges = 1024
+
+// byteRange is a requested range: from first to last, which is math.MaxInt64
+// where there is no end. Where first is negative, it is the last bytes.
+type byteRange struct{ first, last int64 }
+
 // span is n bytes at offset off.
 type span struct{ off, n int64 }
 
-var errUnsatisfiable = errors.New("the range is outside of the content")
+var (
+	errMalformedRange = errors.New("the Range header is malformed")
+	errManyRanges     = fmt.Errorf("the Range header has more than %d ranges", maxRanges)
+)
 
-// maxRanges is how many ranges of one request are served. Lazy pullers request
-// a few dozen. A request with more gets the whole content.
-const maxRanges = 128
-
-// parseRange parses a Range header for content of size bytes. If it returns
-// neither spans nor an error, the whole content is to be sent. That is the case
-// for a malformed header and for an unknown unit (RFC 9110, section 14.2, which
-// distribution-spec, "Pulling blobs", refers to), for ranges that add up to
-// more than the content (section 14.2 allows it), and for empty content. It
-// returns errUnsatisfiable if the header is valid, but all ranges are outside
-// of the content.
-func parseRange(header string, size int64) ([]span, error) {
-	unit, list, ok := strings.Cut(header, "=")
-	if !ok || !strings.EqualFold(unit, "bytes") || size <= 0 {
+// requestedRanges parses the Range header of a GET. If it returns neither ranges
+// nor an error, the whole content is to be sent.
+func requestedRanges(header http.Header, etag string) ([]byteRange, error) {
+	fields := header["Range"]
+	if len(fields) == 0 || len(fields) == 1 && fields[0] == "" {
 		return nil, nil
 	}
-	var spans []span
-	var total int64
-	seen := 0
+	if condition := header.Get("If-Range"); condition != "" && condition != etag {
+		return nil, nil
+	}
+	if len(fields) > 1 {
+		return nil, errMalformedRange
+	}
+	return parseRanges(fields[0])
+}
+
+// parseRanges parses a Range header (RFC 9110, section 14.1.1, which
+// distribution-spec, "Pulling blobs", refers to). For another unit it returns
+// nothing.
+func parseRanges(header string) ([]byteRange, error) {
+	unit, list, ok := strings.Cut(header, "=")
+	if !ok || !httpguts.ValidHeaderFieldName(unit) { // both are tokens
+		return nil, errMalformedRange
+	}
+	if !strings.EqualFold(unit, "bytes") {
+		return nil, nil
+	}
+	ranges := make([]byteRange, 0, min(1+strings.Count(list, ","), maxRanges))
 	for text := range strings.SplitSeq(list, ",") {
 		if text = strings.Trim(text, " \t"); text == "" {
 			continue
 		}
-		if seen++; seen > maxRanges {
-			return nil, nil
+		r, ok := parseByteRange(text)
+		switch {
+		case !ok:
+			return nil, errMalformedRange
+		case len(ranges) == maxRanges:
+			return nil, errManyRanges
 		}
-		s, valid := parseSpan(text, size)
-		if !valid {
-			return nil, nil
-		}
-		if s.n > 0 {
-			spans = append(spans, s)
-			total += s.n
-		}
+		ranges = append(ranges, r)
 	}
-	switch {
-	case seen == 0:
-		return nil, nil
-	case len(spans) == 0:
-		return nil, errUnsatisfiable
-	case len(spans) > 1 && total > size:
-		return nil, nil // they overlap, so the whole is smaller
+	if len(ranges) == 0 {
+		return nil, errMalformedRange
 	}
-	return spans, nil
+	return ranges, nil
 }
 
-// parseSpan parses one range and clips it to the content. The span is empty if
-// the range is outside of it.
-func parseSpan(text string, size int64) (s span, valid bool) {
+func parseByteRange(text string) (r byteRange, ok bool) {
 	first, last, ok := strings.Cut(text, "-")
 	if !ok {
-		return s, false
+		return r, false
 	}
-	if first == "" {
-		n, ok := parseOffset(last)
-		n = min(n, size)
-		return span{size - n, n}, ok
-	}
-	from, ok := parseOffset(first)
-	if !ok {
-		return s, false
-	}
-	to := size - 1
-	if last != "" {
-		end, ok := parseOffset(last)
-		if !ok || end < from {
-			return s, false
+	r = byteRange{-1, math.MaxInt64}
+	if first != "" {
+		if r.first, ok = parseOffset(first); !ok || last == "" {
+			return r, ok
 		}
-		to = min(to, end)
 	}
-	if from >= size {
-		return s, true
-	}
-	return span{from, to - from + 1}, true
+	r.last, ok = parseOffset(last)
+	return r, ok && r.last >= r.first
 }
 
 // parseOffset parses a string of digits. A number that is too large becomes a
@@ -106,8 +131,69 @@ func parseOffset(s string) (n int64, ok bool) {
 	return n, s != ""
 }
 
-// openEnded reports whether a Range header requests all the rest. Such a client
-// resumes, and waits for a download that is in progress.
-func openEnded(header string) bool {
-	return strings.HasSuffix(header, "-") && !strings.Contains(header, ",")
+// openEnded reports whether all the rest is requested, and nothing else. Such a
+// client resumes, and waits for a download that is in progress.
+func openEnded(ranges []byteRange) bool {
+	return len(ranges) == 1 && ranges[0].first >= 0 && ranges[0].last == math.MaxInt64
+}
+
+// of clips the range to content of size bytes. The span is empty if the range is
+// outside of it.
+func (r byteRange) of(size int64) span {
+	switch {
+	case r.first < 0:
+		n := min(r.last, size)
+		return span{size - n, n}
+	case r.first >= size:
+		return span{size, 0}
+	}
+	return span{r.first, min(r.last, size-1) - r.first + 1}
+}
+
+// spansOf returns the parts of content of size bytes that are requested. Together
+// they are no more than the content.
+func spansOf(ranges []byteRange, size int64) []span {
+	spans := make([]span, 0, len(ranges))
+	left, surplus := size, false
+	for _, r := range ranges {
+		if s := r.of(size); s.n > 0 {
+			spans = append(spans, s)
+			surplus = surplus || s.n > left
+			left -= min(s.n, left)
+		}
+	}
+	if surplus {
+		return coalesce(spans)
+	}
+	return spans
+}
+
+// coalesce joins the spans that overlap. A joined one has the place of the first
+// of them.
+func coalesce(spans []span) []span {
+	type placed struct {
+		span
+		place int
+	}
+	all := make([]placed, len(spans))
+	for i, s := range spans {
+		all[i] = placed{s, i}
+	}
+	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.off, b.off) })
+	joined := all[:1]
+	for _, s := range all[1:] {
+		last := &joined[len(joined)-1]
+		if end := last.off + last.n; s.off < end {
+			last.n = max(end, s.off+s.n) - last.off
+			last.place = min(last.place, s.place)
+			continue
+		}
+		joined = append(joined, s)
+	}
+	slices.SortFunc(joined, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
+	spans = spans[:len(joined)]
+	for i, s := range joined {
+		spans[i] = s.span
+	}
+	return spans
 }

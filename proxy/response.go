@@ -66,18 +66,9 @@ func (w *response) commit() error {
 		return nil
 	}
 	held := w.buffered
-	w.buffered = nil
+	w.buffered = held[:0] // a thousand parts share it
 	_, err := w.Write(held)
 	return err
-}
-
-// bufferWriter buffers what is written to it until the response's next byte is
-// sent.
-type bufferWriter struct{ w *response }
-
-func (h bufferWriter) Write(b []byte) (int, error) {
-	h.w.buffered = append(h.w.buffered, b...)
-	return len(b), nil
 }
 
 // extendDeadline gives the client time to receive the next chunk.

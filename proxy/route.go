@@ -40,6 +40,9 @@ type route struct {
 // parse parses a request except for its body (distribution-spec, "Endpoints").
 // If it returns an error, the route holds what was parsed so far.
 func (r *routes) parse(req *http.Request) (q route, err error) {
+	if firstLineSize(req) > maxOtherHeader {
+		return q, errFirstLine
+	}
 	if req.URL.IsAbs() || req.URL.Host != "" {
 		return q, errForwardProxy
 	}

@@ -21,8 +21,6 @@ const (
 	// versionHeader and namespaceHeader are canonical keys of http.Header.
 	versionHeader   = "Docker-Distribution-Api-Version"
 	namespaceHeader = "Oci-Namespace"
-	// maxHeader limits a request's header, in bytes.
-	maxHeader = 32 << 10
 	// readHeaderTimeout and idleTimeout limit how long a connection may be idle
 	// before and between requests.
 	readHeaderTimeout = 10 * time.Second
@@ -86,7 +84,10 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		// Requests have no bodies. By default each connection may take a
+		// megabyte for one frame.
+		HTTP2:    &http.HTTP2Config{MaxReadFrameSize: 16 << 10},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 
@@ -95,8 +96,12 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w := newResponse(rw, s.buffers)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
-	w.unreadBody = w.hasBody(r, began)
 	q, err := s.routes.parse(r)
+	if large := checkHeader(r, q.kind); large != nil {
+		err = large
+		forgetHeader(r) // before anything is waited for
+	}
+	w.unreadBody = w.hasBody(r, began)
 	if err == nil && w.unreadBody {
 		err = errBody
 	}

@@ -31,7 +31,8 @@ func raw(t *testing.T, f *face, request string) *http.Response {
 	}
 	t.Cleanup(func() { conn.Close() })
 	go io.WriteString(conn, request) // the server may answer before all of it is sent
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	method, _, _ := strings.Cut(request, " ")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +46,9 @@ func TestBadRequestsAreRefusedWithoutHarm(t *testing.T) {
 		name, request string
 		status        int
 	}{
-		{"a header of 64 KiB", "GET /v2/ HTTP/1.1\r\nHost: m\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 431},
-		{"a path of 64 KiB", "GET /v2/" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: m\r\n\r\n", 431},
+		{"a header of 64 KiB", "GET /v2/ HTTP/1.1\r\nHost: m\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 400},
+		{"a path of 64 KiB", "GET /v2/" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: m\r\n\r\n", 400},
+		{"a header of 2 MiB, which is not read", "GET /v2/ HTTP/1.1\r\nHost: m\r\nX: " + strings.Repeat("x", 2<<20) + "\r\n\r\n", 431},
 		{"a body on GET", "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\nContent-Length: 2\r\n\r\n{}", 400},
 		{"a body in chunks on GET", "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400},
 		{"a body on HEAD", "HEAD /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\nContent-Length: 2\r\n\r\n{}", 400},
@@ -172,7 +174,8 @@ func TestHTTP2ComesWithTLS(t *testing.T) {
 		s.Close()
 		<-done
 	}()
-	for header, want := range map[string]int{"": 200, "bytes=1000-": 206, "bytes=0-1,9-10": 206, "bytes=9999999-": 416} {
+	for header, want := range map[string]int{"": 200, "bytes=1000-": 206, "bytes=0-1,9-10": 206, "bytes=9999999-": 416,
+		"bytes=0-1" + strings.Repeat(",", 100<<10): 206, "bytes=0-1" + strings.Repeat(",", maxBlobHeader): 400} {
 		req, err := http.NewRequest(http.MethodGet, "https://"+listener.Addr().String()+blobPath(b), nil)
 		if err != nil {
 			t.Fatal(err)
@@ -185,7 +188,7 @@ func TestHTTP2ComesWithTLS(t *testing.T) {
 		got, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if err != nil || resp.ProtoMajor != 2 || resp.StatusCode != want || int64(len(got)) != resp.ContentLength {
-			t.Errorf("%s: %s %d with %d of %d bytes, %v", header, resp.Proto, resp.StatusCode, len(got), resp.ContentLength, err)
+			t.Errorf("%.20s: %s %d with %d of %d bytes, %v", header, resp.Proto, resp.StatusCode, len(got), resp.ContentLength, err)
 		}
 	}
 }

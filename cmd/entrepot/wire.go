@@ -79,6 +79,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			return nil
 		},
 	}), log)
+	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
