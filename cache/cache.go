@@ -28,10 +28,10 @@ var (
 	// ErrMismatch says that content does not have the digest or size that was
 	// announced.
 	ErrMismatch = errors.New("content does not match its descriptor")
-	// ErrSetAside says, together with ErrMismatch, that this call has
+	// ErrQuarantined says, together with ErrMismatch, that this call has
 	// quarantined the content. If several calls find the same damage, exactly
 	// one of them gets it, which makes it suitable for counting.
-	ErrSetAside = errors.New("the content was set aside")
+	ErrQuarantined = errors.New("the content was quarantined")
 	// ErrUnproven says, together with ErrMismatch, that bytes which a Check
 	// allowed before may be damaged as well.
 	ErrUnproven = errors.New("what was passed before is not proven")
@@ -48,7 +48,7 @@ type Blobs interface {
 	// Open returns the content with digest d, or ErrNotFound. Content whose
 	// size is not the size it was published with MUST be quarantined and
 	// reported as ErrNotFound.
-	Open(ctx context.Context, d Digest) (Kept, error)
+	Open(ctx context.Context, d Digest) (PublishedBlob, error)
 
 	// Stat returns the size in bytes of the content with digest d without
 	// opening it, or ErrNotFound.
@@ -69,7 +69,7 @@ type Blobs interface {
 	// pace with each number of bytes that it is about to read. pace may wait,
 	// and may end the call with an error. Verify returns the size in bytes, or
 	// ErrNotFound. Damaged content MUST be quarantined, so that it is no longer
-	// served, and reported as ErrMismatch with ErrSetAside.
+	// served, and reported as ErrMismatch with ErrQuarantined.
 	Verify(ctx context.Context, d Digest, pace func(n int) error) (int64, error)
 
 	// Weight returns how many bytes content of size bytes takes in the store,
@@ -92,9 +92,9 @@ type Blob interface {
 	Size() int64
 }
 
-// Kept is open published content. Stored content may become damaged, so it has
-// to be checked, piece by piece, before it is read.
-type Kept interface {
+// PublishedBlob is published content that is open. Stored content may become
+// damaged, so it has to be checked, piece by piece, before it is read.
+type PublishedBlob interface {
 	Blob
 	// Check returns how many of the n bytes at off are known to be what was
 	// published; at least one, unless n is zero or off is the end. It reads the
@@ -103,17 +103,17 @@ type Kept interface {
 	//
 	// Content that is damaged there, or can't be read, MUST be reported as
 	// ErrMismatch and quarantined, so that it is no longer opened. Exactly one
-	// of the calls that report it MUST also return ErrSetAside. Other parts of
-	// the content may still be readable. If a check takes long, bytes may be
+	// of the calls that report it MUST also return ErrQuarantined. Other parts
+	// of the content may still be readable. If a check takes long, bytes may be
 	// allowed before it is complete, as those of a draft may be read. Then some
 	// at the end MUST be held back until all are known to be right, and if they
 	// are not, readers that got any MUST get ErrUnproven. Content MUST also be
 	// checked if it was deleted or quarantined after it was opened. Check does
 	// not move the offset of Read. It is safe for concurrent use.
 	Check(ctx context.Context, off, n int64) (sound int64, err error)
-	// Doubt invalidates all earlier checks, because reading checked bytes has
-	// failed.
-	Doubt()
+	// InvalidateChecks makes earlier checks count no longer, because reading
+	// checked bytes has failed.
+	InvalidateChecks()
 }
 
 // Draft is content that has not been verified yet. Write, Commit and Close are

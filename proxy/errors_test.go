@@ -40,7 +40,7 @@ func TestErrorsHaveOneAnswer(t *testing.T) {
 		{"a deadline of our own", context.DeadlineExceeded, kindBlob, 504, codeUnavailable, "ghcr.io"},
 		{"offline", pull.ErrOffline, kindBlob, 504, codeUnavailable, "offline"},
 		{"no connection", upstream.ErrRefused, kindBlob, 502, codeUnavailable, "ghcr.io"},
-		{"W34: not a registry's answer", upstream.ErrBadAnswer, kindManifest, 502, codeUnavailable, "ghcr.io"},
+		{"W34: not a valid registry response", upstream.ErrInvalidResponse, kindManifest, 502, codeUnavailable, "ghcr.io"},
 		{"a mirror that stops", context.Canceled, kindManifest, 503, codeUnavailable, "stopping"},
 		{"anything else", errors.New("open /var/lib/entrepot/blobs: permission denied"), kindBlob, 500, codeUnknown, "log"},
 	} {

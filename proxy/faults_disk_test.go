@@ -92,9 +92,9 @@ func roomRows() []roomRow {
 	return []roomRow{
 		{name: "no room for a draft", refuse: blobs("create", full), counted: true},
 		{name: "no room in the middle of a draft", refuse: blobs("write", full), counted: true},
-		{name: "an input/output error in the middle of a draft", refuse: blobs("write", syscall.EIO), counted: true},
-		{name: "no room when a draft is made durable", refuse: blobs("commit", full), counted: true},
-		{name: "an error when a draft gets its name", refuse: blobs("commit", syscall.EIO), counted: true},
+		{name: "an I/O error in the middle of a draft", refuse: blobs("write", syscall.EIO), counted: true},
+		{name: "no room when a draft is synced", refuse: blobs("commit", full), counted: true},
+		{name: "an error when a draft is renamed", refuse: blobs("commit", syscall.EIO), counted: true},
 		{name: "no room for the records", refuse: fullJournal, kept: true},
 		{name: "no room for drafts, records and the log", refuse: func(t *testing.T, s *setup) func() {
 			mendDrafts, mendJournal := blobs("create", full)(t, s), fullJournal(t, s)
@@ -170,11 +170,11 @@ func diskFaults(t *testing.T) string {
 			})
 		}
 	})
-	return "## The disk\n\nNobody has pulled the content before. Counted means in `entrepot_cache_bypass_total`. Once room returns, the next pull through the " +
-		"same process is kept, and served by the next process without an upstream.\n\n" +
-		room.table("the disk has", "for a", "the client sees", "kept", "counted", "mends itself") +
-		"\nAn image has been pulled whole, and the process has ended. What is found at the next start:\n\n" +
-		damage.table("found", "with the upstream the client sees", "blobs fetched again", "afterwards whole", "without the upstream the client sees")
+	return "## The disk\n\nThe content has never been pulled. \"Counted\" means in `entrepot_cache_bypass_total`. Once there is room again, the next pull through the " +
+		"same process is cached, and the next process serves it without an upstream.\n\n" +
+		room.table("the disk has", "for a", "the client sees", "cached", "counted", "recovers") +
+		"\nA complete image has been pulled, and the process has ended. The next start finds:\n\n" +
+		damage.table("found", "with the upstream the client sees", "blobs downloaded again", "complete afterwards", "without the upstream the client sees")
 }
 
 // watched counts what a mirror does.
@@ -327,7 +327,7 @@ func damageRows() []damageRow {
 			must(t, err)
 			must(t, journal.Close())
 		}, want: []string{"all of it", "none", "yes", "all of it"}},
-		{name: "a draft that a crash left", damage: func(t *testing.T, dir string, _, _ pull.Digest) {
+		{name: "a draft left by a crash", damage: func(t *testing.T, dir string, _, _ pull.Digest) {
 			must(t, os.WriteFile(filepath.Join(dir, "drafts", "0123456789ab-1"), make([]byte, 1000), 0o600))
 		}, want: []string{"all of it", "none", "yes", "all of it"}},
 	}

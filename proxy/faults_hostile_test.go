@@ -117,21 +117,21 @@ func hostileRows() []hostileRow {
 	bomb := newBomb()
 	const limit = 8 << 20
 	return []hostileRow{
-		{name: "junk without an end", target: "blob", harm: always(blobs, junk), sees: broken, most: 65 << 20},
-		{name: "the right bytes, and then more without an end", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
+		{name: "endless garbage", target: "blob", harm: always(blobs, junk), sees: broken, most: 65 << 20},
+		{name: "the right bytes, then endless garbage", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
 			return endless(octets, c.bytes, "more")
 		}), sees: sound, most: 1 << 20},
-		{name: "JSON without an end", target: "manifest", harm: always(manifests, constant(endless(image, []byte(`{"layers":[`), `{},`))), sees: "502 UNAVAILABLE", most: limit + 1},
+		{name: "endless JSON", target: "manifest", harm: always(manifests, constant(endless(image, []byte(`{"layers":[`), `{},`))), sees: "502 UNAVAILABLE", most: limit + 1},
 		{name: "100 MiB of JSON", target: "manifest", harm: always(manifests, constant(upstreamtest.Body(ocispec.MediaTypeImageManifest, bytes.Repeat([]byte(" "), 100<<20)))), sees: "502 UNAVAILABLE", most: limit + 1},
-		{name: "brackets, four million deep", target: "manifest", harm: always(manifests, constant(upstreamtest.Body(ocispec.MediaTypeImageManifest, []byte(`{"layers":`+strings.Repeat("[", 4<<20))))), sees: "502 UNAVAILABLE", most: limit},
-		{name: "an index in an index, two thousand deep", target: "manifest", harm: func(r *upstreamtest.Registry, c hostileContent) pull.Digest {
+		{name: "brackets nested four million deep", target: "manifest", harm: always(manifests, constant(upstreamtest.Body(ocispec.MediaTypeImageManifest, []byte(`{"layers":`+strings.Repeat("[", 4<<20))))), sees: "502 UNAVAILABLE", most: limit},
+		{name: "indexes nested two thousand deep", target: "manifest", harm: func(r *upstreamtest.Registry, c hostileContent) pull.Digest {
 			inner := c.manifest
 			for range 2000 {
 				inner = r.AddIndex("app", "1", inner)
 			}
 			return inner.Digest
 		}, sees: sound, most: 64 << 10},
-		{name: "an index that names itself as its child, for the child", target: "manifest", harm: func(r *upstreamtest.Registry, c hostileContent) pull.Digest {
+		{name: "an index that references itself, served for its child", target: "manifest", harm: func(r *upstreamtest.Registry, c hostileContent) pull.Digest {
 			index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{c.manifest}}
 			body, err := json.Marshal(index)
 			if err != nil {
@@ -144,8 +144,8 @@ func hostileRows() []hostileRow {
 		{name: "10 MiB of headers", target: "manifest", harm: always(manifests, constant(headers(10, 1<<20))), sees: "502 UNAVAILABLE"},
 		{name: "10 MiB of headers", target: "blob", harm: always(blobs, constant(headers(10, 1<<20))), sees: "502 UNAVAILABLE"},
 		{name: "a hundred thousand headers", target: "manifest", harm: always(manifests, constant(headers(100_000, 10))), sees: "502 UNAVAILABLE"},
-		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "manifest", harm: always(manifests, constant(answering(zipped(image), func(write func([]byte) bool) { write(bomb) }))), sees: "502 UNAVAILABLE", most: limit},
-		{name: "`Content-Encoding: gzip`, 256 MiB once it is inflated", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
+		{name: "`Content-Encoding: gzip`, 256 MiB when decompressed", target: "manifest", harm: always(manifests, constant(answering(zipped(image), func(write func([]byte) bool) { write(bomb) }))), sees: "502 UNAVAILABLE", most: limit},
+		{name: "`Content-Encoding: gzip`, 256 MiB when decompressed", target: "blob", harm: always(blobs, func(c hostileContent) upstreamtest.Fault {
 			return answering(zipped(octets), func(write func([]byte) bool) {
 				write(bomb[:20<<10])
 				c.awaitReader()
@@ -157,11 +157,11 @@ func hostileRows() []hostileRow {
 		}), sees: sound, most: 1 << 20},
 		{name: "each redirect leads to another", target: "manifest", harm: always(manifests, constant(redirects)), sees: "502 UNAVAILABLE"},
 		{name: "each redirect leads to another", target: "blob", harm: always(blobs, constant(redirects)), sees: "502 UNAVAILABLE"},
-		{name: "a token without an end", target: "manifest", auth: upstreamtest.Auth{Scheme: "token"}, harm: func(r *upstreamtest.Registry, _ hostileContent) pull.Digest {
+		{name: "an endless token", target: "manifest", auth: upstreamtest.Auth{Scheme: "token"}, harm: func(r *upstreamtest.Registry, _ hostileContent) pull.Digest {
 			r.Always("GET token", endless(typed("application/json"), []byte(`{"token":"`), "x"))
 			return ""
 		}, sees: "502 UNAVAILABLE"},
-		{name: "a list of tags without an end", target: "tags", harm: always("GET tags", constant(endless(typed("application/json"), []byte(`{"tags":[`), `"tag",`))), sees: "502 UNAVAILABLE"},
+		{name: "an endless tag list", target: "tags", harm: always("GET tags", constant(endless(typed("application/json"), []byte(`{"tags":[`), `"tag",`))), sees: "502 UNAVAILABLE"},
 	}
 }
 
@@ -222,9 +222,9 @@ func hostileFaults(t *testing.T) string {
 			})
 		}
 	})
-	return "## An upstream that means harm\n\nNobody has pulled the content before, but that of a blob its manifest has told the size. Of a manifest no more than " +
-		"8 MiB are taken, of a blob no more than the upstream says that it has, or 64 MiB where only a manifest does, of headers 64 KiB; of what is inflated as much as of what is not.\n\n" +
-		lines.table("the upstream sends", "for a", "the client sees", "kept", "the next pull works")
+	return "## A malicious upstream\n\nThe content has never been pulled, but for a blob the manifest has given its size. Entrepot accepts at most " +
+		"8 MiB of a manifest, at most as much of a blob as the upstream announces (or 64 MiB if only a manifest gives a size), and 64 KiB of headers; the limits apply to decompressed content as well.\n\n" +
+		lines.table("the upstream sends", "for a", "the client sees", "cached", "the next pull works")
 }
 
 func runHostile(t *testing.T, row hostileRow) (sees string, kept bool, taken int64, mended bool) {
@@ -252,7 +252,7 @@ func runHostile(t *testing.T, row hostileRow) (sees string, kept bool, taken int
 	if changed := row.harm(fake, content); changed != "" {
 		d = changed
 	}
-	if strings.HasSuffix(row.name, "for the child") {
+	if strings.HasSuffix(row.name, "for its child") {
 		path = "/v2/app/manifests/" + manifest.Digest.String()
 	}
 	received.Store(0)

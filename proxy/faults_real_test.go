@@ -53,23 +53,23 @@ func realRows(t *testing.T) []realRow {
 	}
 	words := `{"errors":[{"code":"UNSUPPORTED","message":"the registry says so"}]}`
 	rows := []realRow{
-		{name: "content is in a storage that signs for GET alone", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{}))},
-		{name: "a storage sends everything as binary/octet-stream", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{Any: true, Typed: "binary/octet-stream"}))},
-		{name: "a storage sends everything without a type", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{Any: true, Typed: "-"}))},
-		{name: "a storage's first address has expired", fault: stored("GET storage", upstreamtest.StorageError(http.StatusForbidden, "AccessDenied"), true)},
-		{name: "a storage says 404", fault: stored("GET storage", upstreamtest.StorageError(http.StatusNotFound, "NoSuchKey"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "a storage says 403", fault: stored("GET storage", upstreamtest.StorageError(http.StatusForbidden, "AccessDenied"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "a storage says 429", fault: stored("GET storage", upstreamtest.StorageError(http.StatusTooManyRequests, "SlowDown"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "a storage says 503", fault: stored("GET storage", upstreamtest.StorageError(http.StatusServiceUnavailable, "SlowDown"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "everything is at another registry, which wants a token of its own", fault: content(upstreamtest.Moved(another, http.StatusTemporaryRedirect))},
+		{name: "the storage signs URLs for GET only", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{}))},
+		{name: "the storage sends everything as binary/octet-stream", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{Any: true, Typed: "binary/octet-stream"}))},
+		{name: "the storage sends everything without a Content-Type", fault: content(upstreamtest.ToStorage(upstreamtest.Storage{Any: true, Typed: "-"}))},
+		{name: "the first storage URL has expired", fault: stored("GET storage", upstreamtest.StorageError(http.StatusForbidden, "AccessDenied"), true)},
+		{name: "the storage says 404", fault: stored("GET storage", upstreamtest.StorageError(http.StatusNotFound, "NoSuchKey"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "the storage says 403", fault: stored("GET storage", upstreamtest.StorageError(http.StatusForbidden, "AccessDenied"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "the storage says 429", fault: stored("GET storage", upstreamtest.StorageError(http.StatusTooManyRequests, "SlowDown"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "the storage says 503", fault: stored("GET storage", upstreamtest.StorageError(http.StatusServiceUnavailable, "SlowDown"), false), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "content is at another registry, which requires its own token", fault: content(upstreamtest.Moved(another, http.StatusTemporaryRedirect))},
 		{name: "content is sent as text/html", fault: content(upstreamtest.Typed("text/html"))},
-		{name: "content is sent without a type", fault: content(upstreamtest.Typed(""))},
+		{name: "content is sent without a Content-Type", fault: content(upstreamtest.Typed(""))},
 		{name: "200 with errors", fault: said(200, "application/json", words), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "200 with {}", fault: said(200, "application/json", "{}"), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "200 with nothing", fault: said(200, "application/json", ""), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "manifests are compressed, and no header tells their digest", fault: rule("GET manifests", upstreamtest.WithoutHeader("Docker-Content-Digest"), upstreamtest.Encoded("gzip"))},
-		{name: "404 that says no more than 404 page not found", fault: said(404, "text/plain", "404 page not found"), tag: "404 MANIFEST_UNKNOWN", blob: "404 BLOB_UNKNOWN", kept: "404 MANIFEST_UNKNOWN"},
-		{name: "the same of everything, /v2/ too", fault: rule("", upstreamtest.Said(404, "text/plain", "404 page not found")), tag: unavailable, blob: unavailable, kept: staleAnswer},
+		{name: "manifests are compressed, and there is no digest header", fault: rule("GET manifests", upstreamtest.WithoutHeader("Docker-Content-Digest"), upstreamtest.Encoded("gzip"))},
+		{name: "404 with only the text 404 page not found", fault: said(404, "text/plain", "404 page not found"), tag: "404 MANIFEST_UNKNOWN", blob: "404 BLOB_UNKNOWN", kept: "404 MANIFEST_UNKNOWN"},
+		{name: "the same for everything, including /v2/", fault: rule("", upstreamtest.Said(404, "text/plain", "404 page not found")), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "404 with an ingress' default backend", fault: rule("", upstreamtest.Said(404, "text/plain", "default backend - 404")), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "410 with a page", fault: rule("", upstreamtest.Page(410)), tag: unavailable, blob: unavailable, kept: staleAnswer},
 		{name: "401 with a page", fault: rule("", upstreamtest.Page(401)), tag: unavailable, blob: unavailable, kept: staleAnswer},
@@ -77,7 +77,7 @@ func realRows(t *testing.T) []realRow {
 		{name: "429 until a Unix time that is 7 seconds away", fault: content(func(r *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, q upstreamtest.Request) {
 			upstreamtest.Limited("Retry-After", fmt.Sprint(time.Now().Unix()+7))(r, w, req, q)
 		}), tag: "429 TOOMANYREQUESTS, Retry-After", blob: "429 TOOMANYREQUESTS, Retry-After", kept: staleAnswer},
-		{name: "429 to GETs of manifests alone", fault: rule("GET manifests", upstreamtest.Limited("Retry-After", "7")), tag: "429 TOOMANYREQUESTS, Retry-After"},
+		{name: "429 to GETs of manifests only", fault: rule("GET manifests", upstreamtest.Limited("Retry-After", "7")), tag: "429 TOOMANYREQUESTS, Retry-After"},
 		{name: "402", fault: said(402, "application/json", words), tag: denied, blob: denied, kept: denied},
 		{name: "406", fault: said(406, "application/json", words), tag: "406 UNSUPPORTED", blob: "406 UNSUPPORTED", kept: staleAnswer},
 		{name: "409", fault: said(409, "application/json", words), tag: "409 UNSUPPORTED", blob: "409 UNSUPPORTED", kept: staleAnswer},
@@ -91,7 +91,7 @@ func realRows(t *testing.T) []realRow {
 			w.WriteHeader(http.StatusPermanentRedirect)
 		}))},
 		{name: "the token server says 403 with a page", auth: upstreamtest.Auth{Scheme: "token"}, fault: rule("GET token", upstreamtest.Page(403)), tag: unavailable, blob: unavailable, kept: staleAnswer},
-		{name: "only closed ranges are known", fault: rule("GET blobs", upstreamtest.RangesAsked(func(byteRange string) bool { return byteRange[len(byteRange)-1] != '-' }))},
+		{name: "only ranges with an end are supported", fault: rule("GET blobs", upstreamtest.RangesAsked(func(byteRange string) bool { return byteRange[len(byteRange)-1] != '-' }))},
 	}
 	for _, status := range []int{400, 401, 403, 404, 405, 501} {
 		rows = append(rows, realRow{name: fmt.Sprintf("%d to every HEAD", status), fault: rule("HEAD", upstreamtest.Empty(status))})
@@ -128,9 +128,9 @@ func realFaults(t *testing.T) string {
 			})
 		}
 	})
-	return "## Real registries, and what stands around them\n\nA tag and a blob that nobody has pulled before, and a tag that is kept and has to be checked. " +
-		"A 404 in nobody's form counts where `/v2/` answers as a registry does, and the repository its list of tags; else nothing is known.\n\n" +
-		lines.table("the upstream", "for a tag the client sees", "for a blob", "for a tag that is kept")
+	return "## Real registries, and what surrounds them\n\nThe tag and the blob have never been pulled, or the tag is cached and has to be checked. " +
+		"A 404 without the spec's error format counts if `/v2/` answers as a registry does and the repository answers with its tag list; otherwise it is inconclusive.\n\n" +
+		lines.table("the upstream", "for a tag the client sees", "for a blob", "for a cached tag")
 }
 
 func runReal(t *testing.T, row realRow, target string) string {

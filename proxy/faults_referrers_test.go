@@ -48,7 +48,7 @@ func referrersSources() []referrersSource {
 		}},
 		{name: "a manifest that the tag lists", attach: listed, asks: itself},
 		{
-			name: "cosign's tag, opted in", attach: nowhere,
+			name: "cosign's tag, enabled", attach: nowhere,
 			asks: func(subject, _ ocispec.Descriptor) string { return "manifests app " + cosignTag(subject) },
 			by: func(r *upstreamtest.Registry, subject ocispec.Descriptor, name string) ocispec.Descriptor {
 				made, _ := r.AddImage("app", cosignTag(subject), []byte(name))
@@ -117,12 +117,12 @@ func referrersFaults(t *testing.T) string {
 			}
 		}
 	})
-	return "## Referrers\n\nTwo manifests refer to the image by way of one source, and that source fails. Either nobody has asked before, or the first " +
-		"was known before the second came and the source failed. Known is 200 without, stale 200 with a `Warning: 110`; unknown is an error, " +
-		"never an empty list. What one source lists is told as stale while another can't be asked. In each of these cases both are listed as soon as " +
-		"the source answers again.\n\nThe one exception is a manifest that a kept index marks as BuildKit's attestation: where nobody can say what refers to it, " +
-		"the answer is an empty list with a `Warning: 110`, because Docker asks that at every pull, and fails a pull that is complete over an error.\n\n" +
-		lines.table("the source", "answers", "nobody has asked before", "one was known before")
+	return "## Referrers\n\nTwo manifests refer to the image, both listed by one source, and that source fails. Either the referrers were never requested, or the first " +
+		"one was listed before the second was added and the source failed. \"Known\" is a 200; \"stale\" is a 200 with a `Warning: 110`; unknown is an error, " +
+		"never an empty list. What one source lists is served as stale while another cannot be asked. In all of these cases both manifests are listed as soon as " +
+		"the source answers again.\n\nThe one exception is a manifest that a cached index marks as a BuildKit attestation: if no source can be asked, " +
+		"the answer is an empty list with a `Warning: 110`, because Docker requests it at every pull, and fails an otherwise complete pull over an error.\n\n" +
+		lines.table("the source", "answers", "never requested before", "one was known before")
 }
 
 func runReferrersFault(t *testing.T, source referrersSource, fault referrersFault, knownBefore bool) string {

@@ -54,7 +54,7 @@ func routesRows() []routesRow {
 		byAPI("its list, with a `Warning: 110`", upstreamtest.WithHeader("Warning", `110 - "Response is Stale"`), answers),
 		byAPI("404, a line of text", upstreamtest.Said(http.StatusNotFound, "text/plain; charset=utf-8", "404 page not found\n"), lacks),
 		byAPI("404, a registry's error", notFound, lacks),
-		byAPI("404, and nothing else", upstreamtest.Empty(http.StatusNotFound), lacks),
+		byAPI("404 without a body", upstreamtest.Empty(http.StatusNotFound), lacks),
 		byAPI("404, a page", upstreamtest.Page(http.StatusNotFound), sayNothing),
 		byAPI("400", upstreamtest.Status(http.StatusBadRequest, "UNSUPPORTED"), answers), // W43
 		byAPI("401", upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"), sayNothing),
@@ -117,12 +117,12 @@ func routesFaults(t *testing.T) string {
 		}
 	})
 	columns := append([]string{"the API answers", "the tag answers"}, states...)
-	return "## Referrers, by the API and by the tag\n\nNothing refers to the manifest, unless one was listed before, and the upstream has no tag `sha256-…` " +
-		"for it. That is what it says, or else this. An answer of the API that is worth nothing from an upstream that was seen to have it (404, 405, a redirect) " +
-		"means that there is none where it was never seen.\n\nWho asks the API is answered within five seconds, and never with a page, a redirect, a 404 or a 405: some " +
-		"clients take these for *none*, and some fail a pull over them. Unknown is 503, or 429.\n\n" + api.table(columns...) +
-		"\nWho asks for the tag is pulling. The upstream's own 404 is passed on, with `Warning: 299` where the API could not be asked and nothing is known of it, " +
-		"or `Warning: 110` where the API's route says *none* with one. A list that is known is the tag.\n\n" + tag.table(columns...)
+	return "## Referrers, by the API and by the tag\n\nThe manifest has no referrers, unless one was listed before, and the upstream has no tag `sha256-…` " +
+		"for it. The upstream says so, or it answers as in the table. An invalid answer of the API (404, 405, a redirect) is a failure if the upstream has been seen to support the API; " +
+		"otherwise it means that there is no API.\n\nA request to the API is answered within five seconds, and never with a web page, a redirect, a 404 or a 405: some " +
+		"clients take these for *none*, and some fail a pull over them. An unknown answer is a 503 or a 429.\n\n" + api.table(columns...) +
+		"\nA client that requests the tag is pulling. The upstream's own 404 is passed on, with `Warning: 299` if the API could not be asked and nothing is known of it, " +
+		"or with `Warning: 110` if the API's route answers *none* with one. If a list is known, the tag is built from it.\n\n" + tag.table(columns...)
 }
 
 // routesMirror is a mirror that knows what the state says, over an upstream

@@ -37,16 +37,16 @@ func tagRows() []tagRow {
 	return []tagRow{
 		{name: "200", fault: func(*upstreamtest.Registry) {}, forget: "200", serve: "200", stays: true},
 		{name: "404", fault: all(upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN")), forget: notFound, serve: goneAnswer},
-		{name: "404, of the whole repository", fault: all(upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN")), forget: unknown, serve: goneAnswer},
+		{name: "404 for the whole repository", fault: all(upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN")), forget: unknown, serve: goneAnswer},
 		{name: "410", fault: all(upstreamtest.Status(http.StatusGone, "MANIFEST_UNKNOWN")), forget: notFound, serve: goneAnswer},
-		{name: "404 to HEAD alone", fault: func(r *upstreamtest.Registry) {
+		{name: "404 to HEAD only", fault: func(r *upstreamtest.Registry) {
 			r.Always("HEAD", upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"))
 		}, forget: "200", serve: "200", stays: true},
 		{name: "404 to HEAD, and 503 to GET", fault: func(r *upstreamtest.Registry) {
 			r.Always("HEAD", upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"))
 			r.Always("GET", upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN"))
 		}, forget: staleAnswer, serve: staleAnswer, stays: true},
-		{name: "401, whatever is shown", fault: all(upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED")), forget: denied, serve: denied, stays: true},
+		{name: "401, whatever the credentials", fault: all(upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED")), forget: denied, serve: denied, stays: true},
 		{name: "403", fault: all(upstreamtest.Status(http.StatusForbidden, "DENIED")), forget: denied, serve: denied, stays: true},
 		{name: "404 to HEAD, and 403 to GET", fault: func(r *upstreamtest.Registry) {
 			r.Always("HEAD", upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"))
@@ -54,7 +54,7 @@ func tagRows() []tagRow {
 		}, forget: denied, serve: denied, stays: true},
 		{name: "451", fault: all(upstreamtest.Status(http.StatusUnavailableForLegalReasons, "DENIED")), forget: denied, serve: denied, stays: true},
 		{name: "404 with a web page", fault: all(page(http.StatusNotFound, "text/html", "<html><body>not here</body></html>")), forget: staleAnswer, serve: staleAnswer, stays: true},
-		{name: "404 with a line of an ingress", fault: all(page(http.StatusNotFound, "text/plain", "default backend - 404")), forget: staleAnswer, serve: staleAnswer, stays: true},
+		{name: "404 with a line of text from an ingress", fault: all(page(http.StatusNotFound, "text/plain", "default backend - 404")), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "403 with a web page", fault: all(page(http.StatusForbidden, "text/html", "<html><body>blocked</body></html>")), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "429", fault: all(upstreamtest.RateLimited(7)), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "500", fault: all(upstreamtest.Status(http.StatusInternalServerError, "UNKNOWN")), forget: staleAnswer, serve: staleAnswer, stays: true},
@@ -91,8 +91,8 @@ func tagFaults(t *testing.T) string {
 			})
 		}
 	})
-	return "## Tags that are kept\n\nThe tag has been pulled, and has to be checked again. With `deleted: serve`, and for pinned images, it stays on record whatever the upstream says.\n\n" +
-		lines.table("the upstream says", "the client sees", "the tag stays on record", "with `deleted: serve` the client sees")
+	return "## Cached tags\n\nThe tag has been pulled and has to be checked. With `deleted: serve`, and for pinned images, it stays in the cache whatever the upstream says.\n\n" +
+		lines.table("the upstream says", "the client sees", "the tag stays in the cache", "with `deleted: serve` the client sees")
 }
 
 var goneSince = regexp.MustCompile(`^299 - "the upstream has deleted this tag: gone since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"$`)

@@ -56,20 +56,20 @@ func faultRows() []faultRow {
 		}
 	}
 	return []faultRow{
-		{name: "the body is cut, once", setup: sequence(upstreamtest.CutAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
-		{name: "the body is cut, once, and Range is unknown", setup: sequence(upstreamtest.NoRange(upstreamtest.CutAfter(size/2)), upstreamtest.NoRange(nil)), blobSees: sound, kept: true, only: "blob"},
-		{name: "the body is cut every time", blob: upstreamtest.CutAfter(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
+		{name: "the body is cut off, once", setup: sequence(upstreamtest.CutAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body is cut off, once, and ranges are not supported", setup: sequence(upstreamtest.NoRange(upstreamtest.CutAfter(size/2)), upstreamtest.NoRange(nil)), blobSees: sound, kept: true, only: "blob"},
+		{name: "the body is cut off every time", blob: upstreamtest.CutAfter(100), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
 		{name: "the body stalls, once", silent: true, setup: sequence(upstreamtest.StallAfter(size / 2)), blobSees: sound, kept: true, only: "blob"},
 		{name: "the body stalls every time", silent: true, blob: upstreamtest.StallAfter(100), blobSees: broken, manifestSees: "504 UNAVAILABLE"},
 		{name: "one byte is wrong", blob: slowly(upstreamtest.Corrupt(100)), blobSees: broken, manifestSees: "502 UNAVAILABLE"},
 		{name: "the body is longer than its manifest says", blob: upstreamtest.Longer(10), blobSees: "502 UNAVAILABLE", only: "blob"},
 		{name: "the body is shorter than its manifest says", blob: upstreamtest.Shorter(10), blobSees: "502 UNAVAILABLE", only: "blob"},
-		{name: "the length is not told", blob: upstreamtest.NoLength(), blobSees: sound, manifestSees: sound, kept: true},
+		{name: "there is no Content-Length", blob: upstreamtest.NoLength(), blobSees: sound, manifestSees: sound, kept: true},
 		{name: "the digest header is wrong", blob: upstreamtest.WrongDigest(), blobSees: sound, manifestSees: sound, kept: true},
-		{name: "401, whatever is shown", blob: upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
+		{name: "401, whatever the credentials", blob: upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "403", blob: upstreamtest.Status(http.StatusForbidden, "DENIED"), blobSees: "403 DENIED", manifestSees: "403 DENIED"},
 		{name: "404", blob: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), blobSees: "404 BLOB_UNKNOWN", manifestSees: "404 MANIFEST_UNKNOWN"},
-		{name: "404, of the whole repository", blob: upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"), blobSees: "404 NAME_UNKNOWN", manifestSees: "404 NAME_UNKNOWN"},
+		{name: "404 for the whole repository", blob: upstreamtest.Status(http.StatusNotFound, "NAME_UNKNOWN"), blobSees: "404 NAME_UNKNOWN", manifestSees: "404 NAME_UNKNOWN"},
 		{name: "405", blob: upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"), blobSees: "405 UNSUPPORTED", manifestSees: "405 UNSUPPORTED"},
 		{name: "405 to HEAD", setup: func(r *upstreamtest.Registry, _ *setup) {
 			r.Always("HEAD", upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED"))
@@ -83,7 +83,7 @@ func faultRows() []faultRow {
 		{name: "200 with HTML", blob: upstreamtest.HTML(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "the connection breaks before the headers", blob: upstreamtest.Hangup(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "no headers come", silent: true, blob: upstreamtest.Silent(), blobSees: "504 UNAVAILABLE", manifestSees: "504 UNAVAILABLE"},
-		{name: "redirects in a circle", blob: upstreamtest.RedirectLoop(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
+		{name: "a redirect loop", blob: upstreamtest.RedirectLoop(), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "a redirect to a link-local address", blob: upstreamtest.Redirect("http://169.254.169.254/latest"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "a redirect to another scheme", blob: upstreamtest.Redirect("file:///etc/passwd"), blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "the token server is down", auth: upstreamtest.Auth{Scheme: "token"}, setup: func(r *upstreamtest.Registry, _ *setup) {
@@ -92,7 +92,7 @@ func faultRows() []faultRow {
 		{name: "the token server refuses", auth: upstreamtest.Auth{Scheme: "token"}, setup: func(r *upstreamtest.Registry, _ *setup) {
 			r.Always("GET token", upstreamtest.Status(http.StatusUnauthorized, "UNAUTHORIZED"))
 		}, blobSees: "403 DENIED", manifestSees: "403 DENIED"},
-		{name: "the token server is of another domain", auth: upstreamtest.Auth{Scheme: "token", Realm: "https://tokens.elsewhere.test/"}, manifestSees: "502 UNAVAILABLE", only: "manifest", stays: true},
+		{name: "the token server is in another domain", auth: upstreamtest.Auth{Scheme: "token", Realm: "https://tokens.elsewhere.test/"}, manifestSees: "502 UNAVAILABLE", only: "manifest", stays: true},
 		{name: "the host is unknown", setup: func(_ *upstreamtest.Registry, s *setup) { s.endpoint = "http://registry.invalid" }, blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 		{name: "the connection is refused", setup: func(r *upstreamtest.Registry, _ *setup) { r.Stop() }, blobSees: "502 UNAVAILABLE", manifestSees: "502 UNAVAILABLE"},
 	}
@@ -173,8 +173,8 @@ func contentFaults(t *testing.T) string {
 			}
 		}
 	})
-	return "## Manifests and blobs\n\nNobody has pulled the content before.\n\n" +
-		lines.table("the upstream", "for a", "the client sees", "kept", "the next pull works")
+	return "## Manifests and blobs\n\nThe content has never been pulled.\n\n" +
+		lines.table("the upstream", "for a", "the client sees", "cached", "the next pull works")
 }
 
 // holdPage compares a generated page with the one in the repository, and

@@ -54,14 +54,19 @@ type boundedListener struct {
 	closed  chan struct{}
 	close   sync.Once
 
-	fullSince time.Time // since when all slots are taken; zero while some are free
-	warned    time.Time // when a warning was logged last
-	noSpare   bool      // spare is nil
+	accepting // used by the goroutine that calls Accept
 
 	mu      sync.Mutex
 	waiting bool                               // for a slot
 	idle    *simplelru.LRU[net.Conn, struct{}] // in order of last use
 	spare   *os.File                           // closed to accept a connection when the process has no files left
+}
+
+// accepting is what Accept remembers from one connection to the next.
+type accepting struct {
+	fullSince time.Time // since when all slots are taken; zero while some are free
+	warned    time.Time // when a warning was logged last
+	noSpare   bool      // spare is nil
 }
 
 // Accept is called by one goroutine, the server's.

@@ -72,7 +72,7 @@ func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange stri
 	if resp.StatusCode == http.StatusPartialContent {
 		c.From, c.Size, err = parseContentRange(resp.Header.Get("Content-Range"))
 		if err == nil && c.From != from {
-			err = fmt.Errorf("%w: asked for bytes from %d, got %s", ErrBadAnswer, from, resp.Header.Get("Content-Range"))
+			err = fmt.Errorf("%w: asked for bytes from %d, got %s", ErrInvalidResponse, from, resp.Header.Get("Content-Range"))
 		}
 	}
 	if err != nil {
@@ -85,7 +85,7 @@ func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange stri
 // parseContentRange parses "bytes 0-9/10" (RFC 9110, section 14.4). The size is
 // -1 for "*".
 func parseContentRange(header string) (from, size int64, err error) {
-	bad := fmt.Errorf("%w: Content-Range %q", ErrBadAnswer, header)
+	bad := fmt.Errorf("%w: Content-Range %q", ErrInvalidResponse, header)
 	rest, ok := strings.CutPrefix(header, "bytes ")
 	if !ok {
 		return 0, 0, bad

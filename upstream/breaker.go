@@ -153,7 +153,7 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbeInterval)}
 		}
 		b.reset()
-	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrBadAnswer):
+	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse):
 		b.reset()
 	case q == referrersRequests && isReferrersFailure(err):
 		// A failure of the API only.

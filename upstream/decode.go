@@ -64,7 +64,7 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 		content, err = readAtMost(plain, most)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: decode the body: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: decode the body: %w", ErrInvalidResponse, err)
 	}
 	return content, nil
 }
@@ -72,7 +72,7 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%w: more than %d bytes", ErrBadAnswer, most)
+		err = fmt.Errorf("%w: more than %d bytes", ErrInvalidResponse, most)
 	}
 	return b, err
 }

@@ -46,7 +46,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%s: %q, %v", coding, got, err)
 		}
 		bomb := packed(t, coding, make([]byte, 64<<20))
-		if got, err := decode(header, bomb, 1<<20); !errors.Is(err, ErrBadAnswer) {
+		if got, err := decode(header, bomb, 1<<20); !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%s, 64 MiB of it: %d bytes, %v", coding, len(got), err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestDecode(t *testing.T) {
 		t.Errorf("as it is: %q, %v", got, err)
 	}
 	for _, coding := range []string{"br", "gzip, gzip", "gzip"} {
-		if got, err := decode(coding, []byte("\x01junk"), 1<<20); !errors.Is(err, ErrBadAnswer) {
+		if got, err := decode(coding, []byte("\x01junk"), 1<<20); !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%s: %q, %v", coding, got, err)
 		}
 	}

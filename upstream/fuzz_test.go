@@ -80,7 +80,7 @@ func FuzzContentRange(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		from, size, err := parseContentRange(header)
 		if err != nil {
-			if !errors.Is(err, ErrBadAnswer) {
+			if !errors.Is(err, ErrInvalidResponse) {
 				t.Errorf("%q: %v", header, err)
 			}
 			return
@@ -130,10 +130,10 @@ func FuzzLists(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if tags, err := parseTags(body); err == nil && tags == nil || err != nil && !errors.Is(err, ErrBadAnswer) {
+		if tags, err := parseTags(body); err == nil && tags == nil || err != nil && !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%q: tags %v, %v", body, tags, err)
 		}
-		if all, err := parseReferrers("application/vnd.oci.image.index.v1+json", body); err == nil && all == nil || err != nil && !errors.Is(err, ErrBadAnswer) {
+		if all, err := parseReferrers("application/vnd.oci.image.index.v1+json", body); err == nil && all == nil || err != nil && !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%q: referrers %v, %v", body, all, err)
 		}
 	})

@@ -66,7 +66,7 @@ func (g *guard) check(ctx context.Context, host string, at netip.Addr) error {
 	if err == nil && forbidden(home) && home.IsLoopback() == at.IsLoopback() && !at.IsLinkLocalUnicast() {
 		return nil // a private registry may use its own network
 	}
-	return fmt.Errorf("%w: a redirect to %s, which has a private address; allow_private_redirects permits it", ErrBadAnswer, host)
+	return fmt.Errorf("%w: a redirect to %s, which has a private address; allow_private_redirects permits it", ErrInvalidResponse, host)
 }
 
 func (g *guard) homeAddr(ctx context.Context) (netip.Addr, error) {

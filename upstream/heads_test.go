@@ -55,7 +55,7 @@ func TestAHEADThatWouldBeAPageIsNotBelieved(t *testing.T) {
 		say(w, http.StatusOK, "text/html", manifestBody) // W46: as some storage sends everything
 	})
 	r := remote(t, s.URL, nil)
-	if got, err := r.Resolve(t.Context(), "app", "login"); !errors.Is(err, upstream.ErrBadAnswer) {
+	if got, err := r.Resolve(t.Context(), "app", "login"); !errors.Is(err, upstream.ErrInvalidResponse) {
 		t.Errorf("the page is %v, %v", got, err)
 	}
 	if got, err := r.Resolve(t.Context(), "app", "1"); err != nil || got.Digest != digest.FromString(manifestBody) {

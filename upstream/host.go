@@ -125,7 +125,7 @@ func (h *host) learnAuth(repo string, resp *http.Response) (authParams, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if page && h.verified && (w.scheme != h.lastAuth.scheme || w.realm != h.lastAuth.realm || w.service != h.lastAuth.service) {
-		return authParams{}, fmt.Errorf("%w: a web page of %s asks for credentials", ErrBadAnswer, h.url.Host)
+		return authParams{}, fmt.Errorf("%w: a web page of %s asks for credentials", ErrInvalidResponse, h.url.Host)
 	}
 	h.verified = h.verified || !page
 	h.lastAuth = w

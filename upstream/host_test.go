@@ -207,7 +207,7 @@ func TestAPageDoesNotChangeWhatIsShownToTheRegistry(t *testing.T) {
 	}
 	s.transcript()
 	captured.Store(true)
-	if _, err := r.Resolve(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+	if _, err := r.Resolve(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrInvalidResponse) {
 		t.Errorf("got %v", err)
 	}
 	for _, line := range s.transcript() {

@@ -17,7 +17,7 @@ func nextPage(resp *http.Response) (*url.URL, error) {
 		}
 		u, err := url.Parse(target)
 		if err != nil || u.Host != "" && u.Host != resp.Request.URL.Host {
-			return nil, fmt.Errorf("%w: the next page is on another host", ErrBadAnswer)
+			return nil, fmt.Errorf("%w: the next page is on another host", ErrInvalidResponse)
 		}
 		u = resp.Request.URL.ResolveReference(u)
 		u.Scheme, u.Host = resp.Request.URL.Scheme, resp.Request.URL.Host

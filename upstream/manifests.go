@@ -56,7 +56,7 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		case err != nil:
 			return Descriptor{}, readFailed(err)
 		case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")):
-			return Descriptor{}, fmt.Errorf("%w: not a manifest", ErrBadAnswer)
+			return Descriptor{}, fmt.Errorf("%w: not a manifest", ErrInvalidResponse)
 		case c.Digest == "":
 			c.Digest = digest.FromBytes(content)
 		}
@@ -148,7 +148,7 @@ func warningsOf(resp *http.Response) []string {
 	return all
 }
 
-var errPage = &statusError{failedResponse{status: http.StatusOK, form: formPage}, ErrBadAnswer, "a web page"}
+var errPage = &statusError{failedResponse{status: http.StatusOK, form: formPage}, ErrInvalidResponse, "a web page"}
 
 // readFailed maps an error of reading a body to one of the package's.
 func readFailed(err error) error {

@@ -145,7 +145,7 @@ func TestRetry(t *testing.T) {
 		"an upstream that gives no answer is asked three times": {ErrUnavailable, 3},
 		"silence counts as no answer":                           {ErrTimeout, 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
-		"what is no registry's answer is not asked for again":   {ErrBadAnswer, 1},
+		"what is no registry's answer is not asked for again":   {ErrInvalidResponse, 1},
 		"what it leads to is asked for anew":                    {ErrThirdParty, 3},
 		"a no is a no":                                          {ErrNotFound, 1},
 		"a refusal is a refusal":                                {ErrDenied, 1},
@@ -401,7 +401,7 @@ func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 
 // A probe that meets anything else than an answer leaves the limit as it is.
 func TestALimitOutlivesAProbeThatFails(t *testing.T) {
-	for _, failure := range []error{ErrBadAnswer, ErrThirdParty, ErrTimeout, unhealthy(ErrRefused), &internalError{"repo", ErrUnavailable}} {
+	for _, failure := range []error{ErrInvalidResponse, ErrThirdParty, ErrTimeout, unhealthy(ErrRefused), &internalError{"repo", ErrUnavailable}} {
 		synctest.Test(t, func(t *testing.T) {
 			inner := &told{answer: func(_ context.Context, n int) error {
 				if n == 1 {
@@ -500,7 +500,7 @@ func TestWhatOpensABreaker(t *testing.T) {
 		"500 of many repositories":          {func(n int) error { return &internalError{fmt.Sprint("repo", n), ErrUnavailable} }, true},
 		"slowness":                          {func(int) error { return ErrTimeout }, false},
 		"a broken line":                     {func(int) error { return ErrUnavailable }, false},
-		"pages and odd statuses":            {func(int) error { return ErrBadAnswer }, false},
+		"pages and odd statuses":            {func(int) error { return ErrInvalidResponse }, false},
 		"storage":                           {func(int) error { return ErrThirdParty }, false},
 		"a refusal":                         {func(int) error { return ErrDenied }, false},
 		"an absence":                        {func(int) error { return ErrNotFound }, false},

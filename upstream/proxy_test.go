@@ -35,7 +35,7 @@ func TestAProxyOfTheEnvironmentMayBePrivateAndWhatItIsSentToMayNot(t *testing.T)
 	if c.Size != int64(len(manifest)) {
 		t.Errorf("the manifest has %d bytes, want %d", c.Size, len(manifest))
 	}
-	if _, err := r.Manifest(t.Context(), "app", "elsewhere"); !errors.Is(err, upstream.ErrBadAnswer) {
-		t.Errorf("a redirect to a private address: %v, want ErrBadAnswer", err)
+	if _, err := r.Manifest(t.Context(), "app", "elsewhere"); !errors.Is(err, upstream.ErrInvalidResponse) {
+		t.Errorf("a redirect to a private address: %v, want ErrInvalidResponse", err)
 	}
 }

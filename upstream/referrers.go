@@ -61,7 +61,7 @@ func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]
 			return all, err
 		}
 	}
-	return nil, fmt.Errorf("%w: more than %d pages", ErrBadAnswer, maxPages)
+	return nil, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
 }
 
 // isReferrers reports whether a redirect leads to the same request on another
@@ -74,7 +74,7 @@ func isReferrers(to *url.URL) bool {
 func (r *Remote) redirectMeaning(err error, a request) error {
 	var s *statusError
 	if errors.As(err, &s) && s.status >= 300 && s.status <= 399 && (a.url != nil || r.hasReferrers.Load()) {
-		s.meaning = ErrBadAnswer
+		s.meaning = ErrInvalidResponse
 	}
 	return err
 }
@@ -86,20 +86,20 @@ func (r *Remote) referrersMeaning(a request, s failedResponse) error {
 	switch s.status {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
 	default:
-		return ErrBadAnswer
+		return ErrInvalidResponse
 	}
 	known := r.hasReferrers.Load()
 	switch {
 	case a.url != nil:
-		return ErrBadAnswer // a later page: who sends the first has the API
+		return ErrInvalidResponse // a later page: who sends the first has the API
 	case s.code == "NAME_UNKNOWN" && s.status == http.StatusNotFound && known:
 		return ErrNameUnknown
 	case s.status == http.StatusBadRequest && s.form != formRegistry:
-		return ErrBadAnswer
+		return ErrInvalidResponse
 	case s.status == http.StatusBadRequest && known:
 		return errNoReferrers
 	case known:
-		return ErrBadAnswer
+		return ErrInvalidResponse
 	case s.form == formRegistry:
 		return ErrUnsupported
 	}
@@ -125,17 +125,17 @@ func parseReferrers(mediaType string, body []byte) ([]Descriptor, error) {
 		Errors        []json.RawMessage `json:"errors"`
 	}
 	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrInvalidResponse, err)
 	}
 	switch {
 	case mediaType != ocispec.MediaTypeImageIndex && index.MediaType != ocispec.MediaTypeImageIndex,
 		index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex,
 		index.SchemaVersion != 2, len(index.Errors) > 0, index.Manifests == nil:
-		return nil, fmt.Errorf("%w: not an index of referrers, but %.80q", ErrBadAnswer, mediaType)
+		return nil, fmt.Errorf("%w: not an index of referrers, but %.80q", ErrInvalidResponse, mediaType)
 	}
 	var manifests []Descriptor
 	if err := json.Unmarshal(index.Manifests, &manifests); err != nil {
-		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrInvalidResponse, err)
 	}
 	if manifests == nil {
 		manifests = []Descriptor{} // some send null for an empty list (F35)

@@ -84,7 +84,7 @@ func (b *breaker) markSilent(p *admission) {
 func isRegistryAnswer(err error) bool {
 	var s *statusError
 	return err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) ||
-		errors.Is(err, ErrBadAnswer) && errors.As(err, &s) && s.form == formRegistry
+		errors.Is(err, ErrInvalidResponse) && errors.As(err, &s) && s.form == formRegistry
 }
 
 // isReferrersFailure reports whether a request got no answer for a reason that

@@ -43,10 +43,10 @@ func TestWhatDoesNotCloseTheReferrersRoute(t *testing.T) {
 		"403":                         {complain(403, "DENIED"), ErrDenied},
 		"401":                         {complain(401, "UNAUTHORIZED"), ErrDenied},
 		"404 of a repository":         {complain(404, "NAME_UNKNOWN"), ErrNotFound},
-		"404 of one that has the API": {complain(404, "MANIFEST_UNKNOWN"), ErrBadAnswer},
-		"405 of one that has the API": {complain(405, "UNSUPPORTED"), ErrBadAnswer},
+		"404 of one that has the API": {complain(404, "MANIFEST_UNKNOWN"), ErrInvalidResponse},
+		"405 of one that has the API": {complain(405, "UNSUPPORTED"), ErrInvalidResponse},
 		"400":                         {complain(400, "DIGEST_INVALID"), nil},
-		"414 of the specification":    {complain(414, "UNSUPPORTED"), ErrBadAnswer},
+		"414 of the specification":    {complain(414, "UNSUPPORTED"), ErrInvalidResponse},
 		"500 of one repository":       {complain(500, "UNKNOWN"), ErrUnavailable},
 		"storage that it leads to": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://storage.test/v2/x/referrers/y", http.StatusTemporaryRedirect)
@@ -101,7 +101,7 @@ func TestOneFailureClosesNoReferrersRoute(t *testing.T) {
 		answerEmptyList(w)
 	}, func(t *testing.T, a asking, _ *wired) {
 		for n := range 9 {
-			if err := a.referrers("app", n); !errors.Is(err, ErrBadAnswer) {
+			if err := a.referrers("app", n); !errors.Is(err, ErrInvalidResponse) {
 				t.Errorf("the page: %v", err)
 			}
 			a.open("app", n)

@@ -56,7 +56,7 @@ func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
 		case err != nil:
 			return nil, err
 		case hop == maxHops || visited[to.String()]:
-			return nil, fmt.Errorf("%w: a redirect loop, at %s", ErrBadAnswer, to.Host)
+			return nil, fmt.Errorf("%w: a redirect loop, at %s", ErrInvalidResponse, to.Host)
 		}
 		visited[to.String()] = true
 		at, h = to, r.host(to)
@@ -74,9 +74,9 @@ func redirectTarget(at *url.URL, location string) (*url.URL, error) {
 	to, err := at.Parse(location)
 	switch {
 	case err != nil || location == "" || to.Host == "":
-		return nil, fmt.Errorf("%w: a redirect without a valid target", ErrBadAnswer)
+		return nil, fmt.Errorf("%w: a redirect without a valid target", ErrInvalidResponse)
 	case to.Scheme != "https" && (to.Scheme != "http" || at.Scheme == "https"):
-		return nil, fmt.Errorf("%w: a redirect from %s to %s", ErrBadAnswer, at.Scheme, to.Scheme)
+		return nil, fmt.Errorf("%w: a redirect from %s to %s", ErrInvalidResponse, at.Scheme, to.Scheme)
 	}
 	return to, nil
 }
@@ -111,7 +111,7 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 	req, err := http.NewRequestWithContext(ctx, a.method, at.String(), nil)
 	if err != nil {
 		cancel(nil)
-		return nil, fmt.Errorf("%w: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
 	}
 	req.Header.Set("Accept-Encoding", "identity") // W2: some compress by default
 	if a.accept != "" {
@@ -164,7 +164,7 @@ func (r *Remote) transportError(err error, host string) error {
 	var op *net.OpError
 	dialled := errors.As(err, &op) && op.Op == "dial"
 	switch {
-	case errors.Is(err, ErrBadAnswer):
+	case errors.Is(err, ErrInvalidResponse):
 		return err
 	case errors.As(err, &cert):
 		return unhealthy(fmt.Errorf("%w: the certificate of %s is not trusted (%w); add its CA with tls.ca_file", ErrRefused, host, cert.Err))

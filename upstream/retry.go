@@ -35,7 +35,7 @@ func Retry(next Registry) Registry { return retry{next} }
 type retry struct{ next Registry }
 
 func retryable(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrBadAnswer)
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse)
 }
 
 // attempt calls fn until it succeeds or may not be retried. The time limit

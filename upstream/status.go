@@ -50,7 +50,7 @@ func (h *host) attribute(ctx context.Context, err error) error {
 // withoutMeaning keeps the meaning of an error that is a kind of
 // ErrUnavailable, and only the text of another.
 func withoutMeaning(err error) error {
-	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrBadAnswer) {
+	if errors.Is(err, ErrTimeout) || errors.Is(err, ErrInvalidResponse) {
 		return err
 	}
 	return errors.New(err.Error())
@@ -106,12 +106,12 @@ func (h *host) meaning(ctx context.Context, a request, s failedResponse) error {
 	case s.status >= http.StatusInternalServerError && s.status != http.StatusNotImplemented:
 		return ErrUnavailable
 	case s.form == formPage:
-		return ErrBadAnswer
+		return ErrInvalidResponse
 	}
 	switch s.status {
 	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusUnavailableForLegalReasons:
 		if s.form == formText {
-			return ErrBadAnswer
+			return ErrInvalidResponse
 		}
 		return ErrDenied
 	}
@@ -134,5 +134,5 @@ func (h *host) meaning(ctx context.Context, a request, s failedResponse) error {
 	if s.form == formRegistry && s.status >= http.StatusBadRequest && s.status < http.StatusInternalServerError && s.status != http.StatusProxyAuthRequired {
 		return &RefusedError{Status: s.status, Code: s.code}
 	}
-	return ErrBadAnswer
+	return ErrInvalidResponse
 }

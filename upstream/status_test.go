@@ -25,25 +25,25 @@ func TestInWhoseWordsAnErrorComes(t *testing.T) {
 		{404, "text/plain", notThere, upstream.ErrNotFound}, // F34
 		{404, "application/json", `{"errors":[{"code":"NAME_UNKNOWN"}]}`, upstream.ErrNameUnknown},
 		{410, "application/json", notThere, upstream.ErrNotFound},
-		{404, "text/html", page, upstream.ErrBadAnswer},
-		{404, "", page, upstream.ErrBadAnswer},
-		{410, "text/html", page, upstream.ErrBadAnswer},
-		{404, "text/plain", words, upstream.ErrBadAnswer},
-		{404, "", "", upstream.ErrBadAnswer},
+		{404, "text/html", page, upstream.ErrInvalidResponse},
+		{404, "", page, upstream.ErrInvalidResponse},
+		{410, "text/html", page, upstream.ErrInvalidResponse},
+		{404, "text/plain", words, upstream.ErrInvalidResponse},
+		{404, "", "", upstream.ErrInvalidResponse},
 		{403, "application/json", `{"errors":[{"code":"DENIED"}]}`, upstream.ErrDenied},
 		{403, "application/json", `{"message":"no"}`, upstream.ErrDenied},
 		{403, "", "", upstream.ErrDenied},
-		{403, "text/html", page, upstream.ErrBadAnswer},
-		{403, "text/plain", "blocked by policy", upstream.ErrBadAnswer},
-		{401, "text/html", page, upstream.ErrBadAnswer},
+		{403, "text/html", page, upstream.ErrInvalidResponse},
+		{403, "text/plain", "blocked by policy", upstream.ErrInvalidResponse},
+		{401, "text/html", page, upstream.ErrInvalidResponse},
 		{401, "application/json", `{"errors":[{"code":"UNAUTHORIZED"}]}`, upstream.ErrDenied},
 		{402, "application/json", `{"errors":[{"code":"DENIED"}]}`, upstream.ErrDenied},
 		{451, "application/json", `{"errors":[{"code":"DENIED","message":"taken down"}]}`, upstream.ErrDenied},
-		{407, "text/html", page, upstream.ErrBadAnswer},
-		{403, "", page + strings.Repeat(" ", 20<<10), upstream.ErrBadAnswer},
-		{403, "application/octet-stream", page + strings.Repeat(" ", 20<<10), upstream.ErrBadAnswer},
-		{400, "application/json", `{"errors":[{"code":"NAME_INVALID"}]}`, upstream.ErrBadAnswer},
-		{406, "application/json", `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`, upstream.ErrBadAnswer},
+		{407, "text/html", page, upstream.ErrInvalidResponse},
+		{403, "", page + strings.Repeat(" ", 20<<10), upstream.ErrInvalidResponse},
+		{403, "application/octet-stream", page + strings.Repeat(" ", 20<<10), upstream.ErrInvalidResponse},
+		{400, "application/json", `{"errors":[{"code":"NAME_INVALID"}]}`, upstream.ErrInvalidResponse},
+		{406, "application/json", `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`, upstream.ErrInvalidResponse},
 		{500, "application/json", notThere, upstream.ErrUnavailable},
 		{502, "text/html", page, upstream.ErrUnavailable},
 	} {
@@ -53,7 +53,7 @@ func TestInWhoseWordsAnErrorComes(t *testing.T) {
 			"Manifest": func() error { _, err := r.Manifest(t.Context(), "app", "1"); return err },
 			"Resolve":  func() error { _, err := r.Resolve(t.Context(), "app", "1"); return err },
 		} {
-			if err := ask(); !errors.Is(err, c.want) || !errors.Is(c.want, upstream.ErrBadAnswer) && errors.Is(err, upstream.ErrBadAnswer) {
+			if err := ask(); !errors.Is(err, c.want) || !errors.Is(c.want, upstream.ErrInvalidResponse) && errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("%s: %d %q %q: %v, want %v", name, c.status, c.mediaType, c.body, err, c.want)
 			}
 		}
@@ -80,15 +80,15 @@ func TestABare404IsVouchedForByTheRepository(t *testing.T) {
 			},
 			"the repository is a 404 like any other": {
 				func(w http.ResponseWriter) { say(w, 200, "application/json", "{}") },
-				func(w http.ResponseWriter) { say(w, 404, "text/plain", body) }, upstream.ErrBadAnswer,
+				func(w http.ResponseWriter) { say(w, 404, "text/plain", body) }, upstream.ErrInvalidResponse,
 			},
 			"everything is a 404": {
 				func(w http.ResponseWriter) { say(w, 404, "text/plain", body) },
-				func(w http.ResponseWriter) { say(w, 404, "text/plain", body) }, upstream.ErrBadAnswer,
+				func(w http.ResponseWriter) { say(w, 404, "text/plain", body) }, upstream.ErrInvalidResponse,
 			},
 			"everything is a page": {
 				func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") },
-				func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") }, upstream.ErrBadAnswer,
+				func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") }, upstream.ErrInvalidResponse,
 			},
 		} {
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -115,7 +115,7 @@ func TestAStatusOfTheRegistrysOwnIsTold(t *testing.T) {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, 415, "", body) })
 		_, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1")
 		var refused *upstream.RefusedError
-		if got := errors.As(err, &refused); !errors.Is(err, upstream.ErrBadAnswer) || got != (want != 0) || got && (refused.Status != want || refused.Code != "UNSUPPORTED") {
+		if got := errors.As(err, &refused); !errors.Is(err, upstream.ErrInvalidResponse) || got != (want != 0) || got && (refused.Status != want || refused.Code != "UNSUPPORTED") {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
@@ -128,7 +128,7 @@ func TestASuccessThatIsNoneIsNotPassedOn(t *testing.T) {
 		})
 		_, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1")
 		var refused *upstream.RefusedError
-		if errors.As(err, &refused) || !errors.Is(err, upstream.ErrBadAnswer) {
+		if errors.As(err, &refused) || !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("%d: %v", status, err)
 		}
 	}
@@ -151,11 +151,11 @@ func TestWhatSpeaksAgainstTheReferrersAPI(t *testing.T) {
 		answer        func(w http.ResponseWriter)
 		before, after error // before and after an index was seen
 	}{
-		"404 page not found":       {func(w http.ResponseWriter) { say(w, 404, "text/plain", "404 page not found") }, upstream.ErrNoAPI, upstream.ErrBadAnswer},
-		"404 of the specification": {func(w http.ResponseWriter) { say(w, 404, "application/json", notThere) }, upstream.ErrUnsupported, upstream.ErrBadAnswer},
-		"405":                      {func(w http.ResponseWriter) { say(w, 405, "", "") }, upstream.ErrNoAPI, upstream.ErrBadAnswer},
-		"a page with 404":          {func(w http.ResponseWriter) { say(w, 404, "text/html", "<html>") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"a page with 200":          {func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		"404 page not found":       {func(w http.ResponseWriter) { say(w, 404, "text/plain", "404 page not found") }, upstream.ErrNoAPI, upstream.ErrInvalidResponse},
+		"404 of the specification": {func(w http.ResponseWriter) { say(w, 404, "application/json", notThere) }, upstream.ErrUnsupported, upstream.ErrInvalidResponse},
+		"405":                      {func(w http.ResponseWriter) { say(w, 405, "", "") }, upstream.ErrNoAPI, upstream.ErrInvalidResponse},
+		"a page with 404":          {func(w http.ResponseWriter) { say(w, 404, "text/html", "<html>") }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
+		"a page with 200":          {func(w http.ResponseWriter) { say(w, 200, "text/html", "<html>") }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
 		"no repository": {func(w http.ResponseWriter) {
 			say(w, 404, "application/json", `{"errors":[{"code":"NAME_UNKNOWN"}]}`)
 		}, upstream.ErrUnsupported, upstream.ErrNameUnknown},
@@ -163,14 +163,14 @@ func TestWhatSpeaksAgainstTheReferrersAPI(t *testing.T) {
 		"a redirect to a web site": {func(w http.ResponseWriter) {
 			w.Header().Set("Location", "https://web.test/login")
 			w.WriteHeader(http.StatusSeeOther)
-		}, upstream.ErrNoAPI, upstream.ErrBadAnswer},
-		"null":      {func(w http.ResponseWriter) { say(w, 200, indexType, "null") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"an object": {func(w http.ResponseWriter) { say(w, 200, indexType, "{}") }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"errors":    {func(w http.ResponseWriter) { say(w, 200, indexType, notThere) }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		}, upstream.ErrNoAPI, upstream.ErrInvalidResponse},
+		"null":      {func(w http.ResponseWriter) { say(w, 200, indexType, "null") }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
+		"an object": {func(w http.ResponseWriter) { say(w, 200, indexType, "{}") }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
+		"errors":    {func(w http.ResponseWriter) { say(w, 200, indexType, notThere) }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
 		"errors beside a list": {func(w http.ResponseWriter) {
 			say(w, 200, indexType, `{"schemaVersion":2,"manifests":[],"errors":[{"code":"UNKNOWN"}]}`)
-		}, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
-		"an index without list": {func(w http.ResponseWriter) { say(w, 200, indexType, `{"schemaVersion":2}`) }, upstream.ErrBadAnswer, upstream.ErrBadAnswer},
+		}, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
+		"an index without list": {func(w http.ResponseWriter) { say(w, 200, indexType, `{"schemaVersion":2}`) }, upstream.ErrInvalidResponse, upstream.ErrInvalidResponse},
 	} {
 		known := false
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -209,7 +209,7 @@ func TestALaterPageNeverSaysThatThereIsNoAPI(t *testing.T) {
 			w.Header().Set("Link", `<?page=2>; rel="next"`)
 			say(w, 200, indexType, `{"schemaVersion":2,"mediaType":"`+indexType+`","manifests":[]}`)
 		})
-		if list, err := remote(t, s.URL, nil).Referrers(t.Context(), "app", noSubject); !errors.Is(err, upstream.ErrBadAnswer) {
+		if list, err := remote(t, s.URL, nil).Referrers(t.Context(), "app", noSubject); !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("%d: %v, %v", status, list, err)
 		}
 	}

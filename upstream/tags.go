@@ -75,7 +75,7 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 			left -= len(tag)
 		}
 		if left < 0 {
-			return TagList{}, fmt.Errorf("%w: more than %d bytes of tags", ErrBadAnswer, maxList)
+			return TagList{}, fmt.Errorf("%w: more than %d bytes of tags", ErrInvalidResponse, maxList)
 		}
 		if next = list.Next; next == nil {
 			return all, nil
@@ -86,7 +86,7 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 			return all, nil
 		}
 	}
-	return TagList{}, fmt.Errorf("%w: more than %d pages", ErrBadAnswer, maxPages)
+	return TagList{}, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
 }
 
 func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (TagList, error) {
@@ -123,10 +123,10 @@ func parseTags(body []byte) ([]string, error) {
 	}
 	tags := []string{}
 	if err := json.Unmarshal(body, &list); err != nil {
-		return nil, fmt.Errorf("%w: not a list of tags", ErrBadAnswer)
+		return nil, fmt.Errorf("%w: not a list of tags", ErrInvalidResponse)
 	}
 	if err := json.Unmarshal(list.Tags, &tags); err != nil {
-		return nil, fmt.Errorf("%w: not a list of tags: %w", ErrBadAnswer, err)
+		return nil, fmt.Errorf("%w: not a list of tags: %w", ErrInvalidResponse, err)
 	}
 	if tags == nil {
 		tags = []string{}

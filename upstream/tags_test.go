@@ -64,7 +64,7 @@ func TestAListOfTagsIsAListOrNothingIsKnown(t *testing.T) {
 		`{}`: false, `[]`: false, ``: false, `{"errors":[]}`: false, `{"tags":"1"}`: false, `<html>`: false, `null`: false,
 	} {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "application/json", body) })
-		if list, err := remote(t, s.URL, nil).Tags(t.Context(), "app", nil); (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
+		if list, err := remote(t, s.URL, nil).Tags(t.Context(), "app", nil); (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("%s: %v, %v", body, list, err)
 		}
 	}

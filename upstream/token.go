@@ -42,7 +42,7 @@ type token struct {
 func (h *host) trustedRealm(realm string) (*url.URL, error) {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("%w: the token server %q of %s is not a URL", ErrBadAnswer, realm, h.url.Host)
+		return nil, fmt.Errorf("%w: the token server %q of %s is not a URL", ErrInvalidResponse, realm, h.url.Host)
 	}
 	switch {
 	case slices.Contains(h.r.opts.TrustedRealms, u.Host), slices.Contains(h.r.opts.TrustedRealms, u.Hostname()):
@@ -52,7 +52,7 @@ func (h *host) trustedRealm(realm string) (*url.URL, error) {
 	case u.Scheme == "https" && sameSite(u.Hostname(), h.url.Hostname()):
 		return u, nil
 	}
-	return nil, fmt.Errorf("%w: %s wants the credentials sent to %s, which is outside of its domain; trusted_realms permits it", ErrBadAnswer, h.r.opts.Name, u.Host)
+	return nil, fmt.Errorf("%w: %s wants the credentials sent to %s, which is outside of its domain; trusted_realms permits it", ErrInvalidResponse, h.r.opts.Name, u.Host)
 }
 
 // sameSite reports whether two hosts are on one registrable domain.
@@ -111,7 +111,7 @@ func (h *host) token(ctx context.Context, w authParams) (value string, fresh boo
 func (h *host) exchange(ctx context.Context, w authParams) (token, error) {
 	realm, err := url.Parse(w.realm)
 	if err != nil {
-		return token{}, fmt.Errorf("%w: %w", ErrBadAnswer, err)
+		return token{}, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
 	}
 	server := h.r.host(realm)
 	if left, limited := server.tokensLimited(); limited {
@@ -169,7 +169,7 @@ func (r *Remote) requestToken(ctx context.Context, realm *url.URL, w authParams,
 	for hop := 0; ; hop++ {
 		req, err := tokenRequest(ctx, at, w, c)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrBadAnswer, err)
+			return nil, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
 		}
 		req.Header.Set("Accept-Encoding", "identity")
 		if r.opts.UserAgent != "" {
@@ -191,7 +191,7 @@ func (r *Remote) requestToken(ctx context.Context, realm *url.URL, w authParams,
 		drain(resp)
 		to, err := at.Parse(next)
 		if err != nil || hop == maxTokenHops || to.Host != realm.Host || to.Scheme != realm.Scheme {
-			return nil, fmt.Errorf("%w: it redirects to another host, or in a loop", ErrBadAnswer)
+			return nil, fmt.Errorf("%w: it redirects to another host, or in a loop", ErrInvalidResponse)
 		}
 		at = to
 	}
@@ -237,13 +237,13 @@ func parseToken(body []byte) (value string, life time.Duration, err error) {
 		ExpiresIn   json.RawMessage `json:"expires_in"`
 	}
 	if err := json.Unmarshal(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), &answer); err != nil {
-		return "", 0, fmt.Errorf("%w: %w", ErrBadAnswer, err)
+		return "", 0, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
 	}
 	if value = answer.Token; value == "" {
 		value = answer.AccessToken
 	}
 	if value == "" || strings.ContainsAny(value, "\r\n") {
-		return "", 0, fmt.Errorf("%w: no token in the response", ErrBadAnswer)
+		return "", 0, fmt.Errorf("%w: no token in the response", ErrInvalidResponse)
 	}
 	return value, lifeOf(answer.ExpiresIn), nil
 }

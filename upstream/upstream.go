@@ -35,10 +35,10 @@ var (
 	// ErrRefused is the ErrUnavailable of an upstream that can't be reached:
 	// connection refused, no route, no such host. It is not retried.
 	ErrRefused = fmt.Errorf("%w: cannot connect", ErrUnavailable)
-	// ErrBadAnswer is the ErrUnavailable of a response that no registry would
+	// ErrInvalidResponse is the ErrUnavailable of a response that no registry would
 	// send: a web page, a line of an ingress, an odd status, a wrong length. It
 	// is not retried.
-	ErrBadAnswer = fmt.Errorf("%w: not a registry's answer", ErrUnavailable)
+	ErrInvalidResponse = fmt.Errorf("%w: not a valid registry response", ErrUnavailable)
 	// ErrThirdParty is the ErrUnavailable of a host that the registry refers
 	// to: storage, another registry, a token server. It says nothing about the
 	// registry itself, which may name another address next time.
@@ -71,7 +71,7 @@ func (e *RateLimitedError) Error() string {
 	return fmt.Sprintf("upstream limits its rate: retry after %s", e.RetryAfter.Round(time.Second))
 }
 
-// RefusedError is the ErrBadAnswer of a registry that refuses a request, with
+// RefusedError is the ErrInvalidResponse of a registry that refuses a request, with
 // an error list, but with a status that has no meaning here, such as 400, 406
 // or 415. Nothing is known about what was requested. The client may get the
 // same response.
@@ -84,8 +84,8 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("the upstream refused the request with status %d", e.Status)
 }
 
-// Unwrap makes it an ErrBadAnswer.
-func (e *RefusedError) Unwrap() error { return ErrBadAnswer }
+// Unwrap makes it an ErrInvalidResponse.
+func (e *RefusedError) Unwrap() error { return ErrInvalidResponse }
 
 // Content is a response with a body. The caller MUST close Body.
 type Content struct {

@@ -10,7 +10,7 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Damage tests what cache.Blobs and cache.Kept do about damaged content. open
+// Damage tests what cache.Blobs and cache.PublishedBlob do about damaged content. open
 // returns an empty store, and a function that flips a bit in the middle of its
 // content.
 func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage func(cache.Digest))) {
@@ -32,7 +32,7 @@ func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage fun
 		run("what is damaged is a mismatch, and is set aside", testCheckDamaged)
 		run("of those who find it damaged one set it aside", testCheckDamagedConcurrent)
 		run("Verify of what is damaged is a mismatch, and sets it aside", testVerifyDamaged)
-		run("a check after a doubt looks again", testCheckDoubt)
+		run("a check reads again after the checks were invalidated", testCheckInvalidated)
 	}
 	t.Run("content weighs its bytes at least", func(t *testing.T) {
 		blobs, _ := open(t)
@@ -48,7 +48,7 @@ func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage fun
 }
 
 // checked returns how far successive checks get from off.
-func checked(t *testing.T, blob cache.Kept, off int64) (int64, error) {
+func checked(t *testing.T, blob cache.PublishedBlob, off int64) (int64, error) {
 	t.Helper()
 	for off < blob.Size() {
 		n, err := blob.Check(t.Context(), off, blob.Size()-off)
@@ -63,7 +63,7 @@ func checked(t *testing.T, blob cache.Kept, off int64) (int64, error) {
 	return off, nil
 }
 
-func openKept(t *testing.T, blobs cache.Blobs, d cache.Digest) cache.Kept {
+func openKept(t *testing.T, blobs cache.Blobs, d cache.Digest) cache.PublishedBlob {
 	t.Helper()
 	blob, err := blobs.Open(t.Context(), d)
 	if err != nil {
@@ -127,7 +127,7 @@ func testCheckDeleted(t *testing.T, blobs cache.Blobs, damage func(cache.Digest)
 	if at, err := checked(t, sound, 0); at != want.Size || err != nil {
 		t.Errorf("checks of what was deleted got to %d of %d: %v", at, want.Size, err)
 	}
-	if at, err := checked(t, damaged, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrSetAside) {
+	if at, err := checked(t, damaged, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrQuarantined) {
 		t.Errorf("checks of what is damaged and was replaced got to %d: %v, want ErrMismatch alone", at, err)
 	}
 }
@@ -137,18 +137,18 @@ func testCheckDamaged(t *testing.T, blobs cache.Blobs, damage func(cache.Digest)
 	blob := openKept(t, blobs, want.Digest)
 	late := openKept(t, blobs, want.Digest)
 	at, err := checked(t, blob, 0)
-	if at > want.Size/2 || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrSetAside) {
-		t.Errorf("checks got to %d with damage at %d: %v, want ErrMismatch and ErrSetAside", at, want.Size/2, err)
+	if at > want.Size/2 || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrQuarantined) {
+		t.Errorf("checks got to %d with damage at %d: %v, want ErrMismatch and ErrQuarantined", at, want.Size/2, err)
 	}
 	wantAbsent(t, blobs, want.Digest)
-	if _, err := checked(t, late, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrSetAside) {
+	if _, err := checked(t, late, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrQuarantined) {
 		t.Errorf("checks by another: %v, want ErrMismatch alone", err)
 	}
 	publish(t, blobs, want, b)
 	if at, err := checked(t, openKept(t, blobs, want.Digest), 0); at != want.Size || err != nil {
 		t.Errorf("checks of what was published anew got to %d of %d: %v", at, want.Size, err)
 	}
-	if _, err := checked(t, blob, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrSetAside) {
+	if _, err := checked(t, blob, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrQuarantined) {
 		t.Errorf("checks of the damaged one beside it: %v, want ErrMismatch alone", err)
 	}
 	wantContent(t, blobs, want.Digest, b)
@@ -158,7 +158,7 @@ func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cac
 	damage(want.Digest)
 	var told atomic.Int64
 	var group sync.WaitGroup
-	var all []cache.Kept
+	var all []cache.PublishedBlob
 	for range 8 {
 		all = append(all, openKept(t, blobs, want.Digest))
 	}
@@ -168,7 +168,7 @@ func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cac
 			if !errors.Is(err, cache.ErrMismatch) {
 				t.Errorf("checks of what is damaged: %v, want ErrMismatch", err)
 			}
-			if errors.Is(err, cache.ErrSetAside) {
+			if errors.Is(err, cache.ErrQuarantined) {
 				told.Add(1)
 			}
 		})
@@ -182,18 +182,18 @@ func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cac
 func testVerifyDamaged(t *testing.T, blobs cache.Blobs, damage func(cache.Digest), _ []byte, want cache.Descriptor) {
 	damage(want.Digest)
 	size, err := blobs.Verify(t.Context(), want.Digest, func(int) error { return nil })
-	if size != want.Size || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrSetAside) {
-		t.Errorf("Verify = %d, %v, want %d, ErrMismatch and ErrSetAside", size, err, want.Size)
+	if size != want.Size || !errors.Is(err, cache.ErrMismatch) || !errors.Is(err, cache.ErrQuarantined) {
+		t.Errorf("Verify = %d, %v, want %d, ErrMismatch and ErrQuarantined", size, err, want.Size)
 	}
 	wantAbsent(t, blobs, want.Digest)
 }
 
-func testCheckDoubt(t *testing.T, blobs cache.Blobs, _ func(cache.Digest), _ []byte, want cache.Descriptor) {
+func testCheckInvalidated(t *testing.T, blobs cache.Blobs, _ func(cache.Digest), _ []byte, want cache.Descriptor) {
 	blob := openKept(t, blobs, want.Digest)
 	for range 3 {
 		if at, err := checked(t, blob, 0); at != want.Size || err != nil {
 			t.Errorf("checks got to %d of %d: %v", at, want.Size, err)
 		}
-		blob.Doubt()
+		blob.InvalidateChecks()
 	}
 }

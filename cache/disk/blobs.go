@@ -82,7 +82,7 @@ func (b *blobs) pathOf(d cache.Digest) (string, bool) {
 	return filepath.Join(b.root, d.Algorithm().String(), hex[:2], hex), true
 }
 
-func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
+func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
 	path, ok := b.pathOf(d)
 	if !ok {
 		return nil, fmt.Errorf("open %q: %w", d, cache.ErrNotFound)

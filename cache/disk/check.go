@@ -134,8 +134,8 @@ func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) 
 	}
 }
 
-// Doubt marks all pieces as unchecked.
-func (k *publishedBlob) Doubt() {
+// InvalidateChecks marks all pieces as unchecked.
+func (k *publishedBlob) InvalidateChecks() {
 	c := k.loadChecks()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -256,7 +256,7 @@ func (c *checks) mismatch() error {
 	defer c.mu.Unlock()
 	if c.unreported {
 		c.unreported = false
-		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
+		return fmt.Errorf("%w: %w", cache.ErrQuarantined, cache.ErrMismatch)
 	}
 	return cache.ErrMismatch
 }

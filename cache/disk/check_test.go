@@ -40,7 +40,7 @@ func (r *reads) want(t *testing.T, what string, want int64) {
 	}
 }
 
-func openKept(t *testing.T, b *blobs, d cache.Digest) cache.Kept {
+func openKept(t *testing.T, b *blobs, d cache.Digest) cache.PublishedBlob {
 	t.Helper()
 	file, err := b.Open(t.Context(), d)
 	if err != nil {
@@ -52,7 +52,7 @@ func openKept(t *testing.T, b *blobs, d cache.Digest) cache.Kept {
 
 // checkAll checks a file from its start, as one who sends it does, and returns
 // how far that went.
-func checkAll(file cache.Kept) (at int64, err error) {
+func checkAll(file cache.PublishedBlob) (at int64, err error) {
 	for at < file.Size() {
 		n, err := file.Check(context.Background(), at, pieceSize)
 		if err != nil {
@@ -63,7 +63,7 @@ func checkAll(file cache.Kept) (at int64, err error) {
 	return at, nil
 }
 
-func wantSound(t *testing.T, file cache.Kept) {
+func wantSound(t *testing.T, file cache.PublishedBlob) {
 	t.Helper()
 	if at, err := checkAll(file); at != file.Size() || err != nil {
 		t.Errorf("checks got to %d of %d: %v", at, file.Size(), err)
@@ -128,9 +128,9 @@ func TestAFileThatChangedIsReadAgain(t *testing.T) {
 		}
 		wantSound(t, file)
 		r.want(t, "after a change of its mode", largePieces)
-		file.Doubt()
+		file.InvalidateChecks()
 		wantSound(t, file)
-		r.want(t, "after a doubt", largePieces)
+		r.want(t, "after the checks were invalidated", largePieces)
 		flip(t, b, d, 5*pieceSize+7)
 		if at, err := checkAll(file); at != 5*pieceSize || !errors.Is(err, cache.ErrMismatch) {
 			t.Errorf("checks with a bit turned over in a file that was checked got to %d: %v", at, err)
@@ -320,7 +320,7 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 		t.Run(lack.name+": and is set aside where it does not prove", func(t *testing.T) {
 			b, d, _, _ := prepare(t, Options{VerifyEvery: time.Hour})
 			flip(t, b, d, large-1)
-			if at, err := checkAll(openKept(t, b, d)); at != 0 || !errors.Is(err, cache.ErrSetAside) {
+			if at, err := checkAll(openKept(t, b, d)); at != 0 || !errors.Is(err, cache.ErrQuarantined) {
 				t.Errorf("checks got to %d: %v", at, err)
 			}
 			if _, err := b.Stat(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
@@ -404,7 +404,7 @@ func TestChecksumsComeAndGoWithTheirContent(t *testing.T) {
 	}
 	publish(t, b, "content", large)
 	flip(t, b, d, 0)
-	if _, err := checkAll(openKept(t, b, d)); !errors.Is(err, cache.ErrSetAside) {
+	if _, err := checkAll(openKept(t, b, d)); !errors.Is(err, cache.ErrQuarantined) {
 		t.Fatal(err)
 	}
 	if left := list(t, filepath.Dir(path)); slices.Contains(left, filepath.Base(path)+sumsSuffix) {

@@ -40,14 +40,14 @@ func TestCrash(t *testing.T) {
 		if strings.HasPrefix(line, "begin") {
 			inDraft++
 		}
-		c := open(t, dir, precious)
+		c := open(t, dir, durable)
 		checkAfterCrash(t, c, dir, acknowledged)
 		if round%4 == 3 {
-			// The database as well, now and then: what is precious survives that.
+			// The database as well, now and then: what is durable survives that.
 			if err := errors.Join(c.Close(), os.Remove(filepath.Join(dir, "records.db"))); err != nil {
 				t.Fatal(err)
 			}
-			c = open(t, dir, precious)
+			c = open(t, dir, durable)
 			for name, kind := range acknowledged {
 				if kind == "other" {
 					delete(acknowledged, name)
@@ -147,7 +147,7 @@ func TestCrashChild(t *testing.T) {
 	if dir == "" {
 		return // run by itself, there is nothing to do
 	}
-	c, err := Open(dir, precious)
+	c, err := Open(dir, durable)
 	if err != nil {
 		fmt.Println("failed to open:", err)
 		return
@@ -179,7 +179,7 @@ func writeForCrash(c *Cache, name string, i int) error {
 		return err
 	}
 	fmt.Println("blob", d)
-	for _, b := range []cache.Bucket{"precious", "other"} {
+	for _, b := range []cache.Bucket{"durable", "other"} {
 		c.Records().Put(b, name+"/"+string(b), []byte("value of "+name+"/"+string(b)))
 	}
 	if i%3 > 0 {
@@ -188,6 +188,6 @@ func writeForCrash(c *Cache, name string, i int) error {
 	if err := c.Records().Flush(context.Background()); err != nil {
 		return err
 	}
-	fmt.Printf("precious %s/precious\nother %s/other\n", name, name)
+	fmt.Printf("durable %s/durable\nother %s/other\n", name, name)
 	return nil
 }

@@ -32,9 +32,9 @@ type journal struct {
 	rewrittenSize int64    // bytes after the last rewrite
 }
 
-func newJournal(path string, precious []cache.Bucket) *journal {
+func newJournal(path string, durable []cache.Bucket) *journal {
 	j := &journal{path: path, buckets: make(map[cache.Bucket]bool)}
-	for _, b := range precious {
+	for _, b := range durable {
 		j.buckets[b] = true
 	}
 	return j
@@ -152,12 +152,12 @@ func (j *journal) rewrite(db *database) (err error) {
 	return nil
 }
 
-func writeLive(to io.Writer, db *database, precious map[cache.Bucket]bool) (size int64, err error) {
+func writeLive(to io.Writer, db *database, durable map[cache.Bucket]bool) (size int64, err error) {
 	w := bufio.NewWriterSize(to, 256<<10)
 	n, err := w.Write(header(0))
 	size = int64(n)
 	var line []byte
-	for b := range precious {
+	for b := range durable {
 		after, inclusive := "", true
 		for err == nil {
 			var page []record

@@ -19,13 +19,13 @@ func TestJournal(t *testing.T) {
 		if err := os.Remove(filepath.Join(dir, "records.db")); err != nil {
 			t.Fatal(err)
 		}
-		return open(t, dir, precious)
+		return open(t, dir, durable)
 	}
 	put := func(t *testing.T, dir string, keys ...string) {
 		t.Helper()
-		c := open(t, dir, precious)
+		c := open(t, dir, durable)
 		for _, key := range keys {
-			c.Records().Put("precious", key, []byte("value of "+key))
+			c.Records().Put("durable", key, []byte("value of "+key))
 			flush(t, c)
 		}
 		if err := c.Close(); err != nil {
@@ -35,7 +35,7 @@ func TestJournal(t *testing.T) {
 	want := func(t *testing.T, c *Cache, keys ...string) {
 		t.Helper()
 		var got []string
-		err := c.Records().Scan("precious", "", func(key string, value []byte) bool {
+		err := c.Records().Scan("durable", "", func(key string, value []byte) bool {
 			if string(value) != "value of "+key {
 				t.Errorf("%q = %q", key, value)
 			}
@@ -47,10 +47,10 @@ func TestJournal(t *testing.T) {
 		}
 	}
 
-	t.Run("only precious records are in it", func(t *testing.T) {
+	t.Run("only durable records are in it", func(t *testing.T) {
 		dir := t.TempDir()
-		c := open(t, dir, precious)
-		c.Records().Put("precious", "a", []byte("value of a"))
+		c := open(t, dir, durable)
+		c.Records().Put("durable", "a", []byte("value of a"))
 		c.Records().Put("other", "b", []byte("value of b"))
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
@@ -59,17 +59,17 @@ func TestJournal(t *testing.T) {
 		want(t, c, "a")
 		wantNoRecord(t, c, "other", "b")
 	})
-	t.Run("without precious buckets there is none", func(t *testing.T) {
+	t.Run("without durable buckets there is none", func(t *testing.T) {
 		dir := t.TempDir()
 		c := open(t, dir, Options{})
-		c.Records().Put("precious", "a", nil)
+		c.Records().Put("durable", "a", nil)
 		flush(t, c)
 		if _, err := os.Stat(journalOf(dir)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%v, want no journal", err)
 		}
 	})
 	t.Run("a torn tail is cut off, and what is written after it counts", func(t *testing.T) {
-		for _, tail := range []string{"x", "5d2f1a09 put \"precious\" \"torn", strings.Repeat("\x00", 200_000)} {
+		for _, tail := range []string{"x", "5d2f1a09 put \"durable\" \"torn", strings.Repeat("\x00", 200_000)} {
 			dir := t.TempDir()
 			put(t, dir, "a", "b")
 			sound, err := os.ReadFile(journalOf(dir))
@@ -102,12 +102,12 @@ func TestJournal(t *testing.T) {
 	})
 	t.Run("a failed write does not tear it", func(t *testing.T) {
 		dir := t.TempDir()
-		c := open(t, dir, precious)
-		c.Records().Put("precious", "a", []byte("value of a"))
+		c := open(t, dir, durable)
+		c.Records().Put("durable", "a", []byte("value of a"))
 		flush(t, c)
 		// Behind its back: the next write fails at the closed file.
 		c.records.journal.file.Close()
-		c.Records().Put("precious", "b", []byte("value of b"))
+		c.Records().Put("durable", "b", []byte("value of b"))
 		if err := c.Records().Flush(t.Context()); err == nil {
 			t.Error("Flush without a journal: no error")
 		}
@@ -119,7 +119,7 @@ func TestJournal(t *testing.T) {
 	})
 	t.Run("is rewritten when it has grown, and only then", func(t *testing.T) {
 		dir := t.TempDir()
-		c := open(t, dir, precious)
+		c := open(t, dir, durable)
 		large := bytes.Repeat([]byte("x"), rewriteBytes/8)
 		size := func() int64 {
 			info, err := os.Stat(journalOf(dir))
@@ -129,19 +129,19 @@ func TestJournal(t *testing.T) {
 			return info.Size()
 		}
 		for i := range 2*pageLength + 1 {
-			c.Records().Put("precious", fmt.Sprintf("kept %04d", i), fmt.Appendf(nil, "value %d", i))
+			c.Records().Put("durable", fmt.Sprintf("kept %04d", i), fmt.Appendf(nil, "value %d", i))
 		}
-		c.Records().Put("precious", "gone", []byte("value of gone"))
-		c.Records().Delete("precious", "gone")
+		c.Records().Put("durable", "gone", []byte("value of gone"))
+		c.Records().Delete("durable", "gone")
 		for range 7 {
-			c.Records().Put("precious", "large", large)
+			c.Records().Put("durable", "large", large)
 			flush(t, c)
 		}
 		if size() < 7*rewriteBytes/8 {
 			t.Errorf("%d bytes: it was rewritten too early", size())
 		}
 		for range 2 {
-			c.Records().Put("precious", "large", large)
+			c.Records().Put("durable", "large", large)
 			flush(t, c)
 		}
 		if size() > 3*rewriteBytes/8 {
@@ -153,18 +153,18 @@ func TestJournal(t *testing.T) {
 
 		c = rebuilt(t, dir)
 		for i := range 2*pageLength + 1 {
-			wantRecord(t, c, "precious", fmt.Sprintf("kept %04d", i), fmt.Sprintf("value %d", i))
+			wantRecord(t, c, "durable", fmt.Sprintf("kept %04d", i), fmt.Sprintf("value %d", i))
 		}
-		wantRecord(t, c, "precious", "large", string(large))
-		wantNoRecord(t, c, "precious", "gone")
+		wantRecord(t, c, "durable", "large", string(large))
+		wantNoRecord(t, c, "durable", "gone")
 		if _, err := os.Stat(journalOf(dir) + ".new"); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%v, want no half of a journal", err)
 		}
 	})
 	t.Run("one that is all alive is not rewritten again and again", func(t *testing.T) {
 		dir := t.TempDir()
-		j := newJournal(journalOf(dir), precious.Journal)
-		if err := j.append(appendLine(nil, change{bucket: "precious", key: "a"})); err != nil {
+		j := newJournal(journalOf(dir), durable.Journal)
+		if err := j.append(appendLine(nil, change{bucket: "durable", key: "a"})); err != nil {
 			t.Fatal(err)
 		}
 		j.file.Close()
@@ -172,7 +172,7 @@ func TestJournal(t *testing.T) {
 		if err := os.WriteFile(j.path, append(live, bytes.Repeat([]byte("\n"), 2*rewriteBytes)...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		j = newJournal(j.path, precious.Journal)
+		j = newJournal(j.path, durable.Journal)
 		if err := j.open(); err != nil {
 			t.Fatal(err)
 		}

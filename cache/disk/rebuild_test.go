@@ -19,8 +19,8 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// precious is the one bucket that the tests keep in the journal.
-var precious = Options{Journal: []cache.Bucket{"precious"}, FlushEvery: 10 * time.Millisecond}
+// durable is the one bucket that the tests keep in the journal.
+var durable = Options{Journal: []cache.Bucket{"durable"}, FlushEvery: 10 * time.Millisecond}
 
 // copied opens a copy of the database as it lies on the disk now.
 func copied(t *testing.T, dir string) *database {
@@ -47,24 +47,24 @@ func fill(t *testing.T, c *Cache) {
 	t.Helper()
 	for round := range 2 {
 		for i := range 500 {
-			for _, b := range []cache.Bucket{"precious", "other"} {
+			for _, b := range []cache.Bucket{"durable", "other"} {
 				c.Records().Put(b, fmt.Sprintf("key %03d", i), fmt.Appendf(nil, "%s %d %d", b, i, round))
 			}
 		}
 		flush(t, c)
 	}
 	for i := 400; i < 500; i++ {
-		c.Records().Delete("precious", fmt.Sprintf("key %03d", i))
+		c.Records().Delete("durable", fmt.Sprintf("key %03d", i))
 	}
 	flush(t, c)
 }
 
-// wantPrecious fails unless everything precious of fill is there, and nothing else.
-func wantPrecious(t *testing.T, c *Cache) {
+// wantDurable fails unless everything durable of fill is there, and nothing else.
+func wantDurable(t *testing.T, c *Cache) {
 	t.Helper()
 	n := 0
-	err := c.Records().Scan("precious", "", func(key string, value []byte) bool {
-		if want := fmt.Sprintf("key %03d", n); key != want || string(value) != fmt.Sprintf("precious %d 1", n) {
+	err := c.Records().Scan("durable", "", func(key string, value []byte) bool {
+		if want := fmt.Sprintf("key %03d", n); key != want || string(value) != fmt.Sprintf("durable %d 1", n) {
 			t.Errorf("Scan: %q = %q in the place of %q", key, value, want)
 			return false
 		}
@@ -72,10 +72,10 @@ func wantPrecious(t *testing.T, c *Cache) {
 		return true
 	})
 	if n != 400 || err != nil {
-		t.Errorf("Scan saw %d precious records, %v, want 400", n, err)
+		t.Errorf("Scan saw %d durable records, %v, want 400", n, err)
 	}
-	wantRecord(t, c, "precious", "key 123", "precious 123 1")
-	wantNoRecord(t, c, "precious", "key 450")
+	wantRecord(t, c, "durable", "key 123", "durable 123 1")
+	wantNoRecord(t, c, "durable", "key 450")
 }
 
 func TestRecordsDamagedAtStart(t *testing.T) {
@@ -91,7 +91,7 @@ func TestRecordsDamagedAtStart(t *testing.T) {
 	} {
 		t.Run("a database that is "+name+" does not stop a start", func(t *testing.T) {
 			dir := t.TempDir()
-			c := open(t, dir, precious)
+			c := open(t, dir, durable)
 			fill(t, c)
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
@@ -101,10 +101,10 @@ func TestRecordsDamagedAtStart(t *testing.T) {
 			}
 
 			var log bytes.Buffer
-			opts := precious
+			opts := durable
 			opts.Log = slog.New(slog.NewTextHandler(&log, nil))
 			c = open(t, dir, opts)
-			wantPrecious(t, c)
+			wantDurable(t, c)
 			if !c.Rebuilt() {
 				t.Error("Rebuilt is false")
 			}
@@ -112,13 +112,13 @@ func TestRecordsDamagedAtStart(t *testing.T) {
 				t.Errorf("the log says %q", log.String())
 			}
 			flush(t, c)
-			wantPrecious(t, c)
+			wantDurable(t, c)
 			if err := c.Close(); err != nil {
 				t.Fatal(err)
 			}
 
-			c = open(t, dir, precious)
-			wantPrecious(t, c)
+			c = open(t, dir, durable)
+			wantDurable(t, c)
 			if c.Rebuilt() {
 				t.Error("Rebuilt at the second start as well")
 			}
@@ -131,7 +131,7 @@ func TestRecordsDamagedAnywhere(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	source := t.TempDir()
-	c := open(t, source, precious)
+	c := open(t, source, durable)
 	fill(t, c)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func TestRecordsDamagedAnywhere(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "records.db"), bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := open(t, dir, precious)
+		c := open(t, dir, durable)
 		n := 0
 		err := c.Records().Scan("other", "", func(key string, value []byte) bool {
 			var i, last int
@@ -169,12 +169,12 @@ func TestRecordsDamagedAnywhere(t *testing.T) {
 			t.Errorf("round %d: Scan: %v", round, err)
 		}
 		if c.Rebuilt() {
-			wantPrecious(t, c)
+			wantDurable(t, c)
 		}
 		for i := range 500 {
 			// Sound or absent, and never anything else.
 			key := fmt.Sprintf("key %03d", i)
-			for _, b := range []cache.Bucket{"precious", "other"} {
+			for _, b := range []cache.Bucket{"durable", "other"} {
 				value, err := c.Records().Get(b, key)
 				if err == nil && string(value) != fmt.Sprintf("%s %d 1", b, i) {
 					t.Errorf("round %d: Get(%s, %q) = %q", round, b, key, value)
@@ -208,8 +208,8 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 		},
 	} {
 		finders := map[string]func(t *testing.T, c *Cache){
-			"a get":   func(t *testing.T, c *Cache) { wantRecord(t, c, "precious", "key 001", "precious 1 1") },
-			"a scan":  func(t *testing.T, c *Cache) { wantPrecious(t, c) },
+			"a get":   func(t *testing.T, c *Cache) { wantRecord(t, c, "durable", "key 001", "durable 1 1") },
+			"a scan":  func(t *testing.T, c *Cache) { wantDurable(t, c) },
 			"a flush": func(t *testing.T, c *Cache) { _ = c.Records().Flush(t.Context()) },
 			"all at once": func(t *testing.T, c *Cache) {
 				var group sync.WaitGroup
@@ -217,9 +217,9 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 					group.Go(func() {
 						switch i % 3 {
 						case 0:
-							wantRecord(t, c, "precious", "key 001", "precious 1 1")
+							wantRecord(t, c, "durable", "key 001", "durable 1 1")
 						case 1:
-							wantPrecious(t, c)
+							wantDurable(t, c)
 						case 2:
 							_ = c.Records().Flush(t.Context())
 						}
@@ -231,7 +231,7 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 		for finder, find := range finders {
 			t.Run(fmt.Sprintf("a database that is %s, found by %s, is begun anew", name, finder), func(t *testing.T) {
 				dir := t.TempDir()
-				c := open(t, dir, precious)
+				c := open(t, dir, durable)
 				fill(t, c)
 				if err := damage(filepath.Join(dir, "records.db")); err != nil {
 					t.Fatal(err)
@@ -239,10 +239,10 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 				c.Records().Put("other", "during", []byte("value"))
 				find(t, c)
 				wantRecord(t, c, "other", "during", "value")
-				wantPrecious(t, c)
+				wantDurable(t, c)
 				c.Records().Flush(t.Context()) // a writer may find it last
 				flush(t, c)
-				wantPrecious(t, c)
+				wantDurable(t, c)
 				if !c.Rebuilt() {
 					t.Error("Rebuilt is false")
 				}
@@ -253,9 +253,9 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 				if err := c.Close(); err != nil {
 					t.Fatal(err)
 				}
-				c = open(t, dir, precious)
+				c = open(t, dir, durable)
 				wantRecord(t, c, "other", "during", "value")
-				wantPrecious(t, c)
+				wantDurable(t, c)
 			})
 		}
 	}
@@ -312,7 +312,7 @@ func TestDamagedDatabasesAreBounded(t *testing.T) {
 
 func TestRebuildThatWasInterrupted(t *testing.T) {
 	dir := t.TempDir()
-	c := open(t, dir, precious)
+	c := open(t, dir, durable)
 	fill(t, c)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
@@ -329,8 +329,8 @@ func TestRebuildThatWasInterrupted(t *testing.T) {
 	if err := db.close(); err != nil {
 		t.Fatal(err)
 	}
-	c = open(t, dir, precious)
-	wantPrecious(t, c)
+	c = open(t, dir, durable)
+	wantDurable(t, c)
 	if !c.Rebuilt() {
 		t.Error("Rebuilt is false")
 	}
@@ -338,13 +338,13 @@ func TestRebuildThatWasInterrupted(t *testing.T) {
 
 func TestStartWithoutRecords(t *testing.T) {
 	t.Run("a new folder is not rebuilt", func(t *testing.T) {
-		if open(t, t.TempDir(), precious).Rebuilt() {
+		if open(t, t.TempDir(), durable).Rebuilt() {
 			t.Error("Rebuilt is true")
 		}
 	})
 	t.Run("records that can't be opened are kept in memory, and moved when they can", func(t *testing.T) {
 		dir := t.TempDir()
-		c := open(t, dir, precious)
+		c := open(t, dir, durable)
 		fill(t, c)
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
@@ -355,8 +355,8 @@ func TestStartWithoutRecords(t *testing.T) {
 		if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 			t.Fatal(err)
 		}
-		c = open(t, dir, precious)
-		wantPrecious(t, c)
+		c = open(t, dir, durable)
+		wantDurable(t, c)
 		c.Records().Put("other", "key", []byte("value"))
 		if err := c.Records().Flush(t.Context()); err == nil {
 			t.Error("Flush without a database: no error")
@@ -366,12 +366,12 @@ func TestStartWithoutRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		flush(t, c)
-		wantPrecious(t, c)
+		wantDurable(t, c)
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		c = open(t, dir, precious)
-		wantPrecious(t, c)
+		c = open(t, dir, durable)
+		wantDurable(t, c)
 		wantRecord(t, c, "other", "key", "value")
 	})
 }

@@ -55,7 +55,7 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 // mismatch quarantines a file and returns the error for it.
 func (b *blobs) mismatch(d cache.Digest, path string, found fs.FileInfo, why ...any) error {
 	if b.quarantine(d, path, found, why...) {
-		return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
+		return fmt.Errorf("%w: %w", cache.ErrQuarantined, cache.ErrMismatch)
 	}
 	return cache.ErrMismatch
 }

@@ -17,7 +17,7 @@ type blobs struct {
 	content   map[cache.Digest][]byte
 }
 
-func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.Kept, error) {
+func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	content, ok := b.content[d]
@@ -87,7 +87,7 @@ func (b *blobs) checkDigest(d cache.Digest, content []byte) error {
 	}
 	b.available += int64(len(content))
 	delete(b.content, d)
-	return fmt.Errorf("%w: %w", cache.ErrSetAside, cache.ErrMismatch)
+	return fmt.Errorf("%w: %w", cache.ErrQuarantined, cache.ErrMismatch)
 }
 
 func (b *blobs) Weight(size int64) int64 { return size }
@@ -168,6 +168,6 @@ func (b *blob) Check(_ context.Context, off, n int64) (int64, error) {
 	return n, nil
 }
 
-func (b *blob) Doubt() { b.checked.Store(false) }
+func (b *blob) InvalidateChecks() { b.checked.Store(false) }
 
 func (*blob) Close() error { return nil }

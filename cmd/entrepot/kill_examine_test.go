@@ -26,7 +26,7 @@ func (l *life) keeps(key string) bool {
 	if err != nil {
 		l.k.Errorf("round %d: %v", l.k.round, err)
 	}
-	return slices.ContainsFunc(list.Images, func(image retention.Kept) bool { return image.Digest.String() == key })
+	return slices.ContainsFunc(list.Images, func(image retention.CachedImage) bool { return image.Digest.String() == key })
 }
 
 // examine starts a server whose upstream refuses, over what the killed one
@@ -50,7 +50,7 @@ func (k *killing) examine() {
 	if err != nil {
 		k.Fatalf("round %d: %v", k.round, err)
 	}
-	kept := map[string]retention.Kept{}
+	kept := map[string]retention.CachedImage{}
 	for _, image := range list.Images {
 		kept[image.Digest.String()] = image
 	}
@@ -72,7 +72,7 @@ func (k *killing) examine() {
 }
 
 // examineImage pulls what is kept, without an upstream.
-func (k *killing) examineImage(l *life, key string, image retention.Kept) {
+func (k *killing) examineImage(l *life, key string, image retention.CachedImage) {
 	status, body, _, err := l.get(l.clients + "/v2/" + image.Repository + "/manifests/" + key)
 	if err != nil || status != http.StatusOK || digest.FromBytes(body).String() != key {
 		if err == nil && status != http.StatusOK && !l.keeps(key) {

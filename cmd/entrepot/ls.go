@@ -79,7 +79,7 @@ func relativeTime(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
 }
 
-func freshness(k retention.Kept, now time.Time) string {
+func freshness(k retention.CachedImage, now time.Time) string {
 	switch {
 	case len(k.Tags) == 0:
 		return "by digest"
@@ -93,7 +93,7 @@ func freshness(k retention.Kept, now time.Time) string {
 
 // completeness says whether everything that a pull of the image may ask for is
 // in the cache, and how much is still to be fetched.
-func completeness(k retention.Kept) string {
+func completeness(k retention.CachedImage) string {
 	if n := len(k.Unlearnt); n > 0 {
 		return fmt.Sprintf("no, %d to fetch", n)
 	}

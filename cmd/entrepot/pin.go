@@ -21,7 +21,7 @@ func newPin() *cobra.Command {
 				return err
 			}
 			done, err := c.Pin(cmd.Context(), pinned)
-			if errors.Is(err, warm.ErrNotWhole) {
+			if errors.Is(err, warm.ErrIncomplete) {
 				// It is pinned, and the rest is fetched once the upstream can be
 				// reached.
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "pinned %s, which is not complete yet: a running entrepot will fetch the rest\n  %v\n", pinned, err)

@@ -20,7 +20,7 @@ func newPurge() *cobra.Command {
 				return err
 			}
 			purged, err := c.Purge(cmd.Context(), target, dryRun)
-			if errors.Is(err, retention.ErrNotKept) {
+			if errors.Is(err, retention.ErrNotCached) {
 				return fmt.Errorf("%s is not in the cache: \"entrepot ls\" lists the images that are", args[0])
 			}
 			if err != nil {

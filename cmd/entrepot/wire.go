@@ -64,7 +64,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer clients.Close()
-	m.StartLearning()
+	m.StartPrefetching()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
 		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: openFileShare(),
@@ -155,11 +155,11 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
 		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, openFileShare()), Logger: log,
 		Events: mirror.Events{
-			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Kept: metrics.Kept,
+			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
 	})
 	if files.Rebuilt() {
-		manifests, err := m.Ledger.Reindex()
+		manifests, err := m.Ledger.RebuildMembers()
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
 	}
 	m.Start()

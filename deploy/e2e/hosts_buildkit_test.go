@@ -24,6 +24,7 @@ func TestBuildkitdTOMLMeansWhatItShould(t *testing.T) {
 	w := newSurroundings(t)
 	for _, by := range w.from {
 		t.Run(by.name, func(t *testing.T) {
+			w.noted(t, "BuildKit, buildx | BuildKit's resolver", by)
 			dir := t.TempDir()
 			printed := filepath.Join(dir, "printed.toml")
 			writeFile(t, printed, w.hosts(t, by, "buildkit"))

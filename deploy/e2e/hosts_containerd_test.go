@@ -32,6 +32,7 @@ func TestHostsTOMLMeansWhatItShould(t *testing.T) {
 	w := newSurroundings(t)
 	for _, by := range w.from {
 		t.Run(by.name, func(t *testing.T) {
+			w.noted(t, "containerd | its own resolver", by)
 			dir := t.TempDir()
 			heading := regexp.MustCompile(`(?m)^# (/etc/containerd/certs\.d/\S+)$`)
 			printed := w.hosts(t, by, "containerd", "--version", "2.4")

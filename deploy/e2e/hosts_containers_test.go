@@ -3,6 +3,7 @@ package e2e
 import (
 	"maps"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -23,16 +24,20 @@ func TestRegistriesConfAsksWhomItShould(t *testing.T) {
 	beside["far.lan/a:1"] = []string{"MIRROR/v2/far.lan/a/manifests/1", "https://others.lan/v2/far/a/manifests/1"}
 	beside["others.lan/a:1"] = []string{"https://others.lan/v2/a/manifests/1"}
 	w := newSurroundings(t)
-	for i, by := range w.from {
-		if isIPv6(by) {
-			continue // no image name can hold it, and "entrepot hosts" says so
-		}
-		runtimes := []string{"podman"}
-		if i == 0 { // their files are the same
-			runtimes = append(runtimes, "crio", "skopeo", "buildah")
-		}
-		for _, runtime := range runtimes {
+	for _, by := range w.from {
+		for runtime, name := range map[string]string{"podman": "Podman", "crio": "CRI-O", "skopeo": "skopeo", "buildah": "buildah"} {
 			t.Run(by.name+"/"+runtime, func(t *testing.T) {
+				if isIPv6(by) {
+					const why = "no image name can hold an IPv6 address"
+					_, refusal, err := try(t.Context(), "", w.environment(), setting(t, "ENTREPOT_E2E_PROGRAM"),
+						"hosts", runtime, "--config", w.configuration, "--address", by.addresses[0])
+					if err == nil || !strings.Contains(refusal, why) {
+						t.Fatalf("%v: %s", err, refusal)
+					}
+					w.notedAs(t, name+" | containers/image", by, "refused: "+why)
+					return
+				}
+				w.noted(t, name+" | containers/image", by)
 				etc := filepath.Join(t.TempDir(), "containers")
 				drops := filepath.Join(etc, "registries.conf.d")
 				writeFile(t, filepath.Join(etc, "registries.conf"), "")

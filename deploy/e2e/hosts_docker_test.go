@@ -16,6 +16,7 @@ func TestDockerdTakesItsDaemonJSON(t *testing.T) {
 	w := newSurroundings(t)
 	for _, by := range w.from {
 		t.Run(by.name, func(t *testing.T) {
+			w.noted(t, "Docker before 29 | `dockerd --validate`", by)
 			valid := func(file string) map[string]any {
 				t.Helper()
 				command(t, w.environment(), dockerd, "--validate", "--config-file", file)

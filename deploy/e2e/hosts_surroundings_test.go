@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -19,6 +20,7 @@ type surroundings struct {
 	configuration string
 	corp, ca      string // files with who signed: the registries', entrepot's own
 	from          []reached
+	questions     atomic.Int64 // that a library was asked
 }
 
 // reached is by which addresses entrepot is reached.
@@ -97,6 +99,7 @@ func (w *surroundings) means(t *testing.T, by reached, library, path string, wan
 	t.Helper()
 	images := slices.Sorted(maps.Keys(want))
 	for _, image := range images {
+		w.questions.Add(1)
 		text, err := json.Marshal(reading{Library: library, Path: path, Images: []string{image}})
 		if err != nil {
 			t.Fatal(err)

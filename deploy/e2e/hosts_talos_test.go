@@ -31,6 +31,7 @@ func TestTalosTakesBothForms(t *testing.T) {
 	for _, by := range w.from {
 		for _, version := range []string{"1.11", "1.12"} {
 			t.Run(by.name+"/"+version, func(t *testing.T) {
+				w.noted(t, "Talos "+version+" | Talos' machinery", by)
 				dir := t.TempDir()
 				w.hosts(t, by, "talos", "--version", version, "--write", dir)
 				file := filepath.Join(dir, "registry-mirrors.yaml")

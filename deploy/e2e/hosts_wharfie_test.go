@@ -32,13 +32,10 @@ func TestRegistriesYAMLMeansWhatItShould(t *testing.T) {
 	beside["plain.lan/a:1"] = []string{"MIRROR/v2/a/manifests/1?ns=plain.lan", "https://others.lan/v2/a/manifests/1?ns=plain.lan"}
 	beside["theirs.lan/a:1"] = []string{"https://others.lan/v2/a/manifests/1?ns=theirs.lan", "https://theirs.lan/v2/a/manifests/1"}
 	w := newSurroundings(t)
-	for i, by := range w.from {
-		runtimes := []string{"k3s"}
-		if i == 0 { // their files are the same
-			runtimes = append(runtimes, "rke2")
-		}
-		for _, runtime := range runtimes {
+	for _, by := range w.from {
+		for _, runtime := range []string{"k3s", "rke2"} {
 			t.Run(by.name+"/"+runtime, func(t *testing.T) {
+				w.noted(t, runtime+" | wharfie", by)
 				dir := t.TempDir()
 				printed := filepath.Join(dir, "printed.yaml")
 				writeFile(t, printed, w.hosts(t, by, runtime))

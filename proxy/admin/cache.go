@@ -13,7 +13,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Cache is what operators can do to a cache.
+// Cache is what operators can do to a cache, whether it is in this process or
+// behind an admin address. Purge returns [retention.ErrNotKept] and
+// [retention.ErrPinned], Pin returns [warm.ErrNotWhole]; these keep their
+// meaning as [Error] over HTTP.
 type Cache interface {
 	Inventory(ctx context.Context) (retention.Inventory, error)
 	Purge(ctx context.Context, target retention.Target, dryRun bool) (retention.Purged, error)
@@ -62,11 +65,11 @@ func (e Error) Error() string { return e.Message }
 func (e Error) Is(target error) bool {
 	switch e.Kind {
 	case "not_kept":
-		return target == retention.ErrNotKept
+		return target == retention.ErrNotCached
 	case "pinned":
 		return target == retention.ErrPinned
 	case "not_whole":
-		return target == warm.ErrNotWhole
+		return target == warm.ErrIncomplete
 	}
 	return false
 }
@@ -146,13 +149,13 @@ func respond(w http.ResponseWriter) func(any, error) {
 			writeJSON(w, http.StatusOK, result)
 		case errors.As(err, &known):
 			writeJSON(w, http.StatusBadRequest, known)
-		case errors.Is(err, retention.ErrNotKept):
+		case errors.Is(err, retention.ErrNotCached):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "not_kept"})
 		case errors.Is(err, upstream.ErrNotFound):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "failed"})
 		case errors.Is(err, retention.ErrPinned):
 			writeJSON(w, http.StatusConflict, Error{err.Error(), "pinned"})
-		case errors.Is(err, warm.ErrNotWhole):
+		case errors.Is(err, warm.ErrIncomplete):
 			writeJSON(w, http.StatusBadGateway, Error{err.Error(), "not_whole"})
 		default:
 			writeJSON(w, http.StatusInternalServerError, Error{err.Error(), "failed"})

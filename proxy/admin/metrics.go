@@ -30,13 +30,18 @@ type Metrics struct {
 	received  metric.Int64Counter
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
-	bypassed  metric.Int64Counter
-	evicted   metric.Int64Counter
-	damaged   metric.Int64Counter
-	kept      metric.Int64Gauge
+	cache     cacheMetrics
 	// options caches the attribute set for each combination of labels: building
 	// one costs more than counting.
 	options sync.Map // labels → metric.MeasurementOption
+}
+
+// cacheMetrics are those of what is stored.
+type cacheMetrics struct {
+	bypassed metric.Int64Counter
+	evicted  metric.Int64Counter
+	damaged  metric.Int64Counter
+	kept     metric.Int64Gauge
 }
 
 // labels are the label values of one time series.
@@ -64,9 +69,9 @@ func NewMetrics() (*Metrics, error) {
 		{&m.sent, "entrepot.client", "Bytes of bodies sent to clients.", "By"},
 		{&m.received, "entrepot.upstream", "Bytes of bodies received from upstreams.", "By"},
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
-		{&m.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
-		{&m.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
-		{&m.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
+		{&m.cache.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
+		{&m.cache.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
+		{&m.cache.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
 		if *c.into, err = meter.Int64Counter(c.name, metric.WithDescription(c.about), metric.WithUnit(c.unit)); err != nil {
@@ -76,7 +81,7 @@ func NewMetrics() (*Metrics, error) {
 	if m.flights, err = meter.Int64UpDownCounter("entrepot.flights", metric.WithDescription("Downloads of blobs under way.")); err != nil {
 		return nil, fmt.Errorf("metric entrepot.flights: %w", err)
 	}
-	if m.kept, err = meter.Int64Gauge("entrepot.cache", metric.WithDescription("Bytes that are kept."), metric.WithUnit("By")); err != nil {
+	if m.cache.kept, err = meter.Int64Gauge("entrepot.cache", metric.WithDescription("Bytes that are kept."), metric.WithUnit("By")); err != nil {
 		return nil, fmt.Errorf("metric entrepot.cache: %w", err)
 	}
 	m.Flights(0) // exported from the start
@@ -99,9 +104,9 @@ func (m *Metrics) Handler() http.Handler {
 // on an increase would miss it.
 func (m *Metrics) Declare(upstreams ...string) {
 	m.Evicted(0)
-	m.damaged.Add(context.Background(), 0)
+	m.cache.damaged.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
-		m.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
+		m.cache.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
 		m.Received(upstream, 0)
 	}
 }
@@ -130,17 +135,17 @@ func (m *Metrics) Received(upstream string, bytes int64) {
 }
 
 // Evicted counts bytes that were evicted.
-func (m *Metrics) Evicted(bytes int64) { m.evicted.Add(context.Background(), bytes) }
+func (m *Metrics) Evicted(bytes int64) { m.cache.evicted.Add(context.Background(), bytes) }
 
 // Damaged counts stored content that was found damaged and quarantined.
-func (m *Metrics) Damaged() { m.damaged.Add(context.Background(), 1) }
+func (m *Metrics) Damaged() { m.cache.damaged.Add(context.Background(), 1) }
 
 // Kept records how many bytes are stored now.
-func (m *Metrics) Kept(bytes int64) { m.kept.Record(context.Background(), bytes) }
+func (m *Metrics) Kept(bytes int64) { m.cache.kept.Record(context.Background(), bytes) }
 
 // Bypassed counts content that was served but could not be stored.
 func (m *Metrics) Bypassed(upstream string) {
-	m.bypassed.Add(context.Background(), 1, m.attributes(labels{upstream: upstream}))
+	m.cache.bypassed.Add(context.Background(), 1, m.attributes(labels{upstream: upstream}))
 }
 
 // Upstream counts a request to an upstream. The status is 0 if there was no

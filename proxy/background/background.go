@@ -1,6 +1,20 @@
-// Package background runs work that belongs to the mirror rather than to the
-// client that happened to ask first: it is done once for all who ask, and goes
-// on when they leave. It knows nothing of what the work is.
+// Package background runs work that belongs to the mirror, not to the client
+// that happened to ask first: concurrent callers share it, and it continues
+// when they leave. It does not know what the work is.
+//
+// What it promises, each with the test that guards it:
+//
+//   - Work with one key runs once at a time, and all who ask get its result
+//     (TestAllWhoAskShareOneRun).
+//   - Work goes on when its caller leaves (TestWorkGoesOnWhenItsCallerLeaves).
+//   - When Stop returns, nothing runs, and nothing begins any more
+//     (TestStopWaitsForWhatRuns, TestNothingBeginsAfterStop,
+//     TestStopMissesNothingThatBegins).
+//   - What fails repeatedly is tried again less and less often, up to a bound
+//     (TestABackoffGrowsUpToItsBound).
+//
+// The lock of a Work is held to begin work and to stop it, never while work
+// runs.
 package background
 
 import (
@@ -12,38 +26,68 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Work is everything that goes on in the background of one part of the mirror.
+// Work is what runs in the background of a mirror. All methods are safe for
+// concurrent use.
 type Work struct {
-	ctx  context.Context //nolint:containedctx // it is the life of the work, which no caller's context is
-	stop context.CancelFunc
-	all  sync.WaitGroup
+	ctx    context.Context //nolint:containedctx // it is the life of the work, which no caller's context is
+	cancel context.CancelFunc
+
+	mu  sync.Mutex // held while work is added, so that Stop waits for all of it
+	all sync.WaitGroup
 }
 
-// New returns a Work without anything to do.
+// New returns a Work that runs nothing yet.
 func New() *Work {
 	w := &Work{}
-	w.ctx, w.stop = context.WithCancel(context.Background())
+	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
 
-// Context ends when the work is stopped.
+// Context returns the context of all work. It ends when Stop is called.
 func (w *Work) Context() context.Context { return w.ctx }
 
-// Go runs fn in the background. Its context ends when the work is stopped.
-func (w *Work) Go(fn func(ctx context.Context)) { w.all.Go(func() { fn(w.ctx) }) }
+// begin adds one piece of work, unless the work is stopped. Its end is all.Done.
+func (w *Work) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ctx.Err() != nil {
+		return false
+	}
+	w.all.Add(1)
+	return true
+}
 
-// Stop ends the work and waits for it.
+// Go runs fn in a goroutine. Its context ends when Stop is called. After Stop
+// it does not run fn, and returns false.
+func (w *Work) Go(fn func(ctx context.Context)) bool {
+	if !w.begin() {
+		return false
+	}
+	go func() {
+		defer w.all.Done()
+		fn(w.ctx)
+	}()
+	return true
+}
+
+// Stop ends the context of all work, and waits until all of it has returned.
 func (w *Work) Stop() {
-	w.stop()
+	w.mu.Lock()
+	w.cancel()
+	w.mu.Unlock()
 	w.all.Wait()
 }
 
-// Share runs fn in the background, one at a time for each key of group, and
-// waits for it until ctx ends. fn goes on when its callers have left.
+// Share runs fn in the background, once at a time for each key of group, and
+// waits for its result until ctx ends. fn goes on when its callers have left;
+// its context ends when Stop is called. After Stop it does not run fn, and
+// returns context.Canceled.
 func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
 	var zero T
 	done := group.DoChan(key, func() (any, error) {
-		w.all.Add(1)
+		if !w.begin() {
+			return nil, context.Cause(w.ctx)
+		}
 		defer w.all.Done()
 		return fn(w.ctx)
 	})
@@ -58,9 +102,9 @@ func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key s
 	}
 }
 
-// Pause waits for about d, with jitter, or returns why ctx ended.
-func Pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
+// Wait waits for d. It returns the cause of ctx if that ends first.
+func Wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -70,22 +114,27 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A Rest is how long something is left alone that has failed again and again.
-// The zero Rest has not begun.
-type Rest struct {
+// Pause waits for a time between half of d and one and a half of d, so that
+// what began together does not go on together. It returns the cause of ctx if
+// that ends first.
+func Pause(ctx context.Context, d time.Duration) error { return Wait(ctx, d/2+rand.N(d)) }
+
+// A Backoff is how long something that fails repeatedly is not tried again. The
+// zero Backoff is over. It is used by one goroutine at a time.
+type Backoff struct {
 	wait  time.Duration
 	until time.Time
 }
 
-// Longer doubles the rest, from first up to most, and returns it.
-func (r *Rest) Longer(first, most time.Duration) time.Duration {
+// Extend doubles the backoff, between first and most, and returns it.
+func (r *Backoff) Extend(first, most time.Duration) time.Duration {
 	r.wait = min(max(2*r.wait, first), most)
 	r.until = time.Now().Add(r.wait)
 	return r.wait
 }
 
-// Until is when the rest is over.
-func (r *Rest) Until() time.Time { return r.until }
+// Until returns when the backoff is over.
+func (r *Backoff) Until() time.Time { return r.until }
 
-// Over says whether the rest is over. A nil Rest is.
-func (r *Rest) Over() bool { return r == nil || !time.Now().Before(r.until) }
+// IsOver reports whether the backoff is over. A nil Backoff is.
+func (r *Backoff) IsOver() bool { return r == nil || !time.Now().Before(r.until) }

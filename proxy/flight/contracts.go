@@ -8,49 +8,50 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Source is where content comes from.
+// A Source is where content comes from.
 type Source interface {
 	// String names the content and where it comes from, for errors.
 	fmt.Stringer
-	// Blob opens the content from the offset from on, n bytes of it, or all the
-	// rest where n is negative. It answers as upstream.Registry does. It may be
-	// called again to go on at another offset.
+	// Blob opens the content at the offset from: n bytes of it, or the rest if
+	// n is negative. It returns what upstream.Registry's Blob does. It may be
+	// called again to continue at another offset.
 	Blob(ctx context.Context, from, n int64) (upstream.Content, error)
 }
 
-// Sink is where content is kept. All methods are called by any number of
-// downloads at once.
+// A Sink is where content is stored. Its methods MUST be safe for concurrent
+// use.
 type Sink interface {
-	// Has says whether content is kept. It MUST NOT call the Group.
+	// Has says whether content is stored. It MUST NOT call the Group.
 	Has(ctx context.Context, d cache.Digest) bool
-	// Create starts a draft, in the manner of cache.Blobs. An error, of any
-	// kind, means that the content is downloaded without being kept.
+	// Create begins a draft, as cache.Blobs does. If it returns an error, the
+	// content is downloaded without being stored.
 	Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error)
-	// Expect notes that n more bytes are being downloaded, or, where n is
-	// negative, that they no longer are.
-	Expect(n int64)
-	// Publish commits the draft of d, which is proven and has size bytes, once
-	// there is room for it. No reader waits for that.
+	// AddIncoming adds n to the number of bytes that are being downloaded; n
+	// may be negative.
+	AddIncoming(n int64)
+	// Publish commits the draft of d, which is verified and has size bytes,
+	// once there is room for it. No reader waits for that.
 	Publish(ctx context.Context, d cache.Digest, size int64, draft cache.Draft) error
-	// NotKept notes that content could not be kept: room is wanted.
-	NotKept()
-	// Quarantined notes that content of size bytes, with which a download
-	// began, was found damaged and is no longer kept.
+	// NotCached reports that content could not be stored for lack of room.
+	NotCached()
+	// Quarantined reports that stored content of size bytes, which a download
+	// began with, was found damaged and is no longer stored.
 	Quarantined(size int64)
 }
 
-// Observer is told what becomes of one download, for its caller to remember.
-// Its methods are called by the download, which waits for them.
+// An Observer is notified of the progress of one download, so that its caller
+// can record it. The download waits for each call to return.
 type Observer interface {
-	// Answered is called when the source has answered and before the first
-	// byte. The size is -1 where the source does not tell it.
+	// Answered is called when the source has answered, before the first byte.
+	// The size is -1 if the source does not say.
 	Answered(size int64)
-	// Received is called with the bytes that came from the source.
+	// Received is called with the number of bytes received from the source.
 	Received(bytes int64)
-	// Completed is called when all has come and is proven.
+	// Completed is called when all bytes are received and verified.
 	Completed(size int64)
-	// NotKept is called when the content could not be kept.
-	NotKept()
-	// Failed is called when the download is beyond retry, before readers see it.
+	// NotCached is called when the content could not be stored.
+	NotCached()
+	// Failed is called when the download has failed for good, before readers
+	// see the error.
 	Failed(err error)
 }

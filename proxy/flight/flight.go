@@ -1,36 +1,36 @@
 // Package flight downloads content once for any number of readers.
 //
 // A [Group] holds the downloads that are under way, by digest, and starts new
-// ones. A [Flight] is one of them, as its readers see it: they follow it from
+// ones. A [Flight] is one of them as its readers see it: they follow it from
 // any offset, each at its own pace. Behind it, a download fills a spool: a
-// draft on disk, or a window in memory where the disk has no room.
+// draft on disk, or a window in memory if there is no room on disk.
 //
-// The package knows two things about the world, both of them interfaces that it
-// declares: a [Source], which opens the content from an offset, and a [Sink],
-// which keeps it. It knows nothing of repositories, of configured upstreams or
-// of records. What its caller has to remember it is told as an [Observer].
+// The package depends on two interfaces that it declares: a [Source], which
+// opens the content at an offset, and a [Sink], which stores it. It knows
+// nothing of repositories, configured upstreams or records. It notifies its
+// caller of what needs recording through an [Observer].
 //
-// Invariants, each with the test that guards it:
+// Invariants, with the tests that guard them:
 //
-//   - A digest has one download at a time, however many join it
-//     (TestManyReadersOfOneDigestAreOneDownload).
-//   - A download belongs to its group: a reader that leaves does not change its
-//     course (TestAReaderThatLeavesDoesNotStopTheDownload).
-//   - Nobody gets the last bytes before the digest is proven
-//     (TestTheLastBytesAreHeldBackUntilTheDigestIsProven, TestDownloads).
-//   - Only proven content is published (TestDownloads).
-//   - A full disk costs the copy, not the readers
-//     (TestAFullDiskCostsTheCopyAndNotTheReaders).
-//   - A slow reader holds nobody up for long
-//     (TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk).
-//   - Wait returns when nothing is left running
+//   - There is one download per digest at a time, however many readers join it
+//     (TestManyReadersOfOneDigestShareOneDownload).
+//   - A download belongs to its group: it continues when a reader leaves
+//     (TestAReaderThatLeavesDoesNotStopTheDownload).
+//   - No reader gets the last bytes before the digest is verified
+//     (TestTheLastBytesAreHeldBackUntilTheDigestIsVerified, TestDownloads).
+//   - Only verified content is published (TestDownloads).
+//   - If the disk is full, the content is not stored, but its readers get it
+//     (TestAFullDiskPreventsStoringButNotReading).
+//   - A slow reader does not hold up the others for long
+//     (TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull).
+//   - Wait returns when nothing is running any more
 //     (TestADownloadEndsWithItsGroup).
 //
-// Locks: the lock of a group is held while it asks Sink.Has, and for nothing
-// else that leaves the package. The locks of a flight and of its spool are taken
-// one at a time, under the group's or alone, and never while a source, a sink,
-// an observer or a reader's writer is called. So all of these may use the group,
-// but for Sink.Has (TestAllButHasMayUseTheGroup).
+// Locks: a group's lock is held while it calls Sink.Has, and during no other
+// call that leaves the package. The locks of a flight and of its spool are
+// taken one at a time, alone or under the group's lock. They are never held
+// while a source, a sink, an observer or a reader's writer is called. So all of
+// these may use the group, except for Sink.Has (TestEverythingButHasMayUseTheGroup).
 package flight
 
 import (
@@ -43,40 +43,40 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// ErrLeftBehind says that bytes that a reader needs are no longer to be had from
-// a download, because there was no disk for them and the reader was too slow.
-var ErrLeftBehind = fmt.Errorf("%w: the download went on without this reader", upstream.ErrUnavailable)
+// ErrReaderTooSlow means that a download no longer has the bytes that a reader
+// needs: there was no disk space for them, and the reader was too slow.
+var ErrReaderTooSlow = fmt.Errorf("%w: the download has continued without this reader, which was too slow", upstream.ErrUnavailable)
 
-// pieceSize is the most that goes to a reader's writer at once, in bytes: small
-// enough that a slow client shows that it still reads.
+// pieceSize is the largest number of bytes passed to a reader's writer at once.
+// It is small enough to notice that a slow client still makes progress.
 const pieceSize = 256 << 10
 
-// Flight is the one download of a digest that any number of readers follow. Its
-// methods are safe for concurrent use.
+// A Flight is the download of one digest, which any number of readers can
+// follow. Its methods are safe for concurrent use.
 type Flight struct {
 	digest cache.Digest
 	source Source
 	spool  *spool
 	done   chan struct{} // closed when nothing more will happen
 
-	// What follows is changed by the download alone, with mu held. So it reads
-	// its own work without the lock.
+	// Only the download changes the following fields, and it holds mu to do so.
+	// It reads them without the lock.
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	state   state
 	err     error // why it failed
 	size    size
-	written int64 // bytes taken from the source
+	written int64 // bytes received from the source
 }
 
-// state is how far a flight has come.
+// state is the state of a flight.
 type state int
 
 const (
-	waiting  state = iota // the source has not answered
-	flowing               // bytes arrive
-	complete              // proven whole
-	failed                // beyond retry
+	waiting   state = iota // the source has not answered yet
+	receiving              // bytes are being received
+	complete               // all bytes are received and verified
+	failed                 // for good
 )
 
 func newFlight(want cache.Descriptor, source Source, s *spool) *Flight {
@@ -86,35 +86,35 @@ func newFlight(want cache.Descriptor, source Source, s *spool) *Flight {
 // Digest is the digest of the content.
 func (f *Flight) Digest() cache.Digest { return f.digest }
 
-// Source is what the download was started with.
+// Source is the source that the download was started with.
 func (f *Flight) Source() Source { return f.source }
 
-// Done is closed when the download is over: the content is published, or will
-// never be.
+// Done is closed when the download is over: the content has been published, or
+// never will be.
 func (f *Flight) Done() <-chan struct{} { return f.done }
 
-// Err is why the download failed; nil while it has not.
+// Err is the error of a download that failed, or nil.
 func (f *Flight) Err() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
 }
 
-// Progress returns how many bytes have come, and whether they are all of them,
-// and proven.
-func (f *Flight) Progress() (written int64, whole bool) {
+// Progress returns how many bytes have been received, and whether they are
+// complete and verified.
+func (f *Flight) Progress() (written int64, verified bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.written, f.state == complete
 }
 
 // Size waits until the source has answered and returns the size in bytes, or -1
-// where it is not known before the end. It returns the error of a download that
-// failed.
+// if it is not known before the end. If the download has failed, it returns its
+// error.
 func (f *Flight) Size(ctx context.Context) (int64, error) {
 	var n int64
 	var err error
-	waitErr := f.await(ctx, func() bool {
+	waitErr := f.waitUntil(ctx, func() bool {
 		n, err = f.size.total, nil
 		if f.state == failed {
 			err = f.err
@@ -127,28 +127,28 @@ func (f *Flight) Size(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// KnownSize is the size in bytes where the source is sending the content, or
-// has. It does not wait.
+// KnownSize returns the size in bytes if the source has given it. It does not
+// wait.
 func (f *Flight) KnownSize() (n int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.size.total, f.size.total >= 0 && (f.state == flowing || f.state == complete)
+	return f.size.total, f.size.total >= 0 && (f.state == receiving || f.state == complete)
 }
 
-// Release ends what Join or Alone began: the caller reads no more. It is called
-// once.
+// Release ends what Join or StartPrivate began: the caller reads no more. It
+// must be called once.
 func (f *Flight) Release() { f.spool.release() }
 
-// Follow writes n bytes from off to w as they arrive, all the rest where n is
-// negative, in pieces of at most 256 KiB. The caller has not released the flight
-// yet. It returns ErrLeftBehind where the download has no disk and went on
-// without this reader.
+// Follow writes n bytes starting at off to w as they arrive, or all the rest if
+// n is negative, in pieces of at most 256 KiB. The caller must not have
+// released the flight. Follow returns ErrReaderTooSlow if the download has no
+// disk space and has continued without this reader.
 func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	r := f.spool.reader(off)
 	defer r.close()
 	for n < 0 || written < n {
 		at := off + written
-		end, err := f.reach(ctx, at)
+		end, err := f.waitPast(ctx, at)
 		if err != nil {
 			return written, err
 		}
@@ -171,12 +171,12 @@ func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 	return written, nil
 }
 
-// reach waits until bytes past off may be read, and returns how far reading
-// may go. At the end of the content it returns off itself.
-func (f *Flight) reach(ctx context.Context, off int64) (int64, error) {
+// waitPast waits until bytes after off may be read, and returns the offset up
+// to which reading is allowed. At the end of the content it returns off itself.
+func (f *Flight) waitPast(ctx context.Context, off int64) (int64, error) {
 	var end int64
 	var err error
-	waitErr := f.await(ctx, func() bool {
+	waitErr := f.waitUntil(ctx, func() bool {
 		switch f.state {
 		case complete:
 			end = f.written
@@ -194,8 +194,8 @@ func (f *Flight) reach(ctx context.Context, off int64) (int64, error) {
 	return max(end, off), err
 }
 
-// await returns once ready does, which is called with f.mu held.
-func (f *Flight) await(ctx context.Context, ready func() bool) error {
+// waitUntil returns when ready returns true. ready is called with f.mu held.
+func (f *Flight) waitUntil(ctx context.Context, ready func() bool) error {
 	for {
 		f.mu.Lock()
 		if ready() {
@@ -215,8 +215,8 @@ func (f *Flight) await(ctx context.Context, ready func() bool) error {
 	}
 }
 
-// change makes a change that readers may wait for.
-func (f *Flight) change(fn func()) {
+// update changes the fields that readers may be waiting for.
+func (f *Flight) update(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn()

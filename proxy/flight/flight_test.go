@@ -19,10 +19,10 @@ import (
 
 const heldBack = 4 << 10
 
-func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
+func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(1, 1<<20), gate: make(chan struct{})}
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		g := newGroup(t, sink)
 		var readers sync.WaitGroup
 		for range 50 {
@@ -41,15 +41,15 @@ func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
 		readers.Wait()
 		synctest.Wait()
 		s.wantAsked(t, "0+-1")
-		s.wantTold(t, "answered 1048576", "completed 1048576")
+		s.wantNotified(t, "answered 1048576", "completed 1048576")
 		if s.received != 1<<20 || sink.expected != 0 || g.Len() != 0 {
 			t.Errorf("%d bytes were received, %d are expected, %d downloads are left", s.received, sink.expected, g.Len())
 		}
 		if f, started, err := g.Join(s.want(), s.start()); f != nil || started || err != nil {
-			t.Errorf("what is kept is downloaded: %v, %v", started, err)
+			t.Errorf("what is cached is downloaded: %v, %v", started, err)
 		}
 		start := s.start()
-		start.Again = true
+		start.Refetch = true
 		f, started := g.join(t, s.want(), start)
 		defer f.Release()
 		if !started {
@@ -58,12 +58,12 @@ func TestManyReadersOfOneDigestAreOneDownload(t *testing.T) {
 	})
 }
 
-func TestTheFirstByteGoesOutBeforeTheLastIsIn(t *testing.T) {
+func TestTheFirstByteIsDeliveredBeforeTheLastArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(2, 256<<10)}
 		more := make(chan struct{})
 		s.bodies = heldAt(128<<10, more)
-		f, _ := newGroup(t, newShelf(memory.New())).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.New())).join(t, s.want(), s.start())
 		defer f.Release()
 		var got bytes.Buffer
 		done := follow(f, &got)
@@ -90,7 +90,7 @@ func TestTheFirstByteGoesOutBeforeTheLastIsIn(t *testing.T) {
 func TestAReaderThatLeavesDoesNotStopTheDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(3, 64<<10), gate: make(chan struct{})}
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		f, _ := newGroup(t, sink).join(t, s.want(), s.start())
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error, 2)
@@ -113,7 +113,7 @@ func TestAReaderThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		close(s.gate)
 		<-f.Done()
 		if !sink.has(s.want().Digest) {
-			t.Error("the content is not kept")
+			t.Error("the content is not cached")
 		}
 	})
 }
@@ -182,7 +182,7 @@ func TestDownloads(t *testing.T) {
 			script: &scripted{bodies: func(_ int64, body []byte) io.ReadCloser {
 				return io.NopCloser(bytes.NewReader(append(bytes.Clone(body), 'x')))
 			}},
-			err:   upstream.ErrBadAnswer,
+			err:   upstream.ErrInvalidResponse,
 			asked: []string{"0+-1"},
 			told:  []string{"answered 307200", "failed"},
 		},
@@ -208,7 +208,7 @@ func TestDownloads(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := c.script
 				s.content = content
-				sink := newShelf(memory.New())
+				sink := newTestSink(memory.New())
 				g := newGroup(t, sink)
 				f, _ := g.join(t, s.want(), s.start())
 				defer f.Release()
@@ -228,14 +228,14 @@ func TestDownloads(t *testing.T) {
 					t.Errorf("got %d of %d bytes of what was never proven", got.Len(), size)
 				}
 				if kept := sink.has(s.want().Digest); kept != (c.err == nil) {
-					t.Errorf("kept: %v", kept)
+					t.Errorf("cached: %v", kept)
 				}
 				s.wantAsked(t, c.asked...)
-				s.wantTold(t, c.told...)
+				s.wantNotified(t, c.told...)
 				// Whatever happened, the next download works.
 				next := &scripted{content: content}
 				start := next.start()
-				start.Again = true
+				start.Refetch = true
 				if got, err := g.read(next.want(), start); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next one got %d bytes and %v", len(got), err)
 				}
@@ -244,7 +244,7 @@ func TestDownloads(t *testing.T) {
 	}
 }
 
-// onceThen makes the first body another one.
+// onceThen replaces the first body.
 func onceThen(first func(body []byte) io.ReadCloser) func(int64, []byte) io.ReadCloser {
 	var once sync.Once
 	return func(_ int64, body []byte) (rc io.ReadCloser) {
@@ -254,7 +254,7 @@ func onceThen(first func(body []byte) io.ReadCloser) func(int64, []byte) io.Read
 	}
 }
 
-func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
+func TestTheLastBytesAreHeldBackUntilTheDigestIsVerified(t *testing.T) {
 	const size = 64 << 10
 	for name, c := range map[string]struct {
 		announced int64
@@ -275,7 +275,7 @@ func TestTheLastBytesAreHeldBackUntilTheDigestIsProven(t *testing.T) {
 				s.bodies = heldAt(size-1, last)
 				want := s.want()
 				want.Size = c.announced
-				f, _ := newGroup(t, newShelf(memory.New())).join(t, want, s.start())
+				f, _ := newGroup(t, newTestSink(memory.New())).join(t, want, s.start())
 				defer f.Release()
 				var got bytes.Buffer
 				done := follow(f, &got)
@@ -297,7 +297,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(12, size), bodies: heldAt(size/2, more)}
-		f, _ := newGroup(t, newShelf(memory.New())).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.New())).join(t, s.want(), s.start())
 		defer f.Release()
 		var early, late bytes.Buffer
 		if n, err := f.Follow(t.Context(), &early, 1000, 5000); n != 5000 || err != nil || !bytes.Equal(early.Bytes(), s.content[1000:6000]) {
@@ -312,7 +312,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 		if late.Len() > 0 {
 			t.Errorf("%d bytes came before they were there", late.Len())
 		}
-		// Beside the download a source may be asked for them.
+		// A source can be asked for them in parallel to the download.
 		pass := &scripted{content: s.content}
 		for off, n := range map[int64]int64{size - 100: 50, size - 200: -1} {
 			var passed bytes.Buffer
@@ -320,7 +320,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 			if n >= 0 {
 				want = want[:n]
 			}
-			if written, err := f.Pass(t.Context(), &passed, pass, off, n, pass.Received); written != int64(len(want)) || err != nil || !bytes.Equal(passed.Bytes(), want) {
+			if written, err := f.PassThrough(t.Context(), &passed, pass, off, n, pass.Received); written != int64(len(want)) || err != nil || !bytes.Equal(passed.Bytes(), want) {
 				t.Errorf("passed through: %d bytes, %v", written, err)
 			}
 		}
@@ -328,7 +328,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 			t.Errorf("%d bytes were received", pass.received)
 		}
 		pass.noRange = true
-		if _, err := f.Pass(t.Context(), io.Discard, pass, size-100, 50, pass.Received); !errors.Is(err, upstream.ErrUnsupported) {
+		if _, err := f.PassThrough(t.Context(), io.Discard, pass, size-100, 50, pass.Received); !errors.Is(err, upstream.ErrUnsupported) {
 			t.Errorf("without ranges: %v", err)
 		}
 		close(more)
@@ -342,7 +342,7 @@ func TestRangesAreFollowedFromTheirOwnOffset(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCopyAndNotTheReaders(t *testing.T) {
+func TestAFullDiskPreventsStoringButNotReading(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := bytesOf(7, size)
 	corrupt := bytes.Clone(content)
@@ -361,7 +361,7 @@ func TestAFullDiskCostsTheCopyAndNotTheReaders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sink := newShelf(memory.NewBounded(c.room))
+				sink := newTestSink(memory.NewBounded(c.room))
 				s := &scripted{content: content, noLength: c.noLength, gate: make(chan struct{})}
 				s.bodies = func(int64, []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(c.sent)) }
 				g := newGroup(t, sink)
@@ -382,10 +382,10 @@ func TestAFullDiskCostsTheCopyAndNotTheReaders(t *testing.T) {
 				readers.Wait()
 				synctest.Wait()
 				if sink.notKept != 1 {
-					t.Errorf("it was noted %d times that the content is not kept", sink.notKept)
+					t.Errorf("it was noted %d times that the content is not cached", sink.notKept)
 				}
 				if sink.has(s.want().Digest) {
-					t.Error("content is kept without room for it")
+					t.Error("content is cached without room for it")
 				}
 				s.wantAsked(t, "0+-1")
 			})
@@ -400,10 +400,10 @@ func (w stuckWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T) {
+func TestAStuckReaderDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{content: bytesOf(8, 18<<20), gate: make(chan struct{})}
-		g := newGroup(t, newShelf(memory.NewBounded(0)))
+		g := newGroup(t, newTestSink(memory.NewBounded(0)))
 		f, _ := g.join(t, s.want(), s.start())
 		defer f.Release()
 		unstick := make(chan struct{})
@@ -416,21 +416,21 @@ func TestAStuckReaderDoesNotHoldUpTheOthersOfADownloadWithoutADisk(t *testing.T)
 			t.Errorf("the reader that reads got %d bytes and %v", got.Len(), err)
 		}
 		close(unstick)
-		if err := <-stuck; !errors.Is(err, flight.ErrLeftBehind) {
+		if err := <-stuck; !errors.Is(err, flight.ErrReaderTooSlow) {
 			t.Errorf("the stuck reader got %v", err)
 		}
-		if _, err := f.Follow(t.Context(), io.Discard, 0, -1); !errors.Is(err, flight.ErrLeftBehind) {
+		if _, err := f.Follow(t.Context(), io.Discard, 0, -1); !errors.Is(err, flight.ErrReaderTooSlow) {
 			t.Errorf("whoever comes too late gets %v", err)
 		}
 	})
 }
 
-func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
+func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sink := newShelf(memory.New())
+		sink := newTestSink(memory.New())
 		s := &scripted{content: bytesOf(8, 18<<20)}
 		g := newGroup(t, sink)
-		f := g.Alone(s.want(), s.start())
+		f := g.StartPrivate(s.want(), s.start())
 		defer f.Release()
 		if g.Len() != 0 || g.Get(s.want().Digest) != nil {
 			t.Error("it can be joined")
@@ -449,21 +449,21 @@ func TestADownloadForOneReaderWaitsForIt(t *testing.T) {
 		}
 		<-f.Done()
 		if sink.has(s.want().Digest) || sink.notKept > 0 {
-			t.Error("it is kept, or was to be")
+			t.Error("it is cached, or was to be")
 		}
 	})
 }
 
-func TestADownloadWithoutADiskAndWithoutReadersEnds(t *testing.T) {
+func TestADownloadOnAFullDiskEndsWithoutReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		more := make(chan struct{})
 		s := &scripted{content: bytesOf(8, 18<<20), bodies: heldAt(1<<20, more)}
-		f, _ := newGroup(t, newShelf(memory.NewBounded(0))).join(t, s.want(), s.start())
+		f, _ := newGroup(t, newTestSink(memory.NewBounded(0))).join(t, s.want(), s.start())
 		f.Release()
 		synctest.Wait()
 		close(more)
 		<-f.Done()
-		if come, _ := f.Progress(); come > 9<<20 || !errors.Is(f.Err(), flight.ErrLeftBehind) {
+		if come, _ := f.Progress(); come > 9<<20 || !errors.Is(f.Err(), flight.ErrReaderTooSlow) {
 			t.Errorf("%d bytes came for nobody: %v", come, f.Err())
 		}
 		s.wantAsked(t, "0+-1")

@@ -10,23 +10,23 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// ErrBusy says that as many downloads are under way as a group allows.
+// ErrBusy means that as many downloads are under way as the group allows.
 var ErrBusy = fmt.Errorf("%w: too many downloads are under way", upstream.ErrUnavailable)
 
-// Options bound and observe a Group.
+// Options are the limits and callbacks of a Group.
 type Options struct {
-	// Max is how many downloads may be under way or wait for their turn; each
-	// is an open file.
+	// Max is how many downloads may be under way or waiting for a connection;
+	// each is an open file.
 	Max int
 	// Running is called with +1 when a download starts and -1 when it is over.
 	// It may be nil.
 	Running func(delta int)
 }
 
-// Group holds the downloads that are under way, by digest. All methods are safe
-// for concurrent use.
+// A Group holds the downloads that are under way, by digest. All methods are
+// safe for concurrent use.
 type Group struct {
-	ctx  context.Context // the life of all downloads
+	ctx  context.Context // ends all downloads
 	sink Sink
 	opts Options
 	work sync.WaitGroup
@@ -40,33 +40,34 @@ func NewGroup(ctx context.Context, sink Sink, opts Options) *Group {
 	return &Group{ctx: ctx, sink: sink, opts: opts, byDigest: make(map[cache.Digest]*Flight)}
 }
 
-// Start says how a download starts.
-type Start struct {
+// StartOptions describe a download to start.
+type StartOptions struct {
 	Source   Source
 	Observer Observer
-	// Log has the attributes that say what is downloaded.
+	// Log has the attributes that identify the download.
 	Log *slog.Logger
-	// Again starts a download of content that is kept, because what is kept
-	// cannot be read.
-	Again bool
-	// Seed is what the download begins with; nil for nothing.
+	// Refetch starts a download even if the content is stored, because the
+	// stored content cannot be read.
+	Refetch bool
+	// Seed is what the download begins with; nil means nothing.
 	Seed *Seed
 }
 
-// Join joins the download of want, or starts it; started says which. Where
-// want.Size is not known, it is -1. The caller releases the Flight when it has
-// read what it wants. A nil Flight without an error means that the content is
-// kept by now. ErrBusy means that no more downloads may start.
-func (g *Group) Join(want cache.Descriptor, start Start) (f *Flight, started bool, err error) {
+// Join joins the download of want or starts it; started says which. want.Size
+// is -1 if it is not known. The caller releases the Flight when it has read
+// what it needs. If Join returns a nil Flight and no error, the content is
+// already stored. ErrBusy means that no more downloads may start.
+func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, started bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.byDigest[want.Digest]; f != nil && !f.hasFailed() { // it may have, and not be gone yet
+	if f := g.byDigest[want.Digest]; f != nil && !f.hasFailed() { // a failed one may not have been removed yet
 		f.spool.hold()
 		return f, false, nil
 	}
-	// A download leaves the group after its content is published: without this
-	// look, the last to miss it would download it again.
-	if !start.Again && g.sink.Has(g.ctx, want.Digest) {
+	// A download is removed from the group after its content is published.
+	// Without this check, the caller could miss both and download the content
+	// again.
+	if !start.Refetch && g.sink.Has(g.ctx, want.Digest) {
 		return nil, false, nil
 	}
 	if len(g.byDigest) >= g.opts.Max {
@@ -78,9 +79,9 @@ func (g *Group) Join(want cache.Descriptor, start Start) (f *Flight, started boo
 	return f, true, nil
 }
 
-// Alone starts a download for the caller alone, which nobody joins. It is not
-// kept, and waits for its reader without end. The caller releases the Flight.
-func (g *Group) Alone(want cache.Descriptor, start Start) *Flight {
+// StartPrivate starts a download that only the caller reads. It is not stored,
+// and waits for its reader without a limit. The caller releases the Flight.
+func (g *Group) StartPrivate(want cache.Descriptor, start StartOptions) *Flight {
 	s := newSpool(want.Digest)
 	s.patient = true
 	s.open(nil)
@@ -89,39 +90,39 @@ func (g *Group) Alone(want cache.Descriptor, start Start) *Flight {
 	return f
 }
 
-// Get returns the download of d that is under way, nil where there is none. It
-// is for looking only: whoever reads joins.
+// Get returns the download of d that is under way, or nil. It is for inspection
+// only; readers use Join.
 func (g *Group) Get(d cache.Digest) *Flight {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.byDigest[d]
 }
 
-// Len is how many downloads are under way that can be joined.
+// Len is the number of downloads under way that can be joined.
 func (g *Group) Len() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.byDigest)
 }
 
-// Wait returns when no download is under way. They end with the context of the
-// group at the latest.
+// Wait returns when no download is under way. All downloads end when the
+// group's context is done, at the latest.
 func (g *Group) Wait() { g.work.Wait() }
 
-// run starts the download that fills f, which holds the spool until it is over
-// beside the caller.
-func (g *Group) run(f *Flight, start Start) {
+// run starts the download that fills f. Like the caller, the download holds the
+// spool until it is over.
+func (g *Group) run(f *Flight, start StartOptions) {
 	f.spool.hold()
 	d := &download{Flight: f, sink: g.sink, observer: start.Observer, log: start.Log, seed: start.Seed.Hold()}
 	g.work.Go(func() {
 		g.running(+1)
 		defer g.running(-1)
 		defer close(f.done)
-		defer f.spool.release() // after the removal: whoever finds a flight can hold it
+		defer f.spool.release() // after the removal: a flight in the group can always be held
 		defer g.remove(f)
-		expected := max(f.size.announced, 0)
-		g.sink.Expect(expected)
-		defer g.sink.Expect(-expected)
+		incoming := max(f.size.announced, 0)
+		g.sink.AddIncoming(incoming)
+		defer g.sink.AddIncoming(-incoming)
 		d.run(g.ctx)
 	})
 }

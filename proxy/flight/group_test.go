@@ -19,10 +19,10 @@ import (
 
 func afterHours() <-chan time.Time { return time.After(5 * time.Hour) }
 
-func TestADownloadThatFailedIsNotJoined(t *testing.T) {
+func TestAFailedDownloadIsNotJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sink := newShelf(memory.New())
-		// One has just failed, and is not gone yet.
+		sink := newTestSink(memory.New())
+		// One download has just failed, and has not been removed yet.
 		leaves := make(chan struct{})
 		var once atomic.Bool
 		sink.onExpect = func(int64) {
@@ -61,10 +61,10 @@ func TestADownloadThatFailedIsNotJoined(t *testing.T) {
 	})
 }
 
-func TestNoMoreDownloadsStartThanAreAllowed(t *testing.T) {
+func TestNoMoreDownloadsStartThanAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running atomic.Int64
-		g := flight.NewGroup(t.Context(), newShelf(memory.New()), flight.Options{Max: 1, Running: func(n int) { running.Add(int64(n)) }})
+		g := flight.NewGroup(t.Context(), newTestSink(memory.New()), flight.Options{Max: 1, Running: func(n int) { running.Add(int64(n)) }})
 		defer g.Wait()
 		one, other := &scripted{content: bytesOf(1, 100), gate: make(chan struct{})}, &scripted{content: bytesOf(2, 100)}
 		f, started, err := g.Join(one.want(), one.start())
@@ -107,7 +107,7 @@ func TestADownloadEndsWithItsGroup(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scripted{content: bytesOf(1, 100<<10)}
 				script(s)
-				sink := newShelf(memory.New())
+				sink := newTestSink(memory.New())
 				g := newGroup(t, sink)
 				f, _ := g.join(t, s.want(), s.start())
 				defer f.Release()
@@ -127,9 +127,9 @@ func TestADownloadEndsWithItsGroup(t *testing.T) {
 	}
 }
 
-func TestAllButHasMayUseTheGroup(t *testing.T) {
+func TestEverythingButHasMayUseTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sink := newShelf(memory.NewBounded(9 << 20))
+		sink := newTestSink(memory.NewBounded(9 << 20))
 		s := &scripted{content: bytesOf(1, 10<<20)}
 		g := newGroup(t, sink)
 		kept := &scripted{content: bytesOf(2, 100)}
@@ -166,24 +166,24 @@ type writerFunc func(b []byte) (int, error)
 
 func (w writerFunc) Write(b []byte) (int, error) { return w(b) }
 
-// damaged is a kept file with damage at an offset.
+// damaged is a stored file with damage at an offset.
 type damaged struct {
 	*bytes.Reader
 	at     int64
 	closed *atomic.Int32
 }
 
-func (d damaged) Close() error { d.closed.Add(1); return nil }
-func (d damaged) Doubt()       {}
+func (d damaged) Close() error      { d.closed.Add(1); return nil }
+func (d damaged) InvalidateChecks() {}
 
 func (d damaged) Check(_ context.Context, off, n int64) (int64, error) {
 	if off >= d.at {
-		return 0, errors.Join(cache.ErrMismatch, cache.ErrSetAside)
+		return 0, errors.Join(cache.ErrMismatch, cache.ErrQuarantined)
 	}
 	return min(n, d.at-off), nil
 }
 
-func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
+func TestADownloadBeginsWithTheSoundPartOfItsSeed(t *testing.T) {
 	const size = 1 << 20
 	for name, c := range map[string]struct {
 		at    int64
@@ -196,7 +196,7 @@ func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &scripted{content: bytesOf(1, size)}
-				sink := newShelf(memory.New())
+				sink := newTestSink(memory.New())
 				g := newGroup(t, sink)
 				var closed atomic.Int32
 				seed := flight.NewSeed(damaged{bytes.NewReader(s.content), c.at, &closed})
@@ -218,7 +218,7 @@ func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
 				<-f.Done()
 				s.wantAsked(t, c.asked...)
 				if s.received != size-c.at || sink.quarantined != size || !sink.has(want.Digest) {
-					t.Errorf("%d bytes were received, %d bytes quarantined, kept: %v", s.received, sink.quarantined, sink.has(want.Digest))
+					t.Errorf("%d bytes were received, %d bytes quarantined, cached: %v", s.received, sink.quarantined, sink.has(want.Digest))
 				}
 				if closed.Load() != 0 {
 					t.Error("the seed was closed with a user left")
@@ -231,13 +231,13 @@ func TestADownloadBeginsWithWhatIsSoundOfItsSeed(t *testing.T) {
 	}
 }
 
-func TestErrorsAndLogsSayWhatIsDownloaded(t *testing.T) {
+func TestErrorsAndLogsIdentifyTheContent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		s := &scripted{content: bytesOf(1, 100), fail: upstream.ErrDenied}
 		start := s.start()
 		start.Log = slog.New(slog.NewTextHandler(&log, nil)).With("digest", "this one")
-		g := newGroup(t, newShelf(memory.New()))
+		g := newGroup(t, newTestSink(memory.New()))
 		f, _ := g.join(t, s.want(), start)
 		defer f.Release()
 		<-f.Done()
@@ -250,8 +250,8 @@ func TestErrorsAndLogsSayWhatIsDownloaded(t *testing.T) {
 	})
 }
 
-// What a manifest says of a size may be wrong: the source's word counts.
-func TestTheSizeIsTheSources(t *testing.T) {
+// A size in a manifest may be wrong: the source's size counts.
+func TestTheSizeComesFromTheSource(t *testing.T) {
 	const size = 100 << 10
 	for name, c := range map[string]struct {
 		announced int64
@@ -263,7 +263,7 @@ func TestTheSizeIsTheSources(t *testing.T) {
 		"a manifest says nothing":                      {0, &scripted{}, nil},
 		"a manifest says less, and the source nothing": {10, &scripted{noLength: true}, nil},
 		"a manifest says more, and the source nothing": {5 << 20, &scripted{noLength: true}, nil},
-		"what comes is a web page of another size":     {10, &scripted{mediaType: "text/html"}, upstream.ErrBadAnswer},
+		"what comes is a web page of another size":     {10, &scripted{mediaType: "text/html"}, upstream.ErrInvalidResponse},
 		"what comes is a web page of that size":        {size, &scripted{mediaType: "text/html"}, nil},
 		"the source ends late, where a manifest says where": {size, &scripted{noLength: true, bodies: func(_ int64, body []byte) io.ReadCloser {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{upstream.ErrTimeout}))
@@ -275,7 +275,7 @@ func TestTheSizeIsTheSources(t *testing.T) {
 				s.content = bytesOf(1, size)
 				want := s.want()
 				want.Size = c.announced
-				sink := newShelf(memory.New())
+				sink := newTestSink(memory.New())
 				f, _ := newGroup(t, sink).join(t, want, s.start())
 				defer f.Release()
 				var got bytes.Buffer
@@ -285,7 +285,7 @@ func TestTheSizeIsTheSources(t *testing.T) {
 					t.Errorf("%d bytes, %v", got.Len(), err)
 				}
 				if sink.has(want.Digest) != (c.err == nil) || sink.expected != 0 {
-					t.Errorf("kept: %v, expected: %d", sink.has(want.Digest), sink.expected)
+					t.Errorf("cached: %v, expected: %d", sink.has(want.Digest), sink.expected)
 				}
 			})
 		})

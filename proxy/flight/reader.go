@@ -8,16 +8,17 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// reader is one client's place in a spool. It is used by one goroutine.
+// reader is the position of one client in a spool. It must be used by one
+// goroutine at a time.
 type reader struct {
-	s      *spool
-	off    int64 // guarded by s.mu
-	behind bool  // given up by the writer; guarded by s.mu
-	file   cache.Blob
-	cursor cache.Cursor // over file
+	s       *spool
+	off     int64 // guarded by s.mu
+	dropped bool  // too slow: the writer no longer waits for it; guarded by s.mu
+	file    cache.Blob
+	cursor  cache.Cursor // over file
 }
 
-// reader opens a place at off. The caller holds the spool.
+// reader returns a reader at off. The caller holds the spool.
 func (s *spool) reader(off int64) *reader {
 	r := &reader{s: s, off: off}
 	s.mu.Lock()
@@ -26,8 +27,8 @@ func (s *spool) reader(off int64) *reader {
 	return r
 }
 
-// next writes at most n of the bytes at the reader's place to w. The caller
-// knows that they have come.
+// next writes at most n of the bytes at the reader's position to w. The caller
+// knows that they are available.
 func (r *reader) next(w io.Writer, n int64) (int64, error) {
 	r.s.mu.Lock()
 	onDisk, off := r.s.onDisk, r.off
@@ -36,7 +37,7 @@ func (r *reader) next(w io.Writer, n int64) (int64, error) {
 		piece = r.s.window.at(off)
 		if piece == nil {
 			r.s.mu.Unlock()
-			return 0, ErrLeftBehind
+			return 0, ErrReaderTooSlow
 		}
 		piece = piece[:min(n, int64(len(piece)))]
 	}

@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// scripted is a Source and the Observer of its downloads. It has the content it
-// is given, fails as it is told, and writes down what it was asked and told.
+// scripted is a Source and the Observer of its downloads. It has the given
+// content, fails as requested, and records its requests and notifications.
 type scripted struct {
 	content   []byte
 	mediaType string
@@ -36,7 +36,7 @@ type scripted struct {
 
 	mu       sync.Mutex
 	asked    []string
-	told     []string // by the download, but for Received
+	notified []string // by the download, but for Received
 	received int64
 }
 
@@ -80,17 +80,17 @@ func (s *scripted) called() {
 	}
 }
 
-func (s *scripted) tell(format string, args ...any) {
+func (s *scripted) notify(format string, args ...any) {
 	s.called()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told = append(s.told, fmt.Sprintf(format, args...))
+	s.notified = append(s.notified, fmt.Sprintf(format, args...))
 }
 
-func (s *scripted) Answered(size int64)  { s.tell("answered %d", size) }
-func (s *scripted) Completed(size int64) { s.tell("completed %d", size) }
-func (s *scripted) NotKept()             { s.tell("not kept") }
-func (s *scripted) Failed(error)         { s.tell("failed") }
+func (s *scripted) Answered(size int64)  { s.notify("answered %d", size) }
+func (s *scripted) Completed(size int64) { s.notify("completed %d", size) }
+func (s *scripted) NotCached()           { s.notify("not kept") }
+func (s *scripted) Failed(error)         { s.notify("failed") }
 
 func (s *scripted) Received(n int64) {
 	s.called()
@@ -103,8 +103,8 @@ func (s *scripted) want() cache.Descriptor {
 	return cache.Descriptor{Digest: digest.FromBytes(s.content), Size: -1}
 }
 
-func (s *scripted) start() flight.Start {
-	return flight.Start{Source: s, Observer: s, Log: slog.New(slog.DiscardHandler)}
+func (s *scripted) start() flight.StartOptions {
+	return flight.StartOptions{Source: s, Observer: s, Log: slog.New(slog.DiscardHandler)}
 }
 
 func (s *scripted) transcript() []string {
@@ -122,17 +122,17 @@ func (s *scripted) wantAsked(t *testing.T, want ...string) {
 	}
 }
 
-func (s *scripted) wantTold(t *testing.T, want ...string) {
+func (s *scripted) wantNotified(t *testing.T, want ...string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(s.told, want) {
-		t.Errorf("the observer was told %q, want %q", s.told, want)
+	if !slices.Equal(s.notified, want) {
+		t.Errorf("the observer was told %q, want %q", s.notified, want)
 	}
 }
 
-// shelf is a Sink over a memory that may be bounded.
-type shelf struct {
+// testSink is a Sink over a memory cache that may be bounded.
+type testSink struct {
 	cache.Blobs
 	onCall   func() // called with each call but Has, where it is set
 	onExpect func(n int64)
@@ -143,25 +143,25 @@ type shelf struct {
 	quarantined int64
 }
 
-func newShelf(store *memory.Cache) *shelf { return &shelf{Blobs: store.Blobs()} }
+func newTestSink(store *memory.Cache) *testSink { return &testSink{Blobs: store.Blobs()} }
 
-func (s *shelf) called() {
+func (s *testSink) called() {
 	if s.onCall != nil {
 		s.onCall()
 	}
 }
 
-func (s *shelf) Has(ctx context.Context, d cache.Digest) bool {
+func (s *testSink) Has(ctx context.Context, d cache.Digest) bool {
 	_, err := s.Stat(ctx, d)
 	return err == nil
 }
 
-func (s *shelf) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
+func (s *testSink) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
 	s.called()
 	return s.Blobs.Create(ctx, want)
 }
 
-func (s *shelf) Expect(n int64) {
+func (s *testSink) AddIncoming(n int64) {
 	s.called()
 	if s.onExpect != nil {
 		s.onExpect(n)
@@ -171,26 +171,26 @@ func (s *shelf) Expect(n int64) {
 	s.expected += n
 }
 
-func (s *shelf) Publish(_ context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {
+func (s *testSink) Publish(_ context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {
 	s.called()
 	return draft.Commit()
 }
 
-func (s *shelf) NotKept() {
+func (s *testSink) NotCached() {
 	s.called()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notKept++
 }
 
-func (s *shelf) Quarantined(size int64) {
+func (s *testSink) Quarantined(size int64) {
 	s.called()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.quarantined += size
 }
 
-func (s *shelf) has(d cache.Digest) bool { return s.Has(context.Background(), d) }
+func (s *testSink) has(d cache.Digest) bool { return s.Has(context.Background(), d) }
 
 // group is a Group that ends with its test.
 type group struct {
@@ -209,8 +209,8 @@ func newGroup(t *testing.T, sink flight.Sink) group {
 	return g
 }
 
-// join joins or starts a download that is not kept yet.
-func (g group) join(t *testing.T, want cache.Descriptor, start flight.Start) (f *flight.Flight, started bool) {
+// join joins or starts a download that is not cached yet.
+func (g group) join(t *testing.T, want cache.Descriptor, start flight.StartOptions) (f *flight.Flight, started bool) {
 	t.Helper()
 	f, started, err := g.Join(want, start)
 	if err != nil || f == nil {
@@ -219,8 +219,8 @@ func (g group) join(t *testing.T, want cache.Descriptor, start flight.Start) (f 
 	return f, started
 }
 
-// read reads a whole content as a client would.
-func (g group) read(want cache.Descriptor, start flight.Start) ([]byte, error) {
+// read reads all of the content as a client would.
+func (g group) read(want cache.Descriptor, start flight.StartOptions) ([]byte, error) {
 	f, _, err := g.Join(want, start)
 	if err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func (g group) read(want cache.Descriptor, start flight.Start) ([]byte, error) {
 	return got.Bytes(), err
 }
 
-// follow reads a whole content in the background.
+// follow reads all of the content in the background.
 func follow(f *flight.Flight, got io.Writer) <-chan error {
 	done := make(chan error, 1)
 	go func() {
@@ -249,7 +249,7 @@ func bytesOf(seed byte, n int) []byte {
 	return b
 }
 
-// cutAfter breaks a body off after n bytes.
+// cutAfter returns a body that fails after n bytes.
 func cutAfter(body []byte, n int, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), failing{err}))
 }
@@ -258,7 +258,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// gated reads only once its gate is open.
+// gated blocks reads until its gate is open.
 type gated struct {
 	open <-chan struct{}
 	r    io.Reader
@@ -269,7 +269,7 @@ func (g gated) Read(b []byte) (int, error) {
 	return g.r.Read(b)
 }
 
-// heldAt is a body that stops at n bytes until the gate is open.
+// heldAt is a body that blocks after n bytes until the gate is open.
 func heldAt(n int, open <-chan struct{}) func(from int64, body []byte) io.ReadCloser {
 	return func(_ int64, body []byte) io.ReadCloser {
 		return io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), gated{open, bytes.NewReader(body[n:])}))

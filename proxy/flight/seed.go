@@ -6,22 +6,22 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Seed is what a download begins with: a kept file, sound up to where it is
-// damaged. It is shared, and the file is closed when the last of its users has
-// closed it.
+// A Seed is what a download begins with: a stored file that is sound up to
+// where it is damaged. It is reference-counted, and the file is closed with the
+// last reference.
 type Seed struct {
-	file  cache.Kept
+	file  cache.PublishedBlob
 	users atomic.Int32
 }
 
-// NewSeed returns a seed with one user.
-func NewSeed(file cache.Kept) *Seed {
+// NewSeed returns a seed with one reference.
+func NewSeed(file cache.PublishedBlob) *Seed {
 	s := &Seed{file: file}
 	s.users.Store(1)
 	return s
 }
 
-// Hold makes one more user. A nil Seed may be held.
+// Hold adds a reference. It may be called on a nil Seed.
 func (s *Seed) Hold() *Seed {
 	if s != nil {
 		s.users.Add(1)
@@ -29,7 +29,7 @@ func (s *Seed) Hold() *Seed {
 	return s
 }
 
-// Close ends one use.
+// Close drops a reference.
 func (s *Seed) Close() error {
 	if s.users.Add(-1) > 0 {
 		return nil

@@ -8,95 +8,98 @@ import (
 )
 
 const (
-	// heldBack is how many bytes at the end readers get only once the digest is
-	// proven, so that nobody can mistake corrupt content for whole.
+	// heldBack is how many bytes at the end are held back from readers until
+	// the digest is verified, so that no client can mistake corrupt content for
+	// complete content.
 	heldBack = 4 << 10
-	// maxUnsized is how many bytes content may have whose size nobody told, and
-	// smallUnsized how many it may have at least where a manifest, which may be
-	// wrong, announced one, and the source tells none.
+	// maxUnsized bounds content, in bytes, if nothing says how large it is. If
+	// the source does not say but a manifest does, which may be wrong,
+	// smallUnsized bytes are accepted in any case.
 	maxUnsized   = 16 << 30
 	smallUnsized = 64 << 20
 )
 
-// size is what is known of how long content is. What a manifest says may be
-// wrong, and many clients never look: the source's word counts, and the digest
-// decides.
+// size is what is known about the length of content. What a manifest says may
+// be wrong, and many clients do not check it. So what the source says counts,
+// and the digest decides.
 type size struct {
-	total     int64 // as the source tells it, -1 while unknown
-	announced int64 // as a manifest tells it, -1 where none does
-	most      int64 // bytes that are taken
-	// doubted says that manifest and source differ: nothing goes out before the
-	// digest is proven, unless there is too much to hold back.
-	doubted bool
+	total     int64 // according to the source, -1 while unknown
+	announced int64 // according to a manifest, -1 if there is none
+	limit     int64 // accepted bytes
+	// conflicting means that manifest and source disagree. Then nothing is
+	// delivered before the digest is verified, unless there is too much to hold
+	// back.
+	conflicting bool
 }
 
 func sizeOf(want cache.Descriptor) size { return size{total: -1, announced: want.Size} }
 
-// proven makes the announced size count: it is that of content that was proven
-// before.
-func (s size) proven() size {
-	s.total, s.most = s.announced, s.announced
+// trusted makes the announced size final. It is the size of content that was
+// verified before.
+func (s size) trusted() size {
+	s.total, s.limit = s.announced, s.announced
 	return s
 }
 
-// answered takes the source's word from its first answer. A page in a blob's
-// place is known by both, its type and its size.
-func (s size) answered(c upstream.Content) (size, error) {
+// withFirstAnswer applies the source's first answer. A web page in place of a
+// blob is recognized by its type together with its size.
+func (s size) withFirstAnswer(c upstream.Content) (size, error) {
 	differ := s.announced >= 0 && c.Size >= 0 && c.Size != s.announced
 	if differ && c.MediaType == "text/html" {
-		return s, fmt.Errorf("%w: the blob has %d bytes, and what came is a web page", upstream.ErrBadAnswer, s.announced)
+		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sent a web page", upstream.ErrInvalidResponse, s.announced)
 	}
 	switch {
 	case c.Size >= 0:
-		s.most = c.Size
+		s.limit = c.Size
 	case s.announced >= 0:
-		s.most = max(s.announced, smallUnsized)
+		s.limit = max(s.announced, smallUnsized)
 	default:
-		s.most = maxUnsized
+		s.limit = maxUnsized
 	}
 	s.total = c.Size
-	s.doubted = differ && c.Size <= window
+	s.conflicting = differ && c.Size <= window
 	return s, nil
 }
 
-// confirmed holds a further answer against what is known.
-func (s size) confirmed(c upstream.Content) (size, error) {
+// withAnswer checks a further answer against what is known.
+func (s size) withAnswer(c upstream.Content) (size, error) {
 	if s.total < 0 {
 		s.total = c.Size
 	}
 	if c.Size >= 0 && c.Size != s.total {
-		return s, fmt.Errorf("%w: the blob has %d bytes, the upstream sends %d", upstream.ErrBadAnswer, s.total, c.Size)
+		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sends %d", upstream.ErrInvalidResponse, s.total, c.Size)
 	}
 	return s, nil
 }
 
-// admits says whether content may have so many bytes.
-func (s size) admits(written int64) error {
+// check says whether content may have so many bytes.
+func (s size) check(written int64) error {
 	switch {
 	case s.total >= 0 && written > s.total:
-		return fmt.Errorf("%w: more than the %d bytes of the blob", upstream.ErrBadAnswer, s.total)
-	case s.total < 0 && written > s.most:
-		return fmt.Errorf("%w: no size was told, and more than %d bytes came", upstream.ErrBadAnswer, s.most)
+		return fmt.Errorf("%w: the upstream sent more than the %d bytes of the blob", upstream.ErrInvalidResponse, s.total)
+	case s.total < 0 && written > s.limit:
+		return fmt.Errorf("%w: the upstream gave no size and sent more than %d bytes", upstream.ErrInvalidResponse, s.limit)
 	}
 	return nil
 }
 
-// readable is how far readers may go before the digest is proven.
+// readable is the offset up to which readers may read before the digest is
+// verified.
 func (s size) readable(written int64) int64 {
 	switch {
-	case s.doubted:
+	case s.conflicting:
 		return 0
 	case s.total >= 0:
 		return min(written, s.total-heldBack)
 	case s.announced >= 0:
-		return min(written, s.announced) - heldBack // it may be more than that, or junk
+		return min(written, s.announced) - heldBack // there may be more, or trailing garbage
 	}
 	return written - heldBack
 }
 
-// upTo is as much of buf as reaches to where a manifest says that the content
-// ends, where nobody else says so.
-func (s size) upTo(buf []byte, written int64) []byte {
+// clip limits buf to the end of the content that a manifest gives, if the
+// source does not give a size.
+func (s size) clip(buf []byte, written int64) []byte {
 	if left := s.announced - written; s.total < 0 && left > 0 {
 		return buf[:min(left, int64(len(buf)))]
 	}

@@ -17,48 +17,48 @@ import (
 )
 
 const (
-	// window is how many bytes a download without a disk keeps in memory.
+	// window is how many bytes a download without disk space holds in memory.
 	window = 8 << 20
-	// patience is how long a download without a disk waits for its slowest
-	// reader before it goes on without it.
-	patience = 5 * time.Second
+	// maxReaderWait is how long a download without disk space waits for its
+	// slowest reader before it continues without it.
+	maxReaderWait = 5 * time.Second
 )
 
-// spool is where a download's bytes lie for its readers: a draft on disk, and,
-// once the disk is full, a window in memory that moves on when the readers have
-// read it. Its download alone writes to it.
+// spool holds a download's bytes for its readers: in a draft on disk, or, when
+// the disk is full, in a window in memory that advances when the readers have
+// read it. Only the download writes to it.
 type spool struct {
 	digest   cache.Digest
-	draft    cache.Draft     // nil where there never was a disk
-	inMemory bool            // there is no disk, or no more: all further bytes go to the window
-	proof    digest.Verifier // of content that is not all on disk
-	// patient spools wait for their readers without end.
+	draft    cache.Draft     // nil if there never was disk space
+	inMemory bool            // there is no disk space, or no more: all further bytes go to the window
+	verifier digest.Verifier // of content that is not entirely on disk
+	// patient means that the writer waits for its reader without a limit.
 	patient bool
 
-	mu      sync.Mutex
-	holders int   // the download itself, and everyone who may still read
-	onDisk  int64 // bytes of the draft that readers may have
-	window  memoryWindow
-	readers map[*reader]struct{}
-	moved   chan struct{} // closed when a reader moves or leaves; nil while nobody waits
+	mu           sync.Mutex
+	holders      int   // the download, and everyone who may still read
+	onDisk       int64 // bytes of the draft that may be read
+	window       memoryWindow
+	readers      map[*reader]struct{}
+	readersMoved chan struct{} // closed when a reader advances or leaves; nil while nobody waits
 }
 
-// newSpool returns a spool that its caller holds. It is opened before anything
-// is written.
+// newSpool returns a spool that is held by the caller. It must be opened before
+// anything is written.
 func newSpool(d cache.Digest) *spool {
 	return &spool{digest: d, holders: 1, readers: make(map[*reader]struct{})}
 }
 
-// open says where the bytes go: to a draft, or to memory where draft is nil.
+// open says where the bytes go: to a draft, or to memory if draft is nil.
 func (s *spool) open(draft cache.Draft) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draft = draft; draft == nil {
-		s.inMemory, s.proof = true, s.digest.Verifier()
+		s.inMemory, s.verifier = true, s.digest.Verifier()
 	}
 }
 
-// hold keeps the spool readable until release.
+// hold keeps the spool readable until release is called.
 func (s *spool) hold() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,14 +76,15 @@ func (s *spool) release() {
 	}
 }
 
-// write appends b to the draft, or to the window where there is no disk.
-// cache.ErrFull asks the caller to leaveDisk with the same bytes.
+// write appends b to the draft, or to the window if there is no disk space. If
+// it returns cache.ErrFull, the caller calls switchToMemory with the same
+// bytes.
 func (s *spool) write(ctx context.Context, b []byte) error {
 	if s.inMemory {
 		return s.push(ctx, b)
 	}
 	if _, err := s.draft.Write(b); err != nil {
-		// Whatever it is that the disk says, the clients come first.
+		// Whatever the error of the disk is, the clients come first.
 		return fmt.Errorf("%w: %w", cache.ErrFull, err)
 	}
 	s.mu.Lock()
@@ -92,11 +93,11 @@ func (s *spool) write(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// leaveDisk goes on in memory, beginning with b, of which a part may have
-// reached the disk before it was full.
-func (s *spool) leaveDisk(ctx context.Context, b []byte) error {
-	s.proof = s.digest.Verifier()
-	if _, err := io.Copy(s.proof, io.NewSectionReader(s.draft, 0, s.onDisk)); err != nil {
+// switchToMemory continues in memory, starting with b. A part of b may have
+// been written to disk before it was full.
+func (s *spool) switchToMemory(ctx context.Context, b []byte) error {
+	s.verifier = s.digest.Verifier()
+	if _, err := io.Copy(s.verifier, io.NewSectionReader(s.draft, 0, s.onDisk)); err != nil {
 		return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
 	}
 	s.mu.Lock()
@@ -106,15 +107,15 @@ func (s *spool) leaveDisk(ctx context.Context, b []byte) error {
 	return s.push(ctx, b)
 }
 
-// push appends b to the window and makes room before, waiting for readers
-// that still need what would go.
+// push appends b to the window. It makes room for it first, and waits for
+// readers that still need what it would drop.
 func (s *spool) push(ctx context.Context, b []byte) error {
-	if _, err := s.proof.Write(b); err != nil {
+	if _, err := s.verifier.Write(b); err != nil {
 		return err
 	}
 	var tooLong <-chan time.Time
 	if !s.patient {
-		t := time.NewTimer(patience)
+		t := time.NewTimer(maxReaderWait)
 		defer t.Stop()
 		tooLong = t.C
 	}
@@ -123,79 +124,80 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 		pieces, surplus := s.window.surplus(int64(len(b)))
 		if surplus > 0 && s.holders == 1 {
 			s.mu.Unlock()
-			return ErrLeftBehind // nothing is kept and nobody reads: what for?
+			return ErrReaderTooSlow // nothing is stored and nobody reads
 		}
 		if surplus == 0 || s.slowest() >= s.window.start+surplus {
-			s.window.move(pieces, surplus, b)
+			s.window.advance(pieces, surplus, b)
 			s.mu.Unlock()
 			return nil
 		}
-		if s.moved == nil {
-			s.moved = make(chan struct{})
+		if s.readersMoved == nil {
+			s.readersMoved = make(chan struct{})
 		}
-		moved := s.moved
+		moved := s.readersMoved
 		s.mu.Unlock()
 		select {
 		case <-moved:
 		case <-tooLong:
-			s.leaveBehind(surplus)
+			s.dropSlowReaders(surplus)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// leaveBehind gives up the readers that hold up the others.
-func (s *spool) leaveBehind(surplus int64) {
+// dropSlowReaders gives up the readers that hold up the others.
+func (s *spool) dropSlowReaders(surplus int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for r := range s.readers {
-		r.behind = r.behind || r.off < s.window.start+surplus
+		r.dropped = r.dropped || r.off < s.window.start+surplus
 	}
 }
 
-// slowest is the offset of the reader that is furthest back and not given up.
-// A patient spool waits also for the reader that has not come yet. s.mu is held.
+// slowest is the offset of the slowest reader that was not given up. A patient
+// spool also waits for a reader that has not arrived yet. s.mu is held.
 func (s *spool) slowest() int64 {
 	slowest := int64(math.MaxInt64)
 	if s.patient && len(s.readers) == 0 {
 		slowest = s.window.start
 	}
 	for r := range s.readers {
-		if !r.behind {
+		if !r.dropped {
 			slowest = min(slowest, r.off)
 		}
 	}
 	return slowest
 }
 
-// verify proves the whole content, wherever it lies.
+// verify verifies the whole content, wherever it is.
 func (s *spool) verify() error {
 	if !s.inMemory {
 		return s.draft.Verify()
 	}
-	if !s.proof.Verified() {
+	if !s.verifier.Verified() {
 		return cache.ErrMismatch
 	}
 	return nil
 }
 
-// wakeWriter wakes a writer that waits for readers. s.mu is held.
+// wakeWriter wakes the writer if it waits for readers. s.mu is held.
 func (s *spool) wakeWriter() {
-	if s.moved != nil {
-		close(s.moved)
-		s.moved = nil
+	if s.readersMoved != nil {
+		close(s.readersMoved)
+		s.readersMoved = nil
 	}
 }
 
-// memoryWindow holds the last bytes of content, in the pieces that came.
+// memoryWindow holds the last bytes of content, in the pieces in which they
+// arrived.
 type memoryWindow struct {
-	start, end int64    // offsets of its first byte, and behind its last
-	pieces     [][]byte // none is ever changed
+	start, end int64    // offsets of the first byte and after the last one
+	pieces     [][]byte // never modified
 }
 
-// surplus is how much must go before n more bytes fit, in whole pieces and in
-// bytes.
+// surplus is how much must be dropped before n more bytes fit, in whole pieces
+// and in bytes.
 func (w *memoryWindow) surplus(n int64) (pieces int, surplus int64) {
 	for w.end-w.start-surplus+n > window && pieces < len(w.pieces) {
 		surplus += int64(len(w.pieces[pieces]))
@@ -204,15 +206,15 @@ func (w *memoryWindow) surplus(n int64) (pieces int, surplus int64) {
 	return pieces, surplus
 }
 
-// move drops that surplus and appends b.
-func (w *memoryWindow) move(pieces int, surplus int64, b []byte) {
+// advance drops that surplus and appends b.
+func (w *memoryWindow) advance(pieces int, surplus int64, b []byte) {
 	w.pieces = append(slices.Delete(w.pieces, 0, pieces), bytes.Clone(b))
 	w.start += surplus
 	w.end += int64(len(b))
 }
 
-// at is what there is from off to the end of a piece; nil where the window has
-// moved on.
+// at returns the bytes from off to the end of a piece, or nil if the window has
+// advanced past off.
 func (w *memoryWindow) at(off int64) []byte {
 	start := w.start
 	for _, piece := range w.pieces {

@@ -10,8 +10,8 @@ import (
 )
 
 // Check compares the decoded copies in memory with the records, and returns an
-// error that names each one that differs. It is for tests: a difference is a
-// fault of this package.
+// error that names each difference. It is for tests: a difference is a bug in
+// this package.
 func (l *Ledger) Check() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -27,16 +27,16 @@ func check[V any](decoded *lru.Cache[string, V], what string, decode func(key st
 	for _, key := range decoded.Keys() {
 		inMemory, _ := decoded.Peek(key)
 		onRecord, ok := decode(key)
-		if !ok || !reflect.DeepEqual(normal(inMemory), normal(onRecord)) {
+		if !ok || !reflect.DeepEqual(normalize(inMemory), normalize(onRecord)) {
 			wrong = append(wrong, fmt.Errorf("%s %q: %+v is in memory, and %+v (%t) on record", what, strings.ReplaceAll(key, "\x00", " "), inMemory, onRecord, ok))
 		}
 	}
 	return errors.Join(wrong...)
 }
 
-// normal leaves out what records do not hold: a tag's check has a monotonic
-// clock in memory, and an empty list may be nil.
-func normal(v any) any {
+// normalize removes what records do not store: the monotonic clock reading of a
+// check, and the difference between a nil and an empty list.
+func normalize(v any) any {
 	switch v := v.(type) {
 	case Tag:
 		v.CheckedAt = v.CheckedAt.Round(0).Local()

@@ -2,40 +2,44 @@ package metadata
 
 import "sync/atomic"
 
-// leases are what must not be removed now, and who watches for that.
+// leases are the digests that must not be removed now, and the watch that
+// observes them.
 type leases struct {
-	// held are the digests of manifests that are on their way to the store and
-	// the records, and what these name, with how many of them do.
+	// held counts, by digest, the leases on manifests that are being stored and
+	// on everything that these reference.
 	held map[Digest]int
 	// removing are the digests whose content is being deleted. The channel is
-	// closed when that is over.
+	// closed when the deletion is over.
 	removing map[Digest]chan struct{}
-	// watch is the one who wants to remove something; nil while nobody does.
+	// watch is the watch of the goroutine that wants to remove something, or
+	// nil.
 	watch *Watch
-	// forgotten counts the steps that took manifests off the records.
+	// forgotten counts how often manifests were removed from the records.
 	forgotten atomic.Uint64
 }
 
-// note tells the watch of a digest that must stay. The ledger's lock is held.
-func (l *leases) note(d Digest) {
+// markLeased tells the watch that a digest must stay. The ledger's lock is
+// held.
+func (l *leases) markLeased(d Digest) {
 	if l.watch != nil {
 		l.watch.leased[d] = true
 	}
 }
 
-// Lease keeps the content of a manifest, and of everything that it names, from
-// being removed until release is called. A manifest is written before it is on
-// record, and a [Watch] that begins between the two would see content that
-// nothing names. Content that is being removed is waited for, so that nobody
-// counts on what is about to go.
+// Lease prevents the content of a manifest, and of everything that it
+// references, from being removed until release is called. A manifest is written
+// before it is on record; without a lease, a [Watch] that begins in between
+// would see content that nothing references. Lease waits for removals of this
+// content that have begun, so that the caller does not rely on content that is
+// about to disappear.
 func (l *Ledger) Lease(m Manifest, d Digest) (release func()) {
-	all := m.names(d)
+	all := m.references(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.awaitRemovals(all)
 	for _, d := range all {
 		l.leases.held[d]++
-		l.leases.note(d)
+		l.leases.markLeased(d)
 	}
 	return func() {
 		l.mu.Lock()
@@ -49,31 +53,32 @@ func (l *Ledger) Lease(m Manifest, d Digest) (release func()) {
 }
 
 // awaitRemovals returns when none of the digests is being removed. l.mu is held
-// before and after, and not while it waits.
+// on entry and on return, but not while it waits.
 func (l *Ledger) awaitRemovals(all []Digest) {
 	if len(l.leases.removing) == 0 {
 		return
 	}
 	for i := 0; i < len(all); i++ {
-		if over, ok := l.leases.removing[all[i]]; ok {
+		if done, ok := l.leases.removing[all[i]]; ok {
 			l.mu.Unlock()
-			<-over
+			<-done
 			l.mu.Lock()
-			i = -1 // another may have begun meanwhile
+			i = -1 // another removal may have begun meanwhile
 		}
 	}
 }
 
-// A Watch sees what is used and leased while somebody looks for what can be
-// removed, so that nothing goes that was needed since. There is one at a time.
+// A Watch records what is used and leased while its owner looks for content to
+// remove, so that nothing is removed that has become needed in the meantime.
+// There is one Watch at a time.
 type Watch struct {
 	l      *Ledger
-	leased map[Digest]bool // since the watch began, or then
+	leased map[Digest]bool // when the watch began, or since
 	used   map[string]bool // manifests and blobs, by their keys
 }
 
-// Watch begins a watch. Its caller makes sure that there is no other, and calls
-// End.
+// Watch begins a watch. The caller makes sure that there is no other one, and
+// calls End.
 func (l *Ledger) Watch() *Watch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -92,26 +97,27 @@ func (w *Watch) End() {
 	w.l.leases.watch = nil
 }
 
-// IsWatched says whether there is a [Watch] now.
+// IsWatched says whether a [Watch] is active.
 func (l *Ledger) IsWatched() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.leases.watch != nil
 }
 
-// Named is a manifest of a repository.
-type Named struct {
+// ManifestKey identifies a manifest in a repository.
+type ManifestKey struct {
 	Repository Repository
 	Digest     Digest
 }
 
-// Forget calls forget, which takes manifests off the records, unless one of
-// them was used or leased since the watch began. Both is one step: whoever
-// finds a manifest on record afterwards finds its content. It returns what
-// forget does, and false where that was not called. forget must not call the
-// Ledger, other than by the Removal and by IsPinned.
-func (w *Watch) Forget(all []Named, forget func(Removal) bool) bool {
-	defer w.l.change()()
+// ForgetUnused calls forget, which removes manifests from the records, unless
+// one of them was used or leased since the watch began. Check and removal are
+// atomic: a manifest that is found on record afterwards has its content.
+// ForgetUnused returns the result of forget, or false if it did not call it.
+// forget must not call the Ledger, except for the Removal's methods and
+// IsPinned.
+func (w *Watch) ForgetUnused(all []ManifestKey, forget func(Removal) bool) bool {
+	defer w.l.beginChange()()
 	for _, m := range all {
 		if w.leased[m.Digest] || w.used[Key(m.Repository, m.Digest.String())] {
 			return false
@@ -121,41 +127,43 @@ func (w *Watch) Forget(all []Named, forget func(Removal) bool) bool {
 	return forget(Removal{w})
 }
 
-// ForgetAnyway calls forget, whoever uses what it takes off the records.
-func (w *Watch) ForgetAnyway(forget func(Removal)) {
-	defer w.l.change()()
+// Forget calls forget, which removes manifests from the records even if they
+// are in use.
+func (w *Watch) Forget(forget func(Removal)) {
+	defer w.l.beginChange()()
 	defer w.l.leases.forgotten.Add(1)
 	forget(Removal{w})
 }
 
 // Remove calls remove, which deletes the content with digest d, unless it was
-// leased since the watch began. A lease waits until remove returns. It returns
-// what remove does, and false where that was not called.
+// leased since the watch began. New leases on d wait until remove returns.
+// Remove returns the result of remove, or false if it did not call it.
 func (w *Watch) Remove(d Digest, remove func() bool) bool {
 	w.l.mu.Lock()
 	if w.leased[d] {
 		w.l.mu.Unlock()
 		return false
 	}
-	over := make(chan struct{})
-	w.l.leases.removing[d] = over
+	done := make(chan struct{})
+	w.l.leases.removing[d] = done
 	w.l.mu.Unlock()
 	defer func() {
 		w.l.mu.Lock()
 		defer w.l.mu.Unlock()
 		delete(w.l.leases.removing, d)
-		close(over)
+		close(done)
 	}()
 	return remove()
 }
 
-// Removal takes things off the records while the ledger is locked. What a
-// manifest names that was leased since the watch began stays known.
+// Removal removes records while the ledger is locked. It keeps the records of
+// what was leased since the watch began.
 type Removal struct{ w *Watch }
 
-// Manifest forgets a manifest, its uses, and what refers to it. Unmarked says
-// that no index that is kept marks it as an attestation.
-func (r Removal) Manifest(repo Repository, d Digest, unmarked bool) {
+// DropManifest removes a manifest, its last use, and its referrers. With
+// unmarked set, no other cached index marks it as an attestation, and that mark
+// is removed too.
+func (r Removal) DropManifest(repo Repository, d Digest, unmarked bool) {
 	key := Key(repo, d.String())
 	r.w.l.removeManifest(repo, d)
 	r.w.l.removeUse(key)
@@ -164,30 +172,30 @@ func (r Removal) Manifest(repo Repository, d Digest, unmarked bool) {
 	}
 }
 
-// TagAt forgets a tag, unless it points elsewhere than at d now.
-func (r Removal) TagAt(repo Repository, tag string, d Digest) {
+// DropTagAt removes a tag, unless it no longer points at d.
+func (r Removal) DropTagAt(repo Repository, tag string, d Digest) {
 	key := Key(repo, tag)
 	if t, ok := r.w.l.decodeTag(key); !ok || t.Descriptor.Digest == d {
 		r.w.l.removeTag(key)
 	}
 }
 
-// Member forgets that a blob belongs to a repository.
-func (r Removal) Member(repo Repository, d Digest) {
+// DropMember removes a blob from a repository.
+func (r Removal) DropMember(repo Repository, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.removeMember(Key(repo, d.String()))
 	}
 }
 
-// Attached forgets that an index attaches d to subject.
-func (r Removal) Attached(repo Repository, subject, d Digest) {
+// DropAttached removes the record that an index attaches d to subject.
+func (r Removal) DropAttached(repo Repository, subject, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.records.Delete(bucketAttached, AttachedKey(repo, subject, d))
 	}
 }
 
-// Attestation forgets that an index marks d as an attestation.
-func (r Removal) Attestation(repo Repository, d Digest) {
+// DropAttestation removes the record that an index marks d as an attestation.
+func (r Removal) DropAttestation(repo Repository, d Digest) {
 	if !r.w.leased[d] {
 		r.w.l.records.Delete(bucketAttestation, Key(repo, d.String()))
 	}

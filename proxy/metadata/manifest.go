@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Manifest says that a manifest is kept for a repository, and what it names.
+// Manifest is the record of a manifest that is cached for a repository, with
+// what it references.
 type Manifest struct {
 	MediaType string
 	Size      int64        // in bytes
@@ -14,8 +15,9 @@ type Manifest struct {
 	Blobs     []Descriptor `json:",omitempty"`
 }
 
-// names are the digests of everything that a manifest names, its own included.
-func (m Manifest) names(own Digest) []Digest {
+// references are the digests of everything that a manifest references, and its
+// own.
+func (m Manifest) references(own Digest) []Digest {
 	all := make([]Digest, 0, len(m.Blobs)+len(m.Children)+1)
 	for _, d := range m.Blobs {
 		all = append(all, d.Digest)
@@ -40,7 +42,7 @@ func (l *Ledger) Manifest(repo Repository, d Digest) (Manifest, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changes.Load() == before {
-		l.remember(key, m)
+		l.cacheManifest(key, m)
 	}
 	return m, true
 }
@@ -53,9 +55,9 @@ func (l *Ledger) decodeManifest(key string) (Manifest, bool) {
 	return m, true
 }
 
-// remember keeps a manifest's record decoded, unless it names more than any
-// honest manifest does. l.mu is held.
-func (l *Ledger) remember(key string, m Manifest) {
+// cacheManifest adds a decoded record to memory, unless the manifest references
+// more than any real manifest does. l.mu is held.
+func (l *Ledger) cacheManifest(key string, m Manifest) {
 	if len(m.Children)+len(m.Blobs) > maxListInMemory {
 		l.manifests.Remove(key)
 		return
@@ -63,8 +65,8 @@ func (l *Ledger) remember(key string, m Manifest) {
 	l.manifests.Add(key, m)
 }
 
-// Find returns the record of a manifest and notes that it is used, in one step:
-// no [Watch] that began before forgets it then.
+// Find returns the record of a manifest and records that it is used. This is
+// atomic: a [Watch] that began earlier does not forget the manifest afterwards.
 func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
 	key := Key(repo, d.String())
 	for {
@@ -79,21 +81,21 @@ func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
 			l.mu.Unlock()
 			return m, true
 		}
-		l.mu.Unlock() // something was forgotten meanwhile, perhaps this
+		l.mu.Unlock() // something was forgotten meanwhile, perhaps this manifest
 	}
 }
 
-// PutManifest notes that a manifest is kept for a repository. Everything that
-// the manifest names belongs to the repository as well.
+// PutManifest records that a manifest is cached for a repository. Everything
+// that the manifest references belongs to the repository as well.
 func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
-	l.putNamed(repo, m)
-	defer l.change()()
-	key := Key(repo, d.String())
-	l.write(bucketManifest, key, m)
-	l.remember(key, m)
+	l.putMembers(repo, m)
+	key, raw := Key(repo, d.String()), encode(bucketManifest, m)
+	defer l.beginChange()()
+	l.records.Put(bucketManifest, key, raw)
+	l.cacheManifest(key, m)
 }
 
-// removeManifest forgets a manifest and what refers to it. l.mu is held.
+// removeManifest removes a manifest and its referrers. l.mu is held.
 func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	key := Key(repo, d.String())
 	l.records.Delete(bucketManifest, key)
@@ -102,7 +104,7 @@ func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	l.removeSubject(repo, d)
 }
 
-// EachManifest calls fn for the record of every manifest, in the order of their
+// EachManifest calls fn for the record of every manifest, in the order of the
 // keys. fn must not call the Ledger.
 func (l *Ledger) EachManifest(fn func(repo Repository, d Digest, m Manifest)) error {
 	return l.records.Scan(bucketManifest, "", func(key string, value []byte) bool {
@@ -114,7 +116,7 @@ func (l *Ledger) EachManifest(fn func(repo Repository, d Digest, m Manifest)) er
 	})
 }
 
-// ManifestsOf returns the records of the manifests of a repository.
+// ManifestsOf returns the records of all manifests of a repository.
 func (l *Ledger) ManifestsOf(repo Repository) (map[Digest]Manifest, error) {
 	prefix := Key(repo, "")
 	all := make(map[Digest]Manifest)

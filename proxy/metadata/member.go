@@ -2,16 +2,16 @@ package metadata
 
 import "strings"
 
-// Member says that a blob belongs to a repository.
+// Member is the record of a blob that belongs to a repository.
 type Member struct {
-	// Size is the blob's size in bytes as a manifest or the upstream says, -1
-	// where neither did.
+	// Size is the blob's size in bytes according to a manifest or the upstream,
+	// or -1 if neither gave one.
 	Size int64
 }
 
 // Member says whether a blob is known to belong to a repository. A manifest
-// that is kept for the repository belongs to it as well: some clients fetch
-// manifests as blobs.
+// that is cached for the repository belongs to it too, because some clients
+// fetch manifests as blobs.
 func (l *Ledger) Member(repo Repository, d Digest) (Member, bool) {
 	return load(l, l.members, Key(repo, d.String()), l.decodeMember)
 }
@@ -21,11 +21,11 @@ func (l *Ledger) decodeMember(key string) (Member, bool) {
 	if l.read(bucketMember, key, &m) {
 		return m, true
 	}
-	kept, ok := l.decodeManifest(key)
-	return Member{Size: kept.Size}, ok
+	manifest, ok := l.decodeManifest(key)
+	return Member{Size: manifest.Size}, ok
 }
 
-// PutMember notes that a blob belongs to a repository.
+// PutMember records that a blob belongs to a repository.
 func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 	key := Key(repo, d.String())
 	l.mu.Lock()
@@ -33,15 +33,15 @@ func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 		l.mu.Unlock()
 		return
 	}
-	defer l.changed()
+	defer l.endChange()
 	l.write(bucketMember, key, m)
 	l.members.Add(key, m)
 }
 
-// putNamed notes the blobs of a manifest as members. Layers with URLs are left
-// out: registries do not look for those, so whoever may push a manifest could
-// read every private blob by its digest.
-func (l *Ledger) putNamed(repo Repository, m Manifest) {
+// putMembers records the blobs of a manifest as members. Layers with URLs are
+// left out: registries do not check that these exist, so anyone who may push a
+// manifest could read private blobs by their digests.
+func (l *Ledger) putMembers(repo Repository, m Manifest) {
 	for _, named := range m.Blobs {
 		if len(named.URLs) == 0 {
 			l.PutMember(repo, named.Digest, Member{Size: named.Size})
@@ -49,7 +49,7 @@ func (l *Ledger) putNamed(repo Repository, m Manifest) {
 	}
 }
 
-// removeMember forgets that something belongs to a repository. l.mu is held.
+// removeMember removes something from a repository. l.mu is held.
 func (l *Ledger) removeMember(key string) {
 	l.records.Delete(bucketMember, key)
 	l.members.Remove(key)

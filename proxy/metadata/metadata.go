@@ -1,24 +1,24 @@
-// Package metadata holds what the mirror knows beside content itself: where
-// tags point, which manifests are kept for a repository and what they name,
-// which blobs a repository holds, what refers to a manifest, what is pinned,
-// and when something was used last. All of it stands in [cache.Records]. The
-// package knows no upstreams and no bytes, and asks nobody.
+// Package metadata holds everything the mirror knows except for content: what
+// tags point at, which manifests are cached for a repository and what they
+// reference, which blobs belong to a repository, the referrers of manifests,
+// pins, and when content was last used. All of it is stored in [cache.Records].
+// The package knows nothing of upstreams or of content, and makes no requests.
 //
-// Its invariants, each with the test that guards it:
+// Its invariants, with the tests that guard them:
 //
-//   - A record and its decoded copy in memory never differ once a change has
+//   - A record and its decoded copy in memory are the same once a change has
 //     returned (TestADecodedCopyIsNeverOlderThanTheRecord).
-//   - What [Ledger.Find] returns stays on record as long as its caller is in
-//     time: a [Watch] that began before does not let it go
-//     (TestWhatIsFoundIsNotForgottenByAWatchFromBefore).
-//   - What a [Ledger.Lease] covers keeps its content: [Watch.Remove] refuses it,
-//     and a lease waits for a removal that has begun
+//   - A manifest that [Ledger.Find] returns stays on record: a [Watch] that
+//     began earlier does not forget it
+//     (TestAManifestThatWasFoundIsNotForgottenByAnEarlierWatch).
+//   - Content that a [Ledger.Lease] covers is not removed: [Watch.Remove]
+//     refuses, and a lease waits for a removal that has begun
 //     (TestALeaseWaitsForARemovalThatHasBegun).
 //
-// There is one lock, Ledger.mu. It is held for changes, for noting a use, and
-// while a watch forgets an image. It is not held while a record is decoded, nor
-// while content is deleted, and nothing that is called under it takes a lock of
-// another package, but for the records themselves.
+// There is one lock, Ledger.mu. It is held for changes, to record a use, and
+// while a watch forgets an image. It is not held while a long record is encoded
+// or decoded, or content is deleted. Nothing called under it takes a lock of another package,
+// except for the records themselves.
 package metadata
 
 import (
@@ -33,17 +33,18 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Ledger is what is known. All methods are safe for concurrent use.
+// Ledger is the mirror's metadata. All methods are safe for concurrent use.
 type Ledger struct {
 	records cache.Records
-	// configured says whether the configuration pins an image. It may be nil.
-	configured func(repo Repository, tag string) bool
+	// pinnedByConfig says whether the configuration pins an image. It may be
+	// nil.
+	pinnedByConfig func(repo Repository, tag string) bool
 
-	// mu is held while a record and its decoded copy change, so that the two
-	// change together. A copy in memory is read without it.
+	// mu is held while a record and its decoded copy change, so that they
+	// change together. Copies in memory are read without it.
 	mu sync.Mutex
-	// changes counts what changed: a record that was decoded while another
-	// change went on is not remembered.
+	// changes counts changes. A record that was decoded while something changed
+	// is not added to memory.
 	changes   atomic.Uint64
 	tags      *lru.Cache[string, Tag]
 	manifests *lru.Cache[string, Manifest]
@@ -53,29 +54,29 @@ type Ledger struct {
 	leases    leases
 }
 
-// New returns a Ledger over records. Pinned says whether the configuration pins
-// an image, by a tag or a digest; nil means that it pins none.
+// New returns a Ledger over records. pinned says whether the configuration pins
+// an image, by tag or digest; nil means that it pins none.
 func New(records cache.Records, pinned func(repo Repository, ref string) bool) *Ledger {
 	return &Ledger{
-		records:    records,
-		configured: pinned,
-		tags:       newLRU[Tag](16 << 10),
-		manifests:  newLRU[Manifest](8 << 10),
-		members:    newLRU[Member](64 << 10),
-		answers:    newLRU[Referrers](1 << 10),
-		uses:       uses{unsaved: make(map[string]int64)},
-		leases:     leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
+		records:        records,
+		pinnedByConfig: pinned,
+		tags:           newLRU[Tag](16 << 10),
+		manifests:      newLRU[Manifest](8 << 10),
+		members:        newLRU[Member](64 << 10),
+		answers:        newLRU[Referrers](1 << 10),
+		uses:           uses{unsaved: make(map[string]int64)},
+		leases:         leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
 	}
 }
 
-// change begins a change of records and their decoded copies, and returns the
-// function that ends it.
-func (l *Ledger) change() (end func()) {
+// beginChange locks the ledger for a change of records and their decoded
+// copies, and returns the function that ends the change.
+func (l *Ledger) beginChange() (end func()) {
 	l.mu.Lock()
-	return l.changed
+	return l.endChange
 }
 
-func (l *Ledger) changed() {
+func (l *Ledger) endChange() {
 	l.changes.Add(1)
 	l.mu.Unlock()
 }
@@ -88,8 +89,9 @@ func newLRU[V any](size int) *lru.Cache[string, V] {
 	return c
 }
 
-// load returns the decoded copy of a record, or decodes the record. The lock is
-// not held for that; what changed meanwhile is not remembered.
+// load returns the decoded copy of a record, or decodes the record. It does not
+// hold the lock while it decodes. If something changes meanwhile, it does not
+// add the copy to memory.
 func load[V any](l *Ledger, decoded *lru.Cache[string, V], key string, decode func(key string) (V, bool)) (V, bool) {
 	if v, ok := decoded.Get(key); ok {
 		return v, true
@@ -107,22 +109,24 @@ func load[V any](l *Ledger, decoded *lru.Cache[string, V], key string, decode fu
 	return v, true
 }
 
-// read decodes a record. One that cannot be decoded counts as missing.
+// read decodes a record. A record that cannot be decoded counts as missing.
 func (l *Ledger) read(b cache.Bucket, key string, into any) bool {
 	raw, err := l.records.Get(b, key)
 	return err == nil && json.Unmarshal(raw, into) == nil
 }
 
-func (l *Ledger) write(b cache.Bucket, key string, v any) {
+func (l *Ledger) write(b cache.Bucket, key string, v any) { l.records.Put(b, key, encode(b, v)) }
+
+func encode(b cache.Bucket, v any) []byte {
 	raw, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Sprintf("record of %s: %v", b, err)) // only for types that JSON lacks
+		panic(fmt.Sprintf("record of %s: %v", b, err)) // only for types that JSON cannot encode
 	}
-	l.records.Put(b, key, raw)
+	return raw
 }
 
 func (l *Ledger) keys(b cache.Bucket, prefix string) (all []string) {
-	// Records that cannot be scanned are lost already.
+	// Records that cannot be scanned are lost anyway.
 	_ = l.records.Scan(b, prefix, func(key string, _ []byte) bool {
 		all = append(all, key)
 		return true
@@ -130,6 +134,6 @@ func (l *Ledger) keys(b cache.Bucket, prefix string) (all []string) {
 	return all
 }
 
-// Flush returns when everything that was put before the call is durable. Uses
-// may still be in memory.
+// Flush returns when everything that was written before the call is durable.
+// Uses may still be in memory only.
 func (l *Ledger) Flush(ctx context.Context) error { return l.records.Flush(ctx) }

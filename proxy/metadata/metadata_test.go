@@ -23,7 +23,7 @@ var app = metadata.Repository{Upstream: "hub", Name: "app"}
 
 func of(name string) metadata.Digest { return digest.FromString(name) }
 
-// image is a manifest that names two blobs and a child.
+// image is a manifest that references two blobs and a child.
 var image = metadata.Manifest{
 	MediaType: ocispec.MediaTypeImageManifest, Size: 100,
 	Blobs:    []metadata.Descriptor{{Digest: of("config"), Size: 2}, {Digest: of("layer"), Size: 30}},
@@ -40,7 +40,7 @@ func newLedger(t *testing.T) (*metadata.Ledger, cache.Records) {
 	return metadata.New(store.Records(), func(_ metadata.Repository, ref string) bool { return ref == "stays" }), store.Records()
 }
 
-// slow calls during after each read of a record, before its reader has it.
+// slow calls during after each read of a record, before it returns the record.
 type slow struct {
 	cache.Records
 	during func()
@@ -71,10 +71,10 @@ func TestADecodedCopyIsNeverOlderThanTheRecord(t *testing.T) {
 		"an eviction": func(l *metadata.Ledger) {
 			w := l.Watch()
 			defer w.End()
-			w.ForgetAnyway(func(from metadata.Removal) {
-				from.TagAt(app, "1", of("image"))
-				from.Manifest(app, of("image"), true)
-				from.Member(app, of("layer"))
+			w.Forget(func(from metadata.Removal) {
+				from.DropTagAt(app, "1", of("image"))
+				from.DropManifest(app, of("image"), true)
+				from.DropMember(app, of("layer"))
 			})
 		},
 	}
@@ -115,10 +115,10 @@ func TestADecodedCopyIsNeverOlderThanTheRecord(t *testing.T) {
 	}
 }
 
-func TestWhatIsFoundIsNotForgottenByAWatchFromBefore(t *testing.T) {
-	named := []metadata.Named{{Repository: app, Digest: of("image")}}
+func TestAManifestThatWasFoundIsNotForgottenByAnEarlierWatch(t *testing.T) {
+	named := []metadata.ManifestKey{{Repository: app, Digest: of("image")}}
 	forget := func(from metadata.Removal) bool {
-		from.Manifest(app, of("image"), true)
+		from.DropManifest(app, of("image"), true)
 		return true
 	}
 	for name, use := range map[string]func(l *metadata.Ledger){
@@ -137,16 +137,16 @@ func TestWhatIsFoundIsNotForgottenByAWatchFromBefore(t *testing.T) {
 			l.PutManifest(app, of("image"), image)
 			w := l.Watch()
 			use(l)
-			if w.Forget(named, forget) {
+			if w.ForgetUnused(named, forget) {
 				t.Error("it was forgotten")
 			}
 			if _, ok := l.Find(app, of("image")); !ok {
 				t.Error("it is not on record")
 			}
 			w.End()
-			w = l.Watch() // nobody has come since
+			w = l.Watch() // the manifest was not used since
 			defer w.End()
-			if !w.Forget(named, forget) {
+			if !w.ForgetUnused(named, forget) {
 				t.Error("it was not forgotten")
 			}
 			if _, ok := l.Find(app, of("image")); ok {
@@ -161,7 +161,7 @@ func TestWhatIsFoundIsNotForgottenByAWatchFromBefore(t *testing.T) {
 		l = metadata.New(slow{records, func() {
 			w := l.Watch()
 			defer w.End()
-			w.Forget(named, forget)
+			w.ForgetUnused(named, forget)
 		}}, nil)
 		if _, ok := l.Find(app, of("image")); ok {
 			t.Error("it is found, and its content may go")
@@ -202,12 +202,12 @@ func TestALeaseWaitsForARemovalThatHasBegun(t *testing.T) {
 			t.Error("what was leased since the watch began was removed")
 		}
 		if !w.Remove(of("another"), func() bool { return true }) {
-			t.Error("what nobody leased was not removed")
+			t.Error("content without a lease was not removed")
 		}
 	})
 }
 
-func TestALeaseFromBeforeTheWatchCounts(t *testing.T) {
+func TestALeaseTakenBeforeTheWatchCounts(t *testing.T) {
 	l, _ := newLedger(t)
 	release := l.Lease(image, of("image"))
 	w := l.Watch()
@@ -220,7 +220,7 @@ func TestALeaseFromBeforeTheWatchCounts(t *testing.T) {
 	}
 }
 
-func TestAManifestOfManyThousandNamesIsNotKeptDecoded(t *testing.T) {
+func TestAManifestWithThousandsOfReferencesIsNotHeldInMemory(t *testing.T) {
 	l, records := newLedger(t)
 	many := metadata.Manifest{MediaType: ocispec.MediaTypeImageManifest}
 	for i := range 5000 {
@@ -236,7 +236,7 @@ func TestAManifestOfManyThousandNamesIsNotKeptDecoded(t *testing.T) {
 	}
 }
 
-func TestUsesAreSavedNowAndThenAndAtTheEnd(t *testing.T) {
+func TestUsesAreSavedPeriodicallyAndAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, err := disk.Open(t.TempDir(), disk.Options{})
 		if err != nil {
@@ -286,7 +286,7 @@ func TestAnImageIsPinnedByTheConfigurationOrByACommand(t *testing.T) {
 	}
 }
 
-func TestARepositoryIsForgottenButForItsPins(t *testing.T) {
+func TestDroppingARepositoryLeavesItsPins(t *testing.T) {
 	l, records := newLedger(t)
 	other := metadata.Repository{Upstream: "hub", Name: "app2"}
 	for _, repo := range []metadata.Repository{app, other} {

@@ -7,19 +7,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
+// Digest is an algorithm and a hash, as in sha256:….
 type Digest = digest.Digest
 
-// Descriptor names content by media type, digest and size in bytes.
+// Descriptor is a content descriptor: media type, digest and size in bytes.
 type Descriptor = ocispec.Descriptor
 
-// Repository names a repository of a configured upstream, in the words of that
-// upstream ("library/" is already there for docker.io's one-word names).
+// Repository is a repository of a configured upstream, with the name that the
+// upstream uses (for docker.io, including "library/").
 type Repository struct{ Upstream, Name string }
 
 func (r Repository) String() string { return r.Upstream + "/" + r.Name }
 
-// Reference names an image: by a tag, or by a digest.
+// Reference is a tag or a digest in a repository.
 type Reference struct {
 	Repository Repository
 	Ref        string
@@ -32,14 +32,14 @@ func (r Reference) String() string {
 	return r.Repository.String() + ":" + r.Ref
 }
 
-// Key joins a repository with a tag, a digest or a query to one string, as the
-// records do. No part can hold the separator: names, tags and digests are
-// checked against their grammars before they come here.
+// Key joins a repository and a tag, a digest or a query to a key of the
+// records. The parts cannot contain the separator: names, tags and digests have
+// been checked against their grammars.
 func Key(repo Repository, last string) string {
 	return repo.Upstream + "\x00" + repo.Name + "\x00" + last
 }
 
-// SplitKey takes apart what [Key] joined.
+// SplitKey splits a key made by [Key].
 func SplitKey(key string) (repo Repository, last string, ok bool) {
 	parts := strings.SplitN(key, "\x00", 3)
 	if len(parts) != 3 {

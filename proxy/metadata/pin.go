@@ -11,18 +11,18 @@ func (l *Ledger) PutPin(r Reference) {
 	l.records.Put(bucketPin, Key(r.Repository, r.Ref), []byte(time.Now().UTC().Format(time.RFC3339)))
 }
 
-// DropPin ends a pin.
+// DropPin removes a pin.
 func (l *Ledger) DropPin(r Reference) {
 	l.records.Delete(bucketPin, Key(r.Repository, r.Ref))
 }
 
-// HasPin says whether PutPin pinned an image.
+// HasPin says whether an image was pinned with PutPin.
 func (l *Ledger) HasPin(repo Repository, ref string) bool {
 	_, err := l.records.Get(bucketPin, Key(repo, ref))
 	return err == nil
 }
 
-// Pins are the images that PutPin pinned, in the order of their names.
+// Pins returns the images that were pinned with PutPin, sorted by name.
 func (l *Ledger) Pins() ([]Reference, error) {
 	var all []Reference
 	err := l.records.Scan(bucketPin, "", func(key string, _ []byte) bool {
@@ -35,15 +35,16 @@ func (l *Ledger) Pins() ([]Reference, error) {
 	return all, err
 }
 
-// IsPinned says whether an image is pinned, by the configuration or by PutPin.
+// IsPinned says whether an image is pinned, by the configuration or with
+// PutPin.
 func (l *Ledger) IsPinned(repo Repository, ref string) bool {
-	return l.IsConfigured(repo, ref) || l.HasPin(repo, ref)
+	return l.IsPinnedByConfig(repo, ref) || l.HasPin(repo, ref)
 }
 
-// IsConfigured says whether the configuration pins an image.
-func (l *Ledger) IsConfigured(repo Repository, ref string) bool {
-	return l.configured != nil && l.configured(repo, ref)
+// IsPinnedByConfig says whether the configuration pins an image.
+func (l *Ledger) IsPinnedByConfig(repo Repository, ref string) bool {
+	return l.pinnedByConfig != nil && l.pinnedByConfig(repo, ref)
 }
 
-// IsConfiguring says whether the configuration pins anything.
-func (l *Ledger) IsConfiguring() bool { return l.configured != nil }
+// HasConfigPins says whether the configuration pins any images.
+func (l *Ledger) HasConfigPins() bool { return l.pinnedByConfig != nil }

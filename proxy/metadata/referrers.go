@@ -9,17 +9,18 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// Referrers is the last complete answer about a subject.
+// Referrers is the last complete answer about the referrers of a subject.
 type Referrers struct {
 	Manifests []Descriptor
 	At        time.Time
 }
 
-// maxListInMemory is the number of descriptors up to which an answer is kept
-// decoded: longer ones are rare, and read from the records each time.
+// maxListInMemory is the length up to which a list is also held decoded in
+// memory. Longer ones are rare, and are decoded each time.
 const maxListInMemory = 256
 
-// Referrers returns the last complete answer, with what was seen since.
+// Referrers returns the last complete answer, merged with the referrers that
+// were seen since.
 func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	key := Key(repo, subject.String())
 	if r, ok := l.answers.Get(key); ok {
@@ -42,80 +43,88 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	return r, true
 }
 
-// PutReferrers notes a complete answer.
+// PutReferrers records a complete answer.
 func (l *Ledger) PutReferrers(repo Repository, subject Digest, r Referrers) {
-	key := Key(repo, subject.String())
-	defer l.change()()
-	l.write(bucketReferrers, key, r)
+	key, raw := Key(repo, subject.String()), encode(bucketReferrers, r)
+	defer l.beginChange()()
+	l.records.Put(bucketReferrers, key, raw)
 	l.answers.Remove(key)
 }
 
-// DoubtNone forgets that nothing refers to a subject, if that is what was known.
-func (l *Ledger) DoubtNone(repo Repository, subject Digest) {
+// emptyReferrers is a size in bytes that only records of empty answers stay
+// below.
+const emptyReferrers = 128
+
+// DropEmptyReferrers removes the recorded answer about a subject if it is
+// empty.
+func (l *Ledger) DropEmptyReferrers(repo Repository, subject Digest) {
 	key := Key(repo, subject.String())
-	defer l.change()()
+	defer l.beginChange()()
+	raw, err := l.records.Get(bucketReferrers, key)
 	var r Referrers
-	if l.read(bucketReferrers, key, &r) && len(r.Manifests) == 0 {
+	if err == nil && len(raw) < emptyReferrers && json.Unmarshal(raw, &r) == nil && len(r.Manifests) == 0 {
 		l.records.Delete(bucketReferrers, key)
 		l.answers.Remove(key)
 	}
 }
 
-// Seen are the manifests that were kept for repo and have that subject.
+// Seen returns the manifests with that subject that have been cached for repo.
 func (l *Ledger) Seen(repo Repository, subject Digest) []Descriptor {
-	return l.under(bucketSeen, repo, subject)
+	return l.descriptors(bucketSeen, repo, subject)
 }
 
-// PutSeen notes that a manifest that is kept has that subject.
+// PutSeen records that a cached manifest has that subject.
 func (l *Ledger) PutSeen(repo Repository, subject Digest, d Descriptor) {
-	defer l.change()()
-	l.putUnder(bucketSeen, repo, subject, d)
+	defer l.beginChange()()
+	l.putDescriptor(bucketSeen, repo, subject, d)
 	l.answers.Remove(Key(repo, subject.String()))
 }
 
-// DropSeen forgets that, because the upstream does not have the manifest any more.
+// DropSeen removes such a record, because the upstream no longer has the
+// manifest.
 func (l *Ledger) DropSeen(repo Repository, subject, d Digest) {
-	defer l.change()()
+	defer l.beginChange()()
 	l.removeSeen(repo, subject, d)
 }
 
-// removeSeen is DropSeen. l.mu is held.
+// removeSeen implements DropSeen. l.mu is held.
 func (l *Ledger) removeSeen(repo Repository, subject, d Digest) {
 	key := Key(repo, subject.String())
 	l.records.Delete(bucketSeen, key+"\x00"+d.String())
 	l.answers.Remove(key)
 }
 
-// Attached are the entries that indexes of repo attach to subject.
+// Attached returns the entries that indexes of repo attach to subject.
 func (l *Ledger) Attached(repo Repository, subject Digest) []Descriptor {
-	return l.under(bucketAttached, repo, subject)
+	return l.descriptors(bucketAttached, repo, subject)
 }
 
-// PutAttached notes that an index that is kept attaches d to subject.
+// PutAttached records that a cached index attaches d to subject.
 func (l *Ledger) PutAttached(repo Repository, subject Digest, d Descriptor) {
-	l.putUnder(bucketAttached, repo, subject, d)
+	l.putDescriptor(bucketAttached, repo, subject, d)
 }
 
-// IsAttestation says whether an index of repo that was kept marks a manifest as
-// BuildKit's attestation.
+// IsAttestation says whether a cached index of repo marks a manifest as a
+// BuildKit attestation.
 func (l *Ledger) IsAttestation(repo Repository, d Digest) bool {
 	_, err := l.records.Get(bucketAttestation, Key(repo, d.String()))
 	return err == nil
 }
 
-// PutAttestation notes that an index marks a manifest so.
+// PutAttestation records that an index marks a manifest as an attestation.
 func (l *Ledger) PutAttestation(repo Repository, d Digest) {
 	l.records.Put(bucketAttestation, Key(repo, d.String()), []byte{1})
 }
 
-// AttachedKey names what is attached to a subject in a repository.
+// AttachedKey is the key of a manifest that is attached to a subject in a
+// repository.
 func AttachedKey(repo Repository, subject, d Digest) string {
 	return Key(repo, subject.String()) + "\x00" + d.String()
 }
 
-func (l *Ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
+func (l *Ledger) descriptors(b cache.Bucket, repo Repository, subject Digest) []Descriptor {
 	var list []Descriptor
-	// Records that cannot be scanned are lost: the upstream's sources are asked
+	// Records that cannot be scanned are lost. The upstream's sources are asked
 	// in any case.
 	_ = l.records.Scan(b, Key(repo, subject.String())+"\x00", func(_ string, value []byte) bool {
 		var d Descriptor
@@ -127,35 +136,35 @@ func (l *Ledger) under(b cache.Bucket, repo Repository, subject Digest) []Descri
 	return list
 }
 
-func (l *Ledger) putUnder(b cache.Bucket, repo Repository, subject Digest, d Descriptor) {
+func (l *Ledger) putDescriptor(b cache.Bucket, repo Repository, subject Digest, d Descriptor) {
 	l.write(b, Key(repo, subject.String())+"\x00"+d.Digest.String(), d)
 }
 
-// removeSubject forgets what refers to a manifest. What an index attaches to it
-// goes with the index. l.mu is held.
+// removeSubject removes the referrers of a manifest. What an index attaches to
+// it is removed with the index. l.mu is held.
 func (l *Ledger) removeSubject(repo Repository, subject Digest) {
-	for _, d := range l.Seen(repo, subject) {
-		l.removeSeen(repo, subject, d.Digest)
-	}
 	key := Key(repo, subject.String())
+	for _, seen := range l.keys(bucketSeen, key+"\x00") {
+		l.records.Delete(bucketSeen, seen)
+	}
 	l.records.Delete(bucketReferrers, key)
 	l.answers.Remove(key)
 }
 
-// RememberReferrersAPI says whether an endpoint of an upstream was seen to have
-// the Referrers API, in this process or an earlier one, and returns how to
-// remember that it was. After a restart, a page of such an endpoint must not
-// pass for an API that was never there.
-func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, saw func()) {
+// RememberReferrersAPI says whether an endpoint of an upstream has been seen to
+// support the Referrers API, in this process or an earlier one. It also returns
+// a function that records that it has. Thanks to this record, an error page
+// after a restart is not taken for a registry without the API.
+func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, record func()) {
 	key := upstream + "\x00" + endpoint
 	seen, err := records.Get(bucketAPI, key)
-	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < remembersAPI
+	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < referrersAPITTL
 	return has, func() {
 		records.Put(bucketAPI, key, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
 	}
 }
 
-// remembersAPI is how long an endpoint that was seen to have the Referrers API
-// is held to it after a restart: one that was replaced by another without it
-// can't be told from one that fails.
-const remembersAPI = 7 * 24 * time.Hour
+// referrersAPITTL is how long such a record is valid after a restart. A
+// registry that was replaced by one without the API cannot be told from one
+// that fails.
+const referrersAPITTL = 7 * 24 * time.Hour

@@ -6,10 +6,11 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 )
 
-// Repositories returns those of which a manifest is kept.
+// Repositories returns the repositories of which at least one manifest is
+// cached.
 func (l *Ledger) Repositories() (all []Repository, err error) {
 	err = l.records.Scan(bucketManifest, "", func(key string, _ []byte) bool {
-		// Keys come in their order.
+		// Keys are scanned in order.
 		if repo, _, ok := SplitKey(key); ok && (len(all) == 0 || all[len(all)-1] != repo) {
 			all = append(all, repo)
 		}
@@ -18,11 +19,11 @@ func (l *Ledger) Repositories() (all []Repository, err error) {
 	return all, err
 }
 
-// DropRepository forgets everything about a repository but its pins.
+// DropRepository removes everything about a repository except for its pins.
 func (l *Ledger) DropRepository(repo Repository) {
 	prefix := Key(repo, "")
-	defer l.change()()
-	for _, b := range ofRepository {
+	defer l.beginChange()()
+	for _, b := range repositoryBuckets {
 		for _, key := range l.keys(b, prefix) {
 			l.records.Delete(b, key)
 		}
@@ -42,9 +43,9 @@ func dropDecoded[V any](c *lru.Cache[string, V], prefix string) {
 	}
 }
 
-// Reindex notes again what the manifests on record name, after the records of
-// members were lost. It returns how many manifests there are.
-func (l *Ledger) Reindex() (manifests int, err error) {
+// RebuildMembers records again what the manifests on record reference, after
+// the records of members were lost. It returns the number of manifests.
+func (l *Ledger) RebuildMembers() (manifests int, err error) {
 	type entry struct {
 		repo Repository
 		m    Manifest
@@ -52,7 +53,7 @@ func (l *Ledger) Reindex() (manifests int, err error) {
 	var found []entry
 	err = l.EachManifest(func(repo Repository, _ Digest, m Manifest) { found = append(found, entry{repo, m}) })
 	for _, e := range found {
-		l.putNamed(e.repo, e.m)
+		l.putMembers(e.repo, e.m)
 	}
 	return len(found), err
 }

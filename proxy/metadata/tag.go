@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Tag says what a tag pointed at when the upstream was asked last.
+// Tag is the record of what a tag pointed at when the upstream was last asked.
 type Tag struct {
 	Descriptor Descriptor
-	// CheckedAt is when that was. It is not stored with the record, but in a
-	// bucket of its own; the zero time means that a check is due.
+	// CheckedAt is the time of the last check. It is stored in a bucket of its
+	// own. The zero time means that a check is due.
 	CheckedAt time.Time `json:"-"`
-	// GoneSince is when the upstream first said that the tag does not exist
-	// any more, and zero while it does. Such a tag is served because the
+	// GoneSince is when the upstream first said that the tag no longer exists;
+	// it is zero while the tag exists. Such a tag is still served if the
 	// configuration or a pin asks for that.
 	GoneSince time.Time `json:",omitzero"`
 }
@@ -40,20 +40,20 @@ func (l *Ledger) checkedAt(key string) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(b)))
 }
 
-// PutTag notes what a tag points at, by the upstream's word of this moment. A
-// [Watch] that began before does not know the tag, and lets the manifest stay.
+// PutTag records what a tag points at, as the upstream has just said. A [Watch]
+// that began earlier has not seen the tag, so it keeps the manifest.
 func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
-	defer l.change()()
-	l.leases.note(t.Descriptor.Digest)
+	defer l.beginChange()()
+	l.leases.markLeased(t.Descriptor.Digest)
 	key := Key(repo, tag)
 	l.write(bucketTag, key, t)
 	l.putChecked(key, t)
 }
 
-// TouchTag notes that the upstream said at this moment that a tag still points
-// where t says. A tag that was dropped or has moved meanwhile is left alone.
+// TouchTag records that the upstream has just confirmed what t says. It ignores
+// a tag that was dropped or has moved meanwhile.
 func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
-	defer l.change()()
+	defer l.beginChange()()
 	key := Key(repo, tag)
 	now, ok := l.decodeTag(key)
 	if !ok || now.Descriptor.Digest != t.Descriptor.Digest {
@@ -66,11 +66,11 @@ func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
 	l.putChecked(key, now)
 }
 
-// MarkGone notes that the upstream said at this moment that a tag does not
-// exist any more, and returns its record. It returns false for a tag that was
-// dropped or has moved meanwhile.
+// MarkGone records that the upstream has just said that a tag no longer exists,
+// and returns the new record. It returns false for a tag that was dropped or
+// has moved meanwhile.
 func (l *Ledger) MarkGone(repo Repository, tag string, t Tag) (Tag, bool) {
-	defer l.change()()
+	defer l.beginChange()()
 	key := Key(repo, tag)
 	gone, ok := l.decodeTag(key)
 	if !ok || gone.Descriptor.Digest != t.Descriptor.Digest {
@@ -83,7 +83,7 @@ func (l *Ledger) MarkGone(repo Repository, tag string, t Tag) (Tag, bool) {
 	return l.putChecked(key, gone), true
 }
 
-// putChecked notes a check of this moment. l.mu is held.
+// putChecked records a check that was made now. l.mu is held.
 func (l *Ledger) putChecked(key string, t Tag) Tag {
 	t.CheckedAt = time.Now()
 	l.records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(t.CheckedAt.UnixNano())))
@@ -91,21 +91,21 @@ func (l *Ledger) putChecked(key string, t Tag) Tag {
 	return t
 }
 
-// DropTag forgets a tag.
+// DropTag removes a tag.
 func (l *Ledger) DropTag(repo Repository, tag string) {
-	defer l.change()()
+	defer l.beginChange()()
 	l.removeTag(Key(repo, tag))
 }
 
-// removeTag is DropTag. l.mu is held.
+// removeTag implements DropTag. l.mu is held.
 func (l *Ledger) removeTag(key string) {
 	l.records.Delete(bucketTag, key)
 	l.records.Delete(bucketChecked, key)
 	l.tags.Remove(key)
 }
 
-// EachTag calls fn for every tag on record, without its last check, in the
-// order of their keys. fn must not call the Ledger.
+// EachTag calls fn for every tag on record, in the order of the keys. It does
+// not read the times of the checks. fn must not call the Ledger.
 func (l *Ledger) EachTag(fn func(repo Repository, tag string, d Digest)) error {
 	return l.records.Scan(bucketTag, "", func(key string, value []byte) bool {
 		var t Tag
@@ -122,14 +122,15 @@ func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
 	return tags, ok
 }
 
-// PutTagList notes a complete list of a repository's tags.
+// PutTagList records a complete list of a repository's tags.
 func (l *Ledger) PutTagList(repo Repository, tags []string) {
 	l.write(bucketTagList, Key(repo, ""), tags)
 }
 
-// Gone is since when the tag does not exist any more, and zero where it does. A
-// time in the future is no time: then it is gone since now.
-func (t Tag) Gone() time.Time {
+// GoneTime is the time since when the tag no longer exists, or zero if it
+// exists. A recorded time in the future is not valid; it is then the current
+// time.
+func (t Tag) GoneTime() time.Time {
 	if now := time.Now(); t.GoneSince.After(now) {
 		return now.UTC().Truncate(time.Second)
 	}

@@ -7,22 +7,22 @@ import (
 )
 
 const (
-	// saveUses is how often uses go from memory to the records.
-	saveUses = 10 * time.Second
-	// usesAtOnce is how many go there while the lock is held once.
-	usesAtOnce = 256
+	// saveInterval is how often uses are written to the records.
+	saveInterval = 10 * time.Second
+	// saveBatch is how many uses are written while the lock is held.
+	saveBatch = 256
 )
 
-// uses remembers when content was used last: manifests by repository and
-// digest, blobs by digest. A use costs a write to a map, nothing more.
+// uses holds when content was last used: manifests by repository and digest,
+// blobs by digest. Recording a use costs one write to a map.
 type uses struct {
-	unsaved map[string]int64 // Unix nanoseconds, not in the records yet
+	unsaved map[string]int64 // Unix nanoseconds; not in the records yet
 }
 
-// UseManifest notes that a manifest of a repository is used.
+// UseManifest records that a manifest of a repository is used.
 func (l *Ledger) UseManifest(repo Repository, d Digest) { l.noteUse(Key(repo, d.String())) }
 
-// UseBlob notes that a blob is used.
+// UseBlob records that a blob is used.
 func (l *Ledger) UseBlob(d Digest) { l.noteUse(string(d)) }
 
 func (l *Ledger) noteUse(key string) {
@@ -31,7 +31,7 @@ func (l *Ledger) noteUse(key string) {
 	l.use(key)
 }
 
-// use notes a use. l.mu is held.
+// use records a use. l.mu is held.
 func (l *Ledger) use(key string) {
 	l.uses.unsaved[key] = time.Now().UnixNano()
 	if w := l.leases.watch; w != nil {
@@ -39,8 +39,8 @@ func (l *Ledger) use(key string) {
 	}
 }
 
-// ManifestUse returns when a manifest was used last, in Unix nanoseconds, and 0
-// where that is not known.
+// ManifestUse returns when a manifest was last used, in Unix nanoseconds, or 0
+// if that is not known.
 func (l *Ledger) ManifestUse(repo Repository, d Digest) int64 {
 	return l.lastUse(Key(repo, d.String()))
 }
@@ -62,20 +62,20 @@ func (l *Ledger) lastUse(key string) int64 {
 	return int64(binary.BigEndian.Uint64(b))
 }
 
-// DropBlobUse forgets when a blob was used.
+// DropBlobUse removes the record of when a blob was last used.
 func (l *Ledger) DropBlobUse(d Digest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.removeUse(string(d))
 }
 
-// removeUse forgets a use. l.mu is held.
+// removeUse removes a use. l.mu is held.
 func (l *Ledger) removeUse(key string) {
 	delete(l.uses.unsaved, key)
 	l.records.Delete(bucketUsed, key)
 }
 
-// SaveUses moves uses to the records, a part at a time.
+// SaveUses writes uses to the records, a batch at a time.
 func (l *Ledger) SaveUses() {
 	l.mu.Lock()
 	left := len(l.uses.unsaved)
@@ -86,20 +86,20 @@ func (l *Ledger) SaveUses() {
 		for key, at := range l.uses.unsaved {
 			l.records.Put(bucketUsed, key, binary.BigEndian.AppendUint64(nil, uint64(at)))
 			delete(l.uses.unsaved, key)
-			if n++; n == usesAtOnce {
+			if n++; n == saveBatch {
 				break
 			}
 		}
 		l.mu.Unlock()
-		if left -= usesAtOnce; n < usesAtOnce {
+		if left -= saveBatch; n < saveBatch {
 			return
 		}
 	}
 }
 
-// Run saves uses now and then until ctx ends, and once more then.
+// Run saves uses periodically until ctx is done, and once more then.
 func (l *Ledger) Run(ctx context.Context) {
-	tick := time.NewTicker(saveUses)
+	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	for {
 		select {

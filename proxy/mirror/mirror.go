@@ -1,9 +1,16 @@
-// Package mirror puts the mirror together, without its HTTP: what is known
-// ([metadata.Ledger]), what is kept ([store.Store]), downloads
-// ([flight.Group]), the rules of pulling through ([pull.Puller]), what stays
-// ([retention.Retention]), and what is fetched before anybody asks ([warm.Pinned],
-// [warm.Learner]). It is the one place that knows all of them, and has no rules
-// of its own.
+// Package mirror assembles the mirror without its HTTP servers: metadata
+// ([metadata.Ledger]), content ([store.Store]), downloads ([flight.Group]), the
+// rules of pulling ([pull.Puller]), eviction ([retention.Retention]), and
+// prefetching ([warm.Pinner], [warm.Prefetcher]). It is the only package that
+// knows all of these, and has no rules of its own.
+//
+// What it promises, each with the test that guards it:
+//
+//   - Nothing runs before Start and StartPrefetching
+//     (TestNothingRunsBeforeItIsStarted).
+//   - Close ends everything, and waits for it (TestCloseLeavesNothingRunning).
+//   - What package pull reports reaches its handler
+//     (TestATagThatMovesReachesThePinner, TestAStoredManifestReachesThePrefetcher).
 package mirror
 
 import (
@@ -21,7 +28,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/warm"
 )
 
-// Options say what a Mirror is made of.
+// Options are the dependencies and settings of a Mirror.
 type Options struct {
 	Blobs     cache.Blobs
 	Records   cache.Records
@@ -32,81 +39,83 @@ type Options struct {
 	Bounds store.Bounds
 	Pins   Pins
 	// ScrubRate is how many bytes a second the background scrub reads; zero
-	// means that there is none.
+	// disables it.
 	ScrubRate int64
-	// MaxFlights is how many downloads may be under way or wait for their
-	// turn; each is an open file. Zero means 1024.
+	// MaxFlights is how many downloads may be under way or waiting for a
+	// connection; each is an open file. Zero means 1024.
 	MaxFlights int
 
 	Logger *slog.Logger
 	Events Events
 }
 
-// Pins are what the configuration pins.
+// Pins are the images that the configuration pins.
 type Pins struct {
-	// Matches says whether an image is pinned, by its repository and a tag or a
-	// digest; nil means that none is.
+	// Matches says whether an image is pinned, by tag or digest; nil means that
+	// none is.
 	Matches func(repo metadata.Repository, ref string) bool
-	// Images are those that are named one by one: they are fetched before
-	// anybody asks.
+	// Images are the images that are pinned by name. They are fetched without
+	// being requested.
 	Images []metadata.Reference
 }
 
-// Events are called when something happens, for metrics. Nil fields are not
-// called.
+// Events are callbacks for metrics. Nil fields are not called.
 type Events struct {
-	Flights  func(delta int)                    // a download starts (+1), or is over (-1)
-	Received func(upstream string, bytes int64) // of bodies, from an upstream
-	Kept     func(bytes int64)                  // that are kept now, when that changes
-	Evicted  func(bytes int64)                  // that made room
-	Bypassed func(upstream string)              // something was served, and could not be kept
+	Flights  func(delta int)                    // a download starts (+1) or is over (-1)
+	Received func(upstream string, bytes int64) // body bytes received from an upstream
+	Usage    func(bytes int64)                  // bytes in use, when that changes
+	Evicted  func(bytes int64)                  // bytes freed by eviction
+	Bypassed func(upstream string)              // something was served but could not be cached
 }
 
-// Mirror is a mirror without its HTTP.
+// Mirror is a mirror without its HTTP servers.
 type Mirror struct {
-	Ledger    *metadata.Ledger
-	Store     *store.Store
-	Flights   *flight.Group
-	Puller    *pull.Puller
-	Retention *retention.Retention
-	Pinned    *warm.Pinned
-	Learner   *warm.Learner
+	Ledger     *metadata.Ledger
+	Store      *store.Store
+	Flights    *flight.Group
+	Puller     *pull.Puller
+	Retention  *retention.Retention
+	Pinner     *warm.Pinner
+	Prefetcher *warm.Prefetcher
 
 	scrubRate int64
 	work      *background.Work
 }
 
-// New puts a Mirror together. Nothing of it runs before Run or Start is called,
-// but for what clients ask of it.
+// New assembles a Mirror. It does no background work before Start and
+// StartPrefetching are called, except for what clients request. If there is a
+// bound, no blob is published before Start either, which counts what is stored.
+// The caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
-		Store:     store.New(store.Options{Blobs: opts.Blobs, Memory: opts.Memory, Bounds: opts.Bounds, Kept: opts.Events.Kept, Logger: opts.Logger}),
+		Store:     store.New(store.Options{Blobs: opts.Blobs, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
 		scrubRate: opts.ScrubRate,
 		work:      background.New(),
 	}
 	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights})
-	// What is kept may lead to more, and a pinned tag that moves has to become
-	// whole again: pull reports both, and knows nothing of who listens.
+	// A new manifest may lead to more to prefetch, and a pinned tag that moves
+	// must be completed again. Package pull reports both events without knowing
+	// who handles them.
 	events := pull.Events{
 		Received: opts.Events.Received, Bypassed: opts.Events.Bypassed,
-		ManifestKept: func(repo metadata.Repository, d metadata.Digest, rec metadata.Manifest) {
-			m.Learner.ManifestKept(repo, d, rec)
+		ManifestStored: func(repo metadata.Repository, d metadata.Digest, rec metadata.Manifest) {
+			m.Prefetcher.ManifestStored(repo, d, rec)
 		},
-		TagMoved: func(repo metadata.Repository, tag string) { m.Pinned.TagMoved(repo, tag) },
+		TagMoved: func(repo metadata.Repository, tag string) { m.Pinner.TagMoved(repo, tag) },
 	}
 	m.Puller = pull.New(pull.Options{
 		Ledger: m.Ledger, Store: m.Store, Flights: m.Flights, Work: m.work,
 		Upstreams: opts.Upstreams, Rules: opts.Rules, Events: events, Logger: opts.Logger,
 	})
 	m.Retention = retention.New(retention.Options{
-		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.Fresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
+		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.IsFresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
 	})
-	m.Pinned = warm.NewPinned(warm.PinnedOptions{
+	m.Pinner = warm.NewPinner(warm.PinnerOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
 		Configured: opts.Pins.Images, Offline: opts.Rules.Offline, Logger: opts.Logger,
 	})
-	m.Learner = warm.NewLearner(warm.LearnerOptions{
+	m.Prefetcher = warm.NewPrefetcher(warm.PrefetcherOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger,
 		Upstreams: names(opts.Upstreams), Offline: opts.Rules.Offline, Logger: opts.Logger,
 	})
@@ -120,30 +129,32 @@ func names(of []pull.Upstream) (all []string) {
 	return all
 }
 
-// Cache is what operators can do to what is kept.
+// Cache has the operations on the cache that operators use.
 type Cache struct {
 	*retention.Retention
-	*warm.Pinned
+	*warm.Pinner
 }
 
-// Cache returns what operators can do to what is kept.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinned} }
+// Cache returns the operations on the cache.
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
 
-// Start begins what a mirror does by itself, but for learning: saving what was
-// used, evicting, completing pins, scrubbing. Close ends it.
+// Start starts the background work, except for prefetching: saving uses,
+// evicting, completing pins, and scrubbing. Close ends it.
 func (m *Mirror) Start() {
 	m.work.Go(m.Ledger.Run)
 	m.work.Go(m.Retention.Run)
-	m.work.Go(m.Pinned.Run)
+	m.work.Go(m.Pinner.Run)
 	if m.scrubRate > 0 {
 		m.work.Go(func(ctx context.Context) { m.Retention.RunScrub(ctx, m.scrubRate) })
 	}
 }
 
-// StartLearning begins to learn what pulling again may ask for. Close ends it.
-func (m *Mirror) StartLearning() { m.work.Go(m.Learner.Run) }
+// StartPrefetching starts to prefetch what another pull may request. Close ends
+// it.
+func (m *Mirror) StartPrefetching() { m.work.Go(m.Prefetcher.Run) }
 
-// Close ends all that goes on, downloads and checks too, and waits for it.
+// Close ends all background work, including downloads and checks, and waits for
+// it.
 func (m *Mirror) Close() {
 	m.work.Stop()
 	m.Flights.Wait()

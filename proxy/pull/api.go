@@ -1,5 +1,25 @@
-// Package pull holds the rules of pulling through: what is asked of which
-// upstream, when, and what is kept. It speaks no HTTP.
+// Package pull implements the rules of a pull-through cache: which upstream is
+// asked for what, when it is asked, and what is cached. It knows nothing of
+// HTTP, and nothing of how content is stored or evicted.
+//
+// Its invariants, with the tests that guard them:
+//
+//   - However many clients ask, one blob and one manifest cross the link once,
+//     and a client that leaves changes nothing
+//     (TestFiftyClientsOfOneColdBlobShareOneDownload,
+//     TestFiftyColdPullsOfOneTagShareOneGET,
+//     TestAClientThatLeavesDoesNotStopTheDownload).
+//   - Content is served for a repository only if that repository is known to
+//     have it (TestMembership).
+//   - A cached answer is served if the upstream cannot be asked, and never if
+//     the upstream refuses or denies it (TestFreshness).
+//   - That something could not be found out is never an empty answer
+//     (TestUnknownIsNotNone, TestTagListsAreNeverTruncated).
+//   - No upstream is asked if the configuration says offline
+//     (TestNoUpstreamIsAskedWhenOffline).
+//
+// A question to an upstream belongs to the mirror (package background), not to
+// the client that asked it.
 package pull
 
 import (
@@ -14,7 +34,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// The words of package metadata, for those who ask for content by them.
+// Types of package metadata, for the callers of this package.
 type (
 	// Digest names content by algorithm and hash, as in sha256:….
 	Digest = metadata.Digest
@@ -27,16 +47,17 @@ type (
 )
 
 var (
-	// ErrForbidden: the configuration does not let this repository through.
+	// ErrForbidden means that the configuration does not allow this repository.
 	ErrForbidden = errors.New("the configuration does not allow this repository")
-	// ErrBusy: more downloads are under way than a mirror can look after.
+	// ErrBusy means that as many downloads are under way as the mirror allows.
 	ErrBusy = flight.ErrBusy
-	// ErrOffline: nothing is kept, and the configuration forbids asking.
-	ErrOffline = fmt.Errorf("%w: this mirror is offline and keeps no copy", upstream.ErrUnavailable)
+	// ErrOffline means that there is no cached copy, and that the configuration
+	// forbids asking the upstream.
+	ErrOffline = fmt.Errorf("%w: this mirror is offline and has no cached copy", upstream.ErrUnavailable)
 )
 
-// WarnedError is an error that clients are told more about than its status
-// says: with a Warning 299 (RFC 9111, section 5.5).
+// WarnedError is an error that clients see with an explanation beyond its
+// status, in a Warning header with code 299 (RFC 9111, section 5.5).
 type WarnedError struct {
 	Err     error
 	Warning string // without quotes
@@ -45,56 +66,60 @@ type WarnedError struct {
 func (e *WarnedError) Error() string { return e.Err.Error() + " (" + e.Warning + ")" }
 func (e *WarnedError) Unwrap() error { return e.Err }
 
-// StaleError is an error that was the upstream's word when it could be asked,
-// as a stale answer is: clients are told so with a Warning 110.
+// StaleError is an error that repeats the upstream's last known answer, because
+// the upstream cannot be asked now. Clients see it with a Warning header with
+// code 110.
 type StaleError struct{ Err error }
 
 func (e *StaleError) Error() string { return e.Err.Error() }
 func (e *StaleError) Unwrap() error { return e.Err }
 
-// Outcome says how an answer came about, for metrics and the log.
+// Outcome says how an answer was produced, for metrics and logs.
 type Outcome string
 
 // The outcomes of a pull.
 const (
-	Hit         Outcome = "hit"         // from what is kept
-	Miss        Outcome = "miss"        // fetched for this request
-	Joined      Outcome = "joined"      // shared a download that was under way
-	Revalidated Outcome = "revalidated" // kept, and the upstream said it still stands
-	Stale       Outcome = "stale"       // kept, and the upstream could not be asked
-	Healed      Outcome = "healed"      // kept and found damaged, the rest fetched again
-	Passed      Outcome = "passed"      // a range passed through
-	Negative    Outcome = "negative"    // a remembered "not found"
-	Deleted     Outcome = "deleted"     // kept, and the upstream says that its tag is gone
+	Hit           Outcome = "hit"         // from the cache
+	Miss          Outcome = "miss"        // fetched for this request
+	Joined        Outcome = "joined"      // shared a download that was under way
+	Revalidated   Outcome = "revalidated" // cached, and the upstream confirmed it
+	Stale         Outcome = "stale"       // cached, and the upstream could not be asked
+	Repaired      Outcome = "healed"      // cached and found damaged; the rest was downloaded again
+	PassedThrough Outcome = "passed"      // a range fetched from the upstream and not cached
+	Negative      Outcome = "negative"    // a remembered "not found"
+	Deleted       Outcome = "deleted"     // cached, and the upstream says that the tag is gone
 )
 
 // Manifest is a manifest with its exact bytes.
 type Manifest struct {
 	// Descriptor has the exact media type, the digest and the size.
 	Descriptor Descriptor
-	// Bytes are the exact bytes. They are shared: nobody changes them.
+	// Bytes are the exact bytes. They are shared and must not be modified.
 	Bytes []byte
-	// Stale is set where the upstream could not be asked whether it stands.
+	// Stale means that the upstream could not be asked whether the manifest is
+	// current.
 	Stale bool
-	// Warnings are Warning headers with code 299: the upstream's, and what this
-	// mirror has to say of a tag that the upstream deleted.
+	// Warnings are the values of Warning headers with code 299: those of the
+	// upstream, and the mirror's own about a tag that the upstream has deleted.
 	Warnings []string
 	Outcome  Outcome
 
-	passed bool // it can't be kept, and is fetched each time
+	uncacheable bool // it is fetched from the upstream each time
 }
 
-// Blob is a blob that is kept, or on its way. It is used by one goroutine.
+// Blob is a blob that is cached or being downloaded. It must be used by one
+// goroutine at a time.
 type Blob interface {
 	Digest() Digest
-	// Size is the size in bytes, or -1 where it is not known until the end.
+	// Size is the size in bytes, or -1 if it is not known before the end.
 	Size() int64
 	Outcome() Outcome
-	// WriteRange writes n bytes from off to w, all the rest where n is
-	// negative, in pieces of at most 256 KiB. Bytes on disk are copied from an
-	// *io.LimitedReader over a syscall.Conn, so that w may use sendfile. If it
-	// fails with nothing written, the error can still become an answer; after
-	// that it can only break the connection.
+	// WriteRange writes n bytes starting at off to w, or all remaining bytes if
+	// n is negative, in pieces of at most 256 KiB. Bytes on disk are copied
+	// from an *io.LimitedReader over a syscall.Conn, so that w can use
+	// sendfile. If WriteRange fails before it has written anything, the caller
+	// can still send an error response. After that, it can only close the
+	// connection.
 	WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error)
 	Close() error
 }
@@ -102,19 +127,19 @@ type Blob interface {
 // Tags is one page of a repository's tags.
 type Tags struct {
 	Tags []string
-	// Next is the query of the next page; nil on the last one.
+	// Next is the query of the next page, or nil on the last page.
 	Next    url.Values
 	Stale   bool
 	Outcome Outcome
 }
 
-// Referrers is everything known to have one manifest as its subject.
+// Referrers are all known manifests with a given subject.
 type Referrers struct {
 	Manifests []Descriptor
-	// Stale is set where the upstream could not be asked, or not all of it.
+	// Stale means that at least one source could not be asked.
 	Stale bool
-	// Partial is set where there may be more, and nobody ever said what: the
-	// list is no ground to say of anything that it is not there.
+	// Partial means that there was never a complete answer. The list must not
+	// be used to conclude that something does not exist.
 	Partial bool
 	Outcome Outcome
 }

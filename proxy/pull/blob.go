@@ -12,17 +12,18 @@ import (
 )
 
 const (
-	// piece is the most that goes to a client between two looks at it, in
-	// bytes: small enough that a slow client shows that it still reads.
-	piece = 256 << 10
-	// farAhead is how far a range may lie ahead of a download, in bytes, and
-	// still be worth waiting for.
+	// pieceSize is the largest number of bytes written to a client at once. It
+	// is small enough to notice that a slow client still makes progress.
+	pieceSize = 256 << 10
+	// farAhead is the largest distance, in bytes, between a download and a
+	// range that is worth waiting for.
 	farAhead = 4 << 20
 )
 
-// ResolveBlob says whether a repository has a blob (HEAD). It never downloads.
+// ResolveBlob says whether a repository has a blob (HEAD). It never downloads
+// the blob.
 func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Descriptor{}, "", err
 	}
@@ -36,7 +37,7 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 			}
 		}
 	}
-	desc, err := p.askBlob(ctx, u, repo, d)
+	desc, err := p.resolveUpstreamBlob(ctx, u, repo, d)
 	return desc, Miss, err
 }
 
@@ -44,121 +45,124 @@ func blobKey(repo Repository, d Digest) string {
 	return "blob\x00" + metadata.Key(repo, d.String())
 }
 
-// askBlob asks the upstream whether repo has d, and remembers that it does.
-func (p *Puller) askBlob(ctx context.Context, u Upstream, repo Repository, d Digest) (Descriptor, error) {
+// resolveUpstreamBlob asks the upstream whether repo has d, and records the
+// answer.
+func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repository, d Digest) (Descriptor, error) {
 	key := blobKey(repo, d)
-	if err := p.absent.err(key); err != nil {
+	if err := p.negative.get(key); err != nil {
 		return Descriptor{}, err
 	}
 	if p.rules.Offline {
 		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
 	}
-	return once(ctx, p, &p.questions.asks, key, func(ctx context.Context) (Descriptor, error) {
+	return shareRequest(ctx, p, &p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
 			p.ledger.PutMember(repo, d, metadata.Member{Size: desc.Size})
 		case errors.Is(err, upstream.ErrNotFound):
-			p.absent.remember(key, err)
+			p.negative.put(key, err)
 		}
 		return desc, err
 	})
 }
 
-// Blob opens a blob of a repository: from what is kept, from the download that is
-// under way, or with one of its own, once its upstream has answered: only
-// the answer tells its size.
+// Blob opens a blob of a repository: from the cache, from a download that is
+// under way, or from a new download. For a new download it waits for the
+// upstream's answer, because only that tells the size.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
 	b, err := p.openBlob(ctx, repo, d)
 	if err == nil {
-		p.ledger.UseBlob(d) // not of what is not there: whoever asks for that would fill the records
+		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
 	}
 	return b, err
 }
 
 func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return nil, err
 	}
 	member, known := p.ledger.Member(repo, d)
-	if !known && p.holdsForOthers(ctx, repo, d) {
-		// The bytes are here, by way of another repository. That this one has
-		// them too only its upstream can say.
-		desc, err := p.askBlob(ctx, u, repo, d)
+	if !known && p.isHeldForOthers(ctx, repo, d) {
+		// The content is here because another repository has it. Only the
+		// upstream can say whether this repository has it too.
+		desc, err := p.resolveUpstreamBlob(ctx, u, repo, d)
 		if err != nil {
 			return nil, err
 		}
 		member.Size, known = desc.Size, true
 	}
-	again := false
+	refetch := false
 	if known {
-		b, err := p.openKept(ctx, u, repo, d)
+		b, err := p.openCached(ctx, u, repo, d)
 		if err == nil {
 			return b, nil
 		}
-		again = !errors.Is(err, cache.ErrNotFound) // it is there and can't be read
+		refetch = !errors.Is(err, cache.ErrNotFound) // it is there but cannot be read
 	} else {
 		member.Size = -1
 	}
-	return p.openFlight(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, again)
+	return p.openDownload(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, refetch)
 }
 
-// holdsForOthers says whether the bytes of d are here, or on their way, by way
-// of another repository than repo.
-func (p *Puller) holdsForOthers(ctx context.Context, repo Repository, d Digest) bool {
+// isHeldForOthers says whether the content of d is cached or being downloaded
+// on behalf of a repository other than repo.
+func (p *Puller) isHeldForOthers(ctx context.Context, repo Repository, d Digest) bool {
 	if f := p.flights.Get(d); f != nil {
-		return through(f) != repo
+		return startedFor(f) != repo
 	}
 	_, err := p.store.Stat(ctx, d)
 	return err == nil
 }
 
-func (p *Puller) openKept(ctx context.Context, u Upstream, repo Repository, d Digest) (Blob, error) {
+func (p *Puller) openCached(ctx context.Context, u Upstream, repo Repository, d Digest) (Blob, error) {
 	content, file, err := p.store.Open(ctx, d)
 	switch {
 	case err != nil:
 		return nil, err
 	case file != nil:
-		return newOnDisk(p, u, repo, d, file), nil
+		return newDiskBlob(p, u, repo, d, file), nil
 	}
-	return inMemory{d, content}, nil
+	return memoryBlob{d, content}, nil
 }
 
-// openFlight joins or starts the download of a blob; again says, whatever is kept.
-func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, again bool) (Blob, error) {
-	if err := p.absent.err(blobKey(repo, want.Digest)); err != nil {
+// openDownload joins or starts the download of a blob. With refetch set, it
+// downloads the blob even if it is cached.
+func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, refetch bool) (Blob, error) {
+	if err := p.negative.get(blobKey(repo, want.Digest)); err != nil {
 		return nil, err
 	}
 	if p.rules.Offline {
 		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	from := p.sourceOf(u, repo, want.Digest)
-	start := from.start()
-	start.Again = again
+	source := p.newBlobSource(u, repo, want.Digest)
+	start := source.startOptions()
+	start.Refetch = refetch
 	f, started, err := p.flights.Join(want, start)
 	if err != nil {
 		return nil, err
 	}
-	if f == nil { // complete since we looked
+	if f == nil { // it was completed in the meantime
 		return p.openBlob(ctx, repo, want.Digest)
 	}
-	b := &inFlight{from: from, f: f, started: started, heals: p.sent.to(want.Digest)}
-	another := !started && through(f) != repo
+	b := &flightBlob{source: source, f: f, started: started, repairs: p.diskReaders.any(want.Digest)}
+	foreign := !started && startedFor(f) != repo
 	size, err := f.Size(ctx)
 	switch {
 	case err == nil:
 		b.size = size
-	case another:
-		// Another's download failed; that says nothing about this repository.
+	case foreign:
+		// The download of another repository failed. That says nothing about
+		// this repository.
 		b.Close()
 		return p.openBlob(ctx, repo, want.Digest)
 	default:
 		b.Close()
 		return nil, err
 	}
-	if another && !known {
-		if _, err := p.askBlob(ctx, u, repo, want.Digest); err != nil {
+	if foreign && !known {
+		if _, err := p.resolveUpstreamBlob(ctx, u, repo, want.Digest); err != nil {
 			b.Close()
 			return nil, err
 		}
@@ -166,22 +170,22 @@ func (p *Puller) openFlight(ctx context.Context, u Upstream, repo Repository, wa
 	return b, nil
 }
 
-// FetchBlob keeps a blob, if it is not kept yet, for nobody but the cache: that
-// is no use of it. It returns cache.ErrFull where there is no room for it.
+// FetchBlob caches a blob unless it is cached already. It does not count as a
+// use. It returns cache.ErrFull if there is no room for the blob.
 func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor) error {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
 	}
 	if p.rules.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
-	f, _, err := p.flights.Join(want, p.sourceOf(u, repo, want.Digest).start())
+	f, _, err := p.flights.Join(want, p.newBlobSource(u, repo, want.Digest).startOptions())
 	if err != nil {
 		return err
 	}
 	if f == nil {
-		return nil // it is complete by now
+		return nil // it is cached already
 	}
 	defer f.Release()
 	select {
@@ -198,18 +202,18 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	return nil
 }
 
-// inMemory is a small blob.
-type inMemory struct {
+// memoryBlob is a small blob that is held in memory.
+type memoryBlob struct {
 	digest  Digest
 	content []byte
 }
 
-func (b inMemory) Digest() Digest   { return b.digest }
-func (b inMemory) Size() int64      { return int64(len(b.content)) }
-func (b inMemory) Outcome() Outcome { return Hit }
-func (b inMemory) Close() error     { return nil }
+func (b memoryBlob) Digest() Digest   { return b.digest }
+func (b memoryBlob) Size() int64      { return int64(len(b.content)) }
+func (b memoryBlob) Outcome() Outcome { return Hit }
+func (b memoryBlob) Close() error     { return nil }
 
-func (b inMemory) WriteRange(_ context.Context, w io.Writer, off, n int64) (int64, error) {
+func (b memoryBlob) WriteRange(_ context.Context, w io.Writer, off, n int64) (int64, error) {
 	rest := b.content[min(off, b.Size()):]
 	if n >= 0 {
 		rest = rest[:min(n, int64(len(rest)))]

@@ -9,8 +9,8 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// blobSource is a blob as one repository has it: where a download gets it from,
-// and what has to be remembered of that repository as the download goes on.
+// blobSource is a blob in one repository. Downloads read from it, and report to
+// it what the records of that repository need.
 type blobSource struct {
 	p      *Puller
 	u      Upstream
@@ -18,16 +18,18 @@ type blobSource struct {
 	digest Digest
 }
 
-// through is the repository whose request started a download.
-func through(f *flight.Flight) Repository { return f.Source().(*blobSource).repo }
+// startedFor is the repository whose request started a download.
+func startedFor(f *flight.Flight) Repository { return f.Source().(*blobSource).repo }
 
-// start says how a download from this source starts.
-func (s *blobSource) start() flight.Start {
+// startOptions are the options of a download from this source.
+func (s *blobSource) startOptions() flight.StartOptions {
 	log := s.p.log.With("upstream", s.repo.Upstream, "repository", s.repo.Name, "digest", s.digest.String())
-	return flight.Start{Source: s, Observer: s, Log: log}
+	return flight.StartOptions{Source: s, Observer: s, Log: log}
 }
 
-func (s *blobSource) want(size int64) Descriptor { return Descriptor{Digest: s.digest, Size: size} }
+func (s *blobSource) descriptor(size int64) Descriptor {
+	return Descriptor{Digest: s.digest, Size: size}
+}
 
 func (s *blobSource) String() string { return "blob " + s.digest.String() + " of " + s.repo.String() }
 
@@ -35,26 +37,26 @@ func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content,
 	return s.u.Registry.Blob(ctx, s.repo.Name, s.digest, from, n)
 }
 
-// Answered remembers that the repository has the blob.
+// Answered records that the repository has the blob.
 func (s *blobSource) Answered(size int64) {
 	s.p.ledger.PutMember(s.repo, s.digest, metadata.Member{Size: size})
 }
 
-// Completed remembers the size, which is known by now.
+// Completed records the size, which is known by now.
 func (s *blobSource) Completed(size int64) { s.Answered(size) }
 
-// Failed remembers that the repository does not have the blob, where its
-// upstream says so.
+// Failed remembers that the repository does not have the blob, if the upstream
+// said so.
 func (s *blobSource) Failed(err error) {
 	if errors.Is(err, upstream.ErrNotFound) {
-		s.p.absent.remember(blobKey(s.repo, s.digest), err)
+		s.p.negative.put(blobKey(s.repo, s.digest), err)
 	}
 }
 
-func (s *blobSource) Received(bytes int64) { notify2(s.p.events.Received, s.u.Name, bytes) }
+func (s *blobSource) Received(bytes int64) { emit2(s.p.events.Received, s.u.Name, bytes) }
 
-func (s *blobSource) NotKept() { notify(s.p.events.Bypassed, s.repo.Upstream) }
+func (s *blobSource) NotCached() { emit(s.p.events.Bypassed, s.repo.Upstream) }
 
-func (p *Puller) sourceOf(u Upstream, repo Repository, d Digest) *blobSource {
+func (p *Puller) newBlobSource(u Upstream, repo Repository, d Digest) *blobSource {
 	return &blobSource{p: p, u: u, repo: repo, digest: d}
 }

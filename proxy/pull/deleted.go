@@ -10,39 +10,39 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// tagGone answers for a tag that the upstream says is not there. One that is on
-// record is forgotten, unless it outlives that.
-func (p *Puller) tagGone(ctx context.Context, u Upstream, repo Repository, tag string, err error) (Manifest, error) {
+// tagNotFound answers for a tag that the upstream says does not exist. It drops
+// the record of the tag, unless the tag is served even when it is gone.
+func (p *Puller) tagNotFound(ctx context.Context, u Upstream, repo Repository, tag string, err error) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
-	if onRecord && p.outlives(u, repo, tag, rec) {
-		if kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest); ok {
+	if onRecord && p.isServedWhenGone(u, repo, tag, rec) {
+		if cached, ok := p.cachedManifest(ctx, repo, rec.Descriptor.Digest); ok {
 			if rec, ok = p.ledger.MarkGone(repo, tag, rec); ok {
-				return tellGone(rec, kept), nil
+				return warnIfGone(rec, cached), nil
 			}
-			return Manifest{}, fmt.Errorf("%w: tag %s has moved while it was asked for", upstream.ErrUnavailable, tag) // the next check tells
+			return Manifest{}, fmt.Errorf("%w: tag %s moved while it was being checked", upstream.ErrUnavailable, tag) // the next check settles it
 		}
 	}
 	p.ledger.DropTag(repo, tag)
-	p.absent.remember(manifestKey(repo, tag), err)
+	p.negative.put(manifestKey(repo, tag), err)
 	return Manifest{}, err
 }
 
-// outlives says whether a kept tag goes on being served after the upstream has
-// deleted it: because the configuration says so of the upstream, or somebody
-// has pinned the image. A tag that carries referrers never does: a signature
-// that was withdrawn would live on.
-func (p *Puller) outlives(u Upstream, repo Repository, tag string, rec metadata.Tag) bool {
-	if isFallbackTag(tag) {
+// isServedWhenGone says whether a cached tag is still served after the upstream
+// has deleted it, because the configuration says so for the upstream or because
+// the image is pinned. Tags that carry referrers are never served then: that
+// would keep a withdrawn signature alive.
+func (p *Puller) isServedWhenGone(u Upstream, repo Repository, tag string, rec metadata.Tag) bool {
+	if isReferrersTag(tag) {
 		return false
 	}
 	return u.ServeDeleted || p.ledger.IsPinned(repo, tag) || p.ledger.IsPinned(repo, rec.Descriptor.Digest.String())
 }
 
-// tell says of a kept manifest that its tag is gone, where it is.
-func tellGone(t metadata.Tag, kept Manifest) Manifest {
-	if since := t.Gone(); !since.IsZero() {
-		kept.Outcome = Deleted
-		kept.Warnings = append(slices.Clip(kept.Warnings), `299 - "the upstream has deleted this tag: gone since `+since.Format(time.RFC3339)+`"`)
+// warnIfGone adds a warning to a cached manifest if its tag is gone.
+func warnIfGone(t metadata.Tag, cached Manifest) Manifest {
+	if since := t.GoneTime(); !since.IsZero() {
+		cached.Outcome = Deleted
+		cached.Warnings = append(slices.Clip(cached.Warnings), `299 - "the upstream has deleted this tag: gone since `+since.Format(time.RFC3339)+`"`)
 	}
-	return kept
+	return cached
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// warningOf is what a client is told of a tag that is gone since then.
+// warningOf is the warning about a tag that is gone since then.
 func warningOf(since time.Time) string {
 	return `299 - "the upstream has deleted this tag: gone since ` + since.UTC().Format(time.RFC3339) + `"`
 }
@@ -36,7 +36,7 @@ func mustPull(t *testing.T, m mirrortest.Mirror, ref string) pull.Manifest {
 	return got
 }
 
-// wantGone holds an answer against what is said of a tag that is gone since then.
+// wantGone checks an answer about a tag that is gone since then.
 func wantGone(t *testing.T, got pull.Manifest, want pull.Descriptor, outcome pull.Outcome, since time.Time) {
 	t.Helper()
 	if got.Descriptor.Digest != want.Digest || got.Outcome != outcome || !slices.Equal(got.Warnings, []string{warningOf(since)}) {
@@ -44,7 +44,7 @@ func wantGone(t *testing.T, got pull.Manifest, want pull.Descriptor, outcome pul
 	}
 }
 
-func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
+func TestADeletedTagIsServedIfTheConfigurationOrAPinSaysSo(t *testing.T) {
 	digestPin := func(o *mirrortest.Origin) string { return digestOf(o, "1").String() }
 	for name, c := range map[string]struct {
 		change func(*mirror.Options)
@@ -111,7 +111,7 @@ func TestADeletedTagIsServedWhereThatIsWanted(t *testing.T) {
 	}
 }
 
-func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
+func TestADeletedTagIsCheckedLikeAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -128,13 +128,13 @@ func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 			mirrortest.WantTranscript(t, o, "HEAD manifest app 1", "GET manifest app 1")
 			time.Sleep(time.Minute)
 		}
-		// What can't be asked about is stale as well.
+		// A tag that cannot be checked is stale as well.
 		o.Fail("*", upstream.ErrUnavailable)
 		got := mustPull(t, m, "1")
 		if wantGone(t, got, manifest, pull.Stale, since); !got.Stale {
 			t.Error("not stale")
 		}
-		// By digest it is what it is.
+		// By digest, nothing has changed.
 		if got := mustPull(t, m, manifest.Digest.String()); got.Stale || len(got.Warnings) > 0 {
 			t.Errorf("by digest: %+v", got)
 		}
@@ -145,7 +145,7 @@ func TestADeletedTagIsAskedAboutAsAnyTagAndSaysSinceWhenItIsGone(t *testing.T) {
 	})
 }
 
-func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
+func TestTheTimeOfADeletionSurvivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -169,7 +169,7 @@ func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 		wantGone(t, mustPull(t, again(serveDeleted), "1"), manifest, pull.Deleted, since)
 		o.Transcript()
-		// Where it is not wanted any more, the upstream's word counts at once.
+		// If the configuration no longer asks for it, the tag is gone at once.
 		if _, err := again(func(*mirror.Options) {}).Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("to be forgotten: %v", err)
 		}
@@ -177,7 +177,7 @@ func TestSinceWhenATagIsGoneOutlivesARestart(t *testing.T) {
 	})
 }
 
-func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
+func TestADeletedTagThatComesBackIsServedNormally(t *testing.T) {
 	for name, back := range map[string]func(*mirrortest.Origin) pull.Descriptor{
 		"as it was": func(o *mirrortest.Origin) pull.Descriptor {
 			d, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -213,7 +213,7 @@ func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
 						t.Errorf("%s, %s, %q", got.Descriptor.Digest, got.Outcome, got.Warnings)
 					}
 				}
-				// Gone again, it is gone since then.
+				// It was deleted again, so the time is new.
 				time.Sleep(2 * time.Minute)
 				o.NoHEAD = false
 				o.Remove("app", "1")
@@ -223,7 +223,7 @@ func TestATagThatComesBackIsATagAsOthers(t *testing.T) {
 	}
 }
 
-func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
+func TestAPurgedTagIsGoneEvenIfDeletedTagsAreServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -232,7 +232,7 @@ func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		o.Remove("app", "1")
 		mustPull(t, m, "1")
-		// A check that is under way does not bring it back.
+		// A check that is under way does not restore it.
 		time.Sleep(2 * time.Minute)
 		release := o.Hold("GET manifest app 1")
 		mustPull(t, m, "1") // stale, after max_wait
@@ -247,7 +247,7 @@ func TestWhatAPersonPurgesIsGoneThoughDeletedTagsAreServed(t *testing.T) {
 	})
 }
 
-func TestATimeInTheFutureIsNoTime(t *testing.T) {
+func TestARecordedTimeInTheFutureIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -271,7 +271,7 @@ func TestATimeInTheFutureIsNoTime(t *testing.T) {
 			}
 			mirrortest.WantTranscript(t, o, asked...)
 		}
-		// So with the time since when it is gone.
+		// The same applies to the time since when the tag is gone.
 		m.Records.Put("tag", key, fmt.Appendf(nil, `{"Descriptor":{"mediaType":%q,"digest":%q,"size":%d},"GoneSince":"2999-01-01T00:00:00Z"}`,
 			manifest.MediaType, manifest.Digest, manifest.Size))
 		o.Remove("app", "1")
@@ -285,7 +285,7 @@ func TestATimeInTheFutureIsNoTime(t *testing.T) {
 	})
 }
 
-func TestATagThatWasDroppedOrMovedIsNotMarkedGone(t *testing.T) {
+func TestADroppedOrMovedTagIsNotMarkedGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))

@@ -6,30 +6,30 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// What tests of package pull_test need of its inside.
+// Exported for the tests in package pull_test.
 var (
 	ManifestType  = manifestType
 	SignedPayload = signedPayload
-	NewLists      = newLists
+	NewLists      = newTagPages
 )
 
 const (
-	UsualPatience = usualPatience
+	UsualPatience = defaultPatience
 	MaxLookup     = maxLookup
 	MaxManifest   = maxManifest
 	SignedSchema1 = signedSchema1
 	BareSchema1   = bareSchema1
 )
 
-func (l *lists) Page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
-	return l.page(repo, asked, got)
+func (l *tagPages) Page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
+	return l.add(repo, asked, got)
 }
 
-// SetOffline changes what the configuration says; nothing is under way.
+// SetOffline changes the configuration. Nothing may be under way.
 func (p *Puller) SetOffline(offline bool) { p.rules.Offline = offline }
 
 func (p *Puller) LookupsUnderWay() int {
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
-	return len(p.lookups.all)
+	return len(p.lookups.byKey)
 }

@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
+func TestFiftyClientsOfOneColdBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		layer := o.Put("app", "layer", mirrortest.Bytes(1, 1<<20))
@@ -51,7 +51,7 @@ func TestFiftyClientsOfOneColdBlobAreOneDownload(t *testing.T) {
 	})
 }
 
-// gated reads only once its gate is open.
+// gated blocks reads until its gate is open.
 type gated struct {
 	open <-chan struct{}
 	r    io.Reader
@@ -85,14 +85,14 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		}
 		release()
 		synctest.Wait()
-		if !m.Keeps(layer.Digest) {
-			t.Error("the blob is not kept")
+		if !m.HasContent(layer.Digest) {
+			t.Error("the blob is not cached")
 		}
 	})
 }
 
-// Whatever became of a download, the next pull of the blob works.
-func TestAPullAfterADownloadThatFailed(t *testing.T) {
+// Whatever happens to a download, the next pull of the blob works.
+func TestAPullAfterAFailedDownload(t *testing.T) {
 	const size = 300 << 10
 	content := mirrortest.Bytes(4, size)
 	corrupt := bytes.Clone(content)
@@ -137,10 +137,10 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 				if !errors.Is(err, c.err) || len(got) == size {
 					t.Errorf("%d bytes and error %v, want %v", len(got), err, c.err)
 				}
-				if m.Keeps(layer.Digest) {
-					t.Error("it is kept")
+				if m.HasContent(layer.Digest) {
+					t.Error("it is cached")
 				}
-				// Only that it is not there is remembered.
+				// Only a "not found" is remembered.
 				o.Transcript()
 				_, again := m.Fetch(mirrortest.App, layer.Digest)
 				if !errors.Is(again, c.err) {
@@ -151,7 +151,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 					t.Errorf("the upstream was asked again: %v", asked)
 				}
 				o.Bodies = nil
-				o.Mend()
+				o.ClearFailures()
 				time.Sleep(time.Minute) // past what is remembered as absent
 				if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("the next pull got %d bytes and %v", len(got), err)
@@ -161,7 +161,7 @@ func TestAPullAfterADownloadThatFailed(t *testing.T) {
 	}
 }
 
-func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestABlobWhoseSizeDiffersFromItsManifestIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(5, 1000))
@@ -171,7 +171,7 @@ func TestABlobOfAnotherSizeThanItsManifestSaysIsRefusedBeforeItsFirstByte(t *tes
 		}
 		o.Replace("app", layer.Digest, "layer", mirrortest.Bytes(5, 2000))
 		got, err := m.Fetch(mirrortest.App, layer.Digest)
-		if !errors.Is(err, upstream.ErrBadAnswer) || len(got) > 0 {
+		if !errors.Is(err, upstream.ErrInvalidResponse) || len(got) > 0 {
 			t.Errorf("got %d bytes and %v", len(got), err)
 		}
 	})
@@ -213,7 +213,8 @@ func TestRanges(t *testing.T) {
 			}()
 			return got, b
 		}
-		// Far ahead of the flight, and bounded: passed through (stargz's footer).
+		// A bounded range far ahead of the download is passed through (stargz
+		// reads the footer first).
 		footer, _ := read(size-100, 100)
 		if got := <-footer; !bytes.Equal(got, content[size-100:]) {
 			t.Errorf("the footer is %d other bytes", len(got))
@@ -237,7 +238,7 @@ func TestRanges(t *testing.T) {
 	})
 }
 
-func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
+func TestAFullDiskPreventsCachingButNotThePull(t *testing.T) {
 	const size = 18 << 20 // more than two windows
 	content := mirrortest.Bytes(7, size)
 	for name, room := range map[string]int64{
@@ -267,17 +268,17 @@ func TestAFullDiskCostsTheCacheAndNotThePull(t *testing.T) {
 				clients.Wait()
 				synctest.Wait()
 				if bypassed == 0 {
-					t.Error("nobody counted that the blob is not kept")
+					t.Error("nobody counted that the blob is not cached")
 				}
-				if m.Keeps(layer.Digest) {
-					t.Error("a blob is kept without room for it")
+				if m.HasContent(layer.Digest) {
+					t.Error("a blob is cached without room for it")
 				}
 			})
 		})
 	}
 }
 
-func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
+func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -315,9 +316,9 @@ func TestAStuckClientDoesNotHoldUpTheOthersOfAFlightWithoutADisk(t *testing.T) {
 	})
 }
 
-// A download without a disk has a window only: whoever comes when that has moved
-// on gets a download of its own, and of a part just the part.
-func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
+// A download on a full disk only has a window. A client that needs bytes before
+// the window gets a download of its own, and a range is fetched by itself.
+func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 	const size = 18 << 20
 	content := mirrortest.Bytes(8, size)
 	synctest.Test(t, func(t *testing.T) {
@@ -349,7 +350,7 @@ func TestWhoComesTooLateForADownloadWithoutADiskIsServedAlone(t *testing.T) {
 			asked   string
 		}{
 			{0, -1, pull.Joined, "GET blob app " + d},
-			{1000, 5000, pull.Passed, "GET blob app " + d + " 1000+5000"},
+			{1000, 5000, pull.PassedThrough, "GET blob app " + d + " 1000+5000"},
 		} {
 			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 			if err != nil {
@@ -393,7 +394,8 @@ func TestMembership(t *testing.T) {
 		synctest.Wait()
 		o.Transcript()
 		d := mirrortest.Short(layer.Digest.String())
-		// The bytes are here; that the other repository has them is not known.
+		// The content is here, but it is not known whether the other repository
+		// has it.
 		if got, err := m.Fetch(other, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
 			t.Errorf("another repository got %d bytes and %v", len(got), err)
 		}
@@ -403,7 +405,7 @@ func TestMembership(t *testing.T) {
 			t.Errorf("a repository that the upstream denies got %v", err)
 		}
 		o.Transcript()
-		// Once the upstream says so, the bytes are shared.
+		// Once the upstream confirms it, the content is shared.
 		o.Put("third", "layer", mirrortest.Bytes(9, 5000))
 		if _, err := m.Fetch(pull.Repository{Upstream: "hub", Name: "third"}, layer.Digest); err != nil {
 			t.Error(err)
@@ -429,7 +431,7 @@ func TestHEADOfABlobNeverDownloads(t *testing.T) {
 	})
 }
 
-func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
+func TestClientsOfAFailedForeignDownloadShareOneOfTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -437,7 +439,7 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		// Someone asks for the layer in a repository that does not have it.
+		// The layer is requested from a repository that does not have it.
 		release := o.Hold("GET blob other " + mirrortest.Short(layer.Digest.String()))
 		var stranger sync.WaitGroup
 		stranger.Go(func() {
@@ -459,9 +461,9 @@ func TestClientsOfAnothersFailedFlightShareOneOfTheirOwn(t *testing.T) {
 		release()
 		stranger.Wait()
 		joined.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+mirrortest.Short(layer.Digest.String()))
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }
 
@@ -481,11 +483,11 @@ func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T
 			if repo != "other" {
 				return io.NopCloser(bytes.NewReader(body))
 			}
-			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, mirrortest.Failing{Err: upstream.ErrBadAnswer}}))
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1000]), gated{fails, mirrortest.Failing{Err: upstream.ErrInvalidResponse}}))
 		}
 		var first sync.WaitGroup
 		first.Go(func() {
-			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrBadAnswer) {
+			if err := m.Read(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, layer.Digest); !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("the first client got %v", err)
 			}
 		})
@@ -519,9 +521,9 @@ func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T
 			t.Errorf("%d bytes, %s, %v", got.Len(), b.Outcome(), err)
 		}
 		first.Wait()
-		mirrortest.Settle()
+		mirrortest.Wait()
 		mirrortest.WantTranscript(t, o, "GET blob app "+d)
-		if !m.Keeps(layer.Digest) {
+		if !m.HasContent(layer.Digest) {
 			t.Error("it is not kept")
 		}
 	})

@@ -10,9 +10,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// isManifest tells a manifest of any kind, of kinds that are not known too, by
-// its own members: it names the version of its schema or its media type, and
-// no errors.
+// isManifest recognizes a manifest of any kind, known or not, by its members:
+// it has a schema version or a media type, and no errors.
 func isManifest(content []byte) bool {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(content, &members) != nil || members["errors"] != nil {
@@ -29,9 +28,10 @@ const (
 	bareSchema1   = "application/vnd.docker.distribution.manifest.v1+json"
 )
 
-// manifestType is the media type that a manifest goes out with, without
-// parameters: the one that it names itself (W46), else the upstream's, unless
-// that is one of storage or of a page, else what its members belong to.
+// manifestType is the media type that a manifest is served with, without
+// parameters. The manifest's own mediaType comes first (W46), then the
+// upstream's Content-Type unless it is a generic one, then the type that its
+// members suggest.
 func manifestType(header string, content []byte) string {
 	var own struct {
 		MediaType     string          `json:"mediaType"`
@@ -41,15 +41,15 @@ func manifestType(header string, content []byte) string {
 		Layers        json.RawMessage `json:"layers"`
 		Signatures    json.RawMessage `json:"signatures"`
 	}
-	unread := json.Unmarshal(content, &own) != nil
-	if t, _, err := mime.ParseMediaType(own.MediaType); err == nil && !unread && isSpecific(t) {
+	unreadable := json.Unmarshal(content, &own) != nil
+	if t, _, err := mime.ParseMediaType(own.MediaType); err == nil && !unreadable && isSpecific(t) {
 		return t
 	}
 	if t, _, err := mime.ParseMediaType(header); err == nil && isSpecific(t) {
 		return t
 	}
 	switch {
-	case unread:
+	case unreadable:
 	case own.SchemaVersion == 1 && own.Signatures != nil:
 		return signedSchema1
 	case own.SchemaVersion == 1:
@@ -62,7 +62,8 @@ func manifestType(header string, content []byte) string {
 	return "application/octet-stream"
 }
 
-// isSpecific says whether a media type says what something is.
+// isSpecific says whether a media type identifies a format, rather than "some
+// file".
 func isSpecific(mediaType string) bool {
 	switch mediaType {
 	case "", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain", "text/html", "application/xml", "text/xml",
@@ -72,10 +73,10 @@ func isSpecific(mediaType string) bool {
 	return true
 }
 
-// signedPayload is what the signatures of a manifest of Docker's schema 1 are
-// about: the manifest without them, byte for byte. Its digest is the
-// manifest's. Where there are none, or none that can be read, or where the
-// manifest says anything that is not signed, it is the content itself.
+// signedPayload is the part of a Docker schema 1 manifest that its signatures
+// cover: the manifest without them, byte for byte. Its digest is the manifest's
+// digest. If there are no readable signatures, or if the manifest contains
+// members that are not signed, it is the content itself.
 func signedPayload(content []byte) []byte {
 	var members map[string]json.RawMessage
 	var signatures []struct {

@@ -24,8 +24,8 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// W34, W45: what a tag points at is told by its own members.
-func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
+// W34, W45: whether a body is a manifest is decided by its members.
+func TestABodyThatIsNotAManifestIsNotCachedUnderATag(t *testing.T) {
 	for body, sound := range map[string]bool{
 		`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`: true,
 		`{"schemaVersion":2,"layers":[]}`:                                      true,
@@ -47,13 +47,13 @@ func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
 			d := o.Put("app", "application/json", []byte(body), "1")
 			m := mirrortest.New(t, o, nil)
 			got, err := m.Manifest(t.Context(), mirrortest.App, "1")
-			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrBadAnswer) {
+			if (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("%s: %v, %v", body, got.Descriptor, err)
 			}
 			if _, kept := m.Ledger.Tag(mirrortest.App, "1"); kept != sound {
-				t.Errorf("%s: kept: %v", body, kept)
+				t.Errorf("%s: cached: %v", body, kept)
 			}
-			// By digest the bytes are proven, whatever they are.
+			// By digest, any content that matches is accepted.
 			if got, err := m.Manifest(t.Context(), mirrortest.App, d.Digest.String()); err != nil || string(got.Bytes) != body {
 				t.Errorf("%s by digest: %q, %v", body, got.Bytes, err)
 			}
@@ -61,8 +61,8 @@ func TestWhatIsNoManifestIsNotKeptAsATag(t *testing.T) {
 	}
 }
 
-// W46: storage sends manifests with types of its own.
-func TestTheTypeOfAManifestIsItsOwn(t *testing.T) {
+// W46: storage backends send manifests with the wrong Content-Type.
+func TestAManifestIsServedWithItsOwnMediaType(t *testing.T) {
 	const docker = "application/vnd.docker.distribution.manifest.v2+json"
 	for _, c := range []struct{ header, body, want string }{
 		{"binary/octet-stream", `{"schemaVersion":2,"mediaType":"` + docker + `"}`, docker},
@@ -84,8 +84,8 @@ func TestTheTypeOfAManifestIsItsOwn(t *testing.T) {
 	}
 }
 
-// schema1 is a manifest of Docker's schema 1, signed as libtrust does it, and
-// the payload that is signed. Nobody checks the signature itself.
+// schema1 is a Docker schema 1 manifest, signed as libtrust does it, and the
+// signed payload. The signature itself is never checked.
 func schema1(name string) (signed, payload []byte) {
 	payload = fmt.Appendf(nil, "{\n   \"schemaVersion\": 1,\n   \"name\": %q\n}", name)
 	length := strings.LastIndex(string(payload), "\n}")
@@ -99,8 +99,8 @@ func schema1(name string) (signed, payload []byte) {
 	return append(payload[:length:length], signatures...), payload
 }
 
-// W10: Docker Hub and ACR still have some.
-func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
+// W10: Docker Hub and ACR still serve some.
+func TestASignedSchema1ManifestIsNotCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signed, payload := schema1("app")
 		d := digest.FromBytes(payload)
@@ -114,17 +114,18 @@ func TestASignedManifestOfSchema1IsPassedThrough(t *testing.T) {
 				t.Errorf("%s: %v, %v", ref, got.Descriptor, err)
 			}
 		}
-		// One whose payload is another has another digest.
+		// A different payload has a different digest.
 		other, _ := schema1("other")
 		o.Put("app", pull.SignedSchema1, other, d.String())
-		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("another payload: %v", err)
 		}
 	})
 }
 
-// Only proven bytes: what a signature is said to cover has to be what is sent.
-func TestASignatureProvesNothingButWhatItCovers(t *testing.T) {
+// Only verified bytes are served: the payload that the signature covers has to
+// be the content.
+func TestASignatureCoversOnlyItsPayload(t *testing.T) {
 	sound := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","layers":[]}`
 	signed, payload := schema1("app")
 	forged := func(body string, covered []byte) []byte {
@@ -141,7 +142,7 @@ func TestASignatureProvesNothingButWhatItCovers(t *testing.T) {
 			o := mirrortest.NewOrigin()
 			d := digest.FromBytes(c.want)
 			o.Put("app", ocispec.MediaTypeImageManifest, c.sent, d.String())
-			if got, err := mirrortest.New(t, o, nil).Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+			if got, err := mirrortest.New(t, o, nil).Manifest(t.Context(), mirrortest.App, d.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 				t.Errorf("%s: %s, %v", name, got.Bytes, err)
 			}
 		})
@@ -161,9 +162,9 @@ func FuzzSignedPayload(f *testing.F) {
 	})
 }
 
-// The size that a manifest tells of a blob may be wrong: the digest decides,
-// as it does where nobody stands between.
-func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
+// The size of a blob in a manifest may be wrong. The digest decides, as it does
+// without a mirror.
+func TestTheSizeOfABlobComesFromTheUpstream(t *testing.T) {
 	content := mirrortest.Bytes(3, 300<<10)
 	for name, told := range map[string]int64{"none": 0, "too small": 10, "too large": 5 << 20} {
 		for _, length := range []bool{true, false} {
@@ -183,7 +184,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 					if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 						t.Fatal(err)
 					}
-					for range 2 { // on its way, and kept
+					for range 2 { // during the download, and from the cache
 						b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
 						if err != nil {
 							t.Fatal(err)
@@ -195,7 +196,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 							t.Errorf("%d bytes, %v", n, err)
 						}
 						b.Close()
-						mirrortest.Settle()
+						mirrortest.Wait()
 					}
 					if got, outcome, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest); err != nil || got.Size != int64(len(content)) || outcome != pull.Hit {
 						t.Errorf("HEAD: %v, %s, %v", got, outcome, err)
@@ -206,7 +207,7 @@ func TestTheSizeOfABlobIsTheUpstreams(t *testing.T) {
 	}
 }
 
-func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
+func TestAWebPageInPlaceOfABlobIsRefusedBeforeItsFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(3, 300<<10))
@@ -229,15 +230,15 @@ func TestAPageInABlobsPlaceIsRefusedBeforeItsFirstByte(t *testing.T) {
 				t.Errorf("%d bytes of the page went out", got.Len())
 			}
 		}
-		if !errors.Is(err, upstream.ErrBadAnswer) {
+		if !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("got %v", err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 	})
 }
 
-// What is larger than all that may be kept takes no room on disk.
-func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
+// A blob that is larger than the whole cache takes no room on disk.
+func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		layer := o.Put("app", "layer", mirrortest.Bytes(3, 2<<20))
@@ -259,23 +260,24 @@ func TestABlobLargerThanTheCacheIsNotDrafted(t *testing.T) {
 		if bypassed != 1 {
 			t.Errorf("counted %d times as passed by", bypassed)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if len(drafts.sizes) > 0 {
 			t.Errorf("it was on its way to the disk: drafts of %d bytes", drafts.sizes)
 		}
-		// What fits is drafted, once, with the size that its upstream tells.
+		// A blob that fits gets one draft, with the size that the upstream
+		// gives.
 		fits := o.Put("app", "layer", mirrortest.Bytes(4, 100<<10))
 		if _, err := m.Fetch(mirrortest.App, fits.Digest); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if !slices.Equal(drafts.sizes, []int64{fits.Size}) {
 			t.Errorf("drafts of %d bytes", drafts.sizes)
 		}
 	})
 }
 
-// draftedBlobs note the sizes of the drafts that were begun.
+// draftedBlobs records the sizes of the drafts that were created.
 type draftedBlobs struct {
 	cache.Blobs
 	sizes []int64

@@ -17,9 +17,9 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Of an attestation an empty list is told where nobody could ever be asked
-// about it. Whoever lists something was asked.
-func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
+// An attestation has an empty list only if no source could ever be asked. A
+// source that lists something was asked.
+func TestUnreadableReferrersOfAnAttestationAreNotAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -27,23 +27,23 @@ func TestWhatIsListedOfAnAttestationAndCannotBeReadIsNotNone(t *testing.T) {
 		o.List(a.Of[0].Digest, unread, o.Attach(a.Of[0], "sbom"))
 		m := mirrortest.New(t, o, nil)
 		m.PullPlatform(t, a, "1", 0)
-		o.Fail("GET manifest app "+mirrortest.Short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10)...)
+		o.Fail("GET manifest app "+mirrortest.Short(unread.Digest.String()), slices.Repeat([]error{upstream.ErrInvalidResponse}, 10)...)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed: %v, %v", mirrortest.Types(got), err)
 		}
-		// Nor when the API, which cannot be asked, is the first to say so.
-		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrBadAnswer)
+		// Nor if the API, which cannot be asked, is the first to answer.
+		o.Fail("GET referrers app "+mirrortest.Short(a.Of[0].Digest.String()), upstream.ErrInvalidResponse)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("two are listed, and the API fails: %v, %v", mirrortest.Types(got), err)
 		}
-		// Who pulls goes on with the tag.
+		// The client that pulls continues with the tag.
 		if got, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(a.Of[0].Digest)); err != nil {
 			t.Errorf("the tag: %v, %v", got, err)
 		}
 	})
 }
 
-func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
+func TestAnAttestationWithACachedReferrersTagIsNotGivenAnEmptyList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -65,8 +65,8 @@ func TestAnAttestationWhoseTagIsKeptIsNotSaidToHaveNone(t *testing.T) {
 	})
 }
 
-// That nothing referred is no answer once something is listed, read or not.
-func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
+// An empty list is not valid once something is listed, readable or not.
+func TestAnEmptyReferrersListIsNotServedWhileAListedManifestIsUnreadable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -87,9 +87,9 @@ func TestThatNothingRefersIsDoubtedWhereWhatIsListedCannotBeRead(t *testing.T) {
 	})
 }
 
-// An index that marks an image as an attestation makes none of it: of an image
-// unknown is never told as none.
-func TestAnImageThatAnIndexCallsAnAttestationIsStillAnImage(t *testing.T) {
+// An image that an index marks as an attestation is still an image, and never
+// gets an empty list for an unknown answer.
+func TestAnImageThatAnIndexMarksAsAnAttestationIsStillAnImage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))

@@ -16,59 +16,61 @@ import (
 )
 
 const (
-	// usualPatience is how long at most a client waits for a lookup. Then it is
-	// answered from what is known by then, and the lookup goes on.
-	usualPatience = 5 * time.Second
-	// maxLookup bounds a lookup. Registries have been seen to take half a minute
-	// for a list.
+	// defaultPatience is how long a client waits for a lookup at most. After
+	// that it gets the answer that is known by then, and the lookup continues.
+	defaultPatience = 5 * time.Second
+	// maxLookup bounds a lookup. Some registries take half a minute to list
+	// referrers.
 	maxLookup = 90 * time.Second
 )
 
-// errUnanswered stands for a source that has not answered yet.
-var errUnanswered = fmt.Errorf("%w: not all of its answers are in", upstream.ErrTimeout)
+// errPending is the error of a source that has not answered yet.
+var errPending = fmt.Errorf("%w: it has not answered yet", upstream.ErrTimeout)
 
-// A source is one place where referrers are listed. Without an error its
-// answer is whole; with one, what it found before still counts as found.
+// A source is one place where referrers are listed. If it returns no error, its
+// answer is complete. If it returns one, the descriptors returned with it are
+// still valid.
 type source func(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error)
 
-// The sources whose answers are weighed against each other stand first.
+// Indexes of the sources that the rules below treat specially.
 const (
-	fromAPI = iota
-	fromTag
+	sourceAPI = iota
+	sourceTag
 )
 
 func (p *Puller) sources(u Upstream) []source {
-	sources := []source{fromAPI: p.listedByAPI, fromTag: p.listedByTag}
-	sources = append(sources, p.attachedByBuildKit)
+	sources := []source{sourceAPI: p.referrersFromAPI, sourceTag: p.referrersFromTag}
+	sources = append(sources, p.referrersFromBuildKit)
 	if u.CosignTags {
-		sources = append(sources, p.taggedByCosign)
+		sources = append(sources, p.referrersFromCosign)
 	}
 	return sources
 }
 
-// finding is what the sources have said, in their order.
-type finding struct {
+// sourceResults are the answers of the sources, in the order of the sources.
+type sourceResults struct {
 	lists [][]Descriptor
 	errs  []error
 }
 
-// err is the error that an answer is made of, nil where every source has
+// err is the error that decides the answer, or nil if every source has
 // answered.
-func (f finding) err() error {
+func (f sourceResults) err() error {
 	errs := slices.Clone(f.errs)
-	if tag := errs[fromTag]; errors.Is(errs[fromAPI], upstream.ErrDenied) && (tag == nil || errors.Is(tag, errUnanswered)) {
-		// Who may read the tag may read what it lists: a refusal of the API
-		// alone says that it can't be asked.
-		errs[fromAPI] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrBadAnswer, errors.New(errs[fromAPI].Error()))
+	if tag := errs[sourceTag]; errors.Is(errs[sourceAPI], upstream.ErrDenied) && (tag == nil || errors.Is(tag, errPending)) {
+		// A client that may read the tag may read what it lists. If only the
+		// API refuses, treat it as an API that cannot be asked.
+		errs[sourceAPI] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrInvalidResponse, errors.New(errs[sourceAPI].Error()))
 	}
-	return worst(errs)
+	return decisiveError(errs)
 }
 
-// unread says that a source lists what could not be read.
-func (f finding) unread() bool { return errors.Is(errors.Join(f.errs...), errUnread) }
+// hasUnreadable says whether a source lists a manifest that could not be read.
+func (f sourceResults) hasUnreadable() bool { return errors.Is(errors.Join(f.errs...), errUnreadable) }
 
-// anyWhole says whether a source gave its whole list, and not an empty one.
-func (f finding) anyWhole() bool {
+// hasCompleteList says whether a source returned a complete list that is not
+// empty.
+func (f sourceResults) hasCompleteList() bool {
 	for i, list := range f.lists {
 		if f.errs[i] == nil && len(list) > 0 {
 			return true
@@ -77,126 +79,131 @@ func (f finding) anyWhole() bool {
 	return false
 }
 
-// A lookup asks every source about one subject, at the same time. It belongs to
-// the mirror: it goes on when those who wait for it have left, and what it ends
-// with is on record before it is over.
+// A lookup asks every source about one subject, all at the same time. It
+// belongs to the mirror: it continues when the clients that wait for it have
+// left, and its result is recorded before it is done.
 type lookup struct {
-	began time.Time
-	over  chan struct{}
+	started time.Time
+	done    chan struct{}
 
-	mu    sync.Mutex
-	found finding
+	mu      sync.Mutex
+	results sourceResults
 
-	answer Referrers // once it is over
+	answer Referrers // set when done is closed
 	err    error
 }
 
-// lookups are those under way, one for each subject.
+// lookups are the lookups that are under way, one per subject.
 type lookups struct {
 	noAPI *memory.Answers[Repository, struct{}]
 
-	mu  sync.Mutex
-	all map[string]*lookup
+	mu    sync.Mutex
+	byKey map[string]*lookup
 }
 
-func newLookups() *lookups { return &lookups{noAPI: newNoAPI(), all: make(map[string]*lookup)} }
+func newLookups() *lookups { return &lookups{noAPI: newNoAPI(), byKey: make(map[string]*lookup)} }
 
-// lookUp returns the lookup that is under way, or begins one.
-func (p *Puller) lookUp(u Upstream, repo Repository, subject Digest) *lookup {
+// joinLookup returns the lookup that is under way, or starts one.
+func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup {
 	key := metadata.Key(repo, subject.String())
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
-	if l, ok := p.lookups.all[key]; ok {
+	if l, ok := p.lookups.byKey[key]; ok {
 		return l
 	}
-	l := &lookup{began: time.Now(), over: make(chan struct{})}
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.freshReferrers(rec) {
-		// Looked up since the caller looked.
+	l := &lookup{started: time.Now(), done: make(chan struct{})}
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) {
+		// Another lookup has finished since the caller checked the record.
 		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
-		close(l.over)
+		close(l.done)
 		return l
 	}
 	sources := p.sources(u)
-	l.found = finding{make([][]Descriptor, len(sources)), slices.Repeat([]error{errUnanswered}, len(sources))}
-	p.lookups.all[key] = l
-	p.work.Go(func(ctx context.Context) {
+	l.results = sourceResults{make([][]Descriptor, len(sources)), slices.Repeat([]error{errPending}, len(sources))}
+	p.lookups.byKey[key] = l
+	started := p.work.Go(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
-		l.ask(ctx, sources, u, repo, subject)
-		l.answer, l.err = p.finish(ctx, u, repo, subject, l.found)
+		l.run(ctx, sources, u, repo, subject)
+		l.answer, l.err = p.recordAnswer(ctx, u, repo, subject, l.results)
 		p.lookups.mu.Lock()
 		defer p.lookups.mu.Unlock()
-		delete(p.lookups.all, key)
-		close(l.over)
+		delete(p.lookups.byKey, key)
+		close(l.done)
 	})
+	if !started {
+		delete(p.lookups.byKey, key)
+		l.err = causeOf(p.work.Context(), context.Canceled)
+		close(l.done)
+	}
 	return l
 }
 
-func (l *lookup) ask(ctx context.Context, sources []source, u Upstream, repo Repository, subject Digest) {
+func (l *lookup) run(ctx context.Context, sources []source, u Upstream, repo Repository, subject Digest) {
 	var asked sync.WaitGroup
 	for i, ask := range sources {
 		asked.Go(func() {
 			list, err := ask(ctx, u, repo, subject)
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.found.lists[i], l.found.errs[i] = list, err
+			l.results.lists[i], l.results.errs[i] = list, err
 		})
 	}
 	asked.Wait()
 }
 
-// finish puts a whole answer on record.
-func (p *Puller) finish(ctx context.Context, u Upstream, repo Repository, subject Digest, f finding) (Referrers, error) {
-	answer, err := p.conclude(repo, subject, f)
+// recordAnswer records a complete answer.
+func (p *Puller) recordAnswer(ctx context.Context, u Upstream, repo Repository, subject Digest, f sourceResults) (Referrers, error) {
+	answer, err := p.combine(repo, subject, f)
 	switch {
 	case err == nil && !answer.Stale:
-		answer.Manifests = referrers.Merge(answer.Manifests, p.stillThere(ctx, u, repo, subject, answer.Manifests))
+		answer.Manifests = referrers.Merge(answer.Manifests, p.confirmSeen(ctx, u, repo, subject, answer.Manifests))
 		p.ledger.PutReferrers(repo, subject, metadata.Referrers{Manifests: answer.Manifests, At: time.Now()})
-	case cannotTell(f.err()):
-		p.lookups.noAPI.Delete(repo) // it may come back as another
-		p.log.Info("referrers could not be looked up whole", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", f.err())
+	case IsInconclusive(f.err()):
+		p.lookups.noAPI.Delete(repo) // the registry may have been replaced when it comes back
+		p.log.Info("referrers lookup is incomplete", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", f.err())
 	}
 	return answer, causeOf(ctx, err)
 }
 
-// wait returns the lookup's answer, or, once the lookup has taken longer than a
-// client's patience, what conclude makes of what is known by then.
-func (l *lookup) wait(ctx context.Context, patience time.Duration, conclude func(finding) (Referrers, error)) (Referrers, error) {
-	late := time.NewTimer(patience - time.Since(l.began))
+// wait returns the answer of the lookup. If that takes longer than patience, it
+// returns what interim makes of the results so far.
+func (l *lookup) wait(ctx context.Context, patience time.Duration, interim func(sourceResults) (Referrers, error)) (Referrers, error) {
+	late := time.NewTimer(patience - time.Since(l.started))
 	defer late.Stop()
 	select {
-	case <-l.over:
+	case <-l.done:
 		return l.answer, l.err
 	case <-ctx.Done():
 		return Referrers{}, context.Cause(ctx)
 	case <-late.C:
 	}
 	select {
-	case <-l.over:
+	case <-l.done:
 		return l.answer, l.err
 	default:
-		return conclude(l.soFar())
+		return interim(l.current())
 	}
 }
 
-func (l *lookup) soFar() finding {
+func (l *lookup) current() sourceResults {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return finding{slices.Clone(l.found.lists), slices.Clone(l.found.errs)}
+	return sourceResults{slices.Clone(l.results.lists), slices.Clone(l.results.errs)}
 }
 
-// ErrIncomplete says that an answer about referrers is not complete.
-var ErrIncomplete = fmt.Errorf("%w: not all that lists referrers could be asked", upstream.ErrUnavailable)
+// ErrIncomplete means that an answer about referrers is not complete.
+var ErrIncomplete = fmt.Errorf("%w: not all sources of referrers could be asked", upstream.ErrUnavailable)
 
-// FetchReferrers looks up what refers to subject, for nobody but the ledger. It
-// waits longer than any client does, and returns an error unless the answer is
+// FetchReferrers looks up the referrers of subject in order to record them. It
+// waits longer than a client would, and returns an error unless the answer is
 // complete.
 func (p *Puller) FetchReferrers(ctx context.Context, repo Repository, subject Digest) error {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
 	}
-	answer, err := p.lookUp(u, repo, subject).wait(ctx, maxLookup, func(finding) (Referrers, error) { return Referrers{}, ErrIncomplete })
+	answer, err := p.joinLookup(u, repo, subject).wait(ctx, maxLookup, func(sourceResults) (Referrers, error) { return Referrers{}, ErrIncomplete })
 	if err == nil && answer.Stale {
 		err = ErrIncomplete
 	}

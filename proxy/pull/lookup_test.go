@@ -14,13 +14,13 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// slowAPI holds the answer of the Referrers API about subject until release is
+// slowAPI delays the answer of the Referrers API about subject until release is
 // called.
 func slowAPI(o *mirrortest.Origin, subject pull.Descriptor) (release func()) {
 	return o.Hold("GET referrers app " + mirrortest.Short(subject.Digest.String()))
 }
 
-func TestALookupOutlivesTheClientsPatience(t *testing.T) {
+func TestALookupContinuesAfterTheClientsPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -40,8 +40,8 @@ func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 		if got, err := ask(pull.UsualPatience); !errors.Is(err, upstream.ErrTimeout) {
 			t.Errorf("nothing is known: %v, %v", mirrortest.Types(got), err)
 		}
-		// Whoever asks now, by the API's route or for the tag, waits no more:
-		// Docker asks for the one and then for the other (F21).
+		// A request now, to the API or for the tag, waits no longer: Docker
+		// sends one and then the other (F21).
 		if got, err := ask(0); !errors.Is(err, upstream.ErrTimeout) {
 			t.Errorf("asked again: %v, %v", mirrortest.Types(got), err)
 		}
@@ -63,8 +63,8 @@ func TestALookupOutlivesTheClientsPatience(t *testing.T) {
 	})
 }
 
-// What the tag lists is proof in itself, also while the API is still silent.
-func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
+// What the tag lists is certain, even while the API has not answered.
+func TestTheReferrersTagIsServedWhileTheAPIDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -87,9 +87,9 @@ func TestWhatTheTagListsIsToldWhileTheAPIIsSilent(t *testing.T) {
 	})
 }
 
-// A kept answer is given within max_wait, and once a lookup has taken longer
-// than that, at once.
-func TestAKeptListWaitsForALookupOnce(t *testing.T) {
+// A cached answer is served within max_wait, and at once if a lookup has
+// already taken longer than that.
+func TestACachedReferrersListWaitsForALookupOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -128,10 +128,10 @@ func TestALookupEnds(t *testing.T) {
 	})
 }
 
-// Where nothing referred to a manifest when the upstream could be asked, both
-// routes go on saying so, as what they are: old. Where nobody ever said so,
-// neither does.
-func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
+// If a manifest had no referrers when the upstream could be asked, both routes
+// continue to say so, and mark the answer as stale. If there was never an
+// answer, neither does.
+func TestAnEmptyReferrersListIsServedWhenTheUpstreamIsGone(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		t.Run(fmt.Sprint("asked before: ", asked), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -164,9 +164,9 @@ func TestThatNothingRefersIsToldWithTheUpstreamGone(t *testing.T) {
 	}
 }
 
-// The one exception (decision 14a): a manifest that calls itself BuildKit's
-// attestation counts as one without an index that says so.
-func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
+// The one exception (decision 14a): a manifest that declares itself a BuildKit
+// attestation is one, even without an index that marks it.
+func TestAnAttestationHasNoReferrersWhenNoSourceCanBeAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		attestation := o.Attach(pull.Descriptor{}, referrers.AttestationType)
@@ -198,8 +198,8 @@ func TestAnAttestationThatNobodyCanBeAskedAboutHasNoReferrers(t *testing.T) {
 	})
 }
 
-// W42: GETs of manifests are counted; that a tag is not there costs none.
-func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
+// W42: registries count GETs of manifests. A missing tag costs none.
+func TestAMissingReferrersTagCostsNoGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -213,7 +213,7 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 			asked = append(asked, "HEAD manifest app "+tag.Tag)
 		}
 		mirrortest.WantTranscript(t, o, asked...)
-		// What was listed is not forgotten on a HEAD's word (W44).
+		// Listed referrers are not forgotten because of a HEAD alone (W44).
 		o.List(subject.Digest, sig)
 		time.Sleep(time.Hour)
 		tag := referrers.TagOf(subject.Digest)
@@ -230,9 +230,9 @@ func TestATagThatIsNotThereCostsNoGET(t *testing.T) {
 	})
 }
 
-// That the API is refused says that it can't be asked, as long as the tag, which
-// anybody may read who may read what it lists, has not been refused as well.
-func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
+// A refusal of the API only means that it cannot be asked, unless the tag is
+// refused as well: a client that may read what the tag lists may read the tag.
+func TestARefusalOfTheAPIAloneIsInconclusive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -255,8 +255,8 @@ func TestARefusalOfTheAPIAloneIsNoAnswer(t *testing.T) {
 	})
 }
 
-// A list that was seen under the tag is newer than that there was none.
-func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
+// A list that was seen under the tag is newer than an empty answer.
+func TestAnEmptyReferrersListIsDroppedOnceATagListsSome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -276,10 +276,9 @@ func TestThatNothingRefersIsDoubtedOnceThereIsAList(t *testing.T) {
 	})
 }
 
-// That what passed through is still there is asked last, and may take long.
-// Until the answer is in it is there: a list without it would say that nothing
-// refers.
-func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
+// Whether seen manifests still exist is asked last, and may take long. Until it
+// is known they are listed: a list without them would say that there are none.
+func TestASeenReferrerIsListedWhileItIsBeingChecked(t *testing.T) {
 	for _, listed := range []bool{false, true} {
 		t.Run(fmt.Sprint("listed before: ", listed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -304,4 +303,24 @@ func TestWhatPassedThroughIsListedWhileItIsAskedAbout(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAMirrorThatHasStoppedLooksNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
+		m := mirrortest.New(t, o, nil)
+		m.Close()
+		began := time.Now()
+		if _, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("it answers %v", err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the answer took %s", took)
+		}
+		if n := m.LookupsUnderWay(); n != 0 {
+			t.Errorf("%d lookups are under way", n)
+		}
+		mirrortest.WantTranscript(t, o)
+	})
 }

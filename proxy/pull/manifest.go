@@ -14,10 +14,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Manifest returns a manifest by tag or by digest. A tag can change and a
-// digest cannot: two different roads.
+// Manifest returns a manifest by tag or by digest. Tags can change and digests
+// cannot, so the two have separate code paths.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -27,16 +27,15 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 	} else {
 		m, err = p.manifestByTag(ctx, u, repo, ref)
 	}
-	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // those are noted where they are found
+	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
 	return m, err
 }
 
-// FetchManifest keeps a manifest, if it is not kept yet, for nobody but the
-// cache: that is no use of it.
+// FetchManifest caches a manifest unless it is cached already.
 func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) error {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
 	}
@@ -47,16 +46,17 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	return err
 }
 
-// ResolveManifest asks for the descriptor of a manifest that could not be had:
-// of an upstream that limits how many are fetched, and not how many are asked
-// for (W42). Any other failure is its answer.
+// ResolveManifest asks for the descriptor of a manifest after fetching it has
+// failed with a rate limit. Some upstreams limit how many manifests are
+// fetched, but not HEAD requests (W42). For any other failure it returns
+// failed.
 func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref string, failed error) (Descriptor, error) {
 	var limited *upstream.RateLimitedError
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
-	d, err := once(ctx, p, &p.questions.asks, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
+	d, err := shareRequest(ctx, p, &p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
 		return u.Registry.Resolve(ctx, repo.Name, ref)
 	})
 	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
@@ -66,18 +66,18 @@ func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref strin
 }
 
 func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
-	if m, ok := p.keptManifest(ctx, repo, d); ok {
+	if m, ok := p.cachedManifest(ctx, repo, d); ok {
 		return m, nil
 	}
 	key := manifestKey(repo, d.String())
-	if err := p.absent.err(key); err != nil {
+	if err := p.negative.get(key); err != nil {
 		return Manifest{Outcome: Negative}, err
 	}
 	if p.rules.Offline {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
 	}
-	return once(ctx, p, &p.questions.fetches, key, func(ctx context.Context) (Manifest, error) {
-		return p.acquireManifest(ctx, u, repo, d)
+	return shareRequest(ctx, p, &p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {
+		return p.confirmOrFetchManifest(ctx, u, repo, d)
 	})
 }
 
@@ -85,13 +85,14 @@ func manifestKey(repo Repository, ref string) string {
 	return "manifest\x00" + metadata.Key(repo, ref)
 }
 
-// keptManifest returns a manifest that is kept for repo.
-func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
+// cachedManifest returns a manifest that is cached for repo, and records its
+// use.
+func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
 	rec, ok := p.ledger.Find(repo, d)
 	if !ok {
 		return Manifest{}, false
 	}
-	content, ok := p.store.Content(ctx, d, maxManifest)
+	content, ok := p.store.Read(ctx, d, maxManifest)
 	if !ok {
 		return Manifest{}, false
 	}
@@ -101,21 +102,22 @@ func (p *Puller) keptManifest(ctx context.Context, repo Repository, d Digest) (M
 		Outcome:    Hit,
 	}
 	if err := p.store.Retry(ctx, m.Descriptor, content); err != nil {
-		notify(p.events.Bypassed, repo.Upstream)
+		emit(p.events.Bypassed, repo.Upstream)
 	}
 	return m, true
 }
 
-// acquireManifest has a manifest confirmed or fetched by digest, and keeps it.
-func (p *Puller) acquireManifest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
-	if m, ok := p.keptManifest(ctx, repo, d); ok {
-		return m, nil // kept since the caller looked
+// confirmOrFetchManifest caches a manifest for repo. If the content is here
+// already, a HEAD request is enough.
+func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Repository, d Digest) (Manifest, error) {
+	if m, ok := p.cachedManifest(ctx, repo, d); ok {
+		return m, nil // it was cached in the meantime
 	}
-	if content, ok := p.store.Content(ctx, d, maxManifest); ok && isManifest(content) {
-		// The bytes are here, by way of another repository or because the
-		// records were lost: the upstream's word is enough.
+	if content, ok := p.store.Read(ctx, d, maxManifest); ok && isManifest(content) {
+		// The content is here, because another repository has it or because the
+		// records were lost. The upstream only has to confirm it.
 		if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
-			m, err := p.keepManifest(ctx, repo, desc.MediaType, content, d)
+			m, err := p.storeManifest(ctx, repo, desc.MediaType, content, d)
 			m.Outcome = Revalidated
 			return m, err
 		}
@@ -123,27 +125,28 @@ func (p *Puller) acquireManifest(ctx context.Context, u Upstream, repo Repositor
 	return p.fetchManifest(ctx, u, repo, d.String(), d)
 }
 
-// fetchManifest gets a manifest by tag or digest from the upstream, proves it,
-// and keeps it. want is empty for a tag.
+// fetchManifest fetches a manifest by tag or digest from the upstream, verifies
+// it, and caches it. want is empty for a tag.
 func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want Digest) (Manifest, error) {
 	c, err := u.Registry.Manifest(ctx, repo.Name, ref)
 	if err != nil {
 		if want != "" && errors.Is(err, upstream.ErrNotFound) {
-			p.absent.remember(manifestKey(repo, ref), err)
+			p.negative.put(manifestKey(repo, ref), err)
 		}
 		return Manifest{}, err
 	}
 	defer c.Body.Close()
 	content, err := io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
-	notify2(p.events.Received, u.Name, int64(len(content)))
+	emit2(p.events.Received, u.Name, int64(len(content)))
 	switch {
 	case err != nil:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	case len(content) > maxManifest:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrBadAnswer, maxManifest)
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
 	case want == "" && !isManifest(content):
-		// By digest the digest decides; a tag has nothing else to be held against.
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is no manifest", ref, repo, upstream.ErrBadAnswer)
+		// A manifest fetched by digest is verified by its digest. For a tag
+		// there is nothing else to check.
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is not a manifest", ref, repo, upstream.ErrInvalidResponse)
 	}
 	payload := signedPayload(content)
 	if want == "" {
@@ -155,68 +158,71 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	m, err := Manifest{}, error(nil)
 	switch by := want.Algorithm(); {
 	case by.FromBytes(content) == want:
-		m, err = p.keepManifest(ctx, repo, c.MediaType, content, want)
+		m, err = p.storeManifest(ctx, repo, c.MediaType, content, want)
 	case by.FromBytes(payload) == want:
-		// A signed manifest of schema 1 has the digest of what is signed. What
-		// is kept is proven by its own bytes, so this is passed through.
+		// The digest of a signed schema 1 manifest is that of its signed
+		// payload. The cache verifies content by its own bytes, so this one is
+		// not cached.
 		m = Manifest{
 			Descriptor: Descriptor{MediaType: signedSchema1, Digest: want, Size: int64(len(content))},
-			Bytes:      content, passed: true,
+			Bytes:      content, uncacheable: true,
 		}
 	case ref != want.String() && len(payload) == len(content):
-		return p.fetchDoubted(ctx, u, repo, c, content)
+		return p.resolveDigestConflict(ctx, u, repo, c, content)
 	default:
-		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrBadAnswer, cache.ErrMismatch)
+		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
 }
 
-// fetchDoubted decides about a tag whose manifest is not what its header says:
-// either of them is wrong. Where the upstream has what the header names, the
-// body was; where it has not, the header names nothing.
-func (p *Puller) fetchDoubted(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
+// resolveDigestConflict handles a tag whose body does not match its
+// Docker-Content-Digest header: one of them is wrong. If the upstream has a
+// manifest with the digest in the header, the body was wrong; if it does not,
+// the header was.
+func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
 	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest)
 	if !errors.Is(err, upstream.ErrNotFound) {
 		return m, err
 	}
-	m, err = p.keepManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
+	m, err = p.storeManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
 }
 
-// keepManifest keeps proven content as a manifest of repo, with everything it
-// names. What can't be written is served all the same.
-func (p *Puller) keepManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
+// storeManifest caches verified content as a manifest of repo, and records
+// everything that it references. If it cannot be written to disk, it is served
+// anyway.
+func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
 	mediaType = manifestType(mediaType, content)
 	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
 	children, blobs, subject, err := referrers.Names(mediaType, content)
 	if err != nil {
-		// Opaque to us, not to the client: it passes through.
-		p.log.Warn("manifest names nothing that is understood", "repository", repo.String(), "digest", d.String(), "error", err)
+		// We cannot read it, but clients may be able to.
+		p.log.Warn("manifest cannot be parsed", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	rec.Children, rec.Blobs = children, blobs
 	if subject != nil {
 		rec.Subject = subject.Digest
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
-	p.store.Remember(d, content)
-	defer p.ledger.Lease(rec, d)() // from before it is looked whether the bytes are there
+	p.store.PutMemory(d, content)
+	defer p.ledger.Lease(rec, d)() // before the store is asked whether the content is there
 	if err := p.store.Put(ctx, m.Descriptor, content); err != nil {
-		notify(p.events.Bypassed, repo.Upstream)
-		p.log.Warn("manifest is not kept", "repository", repo.String(), "digest", d.String(), "error", err)
+		emit(p.events.Bypassed, repo.Upstream)
+		p.log.Warn("manifest could not be cached", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
-	p.absent.forget(manifestKey(repo, d.String()))
+	p.negative.delete(manifestKey(repo, d.String()))
 	for _, b := range blobs {
-		p.absent.forget(blobKey(repo, b.Digest)) // newer word than an absence that is remembered
+		p.negative.delete(blobKey(repo, b.Digest)) // the manifest is newer than a remembered "not found"
 	}
 	for _, c := range children {
-		p.absent.forget(manifestKey(repo, c.Digest.String()))
+		p.negative.delete(manifestKey(repo, c.Digest.String()))
 	}
 	p.ledger.PutManifest(repo, d, rec)
-	p.indexReferrers(repo, m, subject)
-	if p.events.ManifestKept != nil {
-		p.events.ManifestKept(repo, d, rec)
+	p.recordReferrers(repo, m, subject)
+	if p.events.ManifestStored != nil {
+		p.events.ManifestStored(repo, d, rec)
 	}
 	return m, nil
 }

@@ -17,71 +17,73 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Bounds that protect the process, not the user's wishes: they are not
-// configurable.
+// Bounds that protect the process. They are not configurable.
 const (
-	// maxManifest is the size in bytes of the largest manifest that is passed
-	// on. Clients give up at about 4 MiB (wire fact W8).
+	// maxManifest is the size in bytes of the largest manifest that is served.
+	// Clients give up at about 4 MiB (wire fact W8).
 	maxManifest = 8 << 20
-	// maxAsk bounds one question to an upstream with everything behind it
-	// (retries, the manifest after the HEAD), however long clients wait.
-	maxAsk = 30 * time.Second
+	// maxRequest bounds a shared request to an upstream with everything that it
+	// involves (retries, the manifest after the HEAD), however long clients
+	// wait.
+	maxRequest = 30 * time.Second
 )
 
-// Upstream is one configured registry with what the configuration says of it.
+// Upstream is one configured registry with its settings.
 type Upstream struct {
 	Name     string
 	Registry upstream.Registry
-	// Allows says whether a repository may be pulled; nil allows all.
+	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
-	// Immutable says whether a tag is never checked again; nil means none.
+	// Immutable says whether a tag is never checked again; nil means that no
+	// tag is.
 	Immutable func(tag string) bool
-	// ServeDeleted says that a kept tag goes on being served when the upstream
-	// says that it is gone.
+	// ServeDeleted means that a cached tag is still served after the upstream
+	// has deleted it.
 	ServeDeleted bool
-	// Quota is the share of the upstream's rate limit that is left, from 0 to
-	// 1; nil means that there is no limit.
+	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
+	// nil means that there is no limit.
 	Quota func() float64
-	// CosignTags makes what cosign's legacy tags carry part of an image's
-	// referrers; BuildKitAttestations does so for BuildKit's attestations that
+	// CosignTags includes the content of cosign's legacy tags in an image's
+	// referrers. BuildKitAttestations includes BuildKit's attestations that
 	// have no subject.
 	CosignTags, BuildKitAttestations bool
 }
 
-// Rules say how long answers are believed and waited for. The zero durations
-// mean: tags are checked at every pull, and nothing is remembered as absent.
+// Rules say how long answers are fresh and how long clients wait. With zero
+// durations, tags are checked at every pull and "not found" is not remembered.
 type Rules struct {
 	TagTTL       time.Duration // how long a tag is fresh
 	ReferrersTTL time.Duration // how long a referrers answer is fresh
 	NegativeTTL  time.Duration // how long "not found" is remembered
-	MaxWait      time.Duration // how long a check may hold up an answer that is kept
-	// Patience is how long a client waits for what refers to a manifest where
-	// nothing is kept. Zero means 5 s.
+	MaxWait      time.Duration // how long a check may delay a cached answer
+	// Patience is how long a client waits for referrers if no answer is cached.
+	// Zero means 5 s.
 	Patience time.Duration
 	// Offline means that no upstream is ever asked.
 	Offline bool
 }
 
-// Events are called when something happens. Nil fields are not called.
+// Events are callbacks. Nil fields are not called.
 type Events struct {
-	// Received is called with the bytes of bodies that came from an upstream.
+	// Received is called with the number of body bytes received from an
+	// upstream.
 	Received func(upstream string, bytes int64)
-	// Bypassed is called when content was served but could not be kept.
+	// Bypassed is called when content was served but could not be cached.
 	Bypassed func(upstream string)
-	// ManifestKept is called when a manifest was kept for a repository.
-	ManifestKept func(repo Repository, d Digest, m metadata.Manifest)
-	// TagMoved is called when a tag points at another manifest than before, or
-	// is new.
+	// ManifestStored is called when a manifest was cached for a repository.
+	ManifestStored func(repo Repository, d Digest, m metadata.Manifest)
+	// TagMoved is called when a tag is new or points at another manifest than
+	// before.
 	TagMoved func(repo Repository, tag string)
 }
 
-// Options say what a Puller works with.
+// Options are the dependencies and settings of a Puller.
 type Options struct {
 	Ledger  *metadata.Ledger
 	Store   *store.Store
 	Flights *flight.Group
-	// Work is what goes on in the background: a download or a check belongs to
-	// the mirror, not to the client that happened to ask first.
+	// Work runs what continues in the background: a download or a check belongs
+	// to the mirror, not to the client that happened to ask first.
 	Work      *background.Work
 	Upstreams []Upstream
 	Rules     Rules
@@ -89,8 +91,8 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// Puller answers requests for content from what is kept, and asks upstreams
-// for the rest. All methods are safe for concurrent use.
+// Puller answers requests for content from the cache, and from upstreams if it
+// is not there. All methods are safe for concurrent use.
 type Puller struct {
 	ledger    *metadata.Ledger
 	store     *store.Store
@@ -101,31 +103,32 @@ type Puller struct {
 	events    Events
 	log       *slog.Logger
 
-	questions questions
-	lookups   *lookups // of referrers
-	absent    *absences
-	sent      sent
+	requests    requests
+	lookups     *lookups // of referrers
+	negative    *negativeCache
+	diskReaders diskReaders
 }
 
-// questions are those to upstreams that are under way, each once.
-type questions struct {
-	checks  singleflight.Group // of tags, by repository and tag
-	fetches singleflight.Group // of manifests, by repository and digest
-	asks    singleflight.Group // HEADs of blobs, pages of tags
-	lists   *lists             // of tags, in parts
+// requests are the requests to upstreams that are under way. Callers that need
+// the same answer share one.
+type requests struct {
+	checks   singleflight.Group // tags, by repository and tag
+	fetches  singleflight.Group // manifests, by repository and digest
+	others   singleflight.Group // HEADs of blobs, pages of tags
+	tagPages *tagPages          // collects tag lists from their pages
 }
 
-// New returns a Puller. It starts nothing by itself.
+// New returns a Puller. It starts no goroutines.
 func New(opts Options) *Puller {
-	opts.Rules.Patience = cmp.Or(opts.Rules.Patience, usualPatience)
+	opts.Rules.Patience = cmp.Or(opts.Rules.Patience, defaultPatience)
 	p := &Puller{
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		questions: questions{lists: newLists()},
-		lookups:   newLookups(),
-		absent:    newAbsences(opts.Rules.NegativeTTL),
-		sent:      sent{by: make(map[Digest]int)},
+		requests:    requests{tagPages: newTagPages()},
+		lookups:     newLookups(),
+		negative:    newNegativeCache(opts.Rules.NegativeTTL),
+		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
 		p.upstreams[u.Name] = u
@@ -133,14 +136,14 @@ func New(opts Options) *Puller {
 	return p
 }
 
-// Check says whether the configuration lets a repository be pulled: it returns
-// upstream.ErrNameUnknown or ErrForbidden where it does not.
+// Check says whether the configuration allows pulling from a repository. It
+// returns upstream.ErrNameUnknown or ErrForbidden if not.
 func (p *Puller) Check(repo Repository) error {
-	_, err := p.admit(repo)
+	_, err := p.upstreamFor(repo)
 	return err
 }
 
-// Quota is the share of the rate limit of a repository's upstream that is left,
+// Quota is the remaining share of the rate limit of a repository's upstream,
 // from 0 to 1.
 func (p *Puller) Quota(repo Repository) float64 {
 	if u := p.upstreams[repo.Upstream]; u.Quota != nil {
@@ -149,9 +152,9 @@ func (p *Puller) Quota(repo Repository) float64 {
 	return 1
 }
 
-// admit returns the upstream of a repository that the configuration lets
-// through.
-func (p *Puller) admit(repo Repository) (Upstream, error) {
+// upstreamFor returns the upstream of a repository that the configuration
+// allows.
+func (p *Puller) upstreamFor(repo Repository) (Upstream, error) {
 	u, ok := p.upstreams[repo.Upstream]
 	if !ok {
 		return Upstream{}, fmt.Errorf("%s: %w", repo, upstream.ErrNameUnknown)
@@ -162,19 +165,20 @@ func (p *Puller) admit(repo Repository) (Upstream, error) {
 	return u, nil
 }
 
-// once runs a question to an upstream in the background, one at a time for each
-// key of group, and waits for it as long as ctx lasts. The question has to be
-// answered within maxAsk, and goes on when the caller leaves.
-func once[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, ask func(ctx context.Context) (T, error)) (T, error) {
+// shareRequest runs a request to an upstream in the background, one at a time
+// for each key of the group, and waits for it until ctx is done. The request is
+// bounded by maxRequest, and continues when its callers have left.
+func shareRequest[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, request func(ctx context.Context) (T, error)) (T, error) {
 	return background.Share(ctx, p.work, g, key, func(ctx context.Context) (T, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, maxAsk, upstream.ErrTimeout)
+		ctx, cancel := context.WithTimeoutCause(ctx, maxRequest, upstream.ErrTimeout)
 		defer cancel()
-		v, err := ask(ctx)
+		v, err := request(ctx)
 		return v, causeOf(ctx, err)
 	})
 }
 
-// causeOf gives an error that only says that ctx ended its meaning back.
+// causeOf replaces an error that only says that ctx is done by the reason why
+// it is.
 func causeOf(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
 		return err
@@ -185,14 +189,14 @@ func causeOf(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: this mirror is stopping", upstream.ErrUnavailable)
 }
 
-// notify calls an event's function where there is one.
-func notify[A any](fn func(A), a A) {
+// emit calls an event's callback if there is one.
+func emit[A any](fn func(A), a A) {
 	if fn != nil {
 		fn(a)
 	}
 }
 
-func notify2[A, B any](fn func(A, B), a A, b B) {
+func emit2[A, B any](fn func(A, B), a A, b B) {
 	if fn != nil {
 		fn(a, b)
 	}

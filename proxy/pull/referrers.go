@@ -14,24 +14,25 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Referrers returns everything that is known to have subject as its subject.
-// The answer is known; or stale, where a source could not be asked and an
-// earlier whole answer is kept, or another source has a list; or else an error.
+// Referrers returns every known manifest with that subject. The answer is
+// complete, or it is stale because a source could not be asked and an earlier
+// complete answer is recorded or another source has a list. Otherwise it
+// returns an error.
 func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest) (Referrers, error) {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Referrers{}, err
 	}
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	if onRecord && p.freshReferrers(rec) {
+	if onRecord && p.isFreshAnswer(rec) {
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
 	}
 	if p.rules.Offline {
 		if onRecord {
-			return staleList(rec), nil
+			return staleAnswer(rec), nil
 		}
-		if passed := p.ledger.Seen(repo, subject); len(passed) > 0 {
-			return partial(passed), nil
+		if seen := p.ledger.Seen(repo, subject); len(seen) > 0 {
+			return partialAnswer(seen), nil
 		}
 		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
 	}
@@ -39,7 +40,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	if onRecord {
 		wait = min(wait, p.rules.MaxWait)
 	}
-	answer, err := p.lookUp(u, repo, subject).wait(ctx, wait, func(f finding) (Referrers, error) { return p.soFar(repo, subject, f) })
+	answer, err := p.joinLookup(u, repo, subject).wait(ctx, wait, func(f sourceResults) (Referrers, error) { return p.interimAnswer(repo, subject, f) })
 	switch {
 	case err == nil:
 		return answer, nil
@@ -49,60 +50,62 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
 }
 
-// lastResort is the one exception to the rule that unknown is not none. Docker
-// asks at every pull for what refers to the attestations of the image (W58),
-// and fails a pull that is complete where nobody answers. About a manifest that
-// a kept index marks as BuildKit's attestation, and about nothing else, the
-// answer is then an empty list, marked as stale. Not where somebody lists what
-// cannot be read, or did so when the tag was asked for: then there is something.
+// lastResort is the one exception to the rule that "unknown" is not "none".
+// Docker asks at every pull for the referrers of the image's attestations
+// (W58), and fails an otherwise complete pull if it gets an error. For a
+// manifest that a cached index marks as a BuildKit attestation, and for nothing
+// else, the answer is then an empty list that is marked as stale. This does not
+// apply if a source lists a manifest that cannot be read, or if the referrers
+// tag is on record: in these cases referrers do exist.
 func (p *Puller) lastResort(repo Repository, subject Digest, err error) (Referrers, error) {
 	rec, _ := p.ledger.Manifest(repo, subject)
-	if cannotTell(err) && !errors.Is(err, errUnread) && p.ledger.IsAttestation(repo, subject) && !isImage(rec) && !p.tagKept(repo, subject) {
+	if IsInconclusive(err) && !errors.Is(err, errUnreadable) && p.ledger.IsAttestation(repo, subject) && !isImage(rec) && !p.hasReferrersTag(repo, subject) {
 		return Referrers{Stale: true, Outcome: Stale}, nil
 	}
 	return Referrers{}, err
 }
 
-// isImage says of a manifest that it is what somebody runs, whatever an index
-// marks it as: it has other manifests, or layers of a file system.
+// isImage says whether a manifest is a runnable image, whatever an index marks
+// it as: it has child manifests or filesystem layers.
 func isImage(m metadata.Manifest) bool {
 	return len(m.Children) > 0 || slices.ContainsFunc(m.Blobs, func(b Descriptor) bool {
 		return strings.HasPrefix(b.MediaType, "application/vnd.oci.image.layer.") || strings.HasPrefix(b.MediaType, "application/vnd.docker.image.rootfs.")
 	})
 }
 
-// tagKept says whether a referrers tag of subject is on record.
-func (p *Puller) tagKept(repo Repository, subject Digest) bool {
+// hasReferrersTag says whether a referrers tag of subject is on record.
+func (p *Puller) hasReferrersTag(repo Repository, subject Digest) bool {
 	return slices.ContainsFunc(referrers.TagForms(subject), func(tag string) bool {
 		_, ok := p.ledger.Tag(repo, tag)
 		return ok
 	})
 }
 
-// partial is what is found where not all could be asked.
-func partial(lists ...[]Descriptor) Referrers {
+// partialAnswer is an answer from some of the sources.
+func partialAnswer(lists ...[]Descriptor) Referrers {
 	return Referrers{Manifests: referrers.Merge(lists...), Stale: true, Partial: true, Outcome: Stale}
 }
 
-// freshReferrers says whether an answer needs no look-up. That nothing refers is
-// an absence, and believed no longer than any other.
-func (p *Puller) freshReferrers(rec metadata.Referrers) bool {
+// isFreshAnswer says whether a recorded answer needs no lookup. An empty answer
+// expires like any other "not found".
+func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 	ttl := p.rules.ReferrersTTL
 	if len(rec.Manifests) == 0 {
 		ttl = min(ttl, p.rules.NegativeTTL)
 	}
 	age := time.Since(rec.At)
-	return age >= 0 && age < ttl // a time in the future is no time
+	return age >= 0 && age < ttl // a time in the future is not valid
 }
 
-// soFar is the answer while a lookup is under way.
-func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, error) {
-	answer, err := p.conclude(repo, subject, f)
+// interimAnswer is the answer while a lookup is still under way.
+func (p *Puller) interimAnswer(repo Repository, subject Digest, f sourceResults) (Referrers, error) {
+	answer, err := p.combine(repo, subject, f)
 	if err != nil || answer.Stale {
 		return answer, err
 	}
-	// All sources have answered, and it is being asked whether what passed
-	// through, and nobody lists, is still there. Until then it counts.
+	// All sources have answered. The lookup is still checking whether manifests
+	// that were seen, and that no source lists, still exist. Until that is
+	// known they are listed.
 	listed := len(answer.Manifests)
 	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.Seen(repo, subject))
 	if len(answer.Manifests) > listed {
@@ -111,58 +114,61 @@ func (p *Puller) soFar(repo Repository, subject Digest, f finding) (Referrers, e
 	return answer, nil
 }
 
-// conclude makes an answer of what the sources have said, all of them or not.
-func (p *Puller) conclude(repo Repository, subject Digest, f finding) (Referrers, error) {
+// combine makes an answer of the sources' results, whether all of them have
+// answered or not.
+func (p *Puller) combine(repo Repository, subject Digest, f sourceResults) (Referrers, error) {
 	found := referrers.Merge(f.lists...)
 	err := f.err()
 	switch {
 	case err == nil:
 		return Referrers{Manifests: found, Outcome: Miss}, nil
-	case !cannotTell(err):
+	case !IsInconclusive(err):
 		return Referrers{}, err
 	}
-	// That nothing refers is no answer any more where something is listed now.
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.unread()) {
-		answer := staleList(rec)
+	// A recorded empty answer is no longer valid if a source lists something
+	// now.
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.hasUnreadable()) {
+		answer := staleAnswer(rec)
 		answer.Manifests = referrers.Merge(rec.Manifests, found)
 		return answer, nil
 	}
 	switch {
-	case errors.Is(err, errUnread):
+	case errors.Is(err, errUnreadable):
 		return Referrers{}, err
-	case f.unread():
-		return Referrers{}, fmt.Errorf("%w: %w", errUnread, err)
+	case f.hasUnreadable():
+		return Referrers{}, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
-	// What one source lists, and what passed through, is proof in itself; that
-	// there is no more nobody says.
-	if passed := p.ledger.Seen(repo, subject); f.anyWhole() || len(passed) > 0 {
-		return partial(found, passed), nil
+	// What one source lists, and what was seen in manifests, is certain.
+	// Whether there is more is not known.
+	if seen := p.ledger.Seen(repo, subject); f.hasCompleteList() || len(seen) > 0 {
+		return partialAnswer(found, seen), nil
 	}
 	return Referrers{}, err
 }
 
-// worst chooses the error that an answer is made of: a refusal before a
-// failure, which kept answers may stand in for.
-func worst(errs []error) error {
+// decisiveError chooses the error that decides the answer. A refusal takes
+// precedence over a failure, because a cached answer may stand in for a
+// failure.
+func decisiveError(errs []error) error {
 	var failed error
 	for _, err := range errs {
 		if err == nil {
 			continue
 		}
-		if failed == nil || !cannotTell(err) && cannotTell(failed) {
+		if failed == nil || !IsInconclusive(err) && IsInconclusive(failed) {
 			failed = err
 		}
 	}
 	return failed
 }
 
-func staleList(r metadata.Referrers) Referrers {
+func staleAnswer(r metadata.Referrers) Referrers {
 	return Referrers{Manifests: r.Manifests, Stale: true, Outcome: Stale}
 }
 
-// indexReferrers notes what a manifest that is being kept says about others:
-// its own subject, and BuildKit's attestations of an index.
-func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor) {
+// recordReferrers records what a manifest that is being cached says about other
+// manifests: its own subject, and the BuildKit attestations of an index.
+func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descriptor) {
 	if subject != nil {
 		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
 		if err == nil {
@@ -174,7 +180,7 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 	}
 	attached, err := referrers.Attestations(m.Bytes)
 	if err != nil {
-		return // no index
+		return // not an index
 	}
 	for _, a := range attached {
 		p.ledger.PutAttached(repo, a.Subject, a.Entry)
@@ -182,20 +188,19 @@ func (p *Puller) indexReferrers(repo Repository, m Manifest, subject *Descriptor
 	}
 }
 
-// isAttestation says whether a manifest calls itself an attestation of
-// BuildKit's.
+// isAttestation says whether a manifest declares itself a BuildKit attestation.
 func isAttestation(m Manifest) bool {
 	if !bytes.Contains(m.Bytes, []byte(referrers.AttestationType)) {
-		return false // as nearly all: nothing to decode
+		return false // nearly all manifests: no need to decode them
 	}
 	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 	return err == nil && described.Descriptor.ArtifactType == referrers.AttestationType
 }
 
-// madeFromReferrers answers for a referrers tag that the upstream does not
-// have with the index made from what refers to its subject (wire fact W57).
+// buildReferrersTag answers for a referrers tag that the upstream does not
+// have, with an index built from the referrers of its subject (wire fact W57).
 // gone is the upstream's answer about the tag itself.
-func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag string, gone error) (Manifest, error) {
+func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, tag string, gone error) (Manifest, error) {
 	subject, ok := referrers.SubjectOf(tag)
 	if !ok {
 		return Manifest{}, gone
@@ -205,16 +210,17 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 	case errors.Is(err, upstream.ErrNotFound):
 		return Manifest{}, gone
 	case err != nil && errors.Is(gone, upstream.ErrNotFound):
-		// The tag itself is not there, says the upstream, and a pull goes before
-		// an answer about referrers: on the API's own route this is an error.
-		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: what refers to this manifest is not known"}
+		// The upstream says that the tag does not exist. A pull matters more
+		// than an answer about referrers, so this is a 404 with a warning; the
+		// Referrers API itself returns an error.
+		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: the referrers of this manifest are not known"}
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) > 0:
 	case list.Stale:
-		// Nothing is all that was ever listed, and the API's route says the same.
+		// The last known list is empty. The Referrers API says the same.
 		if !errors.Is(gone, upstream.ErrNotFound) {
-			gone = fmt.Errorf("%w: when the upstream could be asked, nothing referred to %s", upstream.ErrNotFound, subject)
+			gone = fmt.Errorf("%w: %s had no referrers when the upstream could last be asked", upstream.ErrNotFound, subject)
 		}
 		return Manifest{}, &StaleError{gone}
 	default:
@@ -222,9 +228,9 @@ func (p *Puller) madeFromReferrers(ctx context.Context, repo Repository, tag str
 	}
 	content, err := referrers.Encode(list.Manifests)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrBadAnswer, err)
+		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, err)
 	}
-	m, err := p.keepManifest(ctx, repo, indexType, content, indexAlgorithm.FromBytes(content))
+	m, err := p.storeManifest(ctx, repo, indexType, content, indexAlgorithm.FromBytes(content))
 	m.Outcome, m.Stale = list.Outcome, list.Stale
 	return m, err
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestReferrersOfA10Upstream(t *testing.T) {
+func TestReferrersOfAnUpstreamWithoutTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -41,18 +41,18 @@ func TestReferrersOfA10Upstream(t *testing.T) {
 			"GET manifest app "+mirrortest.Short(other.Digest.String()),
 			"GET manifest app "+mirrortest.Short(gone.Digest.String()),
 		)
-		// A hit asks nothing.
+		// A hit sends no requests.
 		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Outcome != pull.Hit {
 			t.Errorf("outcome %v, %v", got.Outcome, err)
 		}
 		mirrortest.WantTranscript(t, o)
-		// For a while it is known that there is no API, in this repository.
+		// For a while, this repository is known to have no API.
 		second, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
 		if _, err := m.Referrers(t.Context(), mirrortest.App, second.Digest); err != nil {
 			t.Error(err)
 		}
 		mirrortest.WantTranscript(t, o, "HEAD manifest app "+referrers.TagOf(second.Digest))
-		// A registry may be upgraded: the API is asked for again within a minute.
+		// A registry may be upgraded: the API is tried again within a minute.
 		time.Sleep(6 * time.Minute)
 		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Error(err)
@@ -61,7 +61,7 @@ func TestReferrersOfA10Upstream(t *testing.T) {
 	})
 }
 
-func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
+func TestAnEmptyReferrersListExpiresLikeAnyNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -83,8 +83,8 @@ func TestThatNothingRefersIsBelievedAsLongAsAnyAbsence(t *testing.T) {
 	})
 }
 
-// W44: a HEAD has no body that tells a registry.
-func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
+// W44: a HEAD response has no body that identifies a registry.
+func TestASeenReferrerIsNotForgottenBecauseOfAHEADAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -106,8 +106,8 @@ func TestWhatPassedThroughIsNotForgottenOnAHEADsWord(t *testing.T) {
 	})
 }
 
-// What an upstream says of one repository says nothing of another.
-func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
+// An answer about one repository says nothing about another.
+func TestAMissingAPIIsRememberedForOneRepositoryOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		app, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -124,7 +124,7 @@ func TestThatThereIsNoAPIIsNotLearntFromOneRepositoryForAll(t *testing.T) {
 	})
 }
 
-func TestReferrersOfA11Upstream(t *testing.T) {
+func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -142,7 +142,8 @@ func TestReferrersOfA11Upstream(t *testing.T) {
 			"HEAD manifest app "+tag,
 			"GET manifest app "+mirrortest.Short(signature.Digest.String()),
 		)
-		// W57: the tag that the upstream does not have is made from the API.
+		// W57: a tag that the upstream does not have is built from the API's
+		// list.
 		made, err := m.Manifest(t.Context(), mirrortest.App, tag)
 		if err != nil || made.Descriptor.MediaType != mirrortest.IndexType {
 			t.Fatalf("the referrers tag: %v, %v", made.Descriptor, err)
@@ -155,7 +156,7 @@ func TestReferrersOfA11Upstream(t *testing.T) {
 			t.Errorf("by its own digest: %v", err)
 		}
 		mirrortest.WantTranscript(t, o)
-		// W56: a list under the tag and a list of the API are one.
+		// W56: the lists of the tag and of the API are merged.
 		sbom := o.Attach(subject, "sbom")
 		o.List(subject.Digest, sbom)
 		time.Sleep(6 * time.Minute)
@@ -165,7 +166,7 @@ func TestReferrersOfA11Upstream(t *testing.T) {
 	})
 }
 
-func TestAReferrersTagThatTheUpstreamHasGoesThroughUntouched(t *testing.T) {
+func TestAReferrersTagOfTheUpstreamIsServedUnchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -183,7 +184,7 @@ func TestAReferrersTagThatTheUpstreamHasGoesThroughUntouched(t *testing.T) {
 	})
 }
 
-func TestNobodyReferring(t *testing.T) {
+func TestAnEmptyReferrersList(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprintf("API %v", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -203,8 +204,8 @@ func TestNobodyReferring(t *testing.T) {
 	}
 }
 
-// Each source with each fault, with and without an earlier whole answer: the
-// list is stale, or the answer is an error; it never says that it is all.
+// Each source with each fault, with and without an earlier complete answer: the
+// list is stale, or the answer is an error. It is never presented as complete.
 func TestUnknownIsNotNone(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
 	for source, line := range map[string]func(subject, child pull.Descriptor) string{
@@ -216,7 +217,7 @@ func TestUnknownIsNotNone(t *testing.T) {
 		for fault, err := range map[string]error{
 			"unavailable": upstream.ErrUnavailable,
 			"silent":      upstream.ErrTimeout,
-			"no registry": upstream.ErrBadAnswer,
+			"no registry": upstream.ErrInvalidResponse,
 			"limited":     limited,
 			"denied":      upstream.ErrDenied,
 		} {
@@ -240,7 +241,8 @@ func TestUnknownIsNotNone(t *testing.T) {
 						got, gotErr := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
 						switch {
 						case source == "the API" && !kept:
-							// The tag has a list: proof in itself, though not of being all.
+							// The tag lists something, which is certain but may be
+							// incomplete.
 							if gotErr != nil || !got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
 								t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, gotErr)
 							}
@@ -255,12 +257,12 @@ func TestUnknownIsNotNone(t *testing.T) {
 						case gotErr == nil || errors.Is(gotErr, upstream.ErrNotFound):
 							t.Errorf("got %v and %v, which says that it is all", mirrortest.Types(got), gotErr)
 						}
-						// The tag made from referrers is no more of a "no".
+						// The tag built from referrers does not deny them either.
 						if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest)); errors.Is(err, upstream.ErrNotFound) {
 							t.Errorf("the referrers tag: %v", err)
 						}
-						// It mends itself.
-						o.Mend()
+						// It recovers by itself.
+						o.ClearFailures()
 						time.Sleep(time.Minute)
 						if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[first second]" {
 							t.Errorf("afterwards %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
@@ -272,7 +274,7 @@ func TestUnknownIsNotNone(t *testing.T) {
 	}
 }
 
-func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
+func TestReferrersAreServedOfflineAndAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -295,7 +297,7 @@ func TestReferrersHoldOfflineAndAfterARestart(t *testing.T) {
 	})
 }
 
-func TestManifestsThatPassedThroughAreListed(t *testing.T) {
+func TestSeenManifestsAreListedAsReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -308,7 +310,7 @@ func TestManifestsThatPassedThroughAreListed(t *testing.T) {
 		if err != nil || fmt.Sprint(mirrortest.Types(got)) != "[passed]" {
 			t.Errorf("got %v, %v", mirrortest.Types(got), err)
 		}
-		// What the upstream has deleted is listed no longer.
+		// Manifests that the upstream has deleted are no longer listed.
 		o.Remove("app", passed.Digest.String())
 		time.Sleep(6 * time.Minute)
 		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 0 {
@@ -363,7 +365,7 @@ func TestBuildKitAttestations(t *testing.T) {
 	}
 }
 
-func TestCosignTagsCountWhereTheConfigurationSaysSo(t *testing.T) {
+func TestCosignTagsCountIfTheConfigurationSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))

@@ -6,11 +6,11 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// attachedByBuildKit opens the attestations that indexes which passed through
-// attach to subject by annotation. Those that have it as their subject always
-// count; those without one where the configuration says so.
-func (p *Puller) attachedByBuildKit(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	return p.openReferrers(ctx, u, repo, p.ledger.Attached(repo, subject), func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
+// referrersFromBuildKit reads the attestations that cached indexes attach to
+// subject by annotation. Those that name it as their subject always count.
+// Those without a subject count if the configuration says so.
+func (p *Puller) referrersFromBuildKit(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
+	return p.readReferrers(ctx, u, repo, p.ledger.Attached(repo, subject), func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
 		if err != nil {
 			return Descriptor{}, err
 		}

@@ -9,13 +9,14 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// taggedByCosign probes cosign's legacy tags. What hangs there has no subject:
-// the tag's name is all that binds it, which is why this is opt-in.
-func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
+// referrersFromCosign probes cosign's legacy tags. The manifests there have no
+// subject: only the name of the tag binds them to one, which is why this is
+// opt-in.
+func (p *Puller) referrersFromCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
 	var found []Descriptor
 	var errs []error
 	for _, probe := range referrers.CosignTags(subject) {
-		m, err := p.currentTag(ctx, u, repo, subject, probe.Tag)
+		m, err := p.checkReferrersTag(ctx, u, repo, subject, probe.Tag)
 		if errors.Is(err, upstream.ErrNotFound) {
 			continue
 		}
@@ -25,10 +26,10 @@ func (p *Puller) taggedByCosign(ctx context.Context, u Upstream, repo Repository
 		}
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrBadAnswer, probe.Tag, err))
+			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, probe.Tag, err))
 			continue
 		}
 		found = append(found, described.As(probe.ArtifactType))
 	}
-	return found, worst(errs)
+	return found, decisiveError(errs)
 }

@@ -14,32 +14,32 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// errUnread says that a source lists what could not be read: what is known is
-// known to be too short.
-var errUnread = errors.New("a referrer that is listed cannot be read")
+// errUnreadable means that a source lists a manifest that could not be read:
+// the known list is certainly incomplete.
+var errUnreadable = errors.New("a listed referrer cannot be read")
 
 const (
 	indexType      = ocispec.MediaTypeImageIndex
 	indexAlgorithm = digest.Canonical
-	// openedAtOnce is how many manifests one lookup opens side by side.
-	openedAtOnce = 32
+	// parallelReads is how many manifests one lookup reads in parallel.
+	parallelReads = 32
 )
 
-// listedByTag reads the referrers tag of subject (distribution-spec,
-// "Referrers Tag Schema") and opens what it lists, whatever its descriptors
-// claim.
-func (p *Puller) listedByTag(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
+// referrersFromTag reads the referrers tag of subject (distribution-spec,
+// "Referrers Tag Schema") and the manifests that it lists. Their descriptors in
+// the list are not trusted.
+func (p *Puller) referrersFromTag(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
 	var found []Descriptor
 	var errs []error
 	for _, tag := range referrers.TagForms(subject) {
-		list, err := p.listedUnder(ctx, u, repo, subject, tag)
+		list, err := p.referrersUnderTag(ctx, u, repo, subject, tag)
 		found, errs = append(found, list...), append(errs, err)
 	}
-	return found, worst(errs)
+	return found, decisiveError(errs)
 }
 
-func (p *Puller) listedUnder(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) ([]Descriptor, error) {
-	index, err := p.currentTag(ctx, u, repo, subject, tag)
+func (p *Puller) referrersUnderTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) ([]Descriptor, error) {
+	index, err := p.checkReferrersTag(ctx, u, repo, subject, tag)
 	if errors.Is(err, upstream.ErrNotFound) {
 		return nil, nil
 	}
@@ -48,9 +48,9 @@ func (p *Puller) listedUnder(ctx context.Context, u Upstream, repo Repository, s
 	}
 	listed, err := referrers.Decode(index.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: tag %s: %w", upstream.ErrBadAnswer, tag, err)
+		return nil, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err)
 	}
-	return p.openReferrers(ctx, u, repo, listed, func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
+	return p.readReferrers(ctx, u, repo, listed, func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
 		if err != nil {
 			return Descriptor{}, err
 		}
@@ -59,36 +59,37 @@ func (p *Puller) listedUnder(ctx context.Context, u Upstream, repo Repository, s
 	})
 }
 
-// currentTag returns what a tag that carries referrers of subject points at by
-// the upstream's word, unless that was given a moment ago. Most are not there,
-// and registries count the GETs of manifests, so they are probed with HEAD; but
-// what was listed is not forgotten on a HEAD's word (W44).
-func (p *Puller) currentTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) (Manifest, error) {
-	if err := p.absent.err(manifestKey(repo, tag)); err != nil {
+// checkReferrersTag returns what a tag that carries referrers of subject points
+// at, as the upstream says, unless the upstream said a moment ago that it does
+// not exist. Most of these tags do not exist, and registries count GET requests
+// for manifests, so the tag is probed with HEAD. If referrers are on record, a
+// HEAD request alone does not discard them (W44).
+func (p *Puller) checkReferrersTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) (Manifest, error) {
+	if err := p.negative.get(manifestKey(repo, tag)); err != nil {
 		return Manifest{}, err
 	}
-	return once(ctx, p, &p.questions.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+	return shareRequest(ctx, p, &p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		rec, _ := p.ledger.Referrers(repo, subject)
 		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
 	})
 }
 
-// openReferrers opens listed manifests side by side and returns what accept
-// makes of those that do refer, with the worst of the errors that leave it
-// unknown whether others do. A manifest that the upstream says is gone refers
-// to nothing.
-func (p *Puller) openReferrers(ctx context.Context, u Upstream, repo Repository, listed []Descriptor, accept func(claim Descriptor, m Manifest, err error) (Descriptor, error)) ([]Descriptor, error) {
+// readReferrers reads listed manifests in parallel, and returns what accept
+// makes of those that are referrers. The error is the decisive one of those
+// that leave it unknown whether a manifest is a referrer. A manifest that the
+// upstream does not have is not a referrer.
+func (p *Puller) readReferrers(ctx context.Context, u Upstream, repo Repository, listed []Descriptor, accept func(claim Descriptor, m Manifest, err error) (Descriptor, error)) ([]Descriptor, error) {
 	var (
 		mu       sync.Mutex
 		accepted []Descriptor
 		errs     []error
-		open     sync.WaitGroup
+		reads    sync.WaitGroup
 	)
-	places := make(chan struct{}, openedAtOnce)
+	slots := make(chan struct{}, parallelReads)
 	for _, claim := range listed {
-		places <- struct{}{}
-		open.Go(func() {
-			defer func() { <-places }()
+		slots <- struct{}{}
+		reads.Go(func() {
+			defer func() { <-slots }()
 			m, err := p.manifestByDigest(ctx, u, repo, claim.Digest)
 			d, err := accept(claim, m, err)
 			mu.Lock()
@@ -97,13 +98,13 @@ func (p *Puller) openReferrers(ctx context.Context, u Upstream, repo Repository,
 			case err == nil:
 				accepted = append(accepted, d)
 			case errors.Is(err, upstream.ErrNotFound), errors.Is(err, referrers.ErrNotReferrer), errors.Is(err, referrers.ErrMalformed):
-			case errors.Is(err, referrers.ErrUnproven):
-				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnread, upstream.ErrBadAnswer, err))
+			case errors.Is(err, referrers.ErrUnverified):
+				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnreadable, upstream.ErrInvalidResponse, err))
 			default:
-				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnread, claim.Digest, err))
+				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnreadable, claim.Digest, err))
 			}
 		})
 	}
-	open.Wait()
-	return accepted, worst(errs)
+	reads.Wait()
+	return accepted, decisiveError(errs)
 }

@@ -12,21 +12,21 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// manifestByTag answers for what can change: the table "A tag" of the design,
-// row by row.
+// manifestByTag answers for a tag. It follows the table "What a client gets" of
+// the README, row by row.
 func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
-	var kept Manifest
+	var cached Manifest
 	if onRecord {
-		kept, onRecord = p.keptManifest(ctx, repo, rec.Descriptor.Digest)
-		kept = tellGone(rec, kept)
+		cached, onRecord = p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
+		cached = warnIfGone(rec, cached)
 	}
-	if onRecord && p.fresh(u, repo, tag, rec) {
-		return kept, nil
+	if onRecord && p.isFresh(u, repo, tag, rec) {
+		return cached, nil
 	}
 	if !onRecord {
-		if err := p.absent.err(manifestKey(repo, tag)); err != nil {
-			m, err := p.madeFromReferrers(ctx, repo, tag, err)
+		if err := p.negative.get(manifestKey(repo, tag)); err != nil {
+			m, err := p.buildReferrersTag(ctx, repo, tag, err)
 			if err != nil {
 				m.Outcome = Negative
 			}
@@ -35,19 +35,19 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	}
 	if p.rules.Offline {
 		if onRecord {
-			return stale(kept), nil
+			return staleManifest(cached), nil
 		}
-		return p.madeFromReferrers(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline))
+		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline))
 	}
 
 	wait := ctx
 	if onRecord {
-		// The client waits a moment; the check itself goes on.
+		// The client waits for a limited time. The check itself continues.
 		var cancel context.CancelFunc
 		wait, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
 		defer cancel()
 	}
-	m, err := once(wait, p, &p.questions.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+	m, err := shareRequest(wait, p, &p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		return p.checkTag(ctx, u, repo, tag, false)
 	})
 	switch {
@@ -55,45 +55,43 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		return m, nil
 	case ctx.Err() != nil:
 		return Manifest{}, context.Cause(ctx)
-	case errors.Is(err, upstream.ErrNotFound), !onRecord && cannotTell(err):
-		return p.madeFromReferrers(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err))
-	case onRecord && cannotTell(err):
+	case errors.Is(err, upstream.ErrNotFound), !onRecord && IsInconclusive(err):
+		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err))
+	case onRecord && IsInconclusive(err):
 		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
-		return stale(kept), nil
+		return staleManifest(cached), nil
 	}
 	return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, err)
 }
 
-// errTooLong ends a client's wait for a check, not the check.
+// errTooLong ends a client's wait for a check. It does not end the check.
 var errTooLong = fmt.Errorf("%w: the check takes longer than max_wait", upstream.ErrTimeout)
 
-func stale(m Manifest) Manifest {
+func staleManifest(m Manifest) Manifest {
 	m.Stale, m.Outcome = true, Stale
 	return m
 }
 
-// CannotTell says that an error says nothing about the content: its upstream
-// could not be asked, or did not want to answer.
-func CannotTell(err error) bool { return cannotTell(err) }
-
-func cannotTell(err error) bool {
+// IsInconclusive says whether an error says nothing about the content itself:
+// the upstream could not be asked, or is limiting requests.
+func IsInconclusive(err error) bool {
 	var limited *upstream.RateLimitedError
 	return errors.Is(err, upstream.ErrUnavailable) || errors.As(err, &limited)
 }
 
-// Fresh says whether a tag needs no check, by what is on record of it.
-func (p *Puller) Fresh(repo Repository, tag string, rec metadata.Tag) bool {
-	return p.fresh(p.upstreams[repo.Upstream], repo, tag, rec)
+// IsFresh says whether a tag needs no check, according to its record.
+func (p *Puller) IsFresh(repo Repository, tag string, rec metadata.Tag) bool {
+	return p.isFresh(p.upstreams[repo.Upstream], repo, tag, rec)
 }
 
-// fresh says whether a tag needs no check. As the upstream's quota runs low,
-// freshness stretches, up to tenfold. A check in the future is none: a clock
-// was wrong then, or is now.
-func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec metadata.Tag) bool {
-	if !rec.GoneSince.IsZero() && !p.outlives(u, repo, tag, rec) {
-		return false // nobody wants it served any more
+// isFresh says whether a tag needs no check. When the upstream's quota runs
+// low, tags stay fresh longer, up to ten times. A check in the future does not
+// count: the clock was wrong then or is wrong now.
+func (p *Puller) isFresh(u Upstream, repo Repository, tag string, rec metadata.Tag) bool {
+	if !rec.GoneSince.IsZero() && !p.isServedWhenGone(u, repo, tag, rec) {
+		return false // the configuration no longer asks to serve it
 	}
-	if u.Immutable != nil && u.Immutable(tag) && !isFallbackTag(tag) {
+	if u.Immutable != nil && u.Immutable(tag) && !isReferrersTag(tag) {
 		return true
 	}
 	ttl := p.rules.TagTTL
@@ -107,71 +105,72 @@ func (p *Puller) fresh(u Upstream, repo Repository, tag string, rec metadata.Tag
 	return age >= 0 && age < ttl
 }
 
-// isFallbackTag says whether a tag has the shape of a referrers tag. Those
-// move, whatever a pattern says (wire fact W56).
-func isFallbackTag(tag string) bool {
+// isReferrersTag says whether a tag has the form of a referrers tag. Those are
+// mutable, whatever a pattern in the configuration says (wire fact W56).
+func isReferrersTag(tag string) bool {
 	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-")
 }
 
-// checkTag asks the upstream what a tag points at now. A tag that is on record
-// is asked for with HEAD first; probe says that another is as well, and that a
-// HEAD's word is enough to say that it is not there.
+// checkTag asks the upstream what a tag points at now. If the tag is on record,
+// it sends a HEAD request first. With probe set it also does so for other tags,
+// and a HEAD request is then enough to conclude that the tag does not exist.
 func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
-	var there Digest // what a HEAD says that the tag points at
+	var headDigest Digest // what the tag points at according to HEAD
 	if onRecord || probe {
-		kept, ok := p.keptManifest(ctx, repo, rec.Descriptor.Digest)
-		if ok && p.fresh(u, repo, tag, rec) {
-			return tellGone(rec, kept), nil // checked since the caller looked
+		cached, ok := p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
+		if ok && p.isFresh(u, repo, tag, rec) {
+			return warnIfGone(rec, cached), nil // it was checked in the meantime
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
 		switch {
 		case errors.Is(err, upstream.ErrNotFound) && !onRecord:
-			return p.tagGone(ctx, u, repo, tag, err)
+			return p.tagNotFound(ctx, u, repo, tag, err)
 		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):
-			// For the word of a HEAD alone nothing that is kept is forgotten (W44),
-			// and some know no HEAD: the GET below tells as well.
+			// A HEAD request alone does not make us forget a cached tag (W44),
+			// and some registries do not support HEAD. The GET request below
+			// decides.
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:
 			p.ledger.TouchTag(repo, tag, rec)
-			kept.Outcome = Revalidated
-			return kept, nil
+			cached.Outcome = Revalidated
+			return cached, nil
 		case desc.Digest != "":
 			m, err := p.manifestByDigest(ctx, u, repo, desc.Digest)
 			if err == nil {
-				return m, p.pointTag(ctx, repo, tag, m)
+				return m, p.recordTag(ctx, repo, tag, m)
 			}
 			if !errors.Is(err, upstream.ErrNotFound) {
 				return Manifest{}, err
 			}
-			// The tag is there, and what the header says that it points at is
-			// not: the header may be wrong.
-			there = desc.Digest
+			// The tag exists, but the manifest named in the header does not:
+			// the header may be wrong.
+			headDigest = desc.Digest
 		}
 	}
 	m, err := p.fetchManifest(ctx, u, repo, tag, "")
 	switch {
-	case errors.Is(err, upstream.ErrNotFound) && there != "":
-		// That is no word about the tag, so the cause is told but not wrapped.
-		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrBadAnswer, tag, there, err) //nolint:errorlint // see above
+	case errors.Is(err, upstream.ErrNotFound) && headDigest != "":
+		// This error is not about the tag, so it is shown but not wrapped.
+		return Manifest{}, fmt.Errorf("%w: tag %s points at %s: %v", upstream.ErrInvalidResponse, tag, headDigest, err) //nolint:errorlint // see above
 	case errors.Is(err, upstream.ErrNotFound):
-		return p.tagGone(ctx, u, repo, tag, err)
+		return p.tagNotFound(ctx, u, repo, tag, err)
 	case err != nil:
 		return Manifest{}, err
 	}
-	// The record moves only now, with the manifest kept.
-	p.absent.forget(manifestKey(repo, tag))
-	return m, p.pointTag(ctx, repo, tag, m)
+	// The record changes only now that the manifest is cached.
+	p.negative.delete(manifestKey(repo, tag))
+	return m, p.recordTag(ctx, repo, tag, m)
 }
 
-// pointTag notes where a tag points now.
-func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to Manifest) error {
-	if to.passed {
-		return nil // nothing that a record could point at
+// recordTag records what a tag points at now.
+func (p *Puller) recordTag(ctx context.Context, repo Repository, tag string, to Manifest) error {
+	if to.uncacheable {
+		return nil // a record must point at a cached manifest
 	}
 	if subject, ok := referrers.SubjectOf(tag); ok {
-		p.ledger.DoubtNone(repo, subject) // there is a list now
+		p.ledger.DropEmptyReferrers(repo, subject) // there is a list now
 	}
 	p.ledger.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
 	if p.events.TagMoved != nil {
@@ -180,7 +179,7 @@ func (p *Puller) pointTag(ctx context.Context, repo Repository, tag string, to M
 	if _, ok := p.ledger.Manifest(repo, to.Descriptor.Digest); ok {
 		return nil
 	}
-	// It went in the moment before the tag kept it.
-	_, err := p.keepManifest(ctx, repo, to.Descriptor.MediaType, to.Bytes, to.Descriptor.Digest)
+	// It was evicted in the moment before the tag protected it.
+	_, err := p.storeManifest(ctx, repo, to.Descriptor.MediaType, to.Bytes, to.Descriptor.Digest)
 	return err
 }

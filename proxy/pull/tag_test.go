@@ -17,7 +17,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
+func TestFiftyColdPullsOfOneTagShareOneGET(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
@@ -35,7 +35,7 @@ func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
 		synctest.Wait()
 		release()
 		clients.Wait()
-		// By digest it is there already.
+		// By digest, it is cached already.
 		if _, err := m.Manifest(t.Context(), mirrortest.App, manifest.Digest.String()); err != nil {
 			t.Error(err)
 		}
@@ -43,11 +43,11 @@ func TestFiftyColdPullsOfOneTagAreOneGET(t *testing.T) {
 	})
 }
 
-// The freshness table of the design, row by row.
+// The table of tag freshness, row by row.
 func TestFreshness(t *testing.T) {
 	limited := &upstream.RateLimitedError{RetryAfter: time.Minute}
 	for name, c := range map[string]struct {
-		kept     bool // a tag is on record, and old
+		kept     bool // a tag is on record, and not fresh
 		age      time.Duration
 		upstream func(o *mirrortest.Origin, old pull.Descriptor)
 		err      error
@@ -116,7 +116,7 @@ func TestFreshness(t *testing.T) {
 			kept: true, age: 2 * time.Minute,
 			upstream: func(o *mirrortest.Origin, _ pull.Descriptor) {
 				o.Fail("HEAD manifest app 1", upstream.ErrNotFound, upstream.ErrNotFound)
-				o.Fail("GET manifest app 1", upstream.ErrBadAnswer, upstream.ErrBadAnswer)
+				o.Fail("GET manifest app 1", upstream.ErrInvalidResponse, upstream.ErrInvalidResponse)
 			},
 			stale: true,
 			asked: []string{"HEAD manifest app 1", "GET manifest app 1"},
@@ -229,7 +229,7 @@ func digestOf(o *mirrortest.Origin, tag string) pull.Digest {
 	return mirrortest.IndexAlgorithm.FromBytes(c.Body)
 }
 
-func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
+func TestACheckDelaysAnAnswerByMaxWaitAndContinues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		old, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -256,7 +256,7 @@ func TestACheckHoldsUpAnAnswerForMaxWaitAndGoesOnBehindIt(t *testing.T) {
 	})
 }
 
-func TestFreshnessStretchesAsTheQuotaRunsLow(t *testing.T) {
+func TestTagsStayFreshLongerAsTheQuotaRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -302,7 +302,7 @@ func TestImmutableTagsAreNeverCheckedButReferrersTagsAre(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoManifestIsNotKept(t *testing.T) {
+func TestABodyThatIsNotAManifestIsNotCached(t *testing.T) {
 	for name, body := range map[string]string{
 		"a login page":        "<html>sign in</html>",
 		"text":                "not found",
@@ -315,11 +315,11 @@ func TestWhatIsNoManifestIsNotKept(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				d := o.Put("app", "text/html", []byte(body), "1")
 				m := mirrortest.New(t, o, nil)
-				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrBadAnswer) {
+				if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); !errors.Is(err, upstream.ErrInvalidResponse) {
 					t.Errorf("error %v", err)
 				}
-				if m.Keeps(d.Digest) {
-					t.Error("it is kept")
+				if m.HasContent(d.Digest) {
+					t.Error("it is cached")
 				}
 			})
 		})
@@ -332,13 +332,13 @@ func TestAManifestThatDoesNotMatchItsDigestIsRefused(t *testing.T) {
 		want, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		o.Replace("app", want.Digest, ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2}`))
 		m := mirrortest.New(t, o, nil)
-		if _, err := m.Manifest(t.Context(), mirrortest.App, want.Digest.String()); !errors.Is(err, upstream.ErrBadAnswer) {
+		if _, err := m.Manifest(t.Context(), mirrortest.App, want.Digest.String()); !errors.Is(err, upstream.ErrInvalidResponse) {
 			t.Errorf("error %v", err)
 		}
 	})
 }
 
-func TestOfflineNoUpstreamIsAsked(t *testing.T) {
+func TestNoUpstreamIsAskedWhenOffline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -363,16 +363,16 @@ func TestOfflineNoUpstreamIsAsked(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := off.Manifest(t.Context(), mirrortest.App, "2"); !errors.Is(err, pull.ErrOffline) {
-			t.Errorf("a tag that is not kept: %v", err)
+			t.Errorf("a tag that is not cached: %v", err)
 		}
 		if _, err := off.Fetch(mirrortest.App, mirrortest.IndexAlgorithm.FromString("other")); !errors.Is(err, pull.ErrOffline) {
-			t.Errorf("a blob that is not kept: %v", err)
+			t.Errorf("a blob that is not cached: %v", err)
 		}
 		mirrortest.WantTranscript(t, o)
 	})
 }
 
-func TestRecordsThatAreLostCostHEADs(t *testing.T) {
+func TestLostRecordsCostOnlyHEADs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		manifest, layer := o.Image("app", "1", mirrortest.Bytes(1, 50))
@@ -396,7 +396,7 @@ func TestRecordsThatAreLostCostHEADs(t *testing.T) {
 	})
 }
 
-func TestTagListsAreNeverCutShort(t *testing.T) {
+func TestTagListsAreNeverTruncated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		for i := range 3 {

@@ -11,52 +11,52 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Tags returns a page of a repository's tags from its upstream, or from the
-// last full answer where the upstream can't be asked. A list is never cut
-// short: where neither is to be had, that is an error.
+// Tags returns a page of a repository's tags: from the upstream, or from the
+// last complete list if the upstream cannot be asked. It never returns a
+// truncated list; if neither is available, it returns an error.
 func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Tags, error) {
-	u, err := p.admit(repo)
+	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Tags{}, err
 	}
 	if !p.rules.Offline {
-		list, err := once(ctx, p, &p.questions.asks, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+		list, err := shareRequest(ctx, p, &p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})
 		if err == nil {
-			if all, ok := p.questions.lists.page(repo, page, list); ok {
+			if all, ok := p.requests.tagPages.add(repo, page, list); ok {
 				p.ledger.PutTagList(repo, all)
 			}
 			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 		}
-		if ctx.Err() != nil || !cannotTell(err) {
+		if ctx.Err() != nil || !IsInconclusive(err) {
 			return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
 		}
-		if kept, ok := p.keptTags(repo, page); ok {
-			return kept, nil
+		if cached, ok := p.cachedTags(repo, page); ok {
+			return cached, nil
 		}
 		return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
 	}
-	if kept, ok := p.keptTags(repo, page); ok {
-		return kept, nil
+	if cached, ok := p.cachedTags(repo, page); ok {
+		return cached, nil
 	}
 	return Tags{}, fmt.Errorf("tags of %s: %w", repo, ErrOffline)
 }
 
-// keptTags cuts the asked page out of the last full answer.
-func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
+// cachedTags returns the requested page of the last complete list.
+func (p *Puller) cachedTags(repo Repository, page url.Values) (Tags, bool) {
 	tags, ok := p.ledger.TagList(repo)
 	if !ok {
 		return Tags{}, false
 	}
-	tags = withoutRepeats(tags)
+	tags = deduplicate(tags)
 	answer := Tags{Tags: tags, Stale: true, Outcome: Stale}
 	if last := page.Get("last"); last != "" {
 		at, found := slices.BinarySearch(tags, last)
 		if !slices.IsSorted(tags) {
 			at = slices.Index(tags, last)
 			if found = at >= 0; !found {
-				return Tags{}, false // an order that is the upstream's own secret
+				return Tags{}, false // the upstream's order is not known
 			}
 		}
 		if found {
@@ -73,9 +73,10 @@ func (p *Puller) keptTags(repo Repository, page url.Values) (Tags, bool) {
 	return answer, true
 }
 
-// withoutRepeats leaves out what is listed again, as some registries do (F33):
-// a page that goes on after a tag must not go on after its first mention.
-func withoutRepeats(tags []string) []string {
+// deduplicate removes repeated tags, which some registries list (F33).
+// Otherwise a page that continues after a tag could continue after its first
+// occurrence again and again.
+func deduplicate(tags []string) []string {
 	seen := make(map[string]bool, len(tags))
 	return slices.DeleteFunc(slices.Clone(tags), func(tag string) bool {
 		again := seen[tag]

@@ -12,36 +12,36 @@ import (
 )
 
 const (
-	// maxLists is how many lists of tags are put together at a time, maxListed
-	// how many tags one of them may have.
-	maxLists  = 64
-	maxListed = 200_000
-	// listFor is how long the first pages wait for the next: a list that is put
-	// together over a longer time was never one.
-	listFor = 2 * time.Minute
+	// maxTagPages is how many tag lists are collected at a time. maxPagedTags
+	// is how many tags one of them may have.
+	maxTagPages  = 64
+	maxPagedTags = 200_000
+	// tagPageTTL is how long the first pages wait for the next one. Pages that
+	// are further apart do not show a list as it was at one moment.
+	tagPageTTL = 2 * time.Minute
 )
 
-// lists puts full lists of tags together from the pages that clients ask for
-// one after another, so that there is one when the upstream is gone.
-type lists struct {
+// tagPages collects complete tag lists from the pages that clients request one
+// after another, so that a list is available when the upstream is not.
+type tagPages struct {
 	mu    sync.Mutex
 	parts *memory.Answers[string, []string] // by repository and the query of the next page
 }
 
-func newLists() *lists {
-	parts, err := memory.NewAnswers[string, []string](maxLists)
+func newTagPages() *tagPages {
+	parts, err := memory.NewAnswers[string, []string](maxTagPages)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &lists{parts: parts}
+	return &tagPages{parts: parts}
 }
 
-// page takes in a page that was asked for with a query. It returns the full
-// list where that page is the end of one.
-func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
+// add adds a page that was requested with a query. It returns the complete list
+// if this was the last page of one.
+func (l *tagPages) add(repo Repository, asked url.Values, got upstream.TagList) (all []string, complete bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !isFirst(asked) {
+	if !isFirstPage(asked) {
 		before, ok := l.parts.Get(metadata.Key(repo, asked.Encode()))
 		if !ok {
 			return nil, false
@@ -50,17 +50,17 @@ func (l *lists) page(repo Repository, asked url.Values, got upstream.TagList) (a
 	}
 	all = append(all, got.Tags...)
 	switch n, err := strconv.Atoi(asked.Get("n")); {
-	case got.Next != nil && len(all) <= maxListed:
-		l.parts.Put(metadata.Key(repo, got.Next.Encode()), all, listFor)
+	case got.Next != nil && len(all) <= maxPagedTags:
+		l.parts.Put(metadata.Key(repo, got.Next.Encode()), all, tagPageTTL)
 		return nil, false
 	case got.Next != nil, err == nil && len(got.Tags) == n:
-		return nil, false // just as many as were asked for, and no next page: it may be cut (more: n is ignored)
+		return nil, false // exactly n tags and no next page: it may be truncated (if there are more than n, the upstream ignores n)
 	}
 	return all, true
 }
 
-// isFirst says whether a query is for the first page of a list.
-func isFirst(query url.Values) bool {
+// isFirstPage says whether a query requests the first page of a list.
+func isFirstPage(query url.Values) bool {
 	for name, values := range query {
 		if name != "n" || len(values) > 1 {
 			return false

@@ -11,7 +11,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestListsArePutTogetherFromPages(t *testing.T) {
+func TestTagListsAreCollectedFromPages(t *testing.T) {
 	next := func(last string) url.Values { return url.Values{"n": {"2"}, "last": {last}} }
 	type step struct {
 		asked url.Values
@@ -46,8 +46,8 @@ func TestListsArePutTogetherFromPages(t *testing.T) {
 	}
 }
 
-// F33: a list that repeats itself, cut into pages, must come to an end.
-func TestAKeptListThatRepeatsItselfEnds(t *testing.T) {
+// F33: the pages of a list with repeated tags must come to an end.
+func TestACachedTagListWithRepeatedTagsEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)

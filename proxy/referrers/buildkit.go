@@ -1,7 +1,7 @@
 package referrers
 
-// AttestationType is the artifact type that BuildKit ≥ 0.32 gives to its
-// attestation manifests. Older ones have none; see [Described.As].
+// AttestationType is the artifact type that BuildKit ≥ 0.32 gives its
+// attestation manifests. Older versions give none; see [Described.As].
 const AttestationType = "application/vnd.docker.attestation.manifest.v1+json"
 
 // Attestation is an entry of an image index that BuildKit attached to another
@@ -12,11 +12,12 @@ type Attestation struct {
 }
 
 // Attestations returns BuildKit's attestation entries of an index: those
-// annotated vnd.docker.reference.type=attestation-manifest, whose
+// annotated vnd.docker.reference.type=attestation-manifest whose
 // vnd.docker.reference.digest is another entry of the same index. BuildKit
-// writes no others, and an index has no say about images outside of it.
+// writes no others, and an index cannot make statements about images outside of
+// it.
 //
-// It is ErrMalformed for what is no index.
+// It returns ErrMalformed if the bytes are not an index.
 func Attestations(index []byte) ([]Attestation, error) {
 	entries, err := Decode(index)
 	if err != nil {
@@ -25,7 +26,7 @@ func Attestations(index []byte) ([]Attestation, error) {
 	return AttestationsAmong(entries), nil
 }
 
-// AttestationsAmong is Attestations of an index with these entries.
+// AttestationsAmong is like Attestations, for an index with these entries.
 func AttestationsAmong(entries []Descriptor) []Attestation {
 	listed := make(map[Digest]bool, len(entries))
 	for _, e := range entries {

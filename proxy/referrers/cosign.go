@@ -2,17 +2,18 @@ package referrers
 
 import "strings"
 
-// CosignTag is a tag under which cosign attaches something without a subject.
+// CosignTag is a tag under which cosign attaches an artifact that has no
+// subject.
 type CosignTag struct {
 	Tag string
-	// ArtifactType is what cosign itself calls such content where it does use
-	// a subject (its OCI 1.1 mode).
+	// ArtifactType is the type that cosign itself gives such an artifact when
+	// it does use a subject (its OCI 1.1 mode).
 	ArtifactType string
 }
 
 // CosignTags are the tags of cosign's legacy scheme for subject: signatures,
-// attestations, SBOMs. There are none where they would be too long for tags,
-// as for sha512.
+// attestations, SBOMs. There are none if they would be too long for tags, as
+// for sha512.
 func CosignTags(subject Digest) []CosignTag {
 	if !wellFormed(subject) {
 		return nil
@@ -21,7 +22,7 @@ func CosignTags(subject Digest) []CosignTag {
 	var tags []CosignTag
 	for _, suffix := range []string{"sig", "att", "sbom"} {
 		tag := base + "." + suffix
-		if len(tag) > maxTag || tag != tagged(tag) {
+		if len(tag) > maxTag || tag != escapeTag(tag) {
 			continue
 		}
 		tags = append(tags, CosignTag{

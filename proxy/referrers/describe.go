@@ -6,12 +6,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Described is a manifest as a list of referrers shows it.
+// Described is a manifest with the descriptor that a list of referrers shows
+// for it.
 type Described struct {
-	// Descriptor is what a list says of the manifest (W51).
+	// Descriptor is the manifest's entry in a list (W51).
 	Descriptor Descriptor
-	// Subject is the manifest that this one refers to, nil where it names
-	// none. Its Size is -1 where it is not told.
+	// Subject is the manifest that this one refers to, or nil if it names none.
+	// Its Size is -1 if it is not given.
 	Subject *Descriptor
 
 	declared bool // the manifest has an artifactType of its own
@@ -20,22 +21,23 @@ type Described struct {
 // Describe derives the descriptor of a manifest from its bytes
 // (distribution-spec, "Listing Referrers"; W51), under its sha256 digest.
 //
-// The media type is the given one, or else the one the manifest names, or else
-// what its fields belong to. artifactType is the manifest's own; where an
-// image manifest has none, the media type of its config, whatever that is:
-// the specification makes no exception for application/vnd.oci.empty.v1+json.
-// (Lists in the wild show that type for manifests that do have an artifactType
-// of their own; that is the mistake which deriving anew mends.) Of an index,
-// and of a manifest without config, it stays empty.
+// The media type is the given one, else the one in the manifest, else the one
+// that its fields suggest. artifactType is the manifest's own. If an image
+// manifest has none, it is the media type of its config, whatever that is: the
+// specification makes no exception for application/vnd.oci.empty.v1+json. (Real
+// lists show that type for manifests that do have an artifactType of their own;
+// deriving the descriptor corrects that.) It is empty for an index, and for a
+// manifest without a config.
 //
-// All kinds are read by the fields they share, unknown ones too. A member of
-// the wrong type counts as absent. It returns ErrMalformed for bytes that are
-// not a JSON object, name a member twice or are larger than 8 MiB.
+// All kinds of manifests, including unknown ones, are read by the fields that
+// they share. A member of the wrong type counts as absent. Describe returns
+// ErrMalformed for bytes that are not a JSON object, that contain a member
+// twice, or that are larger than 8 MiB.
 func Describe(mediaType string, raw []byte) (Described, error) {
 	return describe(digest.Canonical, mediaType, raw)
 }
 
-// describe is Describe under a digest of the given algorithm, which must be
+// describe is Describe with a digest of the given algorithm, which must be
 // available.
 func describe(by digest.Algorithm, mediaType string, raw []byte) (Described, error) {
 	fields, err := document(raw, "mediaType", "artifactType", "config", "manifests", "layers", "fsLayers", "subject", "annotations")
@@ -49,7 +51,7 @@ func describe(by digest.Algorithm, mediaType string, raw []byte) (Described, err
 		mediaType = mediaTypeByShape(fields)
 	}
 	if mediaType == "" {
-		return Described{}, fmt.Errorf("%w: nothing says its media type", ErrMalformed)
+		return Described{}, fmt.Errorf("%w: it has no media type", ErrMalformed)
 	}
 	out := Described{Descriptor: Descriptor{
 		MediaType:    mediaType,
@@ -70,9 +72,8 @@ func describe(by digest.Algorithm, mediaType string, raw []byte) (Described, err
 	return out, nil
 }
 
-// As returns the descriptor of a manifest that is attached by other means than
-// a subject, labelled with the artifact type of what it is, unless the
-// manifest says by itself what it is.
+// As returns the descriptor of a manifest that is attached without a subject.
+// It has the given artifact type, unless the manifest declares its own.
 func (d Described) As(artifactType string) Descriptor {
 	out := d.Descriptor
 	if !d.declared {
@@ -82,28 +83,29 @@ func (d Described) As(artifactType string) Descriptor {
 }
 
 // Verify describes the manifest that a list names by the digest child, under
-// that digest. It fails unless
-//   - the bytes have that digest: ErrUnproven. Whether the child refers to
-//     the subject stays unknown, and must not be read as "no";
-//   - the manifest's own subject is the one given: ErrNotReferrer. That is
-//     known, and the child is left out. Lists of a cut tag hold children of
-//     other subjects (W50), and nothing that a list claims is taken for true.
+// that digest. It returns
 //
-// Proven bytes that are no manifest name no subject either: ErrNotReferrer,
-// and ErrMalformed as well.
+//   - ErrUnverified if the bytes do not have that digest. Whether the child
+//     refers to the subject is then unknown, and must not be treated as "no";
+//   - ErrNotReferrer if the manifest's subject is not the given one. That is
+//     certain, and the child is left out. Lists under a truncated tag contain
+//     children of other subjects (W50), and no claim of a list is trusted.
+//
+// Bytes with the right digest that are not a manifest have no subject: then the
+// error is both ErrNotReferrer and ErrMalformed.
 func Verify(mediaType string, raw []byte, child, subject Digest) (Described, error) {
 	if err := child.Validate(); err != nil {
-		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrUnproven, err)
+		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrUnverified, err)
 	}
 	if got := child.Algorithm().FromBytes(raw); got != child {
-		return Described{}, fmt.Errorf("referrer %s: %w: it is %s", child, ErrUnproven, got)
+		return Described{}, fmt.Errorf("referrer %s: %w: its digest is %s", child, ErrUnverified, got)
 	}
-	d, err := describe(child.Algorithm(), mediaType, raw)
+	described, err := describe(child.Algorithm(), mediaType, raw)
 	if err != nil {
 		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrNotReferrer, err)
 	}
-	if d.Subject == nil || d.Subject.Digest != subject {
+	if described.Subject == nil || described.Subject.Digest != subject {
 		return Described{}, fmt.Errorf("referrer %s: %w %s", child, ErrNotReferrer, subject)
 	}
-	return d, nil
+	return described, nil
 }

@@ -202,7 +202,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-func TestDescribeFindsAMediaTypeThatWasNotGiven(t *testing.T) {
+func TestDescribeDerivesAMissingMediaType(t *testing.T) {
 	for _, c := range []struct{ name, raw, want string }{
 		{"the manifest names its type", `{"mediaType":"a/b+json"}`, "a/b+json"},
 		{"an index by its manifests", `{"manifests":[]}`, ociIndex},
@@ -285,7 +285,7 @@ func TestVerify(t *testing.T) {
 			t.Fatal("the tags differ")
 		}
 		raw := []byte(`{"subject":{"digest":"` + theirs.String() + `","size":1}}`)
-		if _, err := Verify(ociManifest, raw, digest.FromBytes(raw), mine); !errors.Is(err, ErrNotReferrer) || errors.Is(err, ErrUnproven) {
+		if _, err := Verify(ociManifest, raw, digest.FromBytes(raw), mine); !errors.Is(err, ErrNotReferrer) || errors.Is(err, ErrUnverified) {
 			t.Fatalf("got %v, want ErrNotReferrer", err)
 		}
 	})
@@ -303,20 +303,20 @@ func TestVerify(t *testing.T) {
 		}
 	})
 	t.Run("other bytes than those asked for say nothing", func(t *testing.T) {
-		if _, err := Verify(ociManifest, raw, digest.FromString("other"), image); !errors.Is(err, ErrUnproven) || errors.Is(err, ErrNotReferrer) {
-			t.Fatalf("got %v, want ErrUnproven alone", err)
+		if _, err := Verify(ociManifest, raw, digest.FromString("other"), image); !errors.Is(err, ErrUnverified) || errors.Is(err, ErrNotReferrer) {
+			t.Fatalf("got %v, want ErrUnverified alone", err)
 		}
 	})
 	t.Run("a digest that can't be computed here proves nothing", func(t *testing.T) {
 		for _, child := range []digest.Digest{"blake3:" + child[len("sha256:"):], "sha256:73c8", "", "nonsense"} {
-			if _, err := Verify(ociManifest, raw, child, image); !errors.Is(err, ErrUnproven) {
-				t.Errorf("%q: got %v, want ErrUnproven", child, err)
+			if _, err := Verify(ociManifest, raw, child, image); !errors.Is(err, ErrUnverified) {
+				t.Errorf("%q: got %v, want ErrUnverified", child, err)
 			}
 		}
 	})
 }
 
-func TestALabelDoesNotOverrideWhatAManifestSaysOfItself(t *testing.T) {
+func TestAnArtifactTypeOfTheManifestIsNotOverridden(t *testing.T) {
 	for _, c := range []struct{ name, raw, want string }{
 		{"the config's type gives way", `{"config":{"mediaType":"application/vnd.oci.image.config.v1+json"}}`, "label/x"},
 		{"the manifest's own type stays", `{"artifactType":"own/y","config":{"mediaType":"a/b"}}`, "own/y"},

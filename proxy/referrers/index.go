@@ -7,7 +7,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// MaxPage is the size in bytes of the largest index that every client reads
+// MaxPage is the size in bytes of the largest index that every client accepts
 // (W8, W54): oras-go gives up at 4 MiB.
 const MaxPage = 4<<20 - 1
 
@@ -16,25 +16,26 @@ const (
 	indexTail = `]}`
 )
 
-// Encode returns the image index that lists the descriptors, in their order
+// Encode returns the image index that lists the descriptors in the given order
 // (distribution-spec, "Listing Referrers"; W52). Equal lists give equal bytes,
-// so that the index can be asked for by its own digest (W57).
+// so that the index can be requested by its own digest (W57).
 //
-// A descriptor that is not [Whole] is an error: no client could pull it.
+// A descriptor that is not [Whole] is an error, because no client could pull
+// it.
 func Encode(list []Descriptor) ([]byte, error) {
 	index, _, err := encode(list, 0)
 	return index, err
 }
 
-// Page encodes as many descriptors of list as fit into maxBytes, at least one,
-// and returns those that are left. A following page begins [After] the digest
-// of the last one that is not left.
+// Page encodes as many descriptors of list as fit into maxBytes, but at least
+// one, and returns the rest. The next page begins [After] the digest of the
+// last encoded one.
 func Page(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, err error) {
 	return encode(list, maxBytes)
 }
 
-// Whole says whether a list can show d as it is. A claim that is not whole can
-// only be shown after its manifest has been read.
+// Whole says whether a list can show d as it is. If not, its manifest has to be
+// read first.
 func Whole(d Descriptor) bool {
 	return d.MediaType != "" && d.Size >= 0 && wellFormed(d.Digest)
 }
@@ -61,16 +62,16 @@ func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, e
 	return append(index, indexTail...), rest, nil
 }
 
-// Decode reads the descriptors of an index that an upstream lists referrers
-// with: an answer of its API, or what its fallback tag holds. They are claims;
-// see [Verify]. Size is -1 where it is not told; see [Whole].
+// Decode reads the descriptors of an index in which an upstream lists
+// referrers: a response of its API, or the content of a referrers tag. They are
+// claims; see [Verify]. Size is -1 if it is not given; see [Whole].
 //
-// Unknown is not none, so only an index is read as a list: bytes without
-// "manifests" are ErrMalformed unless they name themselves an index, and so is
-// a manifest of another kind. "manifests": null is an empty list, as some
-// encoders write it. Entries without a usable digest are left out, because
-// nobody could pull what they mean, and the others still stand; but where none
-// is usable, the whole is ErrMalformed instead of an empty list.
+// Unknown is not none, so only an index is read as a list. Bytes without
+// "manifests" are ErrMalformed unless their media type is that of an index, and
+// so is a manifest of another kind. "manifests": null is an empty list, which
+// some encoders write. Entries without a usable digest are left out, because
+// nobody could pull them; the others are still valid. If no entry is usable,
+// the result is ErrMalformed, not an empty list.
 func Decode(raw []byte) ([]Descriptor, error) {
 	fields, err := document(raw, "mediaType", "manifests")
 	if err != nil {
@@ -78,10 +79,10 @@ func Decode(raw []byte) ([]Descriptor, error) {
 	}
 	own := kindOf(text(fields["mediaType"]))
 	if own != kindIndex && own != kindUnknown {
-		return nil, fmt.Errorf("%w: %s is no index", ErrMalformed, text(fields["mediaType"]))
+		return nil, fmt.Errorf("%w: %s is not an index", ErrMalformed, text(fields["mediaType"]))
 	}
 	if _, listed := fields["manifests"]; !listed && own != kindIndex {
-		return nil, fmt.Errorf("%w: it lists no manifests", ErrMalformed)
+		return nil, fmt.Errorf("%w: it has no manifests", ErrMalformed)
 	}
 	var list []Descriptor
 	unusable := 0

@@ -72,7 +72,7 @@ func TestEncode(t *testing.T) {
 	})
 }
 
-func TestTenThousandReferrersComeInPagesUnderFourMebibytes(t *testing.T) {
+func TestTenThousandReferrersArePagedBelowFourMebibytes(t *testing.T) {
 	var list []Descriptor
 	for i := range 10_000 {
 		d := referrer(fmt.Sprint(i), "application/vnd.example")

@@ -6,7 +6,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Media types of manifests that image-spec v1.1 does not name (W10).
+// Media types of manifests that are not defined by image-spec v1.1 (W10).
 const (
 	mediaTypeDockerManifest       = "application/vnd.docker.distribution.manifest.v2+json"
 	mediaTypeDockerList           = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -16,7 +16,7 @@ const (
 	mediaTypeORASArtifactManifest = "application/vnd.cncf.oras.artifact.manifest.v1+json"
 )
 
-// A kind says which fields of a manifest name other content.
+// A kind says which fields of a manifest reference other content.
 type kind int
 
 const (
@@ -41,9 +41,9 @@ func kindOf(mediaType string) kind {
 	return kindUnknown
 }
 
-// mediaTypeByShape is the media type of a manifest that nobody named one for:
-// OCI 1.0 made the field of that name optional. It is empty where the fields
-// belong to no kind, or to two of them.
+// mediaTypeByShape is the media type that a manifest's fields suggest, because
+// OCI 1.0 made the mediaType field optional. It is empty if the fields match no
+// kind or more than one.
 func mediaTypeByShape(fields map[string]json.RawMessage) string {
 	has := func(name string) bool { return !absent(fields[name]) }
 	index, image, schema1 := has("manifests"), has("config") || has("layers"), has("fsLayers")

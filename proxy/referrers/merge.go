@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// Merge returns one list of what all lists name, each digest once, in the
-// order of digests. Of two descriptors of one digest the one in the earlier
-// list stays: what is derived goes before what is claimed.
+// Merge returns one list of all descriptors, each digest once, sorted by
+// digest. If a digest is in several lists, the descriptor of the earliest list
+// is used: derived ones come before claimed ones.
 //
-// The order depends on nothing but the content, so that it is the same after
-// a restart, and a page that begins after a digest begins at the same place
-// when the list has grown.
+// The order depends only on the content. So it is the same after a restart, and
+// a page that begins after a digest begins at the same place when the list has
+// grown.
 func Merge(lists ...[]Descriptor) []Descriptor {
 	var all []Descriptor
 	seen := make(map[Digest]bool)
@@ -28,8 +28,8 @@ func Merge(lists ...[]Descriptor) []Descriptor {
 }
 
 // Filter returns the descriptors with any of the artifact types (W53), in the
-// order of list; all of them where no type is given. An empty type is none:
-// nothing could match it.
+// order of list, or all of them if no type is given. Empty types are ignored,
+// because they could not match anything.
 func Filter(list []Descriptor, artifactTypes []string) []Descriptor {
 	types := slices.DeleteFunc(slices.Clone(artifactTypes), func(t string) bool { return t == "" })
 	if len(types) == 0 {
@@ -44,8 +44,8 @@ func Filter(list []Descriptor, artifactTypes []string) []Descriptor {
 	return out
 }
 
-// After returns the part of a merged list that follows the digest last,
-// whether or not last is still in it.
+// After returns the part of a merged list that follows the digest last, whether
+// or not last is still in the list.
 func After(list []Descriptor, last Digest) []Descriptor {
 	at, found := slices.BinarySearchFunc(list, last, func(d Descriptor, last Digest) int { return cmp.Compare(d.Digest, last) })
 	if found {

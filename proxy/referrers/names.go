@@ -2,22 +2,22 @@ package referrers
 
 import "encoding/json"
 
-// Names returns everything that a manifest names: the manifests of an index,
-// the blobs (config, layers, the blobs of artifact manifests, the layers of
-// schema1), and the subject. Each digest comes once in each list. Size is -1
-// where it is not told, as in schema1. Entries without a usable digest are
-// left out: nobody can ask for them.
+// Names returns everything that a manifest references: the manifests of an
+// index, the blobs (config, layers, blobs of artifact manifests, layers of
+// schema 1), and the subject. Each digest occurs once per list. Size is -1 if
+// it is not given, as in schema 1. Entries without a usable digest are left
+// out, because nobody can request them.
 //
-// Entries of an index that are no manifests by their media type (BuildKit's
-// registry cache lists layers there) come among the blobs.
+// Entries of an index that are not manifests according to their media types
+// (BuildKit's registry cache lists layers there) are returned as blobs.
 //
-// To be named is not to be held: registries take layers with urls (W9), the
-// manifests of an index and a subject without having them. A descriptor keeps
-// its URLs, so that callers can tell.
+// A registry may not have what a manifest references: registries accept
+// manifests whose layers with URLs (W9), child manifests or subject they do not
+// have. The returned descriptors include the URLs.
 //
-// Of a kind that is not known only the subject is read, and nothing about it
-// is an error. Otherwise Names returns ErrMalformed where Describe does, and
-// where a list is not a list.
+// For manifests of an unknown kind only the subject is read, and nothing about
+// them is an error. Otherwise Names returns ErrMalformed where Describe does,
+// and if a list is not a list.
 func Names(mediaType string, raw []byte) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
 	fields, err := document(raw, "mediaType", "config", "layers", "blobs", "manifests", "fsLayers", "subject")
 	if err != nil {
@@ -54,7 +54,7 @@ func Names(mediaType string, raw []byte) (manifests, blobs []Descriptor, subject
 	return n.manifests, n.blobs, subject, nil
 }
 
-// named collects what a manifest names, each digest once.
+// named collects what a manifest references, each digest once.
 type named struct {
 	manifests, blobs []Descriptor
 	seen             map[Digest]bool

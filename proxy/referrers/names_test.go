@@ -101,7 +101,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestASizeThatIsNotToldIsNotZero(t *testing.T) {
+func TestAMissingSizeIsNotZero(t *testing.T) {
 	for _, size := range []string{``, `,"size":null`, `,"size":-5`, `,"size":"7"`, `,"size":1.5`, `,"size":1e400`} {
 		_, blobs, _, err := Names(ociManifest, []byte(`{"layers":[{"digest":"`+one+`"`+size+`}]}`))
 		if err != nil || len(blobs) != 1 || blobs[0].Size != -1 {

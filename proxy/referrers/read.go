@@ -10,18 +10,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Reading goes member by member instead of into structs for three reasons:
-// names match exactly, as in RFC 8259 (encoding/json would take "Subject" for
-// "subject"); a name given twice is an error instead of a mixture; and a list
-// of a million empty objects never stands in memory as a million descriptors.
+// Manifests are read member by member instead of into structs for three
+// reasons. Names match exactly, as RFC 8259 requires (encoding/json would
+// accept "Subject" for "subject"). A duplicate name is an error instead of a
+// mixture. And a list of a million empty objects never becomes a million
+// descriptors in memory.
 
 // document reads the named members of a manifest.
 func document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
 	if len(raw) > maxManifest {
-		return nil, fmt.Errorf("%w: %d bytes are too many", ErrMalformed, len(raw))
+		return nil, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
 	}
-	// Valid also bounds the depth, and leaves members and elements only
-	// errors of shape to find.
+	// Valid also bounds the nesting depth. After it, members and elements can
+	// only fail because a value has the wrong type.
 	if !json.Valid(raw) {
 		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
 	}
@@ -64,8 +65,8 @@ func members(raw []byte, names ...string) (map[string]json.RawMessage, error) {
 	return found, nil
 }
 
-// elements calls fn for each element of the array raw; never where there is
-// none, or null.
+// elements calls fn for each element of the array raw. An absent or null array
+// has none.
 func elements(raw json.RawMessage, fn func(json.RawMessage)) error {
 	if absent(raw) {
 		return nil
@@ -84,12 +85,12 @@ func elements(raw json.RawMessage, fn func(json.RawMessage)) error {
 	return nil
 }
 
-// descriptor reads a descriptor (image-spec, "Content Descriptors"). It is
-// false where there is none, or one whose digest nobody could ask for. Size is
-// -1 where it is not told. Embedded data is left out: it may be large, and
-// whoever wants it has the manifest.
+// descriptor reads a content descriptor (image-spec, "Content Descriptors"). It
+// returns false if there is none, or if nobody could request its digest. Size
+// is -1 if it is not given. Embedded data is left out: it may be large, and it
+// is available in the manifest.
 func descriptor(raw json.RawMessage) (Descriptor, bool) {
-	// Millions of tiny elements fit into one list: they cost no parser each.
+	// A list may contain millions of tiny elements. Do not parse those.
 	if len(raw) < len(`{"digest":"a:b"}`) {
 		return Descriptor{}, false
 	}
@@ -120,7 +121,7 @@ func descriptor(raw json.RawMessage) (Descriptor, bool) {
 
 func absent(raw json.RawMessage) bool { return raw == nil || string(raw) == "null" }
 
-// text is empty where raw is no string.
+// text is empty if raw is not a string.
 func text(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
@@ -129,8 +130,8 @@ func text(raw json.RawMessage) string {
 	return s
 }
 
-// texts leaves out what is no string: a descriptor has no place for it, and
-// one odd annotation must not hide a referrer.
+// texts leaves out values that are not strings: a descriptor cannot hold them,
+// and one malformed annotation must not hide a referrer.
 func texts(raw json.RawMessage) map[string]string {
 	var values map[string]json.RawMessage
 	if json.Unmarshal(raw, &values) != nil {

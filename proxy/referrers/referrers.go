@@ -1,16 +1,16 @@
-// Package referrers reads what manifests say of one another: the descriptor
-// of a referrer, derived from its bytes, and lists of them, merged from every
-// source. It asks nobody and keeps nothing.
+// Package referrers reads what manifests say about each other: the descriptor
+// of a referrer, derived from its bytes, and lists of referrers, merged from
+// all sources. It makes no requests and stores nothing.
 //
-// Sections of the specification are those of distribution-spec v1.1, "Listing
-// Referrers", "Referrers Tag Schema" and "Enabling the Referrers API", and of
-// image-spec v1.1, "Image Manifest" and "Image Index".
+// Section names are those of distribution-spec v1.1, "Listing Referrers",
+// "Referrers Tag Schema" and "Enabling the Referrers API", and of image-spec
+// v1.1, "Image Manifest" and "Image Index".
 package referrers
 
 import (
 	"errors"
 
-	// The algorithms that digests may name.
+	// The supported digest algorithms.
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 
@@ -18,34 +18,36 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
+// Digest is an algorithm and a hash, as in sha256:….
 type Digest = digest.Digest
 
-// Descriptor names content by media type, digest and size in bytes.
+// Descriptor is a content descriptor: media type, digest and size in bytes.
 type Descriptor = ocispec.Descriptor
 
 var (
-	// ErrMalformed: the bytes are no manifest that can be read in one way only.
+	// ErrMalformed means that the bytes are not a manifest, or not an
+	// unambiguous one.
 	ErrMalformed = errors.New("malformed manifest")
-	// ErrUnproven: the bytes are not shown to have the digest that was asked
-	// for. Nothing is known of the content with that digest.
-	ErrUnproven = errors.New("content not proven to match its digest")
-	// ErrNotReferrer: the content is proven, and does not name the subject.
+	// ErrUnverified means that the bytes have not been shown to match the
+	// requested digest. Nothing is known about the content with that digest.
+	ErrUnverified = errors.New("content could not be verified against its digest")
+	// ErrNotReferrer means that the content is verified and does not name the
+	// subject.
 	ErrNotReferrer = errors.New("does not name the subject")
 )
 
 // maxManifest is the size in bytes of the largest manifest or list that is
-// read. Clients give up at about 4 MiB (W8); twice that leaves room for a
-// generous upstream and still bounds the work.
+// read. Clients give up at about 4 MiB (W8). Twice that allows for a generous
+// upstream and still bounds the work.
 const maxManifest = 8 << 20
 
-// maxDigest bounds the length of a digest of an algorithm that is not known
-// here, for it becomes part of keys. The longest known one has 135 characters.
+// maxDigest bounds the length of a digest with an unknown algorithm, because it
+// becomes part of keys. The longest known one has 135 characters.
 const maxDigest = 255
 
-// wellFormed says whether d can be asked of a registry. That includes digests
-// whose algorithm is not known here: content that can't be proven here is
-// still content that an upstream may hold.
+// wellFormed says whether d can be requested from a registry. That includes
+// digests with unknown algorithms: an upstream may have such content, even
+// though it cannot be verified here.
 func wellFormed(d Digest) bool {
 	if len(d) > maxDigest {
 		return false

@@ -8,7 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func TestTheTagSchemaCutsAndReplaces(t *testing.T) {
+func TestTheTagSchemaTruncatesAndReplaces(t *testing.T) {
 	hex := func(n int) string { return strings.Repeat("0123456789abcdef", n/16) }
 	for _, c := range []struct {
 		name    string

@@ -2,7 +2,7 @@ package retention_test
 
 import "github.com/entrepot/entrepot/cache"
 
-// The buckets as they stand in folders of earlier versions.
+// The names of the buckets in existing cache directories.
 const (
 	bucketTag         cache.Bucket = "tag"
 	bucketChecked     cache.Bucket = "checked"

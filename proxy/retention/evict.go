@@ -9,9 +9,9 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// evict frees at least want bytes, if there is that much to remove: images, and
-// blobs of no image, least recently used first. What it frees is reported as it
-// goes: a pass over a full disk takes a while.
+// evict frees at least want bytes, if there is that much to remove. It removes
+// images and unreferenced blobs, least recently used first. It reports the
+// freed bytes as it goes, because a pass over a full disk takes a while.
 func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
@@ -23,7 +23,7 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 	images, blobs := s.images(), s.unreferencedBlobs()
 	for freed < want && ctx.Err() == nil && len(images)+len(blobs) > 0 {
 		if len(blobs) > 0 && (len(images) == 0 || blobs[0].use <= images[0].use) {
-			n := r.delete(ctx, s, []Digest{blobs[0].digest})
+			n := r.deleteBlobs(ctx, s, []Digest{blobs[0].digest})
 			r.evicted(n)
 			freed += n
 			blobs = blobs[1:]
@@ -31,11 +31,11 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 		}
 		next := images[0]
 		images = images[1:]
-		going, ok := s.evict(next)
+		removed, ok := s.evict(next)
 		if !ok {
 			continue
 		}
-		n, err := r.clear(ctx, s, going)
+		n, err := r.deleteContent(ctx, s, removed)
 		r.evicted(n)
 		freed += n
 		if err != nil {
@@ -45,87 +45,91 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 	return freed, ctx.Err()
 }
 
-// evict takes an image off the records, unless something else keeps it, or
-// somebody has come for it since the snapshot was taken.
-func (s *snapshot) evict(next image) (going removal, ok bool) {
+// evict removes an image from the records, unless something else references it,
+// or it was used after the snapshot was taken.
+func (s *snapshot) evict(next image) (removed removal, ok bool) {
 	root := next.root
-	if root.gone || root.needed() || root.pinned || s.lastUse(root) != next.use {
+	if root.gone || root.hasParents() || root.pinned || s.lastUse(root) != next.use {
 		return removal{}, false
 	}
 	all := make(map[*node]bool)
-	root.reach(all)
-	var names []metadata.Named
+	root.collect(all)
+	var names []metadata.ManifestKey
 	for n := range all {
-		names = append(names, metadata.Named{Repository: n.repo, Digest: n.digest})
+		names = append(names, metadata.ManifestKey{Repository: n.repo, Digest: n.digest})
 	}
-	ok = s.watch.Forget(names, func(from metadata.Removal) bool {
+	ok = s.watch.ForgetUnused(names, func(from metadata.Removal) bool {
 		if s.isPinned(root) {
 			return false
 		}
-		going = s.detach(root)
-		s.forget(going, from)
+		removed = s.detach(root)
+		s.dropRecords(removed, from)
 		return true
 	})
-	return going, ok
+	return removed, ok
 }
 
-// remove takes away what was detached, whoever uses it, and returns the bytes
-// that became free.
-func (r *Retention) remove(ctx context.Context, s *snapshot, going removal) (int64, error) {
-	s.watch.ForgetAnyway(func(from metadata.Removal) { s.forget(going, from) })
-	return r.clear(ctx, s, going)
+// removeAll removes what was detached, even if it is in use, and returns the
+// bytes that were freed.
+func (r *Retention) removeAll(ctx context.Context, s *snapshot, removed removal) (int64, error) {
+	s.watch.Forget(func(from metadata.Removal) { s.dropRecords(removed, from) })
+	return r.deleteContent(ctx, s, removed)
 }
 
-// forget takes manifests off the records, with what only they made known.
-func (s *snapshot) forget(going removal, from metadata.Removal) {
-	for _, n := range going.manifests {
+// dropRecords removes manifests from the records, with everything that only
+// they made known.
+func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
+	for _, n := range removed.manifests {
 		for _, tag := range n.tags {
-			from.TagAt(n.repo, tag, n.digest)
+			from.DropTagAt(n.repo, tag, n.digest)
 		}
-		from.Manifest(n.repo, n.digest, s.needs.marks[n.key()] == 0)
-		s.unmark(n, from)
+		from.DropManifest(n.repo, n.digest, s.references.marks[n.key()] == 0)
+		s.dropMarks(n, from)
 		for _, b := range n.rec.Blobs {
-			if s.needs.held[metadata.Key(n.repo, b.Digest.String())] == 0 {
-				from.Member(n.repo, b.Digest)
+			if s.references.members[metadata.Key(n.repo, b.Digest.String())] == 0 {
+				from.DropMember(n.repo, b.Digest)
 			}
 		}
 	}
 }
 
-// unmark forgets what an index attached, as far as no other attaches it. What
-// it attached stays known for as long as the index is kept, whether the
+// dropMarks removes the records of what an index attached, unless another index
+// attaches it too. They stay as long as the index is cached, whether the
 // attestation itself is or not.
-func (s *snapshot) unmark(n *node, from metadata.Removal) {
+func (s *snapshot) dropMarks(n *node, from metadata.Removal) {
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
-		if s.needs.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
-			from.Attached(n.repo, a.Subject, a.Entry.Digest)
+		if s.references.marks[metadata.AttachedKey(n.repo, a.Subject, a.Entry.Digest)] == 0 {
+			from.DropAttached(n.repo, a.Subject, a.Entry.Digest)
 		}
-		if s.needs.marks[metadata.Key(n.repo, a.Entry.Digest.String())] == 0 {
-			from.Attestation(n.repo, a.Entry.Digest)
+		if s.references.marks[metadata.Key(n.repo, a.Entry.Digest.String())] == 0 {
+			from.DropAttestation(n.repo, a.Entry.Digest)
 		}
 	}
 }
 
-// clear deletes the content of what is off the records, and returns the bytes
-// that became free. The records are made durable first: a crash between leaves
-// blobs that nobody names, never a manifest without its blobs.
-func (r *Retention) clear(ctx context.Context, s *snapshot, going removal) (int64, error) {
+// deleteContent deletes the content of what was removed from the records, and
+// returns the bytes that were freed. The records are made durable first: a
+// crash in between leaves unreferenced blobs, but never a manifest without its
+// blobs.
+func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed removal) (int64, error) {
 	err := r.ledger.Flush(ctx)
 	if err != nil && !errors.Is(err, cache.ErrFull) {
 		return 0, err
 	}
-	freed := r.delete(ctx, s, going.content)
+	freed := r.deleteBlobs(ctx, s, removed.blobs)
 	if err != nil {
-		// There was no room even to write that down, and now there is. Had
-		// the power been cut between, the manifests would be on record again,
-		// but without content, which went first: so they would not be served.
+		// There was no room to write the records, and now there is. After a
+		// power cut in between, the manifests would be on record again, but
+		// without their content, which was deleted first, so they would not be
+		// served.
 		err = r.ledger.Flush(ctx)
 	}
 	return freed, err
 }
 
-// delete deletes content that nobody has come to name since the snapshot.
-func (r *Retention) delete(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
+// deleteBlobs deletes content, unless it was leased after the snapshot was
+// taken.
+func (r *Retention) deleteBlobs(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
 	for _, d := range digests {
 		size, onDisk := s.sizes[d]
 		if !onDisk || !s.watch.Remove(d, func() bool { return r.store.Delete(ctx, d, size) }) {

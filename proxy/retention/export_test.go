@@ -6,13 +6,13 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-// What tests of package retention_test need of its inside.
-const LookAround = lookAround
+// Exported for the tests in package retention_test.
+const CheckInterval = checkInterval
 
 // Evict is a pass of eviction.
 func (r *Retention) Evict(ctx context.Context, want int64) (int64, error) { return r.evict(ctx, want) }
 
-// View is what a snapshot shows.
+// View is the content of a snapshot.
 type View struct {
 	Total        int64
 	Sizes        map[Digest]int64
@@ -33,14 +33,14 @@ func (n *Node) Key() string            { return n.n.key() }
 func (n *Node) Digest() Digest         { return n.n.digest }
 func (n *Node) Rec() metadata.Manifest { return n.n.rec }
 func (n *Node) Repo() Repository       { return n.n.repo }
-func (n *Node) Needed() bool           { return n.n.needed() }
-func (n *Node) Named() bool            { return n.n.named }
+func (n *Node) HasParents() bool       { return n.n.hasParents() }
+func (n *Node) Tagged() bool           { return n.n.tagged }
 func (n *Node) Pinned() bool           { return n.n.pinned }
 
-// All is the manifest with everything that goes with it.
+// All returns the manifest and its descendants.
 func (n *Node) All() (all []*Node) {
 	seen := map[*node]bool{}
-	n.n.reach(seen)
+	n.n.collect(seen)
 	for n := range seen {
 		all = append(all, &Node{n})
 	}

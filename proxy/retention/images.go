@@ -5,25 +5,26 @@ import (
 	"slices"
 )
 
-// image is what is kept or removed as one: a manifest that nothing else keeps,
-// with its children, what refers to it, and the blobs that these name.
+// image is the unit of eviction: a manifest that nothing else references, with
+// its children, its referrers, and the blobs of all of these.
 type image struct {
 	root *node
-	use  int64 // the last one, in Unix nanoseconds
+	use  int64 // last use, in Unix nanoseconds
 }
 
-// images are the roots, least recently used first: whatever nothing keeps, and
-// whatever has a name or a pin of its own. A manifest in a circle of subjects
-// is a root where nothing else would reach it.
+// images are the roots, least recently used first: manifests that nothing
+// references, and manifests that are tagged or pinned themselves. If manifests
+// form a cycle of subjects, one of them is made a root if it cannot be reached
+// otherwise.
 func (s *snapshot) images() []image {
 	reached := make(map[*node]bool)
 	var all []image
 	root := func(n *node) {
 		all = append(all, image{root: n, use: s.lastUse(n)})
-		n.reach(reached)
+		n.collect(reached)
 	}
 	for _, n := range s.nodes {
-		if !n.needed() || n.named || n.pinned {
+		if !n.hasParents() || n.tagged || n.pinned {
 			root(n)
 		}
 	}
@@ -39,9 +40,9 @@ func (s *snapshot) images() []image {
 	return all
 }
 
-// lastUse of an image is its own, or that of a child or blob, however deep,
-// that belongs to nothing else: a runtime that loads lazily asks for blobs long
-// after the manifest.
+// lastUse is the last use of an image: that of its root, or of a descendant or
+// blob that belongs to nothing else. A lazily loading runtime requests blobs
+// long after the manifest.
 func (s *snapshot) lastUse(root *node) (use int64) {
 	seen := make(map[*node]bool)
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
@@ -63,29 +64,30 @@ func (s *snapshot) lastUse(root *node) (use int64) {
 func (s *snapshot) ownUse(n *node) int64 {
 	use := s.ledger.ManifestUse(n.repo, n.digest)
 	for _, b := range n.rec.Blobs {
-		if s.needs.content[b.Digest] == 1 {
+		if s.references.content[b.Digest] == 1 {
 			use = max(use, s.ledger.BlobUse(b.Digest))
 		}
 	}
 	return use
 }
 
-// removal is what goes together: manifests, from the root on, and the content
-// that nothing else needs, manifests before their blobs.
+// removal is what is removed together: manifests, starting with the root, and
+// the content that nothing else references, manifests before their blobs.
 type removal struct {
 	manifests []*node
-	content   []Digest
+	blobs     []Digest
 }
 
-// bytes is how much a removal frees.
+// bytes is how many bytes a removal frees.
 func (s *snapshot) bytes(all removal) (n int64) {
-	for _, d := range all.content {
+	for _, d := range all.blobs {
 		n += s.sizes[d]
 	}
 	return n
 }
 
-// detach takes a root out of the snapshot, with everything that only it kept.
+// detach removes a root from the snapshot, with everything that only it
+// references.
 func (s *snapshot) detach(root *node) removal {
 	var all removal
 	for queue := []*node{root}; len(queue) > 0; queue = queue[1:] {
@@ -95,20 +97,20 @@ func (s *snapshot) detach(root *node) removal {
 		}
 		n.gone = true
 		all.manifests = append(all.manifests, n)
-		s.needs.add(n, -1)
+		s.references.add(n, -1)
 		for _, next := range slices.Concat(n.children, n.referrers) {
-			if next.parents--; next.parents <= 0 && !next.named && !next.pinned {
+			if next.parents--; next.parents <= 0 && !next.tagged && !next.pinned {
 				queue = append(queue, next)
 			}
 		}
 	}
-	all.content = s.unneeded(all.manifests)
+	all.blobs = s.orphanedContent(all.manifests)
 	return all
 }
 
-// unneeded is what nothing else needs of manifests that are detached:
-// themselves in their order, then their blobs.
-func (s *snapshot) unneeded(manifests []*node) (content []Digest) {
+// orphanedContent returns the content of detached manifests that nothing else
+// references: the manifests in their order, then their blobs.
+func (s *snapshot) orphanedContent(manifests []*node) (content []Digest) {
 	var all []Digest
 	for _, n := range manifests {
 		all = append(all, n.digest)
@@ -118,7 +120,7 @@ func (s *snapshot) unneeded(manifests []*node) (content []Digest) {
 	}
 	seen := map[Digest]bool{}
 	for _, d := range all {
-		if _, here := s.sizes[d]; here && s.needs.content[d] == 0 && !seen[d] {
+		if _, here := s.sizes[d]; here && s.references.content[d] == 0 && !seen[d] {
 			seen[d] = true
 			content = append(content, d)
 		}
@@ -134,21 +136,21 @@ func digestsOf(all []Descriptor) []Digest {
 	return digests
 }
 
-// unreferenced is a blob that no manifest here names.
-type unreferenced struct {
+// unreferencedBlob is a blob that no cached manifest references.
+type unreferencedBlob struct {
 	digest Digest
 	use    int64
 }
 
-// unreferencedBlobs are sorted, least recently used first.
-func (s *snapshot) unreferencedBlobs() []unreferenced {
-	var all []unreferenced
+// unreferencedBlobs returns these blobs, least recently used first.
+func (s *snapshot) unreferencedBlobs() []unreferencedBlob {
+	var all []unreferencedBlob
 	for d := range s.sizes {
-		if s.needs.content[d] == 0 {
-			all = append(all, unreferenced{d, s.ledger.BlobUse(d)})
+		if s.references.content[d] == 0 {
+			all = append(all, unreferencedBlob{d, s.ledger.BlobUse(d)})
 		}
 	}
-	slices.SortFunc(all, func(a, b unreferenced) int {
+	slices.SortFunc(all, func(a, b unreferencedBlob) int {
 		return cmp.Or(cmp.Compare(a.use, b.use), cmp.Compare(a.digest, b.digest))
 	})
 	return all

@@ -12,9 +12,9 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// What an index attaches is known for as long as an index is kept that does,
-// and no longer.
-func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
+// What an index attaches stays known as long as an index that attaches it is
+// cached, and no longer.
+func TestAttachmentsAreDroppedWithTheLastIndex(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -34,29 +34,29 @@ func TestWhatAnIndexAttachesGoesWithTheLastIndex(t *testing.T) {
 		purge("1")
 		for i := range a.Of {
 			if attached := m.Ledger.Attached(mirrortest.App, a.Platforms[i].Digest); len(attached) != 1 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[i].Digest) {
-				t.Errorf("%s is kept, and it is forgotten what it attaches: %v", other.Digest, attached)
+				t.Errorf("%s is cached, and it is forgotten what it attaches: %v", other.Digest, attached)
 			}
 		}
 		purge("2")
 		if attached, marked := m.CountRecords(t, bucketAttached), m.CountRecords(t, bucketAttestation); attached+marked > 0 {
-			t.Errorf("no index is kept, and %d are attached and %d marked", attached, marked)
+			t.Errorf("no index is cached, and %d are attached and %d marked", attached, marked)
 		}
 		o.Fail("*", upstream.ErrRefused)
 		if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); err == nil {
-			t.Errorf("no index is kept that marks it: %v", got)
+			t.Errorf("no index is cached that marks it: %v", got)
 		}
 	})
 }
 
-// The platform and the attestation may go by themselves, and come again.
-func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
+// The platform and the attestation may be removed by themselves and come back.
+func TestAttachmentsOfACachedIndexStayKnown(t *testing.T) {
 	for _, goes := range []string{"the platform", "the attestation"} {
 		t.Run(goes+" is purged", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				a := o.Attest("1")
 				m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].BuildKitAttestations = true })
-				m.Learn(t)
+				m.Prefetch(t)
 				m.PullPlatform(t, a, "1", 0)
 				time.Sleep(time.Hour)
 				purged := map[string]retention.Descriptor{"the platform": a.Platforms[0], "the attestation": a.Of[0]}[goes]
@@ -69,8 +69,8 @@ func TestWhatAKeptIndexAttachesStaysKnown(t *testing.T) {
 					t.Errorf("of the platform: %v, %v", mirrortest.Types(got), err)
 				}
 				time.Sleep(time.Hour)
-				if left := m.Unlearnt(t); len(left) > 0 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[0].Digest) {
-					t.Errorf("to learn: %v", left)
+				if left := m.Missing(t); len(left) > 0 || !m.Ledger.IsAttestation(mirrortest.App, a.Of[0].Digest) {
+					t.Errorf("still missing: %v", left)
 				}
 				o.Fail("*", upstream.ErrRefused)
 				if got, err := m.Referrers(t.Context(), mirrortest.App, a.Of[0].Digest); err != nil || len(got.Manifests) > 0 {

@@ -8,19 +8,19 @@ import (
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// Missing is something that pulling an image again may ask for, and that is not
-// known here.
+// Missing is something that another pull of an image may request and that is
+// not cached.
 type Missing struct {
 	Kind MissingKind
-	// Of is the manifest or the blob, or the subject whose referrers are not
+	// Of is the manifest, the blob, or the subject whose referrers are not
 	// known.
 	Of Descriptor
 }
 
-// MissingKind says what is missing.
+// MissingKind is the kind of something that is missing.
 type MissingKind string
 
-// The kinds of what may be missing.
+// The kinds of Missing.
 const (
 	MissingManifest  MissingKind = "manifest"
 	MissingBlob      MissingKind = "blob"
@@ -31,21 +31,22 @@ func (m Missing) String() string { return string(m.Kind) + " " + m.Of.Digest.Str
 
 const (
 	// maxAttestation and maxAttached are the sizes in bytes up to which blobs
-	// are missed: of attestations, SBOMs among them, and of other referrers.
+	// count as missing: those of attestations, including SBOMs, and those of
+	// other referrers.
 	maxAttestation = 16 << 20
 	maxAttached    = 1 << 20
-	// maxReferrers is how many referrers of one manifest are missed.
+	// maxReferrers is how many referrers of one manifest count as missing.
 	maxReferrers = 64
 )
 
-// Missing is what is missing of manifests that are kept for a repository, in the
-// order of its use: without the first ones a pull fails.
-func (r *Retention) Missing(ctx context.Context, repo Repository, kept map[Digest]metadata.Manifest) []Missing {
-	c := collector{r: r, ctx: ctx, repo: repo, kept: kept, seen: make(map[Digest]bool)}
-	for _, d := range sortedDigests(kept) {
+// FindMissing returns what is missing of manifests that are cached for a
+// repository. The most important parts come first: without them, a pull fails.
+func (r *Retention) FindMissing(ctx context.Context, repo Repository, cached map[Digest]metadata.Manifest) []Missing {
+	c := collector{r: r, ctx: ctx, repo: repo, cached: cached, seen: make(map[Digest]bool)}
+	for _, d := range sortedDigests(cached) {
 		c.index(d)
 	}
-	for _, d := range sortedDigests(kept) {
+	for _, d := range sortedDigests(cached) {
 		if !c.seen[d] && r.ledger.IsAttestation(repo, d) {
 			c.attestation(Descriptor{Digest: d})
 		}
@@ -53,20 +54,20 @@ func (r *Retention) Missing(ctx context.Context, repo Repository, kept map[Diges
 	return slices.Concat(c.manifests, c.referrers)
 }
 
-// collector collects what is missing of one repository.
+// collector collects what is missing in one repository.
 type collector struct {
 	r         *Retention
 	ctx       context.Context //nolint:containedctx // it lives as long as one call of Missing
 	repo      Repository
-	kept      map[Digest]metadata.Manifest
+	cached    map[Digest]metadata.Manifest
 	seen      map[Digest]bool // subjects
 	manifests []Missing       // and blobs
 	referrers []Missing
 }
 
-// index collects what an index of which a platform was pulled leads to.
+// index collects what an index leads to if one of its platforms was pulled.
 func (c *collector) index(d Digest) {
-	entries := c.kept[d].Children
+	entries := c.cached[d].Children
 	attested := make(map[Digest][]Descriptor)
 	isAttestation := make(map[Digest]bool)
 	for _, a := range referrers.AttestationsAmong(entries) {
@@ -75,9 +76,9 @@ func (c *collector) index(d Digest) {
 	}
 	pulled := false
 	for _, child := range entries {
-		rec, ok := c.kept[child.Digest]
+		rec, ok := c.cached[child.Digest]
 		if !ok || isAttestation[child.Digest] || !IsPlatform(rec) {
-			continue // what is listed under a referrers tag is no image either
+			continue // the entries of a referrers tag are not platforms either
 		}
 		pulled = true
 		for _, a := range attested[child.Digest] {
@@ -98,7 +99,8 @@ func (c *collector) attestation(d Descriptor) {
 	c.subject(d.Digest)
 }
 
-// subject collects what refers to a manifest, and that it is not known what does.
+// subject collects the referrers of a manifest, or the fact that they are not
+// known.
 func (c *collector) subject(d Digest) {
 	if c.seen[d] {
 		return
@@ -116,7 +118,7 @@ func (c *collector) subject(d Digest) {
 
 // content collects a manifest, or those of its blobs that are small.
 func (c *collector) content(d Descriptor, most int64) {
-	rec, ok := c.kept[d.Digest]
+	rec, ok := c.cached[d.Digest]
 	if !ok {
 		rec, ok = c.r.ledger.Manifest(c.repo, d.Digest)
 	}
@@ -140,13 +142,13 @@ func sortedDigests(of map[Digest]metadata.Manifest) []Digest {
 	return all
 }
 
-// imageConfigs are the types of what belongs to one platform of an image.
+// imageConfigs are the media types of the configs of images.
 var imageConfigs = []string{
 	"application/vnd.oci.image.config.v1+json",
 	"application/vnd.docker.container.image.v1+json",
 }
 
-// IsPlatform says of a manifest that it is one platform of an image.
+// IsPlatform says whether a manifest is one platform of an image.
 func IsPlatform(m metadata.Manifest) bool {
 	return len(m.Blobs) > 0 && slices.Contains(imageConfigs, m.Blobs[0].MediaType)
 }

@@ -13,15 +13,16 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// pull is a runtime's pull: the reference, all platforms or one, the blobs.
+// pull is the pull of a runtime: the reference, one or all platforms, and the
+// blobs.
 func (m *model) pull(ref retention.Reference, pick int) errand {
 	if pick == 0 && m.random.IntN(2) == 0 {
 		pick = 1 + m.random.IntN(3) // one platform
 	}
 	leaves := m.random.IntN(15) == 0
-	m.say("pull %s, platform %d, leaves %v", ref, pick, leaves)
+	m.note("pull %s, platform %d, leaves %v", ref, pick, leaves)
 	must := m.mustServe(ref)
-	kept := m.stillness()
+	kept := m.unchanged()
 	var root pull.Manifest
 	var err error
 	var at time.Time
@@ -32,34 +33,34 @@ func (m *model) pull(ref retention.Reference, pick int) errand {
 		if err != nil || pick == headOnly {
 			return
 		}
-		m.proveManifest(ref.Repository, root)
+		m.verifyManifest(ref.Repository, root)
 		parts = m.pullParts(ref.Repository, root, pick, leaves)
 	}
 	return errand{do, func() {
 		m.judgeManifest(ref, root, err, at)
 		if err != nil && must {
-			m.wrong("%s was whole, and is not served with the upstream %s: %v", ref, m.up.mood(), err)
+			m.fail("%s was whole, and is not served with the upstream %s: %v", ref, m.up.mood(), err)
 		}
 		if err == nil && root.Stale {
-			m.told.stale++
+			m.counts.stale++
 		}
 		if err == nil && pick != headOnly && !leaves && kept() {
-			m.told.whole++
+			m.counts.whole++
 			for _, d := range parts {
 				if !m.Store.Has(context.Background(), d) {
-					m.wrong("%s was pulled and %s is not kept", ref, d)
+					m.fail("%s was pulled and %s is not cached", ref, d)
 				}
 			}
 		}
 	}}
 }
 
-// stillness returns a function that says whether since then everything was to
-// be had, and nothing had to go or could not be kept.
-func (m *model) stillness() func() bool {
-	bypassed, evicted, purges := m.bypassed.Load(), m.evicted.Load(), m.told.purges
+// unchanged returns a function that says whether, since then, everything was
+// available, nothing was evicted and everything could be cached.
+func (m *model) unchanged() func() bool {
+	bypassed, evicted, purges := m.bypassed.Load(), m.evicted.Load(), m.counts.purges
 	return func() bool {
-		return (m.up.mood() == up || m.up.mood() == slow) && m.bypassed.Load() == bypassed && m.evicted.Load() == evicted && m.told.purges == purges
+		return (m.up.mood() == up || m.up.mood() == slow) && m.bypassed.Load() == bypassed && m.evicted.Load() == evicted && m.counts.purges == purges
 	}
 }
 
@@ -79,14 +80,14 @@ func (m *model) mustServe(ref retention.Reference) bool {
 	return m.known.had[metadata.Key(ref.Repository, d.String())] != nil
 }
 
-// pullParts pulls what a manifest names, and returns what it got.
+// pullParts pulls what a manifest references, and returns what it got.
 func (m *model) pullParts(repo retention.Repository, root pull.Manifest, pick int, leaves bool) []retention.Digest {
 	got := []retention.Digest{root.Descriptor.Digest}
 	for queue := []pull.Manifest{root}; len(queue) > 0; queue = queue[1:] {
 		from := queue[0].Descriptor
 		children, blobs, _, err := referrers.Names(from.MediaType, queue[0].Bytes)
 		if err != nil {
-			m.wrong("%s: %v", from.Digest, err)
+			m.fail("%s: %v", from.Digest, err)
 		}
 		if pick > 0 && len(children) > 0 {
 			children = children[(pick-1)%len(children):][:1]
@@ -96,7 +97,7 @@ func (m *model) pullParts(repo retention.Repository, root pull.Manifest, pick in
 			if m.failed(repo, from.Digest, c.Digest, err) {
 				continue
 			}
-			m.proveManifest(repo, child)
+			m.verifyManifest(repo, child)
 			got, queue = append(got, c.Digest), append(queue, child)
 		}
 		for i, b := range blobs {
@@ -104,10 +105,10 @@ func (m *model) pullParts(repo retention.Repository, root pull.Manifest, pick in
 				continue
 			}
 			_, held := m.up.held[repo][b.Digest]
-			err := m.prove(repo, b.Digest, 0, -1, 0)
+			err := m.verify(repo, b.Digest, 0, -1, 0)
 			switch {
 			case len(b.URLs) > 0 && !held:
-				// Clients get such a layer elsewhere; prove has seen to it
+				// Clients get such a layer from elsewhere; verify has checked
 				// that it did not come from here.
 			case !m.failed(repo, from.Digest, b.Digest, err):
 				got = append(got, b.Digest)
@@ -117,31 +118,32 @@ func (m *model) pullParts(repo retention.Repository, root pull.Manifest, pick in
 	return got
 }
 
-// failed says whether a part of an image could not be had, and whether that may be.
+// failed says whether a part of an image was not available, and checks that
+// this is allowed.
 func (m *model) failed(repo retention.Repository, of, part retention.Digest, err error) bool {
 	if err == nil {
 		return false
 	}
 	switch {
 	case m.up.mood() == up, m.up.mood() == slow:
-		m.wrong("%s of %s in %s: %v", part, of, repo, err)
+		m.fail("%s of %s in %s: %v", part, of, repo, err)
 	case m.up.mood() == down && m.known.had[metadata.Key(repo, of.String())][part]:
-		m.wrong("%s was here, and without an upstream its part %s is not served: %v", of, part, err)
+		m.fail("%s was here, and without an upstream its part %s is not served: %v", of, part, err)
 	}
 	return true
 }
 
-func (m *model) proveManifest(repo retention.Repository, got pull.Manifest) {
+func (m *model) verifyManifest(repo retention.Repository, got pull.Manifest) {
 	d := got.Descriptor.Digest
 	if d.Algorithm().FromBytes(got.Bytes) != d || got.Descriptor.Size != int64(len(got.Bytes)) {
-		m.wrong("the manifest %s of %s has other bytes", d, repo)
+		m.fail("the manifest %s of %s has other bytes", d, repo)
 	}
 	if _, held := m.up.held[repo][d]; !held && got.Descriptor.MediaType != mirrortest.IndexType {
-		m.wrong("%s was served for %s, which never had it", d, repo)
+		m.fail("%s was served for %s, which never had it", d, repo)
 	}
 }
 
-// pipe takes bytes until it has enough.
+// pipe accepts bytes until it has enough.
 type pipe struct {
 	got    []byte
 	enough int // 0 means never
@@ -157,9 +159,9 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// prove reads a part of a blob and holds it against the truth. The client may
+// verify reads a part of a blob and compares it with the truth. The client may
 // leave after some bytes.
-func (m *model) prove(repo retention.Repository, d retention.Digest, off, n int64, leaves int) error {
+func (m *model) verify(repo retention.Repository, d retention.Digest, off, n int64, leaves int) error {
 	truth := m.up.bodies[d].Body
 	b, err := m.Blob(context.Background(), repo, d)
 	if err != nil {
@@ -169,7 +171,7 @@ func (m *model) prove(repo retention.Repository, d retention.Digest, off, n int6
 	p := &pipe{enough: leaves}
 	written, err := b.WriteRange(context.Background(), p, off, n)
 	if _, held := m.up.held[repo][d]; !held && len(p.got) > 0 {
-		m.wrong("%d bytes of %s were served for %s, which never had it", len(p.got), d, repo)
+		m.fail("%d bytes of %s were served for %s, which never had it", len(p.got), d, repo)
 	}
 	want := truth[off:]
 	if n >= 0 {
@@ -177,13 +179,13 @@ func (m *model) prove(repo retention.Repository, d retention.Digest, off, n int6
 	}
 	switch {
 	case written != int64(len(p.got)):
-		m.wrong("%s: %d bytes came, and %d were counted", d, len(p.got), written)
+		m.fail("%s: %d bytes came, and %d were counted", d, len(p.got), written)
 	case len(p.got) > len(want):
-		m.wrong("%s: %d bytes instead of %d", d, len(p.got), len(want))
+		m.fail("%s: %d bytes instead of %d", d, len(p.got), len(want))
 	case err == nil && string(p.got) != string(want):
-		m.wrong("%s, %d bytes from %d: they are wrong", d, n, off)
+		m.fail("%s, %d bytes from %d: they are wrong", d, n, off)
 	case off == 0 && len(p.got) == len(truth) && string(p.got) != string(truth):
-		m.wrong("%s: a client got the whole of wrong content", d)
+		m.fail("%s: a client got the whole of wrong content", d)
 	}
 	if errors.Is(err, errLeft) {
 		return nil
@@ -191,7 +193,8 @@ func (m *model) prove(repo retention.Repository, d retention.Digest, off, n int6
 	return err
 }
 
-// readBlob is a blob, or a part of it, asked of a repository that may not have it.
+// readBlob requests a blob, or a part of it, from a repository that may not
+// have it.
 func (m *model) readBlob() errand {
 	repo, from := choose(m.random, m.up.repositories()), choose(m.random, m.up.repositories())
 	d := choose(m.random, sorted(m.up.held[from]))
@@ -210,28 +213,28 @@ func (m *model) readBlob() errand {
 	case 1:
 		leaves = 1 + m.random.IntN(int(size))
 	}
-	m.say("blob %s of %s, %d from %d, leaves after %d", mirrortest.Short(d.String()), repo, n, off, leaves)
+	m.note("blob %s of %s, %d from %d, leaves after %d", mirrortest.Short(d.String()), repo, n, off, leaves)
 	var err error
 	var at time.Time
 	return errand{func() {
-		if err = m.prove(repo, d, off, n, leaves); err != nil {
+		if err = m.verify(repo, d, off, n, leaves); err != nil {
 			return
 		}
 		at = time.Now()
 		desc, _, headErr := m.ResolveBlob(context.Background(), repo, d)
 		if headErr == nil && desc.Size != size {
-			m.wrong("HEAD of %s says %d bytes instead of %d", d, desc.Size, size)
+			m.fail("HEAD of %s says %d bytes instead of %d", d, desc.Size, size)
 		}
 	}, func() { m.judgeBlob(repo, d, err, at) }}
 }
 
 func (m *model) askReferrers() errand {
 	repo := choose(m.random, m.up.repositories())
-	subject := m.up.tagged(repo).Digest
+	subject := m.up.taggedManifest(repo).Digest
 	if subject == "" {
 		return m.listTags()
 	}
-	m.say("referrers of %s in %s", mirrortest.Short(subject.String()), repo)
+	m.note("referrers of %s in %s", mirrortest.Short(subject.String()), repo)
 	var got pull.Referrers
 	var err error
 	return errand{func() { got, err = m.Referrers(context.Background(), repo, subject) }, func() {
@@ -239,14 +242,14 @@ func (m *model) askReferrers() errand {
 		for _, d := range got.Manifests {
 			listed = append(listed, d.Digest)
 		}
-		for _, d := range m.up.referring(repo, subject) {
+		for _, d := range m.up.referrersOf(repo, subject) {
 			truth = append(truth, d.Digest)
 		}
 		slices.Sort(listed)
 		slices.Sort(truth)
 		for _, d := range listed {
 			if !slices.Contains(truth, d) {
-				m.wrong("%s does not refer to %s", d, subject)
+				m.fail("%s does not refer to %s", d, subject)
 			}
 		}
 		list := retention.Reference{Repository: repo, Ref: referrers.TagOf(subject)}
@@ -254,21 +257,21 @@ func (m *model) askReferrers() errand {
 		settled := m.up.API || time.Since(e.from) > max(m.settings.tagTTL, modelNegativeTTL)+time.Minute
 		switch {
 		case err == nil && !got.Stale && settled && !slices.Equal(listed, truth):
-			m.wrong("the referrers of %s are %v, and %v are served as all of them", subject, truth, listed)
+			m.fail("the referrers of %s are %v, and %v are served as all of them", subject, truth, listed)
 		case err != nil && m.up.mood() == up:
-			m.wrong("referrers of %s: %v", subject, err)
+			m.fail("referrers of %s: %v", subject, err)
 		}
 	}}
 }
 
 func (m *model) listTags() errand {
 	repo := choose(m.random, m.up.repositories())
-	m.say("tags of %s", repo)
+	m.note("tags of %s", repo)
 	var got pull.Tags
 	var err error
 	return errand{func() { got, err = m.Tags(context.Background(), repo, nil) }, func() {
 		truth := []string{}
-		for _, ref := range m.tagsThereWere() {
+		for _, ref := range m.allTags() {
 			if e, _ := m.up.now(ref); ref.Repository == repo && e.digest != "" {
 				truth = append(truth, ref.Ref)
 			}
@@ -276,22 +279,22 @@ func (m *model) listTags() errand {
 		slices.Sort(truth)
 		switch {
 		case err == nil && !got.Stale && !slices.Equal(got.Tags, truth):
-			m.wrong("the tags of %s are %v, and %v are served", repo, truth, got.Tags)
+			m.fail("the tags of %s are %v, and %v are served", repo, truth, got.Tags)
 		case err == nil && got.Stale && !slices.ContainsFunc(m.lists[repo][m.earlier.lists[repo]:], func(told []string) bool { return slices.Equal(told, got.Tags) }):
-			m.wrong("the tags of %s were %v when they were told last, and %v are served", repo, m.lists[repo], got.Tags)
+			m.fail("the tags of %s were %v when they were told last, and %v are served", repo, m.lists[repo], got.Tags)
 		case err == nil && !got.Stale:
 			m.known = m.known.clone()
 			m.lists[repo] = append(m.lists[repo], truth)
 			m.known.lists[repo] = len(m.lists[repo]) - 1
 		case err != nil && m.up.mood() == up:
-			m.wrong("tags of %s: %v", repo, err)
+			m.fail("tags of %s: %v", repo, err)
 		}
 	}}
 }
 
-// isMade says whether a manifest is the mirror's own list of referrers, which
-// it makes anew from what it knows.
-func isMade(ref string, got pull.Manifest) bool {
+// isGenerated says whether a manifest is a list of referrers that the mirror
+// itself has built.
+func isGenerated(ref string, got pull.Manifest) bool {
 	_, ok := referrers.SubjectOf(ref)
 	return ok && got.Descriptor.MediaType == mirrortest.IndexType
 }

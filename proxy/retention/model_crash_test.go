@@ -13,74 +13,74 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-// sweep unplugs the upstream and pulls everything that is kept.
-func (m *model) sweep() {
+// pullEverything disconnects the upstream and pulls everything that is cached.
+func (m *model) pullEverything() {
 	m.t.Helper()
 	was := m.up.mood()
 	m.up.be(down)
 	m.earlier = m.known
-	m.say("sweep")
+	m.note("sweep")
 	for key, had := range maps.Clone(m.known.had) {
 		repo, digest, _ := metadata.SplitKey(key)
 		root, err := m.Manifest(context.Background(), repo, digest)
 		if err != nil {
-			m.wrong("%s of %s is kept, and not served without an upstream: %v", digest, repo, err)
+			m.fail("%s of %s is cached, and not served without an upstream: %v", digest, repo, err)
 			continue
 		}
-		m.proveManifest(repo, root)
+		m.verifyManifest(repo, root)
 		for part := range had {
 			if m.isManifest(metadata.Key(repo, part.String())) {
 				if _, err = m.Manifest(context.Background(), repo, part.String()); err == nil {
 					continue
 				}
 			}
-			if err = m.prove(repo, part, 0, -1, 0); err != nil {
-				m.wrong("%s of %s is kept, and its part %s not served without an upstream: %v", digest, repo, part, err)
+			if err = m.verify(repo, part, 0, -1, 0); err != nil {
+				m.fail("%s of %s is cached, and its part %s not served without an upstream: %v", digest, repo, part, err)
 			}
 		}
 	}
-	for _, ref := range m.tagsThereWere() {
+	for _, ref := range m.allTags() {
 		must := m.mustServe(ref)
 		root, err := m.Manifest(context.Background(), ref.Repository, ref.Ref)
 		m.judgeManifest(ref, root, err, time.Now())
 		if err != nil && must {
-			m.wrong("%s is kept, and not served without an upstream: %v", ref, err)
+			m.fail("%s is cached, and not served without an upstream: %v", ref, err)
 		}
 	}
-	m.settle()
+	m.wait()
 	m.up.be(was)
 }
 
-// restart ends the process in good order, and begins another.
+// restart stops the process cleanly, and starts another.
 func (m *model) restart() {
-	m.say("restart")
-	m.told.restarts++
+	m.note("restart")
+	m.counts.restarts++
 	m.stop()
-	m.start(m.power.dir, m.power.put)
-	m.look()
+	m.start(m.disk.dir, m.disk.put)
+	m.observe()
 	if m.random.IntN(3) == 0 {
-		m.sweep()
+		m.pullEverything()
 	}
 }
 
-// crash goes on with what a power cut leaves.
+// crash continues with what a power cut leaves.
 func (m *model) crash() {
-	m.told.crashes++
-	m.power.mu.Lock()
+	m.counts.crashes++
+	m.disk.mu.Lock()
 	when := "in the middle"
-	if m.power.cut == "" {
+	if m.disk.cut == "" {
 		when = "at rest"
-		m.power.cutNow()
+		m.disk.cutPower()
 	}
-	old, dir, records := m.power.dir, m.power.cut, m.power.flushedAtCut
-	m.known = m.power.atCut
-	m.power.mu.Unlock()
+	old, dir, records := m.disk.dir, m.disk.cut, m.disk.flushedAtCut
+	m.known = m.disk.atCut
+	m.disk.mu.Unlock()
 	m.stop()
 	if err := os.RemoveAll(old); err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 	}
 	lost := m.random.IntN(6) == 0
-	m.say("the power is cut %s, records lost %v", when, lost)
+	m.note("the power is cut %s, records lost %v", when, lost)
 	if lost {
 		m.loseRecords(dir)
 		kept := map[cache.Bucket]map[string]string{}
@@ -89,27 +89,27 @@ func (m *model) crash() {
 		}
 		records = kept
 	}
-	before := m.power
+	before := m.disk
 	m.start(dir, records)
-	m.power.goOn(before)
+	m.disk.inheritNotes(before)
 	if m.broken != "" {
 		// The copy may have been made before the damage was noticed.
 		if !m.Store.Has(context.Background(), m.broken) {
-			m.power.lost(m.broken)
+			m.disk.quarantined(m.broken)
 		}
-		m.settle()
+		m.wait()
 		if _, err := m.Inventory(context.Background()); err != nil {
-			m.wrong("inventory: %v", err)
+			m.fail("inventory: %v", err)
 		}
 	}
-	m.look()
-	m.power.still(m.known)
+	m.observe()
+	m.disk.confirm(m.known)
 	if m.random.IntN(2) == 0 {
-		m.sweep()
+		m.pullEverything()
 	}
 }
 
-// loseRecords takes the database away, or breaks it.
+// loseRecords deletes the database, or damages it.
 func (m *model) loseRecords(dir string) {
 	path := filepath.Join(dir, "records.db")
 	var err error
@@ -119,7 +119,7 @@ func (m *model) loseRecords(dir string) {
 		err = os.WriteFile(path, []byte(strings.Repeat("broken ", 10_000)), 0o600)
 	}
 	if err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 	}
 }
 
@@ -135,21 +135,20 @@ func (m *model) readRecords() map[cache.Bucket]map[string]string {
 			return true
 		})
 		if err != nil {
-			m.wrong("%v", err)
+			m.fail("%v", err)
 		}
 	}
 	return all
 }
 
-// holdRecords sees to it that the records are those that lasted, no more and
-// no less.
-func (m *model) holdRecords(want map[cache.Bucket]map[string]string) {
+// checkRecords checks that the records are exactly those that were durable.
+func (m *model) checkRecords(want map[cache.Bucket]map[string]string) {
 	m.t.Helper()
 	for b, got := range m.readRecords() {
 		if len(got) == 0 && len(want[b]) == 0 || maps.Equal(got, want[b]) {
 			continue
 		}
-		m.wrong("at the start the records of %s are wrong: %s", b, differences(got, want[b]))
+		m.fail("at the start the records of %s are wrong: %s", b, differences(got, want[b]))
 	}
 }
 

@@ -16,17 +16,17 @@ func (m *model) judgeBlob(repo retention.Repository, d retention.Digest, err err
 	since, held := m.up.held[repo][d]
 	switch {
 	case err == nil && !held:
-		m.wrong("%s was served for %s, which never had it", d, repo)
+		m.fail("%s was served for %s, which never had it", d, repo)
 	case err == nil, m.up.mood() == down, m.up.mood() == flaky, !held:
 	case errors.Is(err, upstream.ErrNotFound) && time.Since(since) < modelNegativeTTL+time.Minute:
-		// Its absence may be remembered from before.
+		// A "not found" may be remembered from before.
 	default:
-		m.wrong("%s of %s: %v", d, repo, err)
+		m.fail("%s of %s: %v", d, repo, err)
 	}
 }
 
-// judgeManifest holds the answer about a reference against what the upstream
-// had, and against what clients were told before.
+// judgeManifest compares the answer about a reference with what the upstream
+// had, and with earlier answers.
 func (m *model) judgeManifest(ref retention.Reference, got pull.Manifest, err error, at time.Time) {
 	if retention.Digest(ref.Ref).Validate() == nil {
 		m.judgeBlob(ref.Repository, retention.Digest(ref.Ref), err, at)
@@ -50,19 +50,20 @@ func (m *model) judgeManifest(ref retention.Reference, got pull.Manifest, err er
 		}
 		switch {
 		case era < 0:
-			m.wrong("%s never pointed at %s", ref, got.Descriptor.Digest)
+			m.fail("%s never pointed at %s", ref, got.Descriptor.Digest)
 			return
 		case era < m.earlier.seen[ref]:
-			m.wrong("%s points backwards, at %s of era %d after %d", ref, got.Descriptor.Digest, era, m.earlier.seen[ref])
+			m.fail("%s points backwards, at %s of era %d after %d", ref, got.Descriptor.Digest, era, m.earlier.seen[ref])
 		case got.Outcome == pull.Deleted:
-			// A pinned image goes on being served, and it is said that its tag is gone.
+			// A pinned image is still served, with a warning that its tag is
+			// gone.
 			if !slices.ContainsFunc(indexes(eras), func(i int) bool { return is(i, "", m.settings.tagTTL) }) {
-				m.wrong("%s is called gone, and it is there", ref)
+				m.fail("%s is called gone, and it is there", ref)
 			}
 		case !got.Stale && !is(era, got.Descriptor.Digest, m.settings.tagTTL):
-			m.wrong("%s is out of date and not called stale", ref)
+			m.fail("%s is out of date and not called stale", ref)
 		case got.Stale && m.up.mood() == up:
-			m.wrong("%s is called stale, and the upstream answers", ref)
+			m.fail("%s is called stale, and the upstream answers", ref)
 		}
 		m.saw(ref, era)
 	case errors.Is(err, upstream.ErrNotFound):
@@ -75,13 +76,13 @@ func (m *model) judgeManifest(ref retention.Reference, got pull.Manifest, err er
 			gone = gone || is(i, "", modelNegativeTTL)
 		}
 		if !gone {
-			m.wrong("%s is said to be gone: %v", ref, err)
+			m.fail("%s is said to be gone: %v", ref, err)
 		}
 		if len(eras) > 0 && eras[len(eras)-1].digest == "" && m.up.mood() == up {
 			m.saw(ref, len(eras)-1)
 		}
 	case m.up.mood() == up, m.up.mood() == slow:
-		m.wrong("%s: %v", ref, err)
+		m.fail("%s: %v", ref, err)
 	}
 }
 
@@ -98,9 +99,9 @@ func (m *model) saw(ref retention.Reference, era int) {
 	m.known.seen[ref] = max(era, m.known.seen[ref])
 }
 
-// exempt takes content out of what has to be here: somebody took it away on
-// purpose, or broke it.
-func (m *model) exempt(d retention.Digest) {
+// markMissing records that content need not be here, because it was removed or
+// damaged on purpose.
+func (m *model) markMissing(d retention.Digest) {
 	m.revise(func(k *known) {
 		for key, had := range k.had {
 			if delete(had, d); strings.HasSuffix(key, d.String()) {
@@ -108,10 +109,10 @@ func (m *model) exempt(d retention.Digest) {
 			}
 		}
 	})
-	m.before = picture{}
+	m.before = observation{}
 }
 
-// revise changes what the model knows, and what it knows if the power is cut.
+// revise changes what the model knows, also for the case of a power cut.
 func (m *model) revise(change func(*known)) {
 	without := func(k *known) *known {
 		k = k.clone()
@@ -119,10 +120,10 @@ func (m *model) revise(change func(*known)) {
 		return k
 	}
 	m.known = without(m.known)
-	m.power.mu.Lock()
-	defer m.power.mu.Unlock()
-	m.power.now, m.power.lasting = m.known, without(m.power.lasting)
-	if m.power.atCut != nil {
-		m.power.atCut = without(m.power.atCut)
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	m.disk.now, m.disk.lasting = m.known, without(m.disk.lasting)
+	if m.disk.atCut != nil {
+		m.disk.atCut = without(m.disk.atCut)
 	}
 }

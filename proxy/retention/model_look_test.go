@@ -13,8 +13,9 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// picture is what a look found, to be compared with what the next one finds.
-type picture struct {
+// observation is the state that the model observed, to be compared with the
+// next one.
+type observation struct {
 	taken   bool
 	evicted int64
 	roots   map[string]root // by the key of their manifests
@@ -29,32 +30,32 @@ type root struct {
 	pinned bool
 }
 
-// look holds what lies in the folder and stands in the records against what
-// must be so whenever nothing is under way.
-func (m *model) look() {
+// observe compares the cache directory and the records with what must hold
+// whenever nothing is under way.
+func (m *model) observe() {
 	m.t.Helper()
-	m.lookAgain(false)
+	m.observeAgain(false)
 }
 
-func (m *model) lookAgain(patient bool) {
+func (m *model) observeAgain(patient bool) {
 	m.t.Helper()
-	m.settle()
-	counted := m.Store.State().Kept
+	m.wait()
+	counted := m.Store.State().Used
 	w, err := m.Mirror.Retention.Look(context.Background())
 	if err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 		return
 	}
 	if counted != w.Total {
-		m.wrong("%d bytes lie on the disk, and %d are counted, after %s", w.Total, counted, strings.Join(m.power.trace, ", "))
+		m.fail("%d bytes lie on the disk, and %d are counted, after %s", w.Total, counted, strings.Join(m.disk.trace, ", "))
 	}
-	if left := m.drafts(m.power.dir); len(left) > 0 {
-		m.wrong("nothing is under way, and there are drafts: %v", left)
+	if left := m.drafts(m.disk.dir); len(left) > 0 {
+		m.fail("nothing is under way, and there are drafts: %v", left)
 	}
-	now := picture{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
+	now := observation{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
 	evictable := w.Unreferenced > 0
 	for _, image := range w.Roots {
-		r := root{own: image.Own, use: image.Use, kept: image.Needed(), pinned: image.Pinned()}
+		r := root{own: image.Own, use: image.Use, kept: image.HasParents(), pinned: image.Pinned()}
 		now.roots[image.Key()] = r
 		evictable = evictable || !r.kept && !r.pinned
 	}
@@ -63,27 +64,28 @@ func (m *model) lookAgain(patient bool) {
 	}
 	if w.Total > m.settings.maxBytes && evictable {
 		if !patient {
-			// What was in use when there was need may go at the next look around.
-			time.Sleep(retention.LookAround)
-			m.lookAgain(true)
+			// Content that was in use when room was needed may be evicted at
+			// the next check.
+			time.Sleep(retention.CheckInterval)
+			m.observeAgain(true)
 			return
 		}
-		m.wrong("%d bytes are kept, and %d may be", w.Total, m.settings.maxBytes)
+		m.fail("%d bytes are cached, and %d may be", w.Total, m.settings.maxBytes)
 	}
-	m.lookAtManifests(now)
-	m.lookAtPins()
-	m.lookAtMemory()
+	m.checkManifests(now)
+	m.checkPins()
+	m.checkMemory()
 	if m.before.taken {
-		m.lookAtWhatWent(w, now)
+		m.checkEvictions(w, now)
 	}
 	m.before = now
-	m.power.learn(m.known)
+	m.disk.update(m.known)
 }
 
 func (m *model) drafts(dir string) []string {
 	entries, err := os.ReadDir(filepath.Join(dir, "drafts"))
 	if err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -92,12 +94,12 @@ func (m *model) drafts(dir string) []string {
 	return names
 }
 
-// lookAtManifests sees to it that of each manifest that would be served
-// everything is here that ever was.
-func (m *model) lookAtManifests(now picture) {
-	m.power.mu.Lock()
-	next := m.power.returned(m.known).clone()
-	m.power.mu.Unlock()
+// checkManifests checks that a manifest that would be served still has
+// everything that it ever had here.
+func (m *model) checkManifests(now observation) {
+	m.disk.mu.Lock()
+	next := m.disk.returned(m.known).clone()
+	m.disk.mu.Unlock()
 	for key := range next.had {
 		_, digest, _ := metadata.SplitKey(key)
 		if _, ok := now.kept[key]; !ok || now.files[retention.Digest(digest)] == 0 {
@@ -119,7 +121,7 @@ func (m *model) lookAtManifests(now picture) {
 			}
 			here[b.Digest] = now.files[b.Digest] > 0
 			if _, known := m.Ledger.Member(repo, b.Digest); !known {
-				m.wrong("%s names %s, which is not known to belong to %s", digest, b.Digest, repo)
+				m.fail("%s names %s, which is not known to belong to %s", digest, b.Digest, repo)
 			}
 		}
 		for _, c := range rec.Children {
@@ -129,8 +131,8 @@ func (m *model) lookAtManifests(now picture) {
 		for d := range next.had[key] {
 			if !here[d] {
 				_, onRecord := now.kept[metadata.Key(repo, d.String())]
-				m.wrong("%s of %s is kept, and its part %s has gone (it has %d bytes, on record %v), after %s",
-					digest, repo, d, now.files[d], onRecord, strings.Join(m.power.trace, ", "))
+				m.fail("%s of %s is cached, and its part %s has gone (it has %d bytes, on record %v), after %s",
+					digest, repo, d, now.files[d], onRecord, strings.Join(m.disk.trace, ", "))
 			}
 		}
 		for d, is := range here {
@@ -142,13 +144,13 @@ func (m *model) lookAtManifests(now picture) {
 	m.known = next
 }
 
-func (m *model) lookAtPins() {
+func (m *model) checkPins() {
 	pins, err := m.Pins()
 	if err != nil {
-		m.wrong("pins: %v", err)
+		m.fail("pins: %v", err)
 	}
 	for _, r := range pins {
-		if m.known.pins[r] == nil && m.Mirror.Retention.Whole(context.Background(), r, false) {
+		if m.known.pins[r] == nil && m.Mirror.Retention.IsComplete(context.Background(), r, false) {
 			next := m.known.clone()
 			next.pins[r] = m.everythingOf(r)
 			m.known = next
@@ -156,7 +158,7 @@ func (m *model) lookAtPins() {
 	}
 	for r, parts := range m.known.pins {
 		if !m.Ledger.HasPin(r.Repository, r.Ref) {
-			m.wrong("the pin on %s is gone", r)
+			m.fail("the pin on %s is gone", r)
 		}
 		if rec, ok := m.Ledger.Tag(r.Repository, r.Ref); retention.Digest(r.Ref).Validate() != nil && (!ok || !parts[rec.Descriptor.Digest]) {
 			// The tag has moved: another image is pinned now.
@@ -167,16 +169,16 @@ func (m *model) lookAtPins() {
 		}
 		for d := range parts {
 			if !m.Store.Has(context.Background(), d) {
-				m.wrong("%s is pinned and was whole, and %s has gone", r, d)
+				m.fail("%s is pinned and was whole, and %s has gone", r, d)
 			}
 		}
 	}
 }
 
-// lookAtMemory holds what is remembered of the records against them.
-func (m *model) lookAtMemory() {
+// checkMemory compares the decoded records in memory with the records.
+func (m *model) checkMemory() {
 	if err := m.Ledger.Check(); err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 	}
 }
 
@@ -185,18 +187,18 @@ func (m *model) isManifest(key string) bool {
 	return err == nil
 }
 
-// lookAtWhatWent sees to it that only eviction takes anything away, and takes
-// what was pulled least recently.
-func (m *model) lookAtWhatWent(w retention.View, now picture) {
+// checkEvictions checks that content is removed only by eviction, least
+// recently pulled first.
+func (m *model) checkEvictions(w retention.View, now observation) {
 	if m.before.evicted == now.evicted {
 		for key := range m.before.kept {
 			if _, ok := now.kept[key]; !ok {
-				m.wrong("%q went, and nothing was evicted", key)
+				m.fail("%q went, and nothing was evicted", key)
 			}
 		}
 		for d := range m.before.files {
 			if _, ok := now.files[d]; !ok {
-				m.wrong("%s went, and nothing was evicted", d)
+				m.fail("%s went, and nothing was evicted", d)
 			}
 		}
 		return
@@ -207,29 +209,31 @@ func (m *model) lookAtWhatWent(w retention.View, now picture) {
 		}
 		for stays, s := range m.before.roots {
 			after, still := now.roots[stays]
-			// A blob of what stays may have become its own, and with it its use.
+			// A blob of an image that stays may belong to it alone now, and its
+			// use with it.
 			if still && !s.kept && !s.pinned && !after.kept && !after.pinned && s.use == after.use && s.use < e.own && !m.wanted(w.Nodes[stays]) {
-				m.wrong("%q went, which was used %d ns after %q, which stays, after %s", gone, e.own-s.use, stays, strings.Join(m.power.trace, ", "))
+				m.fail("%q went, which was used %d ns after %q, which stays, after %s", gone, e.own-s.use, stays, strings.Join(m.disk.trace, ", "))
 			}
 		}
 	}
 	for key, rec := range now.kept {
-		// A referrer goes with its subject, unless somebody wanted it by itself.
+		// A referrer is evicted with its subject, unless it was requested by
+		// itself.
 		repo, _, _ := metadata.SplitKey(key)
 		before, was := m.before.kept[key]
 		subject := metadata.Key(repo, rec.Subject.String())
 		_, had := m.before.kept[subject]
 		_, has := now.kept[subject]
-		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Named() && !w.Nodes[key].Needed() {
-			m.wrong("%q stays, and what it refers to went", key)
+		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Tagged() && !w.Nodes[key].HasParents() {
+			m.fail("%q stays, and what it refers to went", key)
 		}
 	}
 }
 
-// wanted says whether anything of an image was used or named in this step, or
-// something was here for a moment that kept it.
+// wanted says whether any part of an image was used or tagged in this step, or
+// was referenced by something that existed for a moment.
 func (m *model) wanted(root *retention.Node) bool {
-	for _, d := range m.power.wentNow() {
+	for _, d := range m.disk.removed() {
 		children, _, _, err := referrers.Names(m.up.bodies[d].MediaType, m.up.bodies[d].Body)
 		if err != nil || d == root.Rec().Subject || slices.ContainsFunc(children, func(c retention.Descriptor) bool { return c.Digest == root.Digest() }) {
 			return true
@@ -237,7 +241,7 @@ func (m *model) wanted(root *retention.Node) bool {
 	}
 	since := m.began.UnixNano()
 	for _, n := range root.All() {
-		if m.power.cameNow(n.Digest()) || m.Ledger.ManifestUse(n.Repo(), n.Digest()) >= since {
+		if m.disk.isNew(n.Digest()) || m.Ledger.ManifestUse(n.Repo(), n.Digest()) >= since {
 			return true
 		}
 		for _, b := range n.Rec().Blobs {

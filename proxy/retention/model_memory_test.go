@@ -6,32 +6,32 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// recollection is a Memory that forgets when it is told to, and not by chance.
-type recollection struct {
+// testMemory is a Memory that drops content on request, and not by chance.
+type testMemory struct {
 	mu   sync.Mutex
 	kept map[retention.Digest][]byte
 }
 
-func (r *recollection) Get(d retention.Digest) ([]byte, bool) {
+func (r *testMemory) Get(d retention.Digest) ([]byte, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	content, ok := r.kept[d]
 	return content, ok
 }
 
-func (r *recollection) Put(d retention.Digest, content []byte) {
+func (r *testMemory) Put(d retention.Digest, content []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.kept[d] = content
 }
 
-func (r *recollection) Delete(d retention.Digest) {
+func (r *testMemory) Delete(d retention.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.kept, d)
 }
 
-func (r *recollection) forget() {
+func (r *testMemory) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.kept)

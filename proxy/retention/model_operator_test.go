@@ -19,7 +19,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// purge takes something away, and sees to it that it is gone.
+// purge removes something, and checks that it is gone.
 func (m *model) purge() {
 	target := retention.Target(m.anyTag())
 	switch m.random.IntN(5) {
@@ -33,25 +33,25 @@ func (m *model) purge() {
 	if target == (retention.Target{}) {
 		return
 	}
-	m.say("purge %s", retention.Reference(target))
-	m.told.purges++
+	m.note("purge %s", retention.Reference(target))
+	m.counts.purges++
 	if retention.Digest(target.Ref).Validate() == nil {
-		m.exempt(retention.Digest(target.Ref))
+		m.markMissing(retention.Digest(target.Ref))
 	}
-	m.before = picture{}
+	m.before = observation{}
 	dry, dryErr := m.Purge(context.Background(), target, true)
 	done, err := m.Purge(context.Background(), target, false)
-	if m.power.full {
+	if m.disk.full {
 		return // what can't be written down is tried again
 	}
 	if fmt.Sprint(dry, dryErr) != fmt.Sprint(done, err) {
-		m.wrong("a dry run says %+v, %v, and the purge says %+v, %v", dry, dryErr, done, err)
+		m.fail("a dry run says %+v, %v, and the purge says %+v, %v", dry, dryErr, done, err)
 	}
 	switch {
-	case errors.Is(err, retention.ErrPinned) && len(m.power.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotKept):
+	case errors.Is(err, retention.ErrPinned) && len(m.disk.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotCached):
 		return
 	case err != nil:
-		m.wrong("purge %s: %v", retention.Reference(target), err)
+		m.fail("purge %s: %v", retention.Reference(target), err)
 		return
 	}
 	was := m.up.mood()
@@ -68,35 +68,35 @@ func (m *model) purge() {
 			}
 		}
 		for _, ref := range refs {
-			if got, err := m.Manifest(context.Background(), repo, ref); err == nil && !isMade(ref, got) {
-				m.wrong("%s is purged, and served", retention.Reference{Repository: repo, Ref: ref})
+			if got, err := m.Manifest(context.Background(), repo, ref); err == nil && !isGenerated(ref, got) {
+				m.fail("%s is purged, and served", retention.Reference{Repository: repo, Ref: ref})
 			}
-			if d := retention.Digest(ref); d.Validate() == nil && m.prove(repo, d, 0, -1, 0) == nil {
-				m.wrong("%s is purged, and served as a blob", retention.Reference{Repository: repo, Ref: ref})
+			if d := retention.Digest(ref); d.Validate() == nil && m.verify(repo, d, 0, -1, 0) == nil {
+				m.fail("%s is purged, and served as a blob", retention.Reference{Repository: repo, Ref: ref})
 			}
 		}
 	}
-	m.settle()
+	m.wait()
 	m.up.be(was)
 }
 
 func (m *model) onDisk() []retention.Digest {
-	m.power.mu.Lock()
-	defer m.power.mu.Unlock()
-	return sorted(m.power.sizes)
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	return sorted(m.disk.sizes)
 }
 
 func (m *model) pin() {
 	pins, err := m.Pins()
 	if err != nil {
-		m.wrong("pins: %v", err)
+		m.fail("pins: %v", err)
 	}
 	if len(pins) > 1 || len(pins) == 1 && m.random.IntN(2) == 0 {
 		r := choose(m.random, pins)
-		m.say("unpin %s", r)
+		m.note("unpin %s", r)
 		m.revise(func(k *known) { delete(k.pins, r) })
 		if was, err := m.Unpin(context.Background(), r); !was && err == nil {
-			m.wrong("%s was not pinned, and is among the pins", r)
+			m.fail("%s was not pinned, and is among the pins", r)
 		}
 		return
 	}
@@ -104,17 +104,17 @@ func (m *model) pin() {
 	if m.random.IntN(3) == 0 {
 		r = m.anyManifest()
 	}
-	m.say("pin %s", r)
+	m.note("pin %s", r)
 	evicted := m.evicted.Load()
 	_, err = m.Pin(context.Background(), r)
-	m.settle()
+	m.wait()
 	switch {
-	case err == nil && m.up.mood() == up && !m.Mirror.Retention.Whole(context.Background(), r, false):
-		m.wrong("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.power.trace, ", "))
+	case err == nil && m.up.mood() == up && !m.Mirror.Retention.IsComplete(context.Background(), r, false):
+		m.fail("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.disk.trace, ", "))
 	case err == nil:
-	case errors.Is(err, warm.ErrNotWhole) && m.evicted.Load() > evicted: // it went again as it came
-	case m.up.mood() == up && !m.power.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
-		m.wrong("pin %s: %v", r, err)
+	case errors.Is(err, warm.ErrIncomplete) && m.evicted.Load() > evicted: // it went again as it came
+	case m.up.mood() == up && !m.disk.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
+		m.fail("pin %s: %v", r, err)
 	}
 }
 
@@ -128,7 +128,8 @@ func (m *model) missing(r retention.Reference) (all []retention.Digest) {
 	return all
 }
 
-// everythingOf is what an image consists of, by what is on record of it.
+// everythingOf is everything that an image consists of according to the
+// records.
 func (m *model) everythingOf(r retention.Reference) map[retention.Digest]bool {
 	d := retention.Digest(r.Ref)
 	if d.Validate() != nil {
@@ -139,7 +140,7 @@ func (m *model) everythingOf(r retention.Reference) map[retention.Digest]bool {
 	for queue := []retention.Digest{d}; len(queue) > 0; queue = queue[1:] {
 		children, blobs, _, err := referrers.Names(m.up.bodies[queue[0]].MediaType, m.up.bodies[queue[0]].Body)
 		if err != nil {
-			m.wrong("%s: %v", queue[0], err)
+			m.fail("%s: %v", queue[0], err)
 		}
 		for _, c := range children {
 			parts[c.Digest] = true
@@ -154,26 +155,26 @@ func (m *model) everythingOf(r retention.Reference) map[retention.Digest]bool {
 	return parts
 }
 
-// damage breaks a file, and lets it be noticed.
+// damage damages a file, and has the damage detected.
 func (m *model) damage() {
 	d := choose(m.random, m.onDisk())
 	if d == "" {
 		return
 	}
-	path := filepath.Join(m.power.dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
+	path := filepath.Join(m.disk.dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
 	content, err := os.ReadFile(path)
 	if err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 		return
 	}
-	m.told.damages++
+	m.counts.damages++
 	m.broken = d
-	m.exempt(d)
+	m.markMissing(d)
 	m.revise(func(k *known) {
 		maps.DeleteFunc(k.pins, func(_ retention.Reference, parts map[retention.Digest]bool) bool { return parts[d] })
 	})
 	cutShort := m.random.IntN(2) == 0
-	m.say("damage %s, cut short %v", mirrortest.Short(d.String()), cutShort)
+	m.note("damage %s, cut short %v", mirrortest.Short(d.String()), cutShort)
 	if cutShort {
 		err = os.Truncate(path, int64(m.random.IntN(len(content))))
 	} else {
@@ -181,43 +182,44 @@ func (m *model) damage() {
 		err = os.WriteFile(path, content, 0o600)
 	}
 	if err != nil {
-		m.wrong("%v", err)
+		m.fail("%v", err)
 	}
 	if !cutShort || m.random.IntN(2) == 0 {
 		s, err := m.Scrub(context.Background(), 0, nil)
 		if err != nil || len(s.Damaged) != 1 || s.Damaged[0] != d || s.Unreadable > 0 {
-			m.wrong("scrubbed: %+v, %v", s, err)
+			m.fail("scrubbed: %+v, %v", s, err)
 		}
 	} else {
 		m.memory.Delete(d) // or nobody would look at the file
-		m.run(m.pull(m.anyTag(), 0))
+		m.runAll(m.pull(m.anyTag(), 0))
 		m.Store.Has(context.Background(), d) // notices it
-		// What others take out of the folder is counted at the next look.
+		// Files that others remove from the directory are counted at the next
+		// observation.
 		if _, err := m.Inventory(context.Background()); err != nil {
-			m.wrong("inventory: %v", err)
+			m.fail("inventory: %v", err)
 		}
 	}
 	m.memory.Delete(d)
 	if !m.Store.Has(context.Background(), d) {
-		m.power.lost(d)
+		m.disk.quarantined(d)
 	}
 	if now, err := os.ReadFile(path); err == nil && digest.FromBytes(now) != d { // it may have been fetched again
-		m.wrong("%s is damaged and still served", d)
+		m.fail("%s is damaged and still served", d)
 	}
-	m.before = picture{}
+	m.before = observation{}
 }
 
-// fill lets the disk be full, or have room again. Records are tried again by
-// themselves.
+// fill makes the disk full, or gives it room again. The records are retried
+// automatically.
 func (m *model) fill() {
-	m.power.mu.Lock()
-	m.power.full = !m.power.full
-	full := m.power.full
-	m.power.mu.Unlock()
-	m.say("the disk is full: %v", full)
+	m.disk.mu.Lock()
+	m.disk.full = !m.disk.full
+	full := m.disk.full
+	m.disk.mu.Unlock()
+	m.note("the disk is full: %v", full)
 	if !full {
 		if err := m.records.Flush(context.Background()); err != nil {
-			m.wrong("flush: %v", err)
+			m.fail("flush: %v", err)
 		}
 	}
 }

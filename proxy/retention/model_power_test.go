@@ -18,11 +18,10 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// power stands between a Puller and its cache. It can be cut: at an instant
-// chosen beforehand a copy of the folder is made, which is what a power cut
-// would leave, while the process that has lost its power goes on without
-// knowing. And it can let the disk be full.
-type power struct {
+// testDisk stands between a mirror and its cache, and can simulate a power cut:
+// at a chosen moment it copies the directory, which is what a power cut would
+// leave, while the process continues without noticing. It can also be full.
+type testDisk struct {
 	t   *testing.T
 	dir string
 
@@ -30,11 +29,11 @@ type power struct {
 	after int    // steps to the disk until it is cut; 0 means never
 	cut   string // the folder as it was then; empty before
 
-	// now is what the model knows, and lasting what it knew when the records
-	// were durable last. They are replaced, never changed.
+	// now is what the model knows, and lasting is what it knew when the records
+	// were last durable. They are replaced, never changed.
 	now, lasting *known
 	atCut        *known
-	// put are the records as they are, flushed those that are durable.
+	// put are the current records, and flushed the durable ones.
 	put, flushed, flushedAtCut map[cache.Bucket]map[string]string
 
 	trace []string                  // what was published, deleted and counted last
@@ -45,11 +44,11 @@ type power struct {
 	refused int  // writes of content
 	sizes   map[retention.Digest]int64
 	bound   int64
-	over    int64 // the most that was kept above the bound
+	over    int64 // the most that was cached above the bound
 }
 
-func newPower(t *testing.T, dir string, bound int64, records map[cache.Bucket]map[string]string, blobs cache.Blobs) *power {
-	w := &power{t: t, dir: dir, bound: bound, put: clone(records), flushed: clone(records), sizes: map[retention.Digest]int64{}, went: map[string]bool{}, came: map[retention.Digest]bool{}}
+func newTestDisk(t *testing.T, dir string, bound int64, records map[cache.Bucket]map[string]string, blobs cache.Blobs) *testDisk {
+	w := &testDisk{t: t, dir: dir, bound: bound, put: clone(records), flushed: clone(records), sizes: map[retention.Digest]int64{}, went: map[string]bool{}, came: map[retention.Digest]bool{}}
 	err := blobs.Walk(t.Context(), func(d retention.Digest, size int64) bool { w.sizes[d] = size; return true })
 	if err != nil {
 		t.Fatal(err)
@@ -57,9 +56,9 @@ func newPower(t *testing.T, dir string, bound int64, records map[cache.Bucket]ma
 	return w
 }
 
-// begin is what the model knows at the start: a manifest whose file has gone is
-// not kept, and if it comes back it comes anew.
-func (w *power) begin(k *known) *known {
+// begin is what the model knows at the start. A manifest whose file is gone is
+// not cached; it is new if it comes back.
+func (w *testDisk) begin(k *known) *known {
 	k = k.clone()
 	maps.DeleteFunc(k.had, func(key string, _ map[retention.Digest]bool) bool {
 		_, digest, _ := metadata.SplitKey(key)
@@ -77,15 +76,15 @@ func clone(records map[cache.Bucket]map[string]string) map[cache.Bucket]map[stri
 	return all
 }
 
-// arm cuts the power at the n-th step from now.
-func (w *power) arm(n int) {
+// cutAfter cuts the power at the n-th step from now.
+func (w *testDisk) cutAfter(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.after = n
 }
 
-// learn notes what the model knows now.
-func (w *power) learn(k *known) {
+// update records what the model knows now.
+func (w *testDisk) update(k *known) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = k
@@ -93,15 +92,16 @@ func (w *power) learn(k *known) {
 	clear(w.came)
 }
 
-// cameNow says whether a manifest went on record since the last look.
-func (w *power) cameNow(d retention.Digest) bool {
+// isNew says whether a manifest was recorded since the last observation.
+func (w *testDisk) isNew(d retention.Digest) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.came[d]
 }
 
-// wentNow are the manifests that went off the records since the last look.
-func (w *power) wentNow() (all []retention.Digest) {
+// removed are the manifests that were removed from the records since the last
+// observation.
+func (w *testDisk) removed() (all []retention.Digest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key := range w.went {
@@ -111,9 +111,9 @@ func (w *power) wentNow() (all []retention.Digest) {
 	return all
 }
 
-// returned is k without what went, and may have come back, since the last look.
-// w.mu is held.
-func (w *power) returned(k *known) *known {
+// returned is k without the manifests that were removed, and may have come
+// back, since the last observation. w.mu is held.
+func (w *testDisk) returned(k *known) *known {
 	if len(w.went) == 0 {
 		return k
 	}
@@ -124,8 +124,9 @@ func (w *power) returned(k *known) *known {
 	return k
 }
 
-// still takes from what lasted what was not found any more after a crash.
-func (w *power) still(found *known) {
+// confirm removes from what was durable the manifests that were not found after
+// a crash.
+func (w *testDisk) confirm(found *known) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.lasting = w.lasting.clone()
@@ -134,16 +135,15 @@ func (w *power) still(found *known) {
 	}
 }
 
-// lost notes that content was set aside.
-func (w *power) lost(d retention.Digest) {
+// quarantined records that content was quarantined.
+func (w *testDisk) quarantined(d retention.Digest) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.sizes, d)
 }
 
-// step is one thing that happens to the disk. Before and after it the power
-// may be cut.
-func (w *power) step(fn func() error) error {
+// step is one operation of the disk. The power may be cut before and after it.
+func (w *testDisk) step(fn func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.tick()
@@ -152,39 +152,39 @@ func (w *power) step(fn func() error) error {
 	return err
 }
 
-// counted notes how many bytes the mirror believes to be kept.
-func (w *power) counted(n int64) {
+// counted records the usage that the mirror reports.
+func (w *testDisk) counted(n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.note("%d counted", n)
 }
 
-// note says what happens. w.mu is held.
-func (w *power) note(format string, args ...any) {
+// note logs what happens. w.mu is held.
+func (w *testDisk) note(format string, args ...any) {
 	if w.trace = append(w.trace, fmt.Sprintf(format, args...)); len(w.trace) > 120 {
 		w.trace = w.trace[1:]
 	}
 }
 
-// goOn puts the notes of an earlier life before its own. Nothing happens to the
-// earlier one any more.
-func (w *power) goOn(earlier *power) {
+// inheritNotes puts the notes of an earlier process before its own. The earlier
+// one is not used any more.
+func (w *testDisk) inheritNotes(earlier *testDisk) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.trace = append(earlier.trace, w.trace...)
 }
 
-func (w *power) tick() {
+func (w *testDisk) tick() {
 	if w.after == 0 {
 		return
 	}
 	if w.after--; w.after == 0 {
-		w.cutNow()
+		w.cutPower()
 	}
 }
 
-// cutNow makes the copy. w.mu is held.
-func (w *power) cutNow() {
+// cutPower makes the copy. w.mu is held.
+func (w *testDisk) cutPower() {
 	w.after = 0
 	w.note("cut")
 	w.cut = w.dir + "+"
@@ -210,40 +210,40 @@ func (w *power) cutNow() {
 
 var errNoRoom = fmt.Errorf("%w: %w", cache.ErrFull, syscall.ENOSPC)
 
-// room says whether something can be written. w.mu is held.
-func (w *power) room() error {
+// hasRoom says whether anything can be written. w.mu is held.
+func (w *testDisk) hasRoom() error {
 	if w.full {
 		return errNoRoom
 	}
 	return nil
 }
 
-// roomFor is room for content. w.mu is held.
-func (w *power) roomFor() error {
-	err := w.room()
+// hasRoomForContent says whether content can be written. w.mu is held.
+func (w *testDisk) hasRoomForContent() error {
+	err := w.hasRoom()
 	if err != nil {
 		w.refused++
 	}
 	return err
 }
 
-// poweredBlobs are the blobs of a cache whose power may be cut.
-type poweredBlobs struct {
+// testDiskBlobs are blobs on a disk whose power may be cut.
+type testDiskBlobs struct {
 	cache.Blobs
-	power *power
+	power *testDisk
 }
 
-func (b poweredBlobs) Create(ctx context.Context, want retention.Descriptor) (draft cache.Draft, err error) {
+func (b testDiskBlobs) Create(ctx context.Context, want retention.Descriptor) (draft cache.Draft, err error) {
 	err = b.power.step(func() (err error) {
-		if err = b.power.roomFor(); err == nil {
+		if err = b.power.hasRoomForContent(); err == nil {
 			draft, err = b.Blobs.Create(ctx, want)
 		}
 		return err
 	})
-	return poweredDraft{draft, want.Digest, b.power}, err
+	return testDiskDraft{draft, want.Digest, b.power}, err
 }
 
-func (b poweredBlobs) Delete(ctx context.Context, d retention.Digest) error {
+func (b testDiskBlobs) Delete(ctx context.Context, d retention.Digest) error {
 	return b.power.step(func() error {
 		err := b.Blobs.Delete(ctx, d)
 		if err == nil {
@@ -254,15 +254,15 @@ func (b poweredBlobs) Delete(ctx context.Context, d retention.Digest) error {
 	})
 }
 
-type poweredDraft struct {
+type testDiskDraft struct {
 	cache.Draft
 	digest retention.Digest
-	power  *power
+	power  *testDisk
 }
 
-func (d poweredDraft) Write(b []byte) (n int, err error) {
+func (d testDiskDraft) Write(b []byte) (n int, err error) {
 	err = d.power.step(func() (err error) {
-		if err = d.power.roomFor(); err != nil {
+		if err = d.power.hasRoomForContent(); err != nil {
 			b = b[:len(b)/2] // of a write that fails a part may be there
 		}
 		wrote, writeErr := d.Draft.Write(b)
@@ -272,9 +272,9 @@ func (d poweredDraft) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-func (d poweredDraft) Commit() error {
+func (d testDiskDraft) Commit() error {
 	return d.power.step(func() error {
-		if err := d.power.roomFor(); err != nil {
+		if err := d.power.hasRoomForContent(); err != nil {
 			return err
 		}
 		if err := d.Draft.Commit(); err != nil {
@@ -291,7 +291,7 @@ func (d poweredDraft) Commit() error {
 	})
 }
 
-func (d poweredDraft) Close() error {
+func (d testDiskDraft) Close() error {
 	if d.Draft == nil {
 		return nil
 	}
@@ -300,13 +300,13 @@ func (d poweredDraft) Close() error {
 	return d.Draft.Close()
 }
 
-// poweredRecords are records that last once they are flushed, and not before.
-type poweredRecords struct {
+// testDiskRecords are records that are durable only once they are flushed.
+type testDiskRecords struct {
 	cache.Records
-	power *power
+	power *testDisk
 }
 
-func (r poweredRecords) Put(b cache.Bucket, key string, value []byte) {
+func (r testDiskRecords) Put(b cache.Bucket, key string, value []byte) {
 	r.power.mu.Lock()
 	defer r.power.mu.Unlock()
 	r.Records.Put(b, key, value)
@@ -320,7 +320,7 @@ func (r poweredRecords) Put(b cache.Bucket, key string, value []byte) {
 	r.power.put[b][key] = string(value)
 }
 
-func (r poweredRecords) Delete(b cache.Bucket, key string) {
+func (r testDiskRecords) Delete(b cache.Bucket, key string) {
 	r.power.mu.Lock()
 	defer r.power.mu.Unlock()
 	r.Records.Delete(b, key)
@@ -331,9 +331,9 @@ func (r poweredRecords) Delete(b cache.Bucket, key string) {
 	delete(r.power.put[b], key)
 }
 
-func (r poweredRecords) Flush(ctx context.Context) error {
+func (r testDiskRecords) Flush(ctx context.Context) error {
 	return r.power.step(func() error {
-		if err := r.power.room(); err != nil {
+		if err := r.power.hasRoom(); err != nil {
 			return err
 		}
 		err := r.Records.Flush(ctx)

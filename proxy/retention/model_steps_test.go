@@ -12,13 +12,13 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// errand is what one client, or an operator, does in a step: do may run beside
-// others, judge runs when all is quiet again.
+// errand is what one client or operator does in a step. do may run in parallel
+// with others; judge runs when everything is idle again.
 type errand struct {
 	do, judge func()
 }
 
-// step is one step of the story.
+// step is one step of the run.
 func (m *model) step() {
 	m.broken = ""
 	time.Sleep(time.Millisecond) // no two steps are at one time
@@ -34,12 +34,12 @@ func (m *model) step() {
 	}
 	if m.random.IntN(6) == 0 {
 		time.Sleep(choose(m.random, []time.Duration{time.Second, 20 * time.Second, 2 * time.Minute}))
-		m.look() // the mirror has been at work too
+		m.observe() // the mirror has been at work too
 	}
 	m.up.Transcript() // nobody reads it, and it grows
 	cut := m.random.IntN(12) == 0
 	if cut {
-		m.power.arm(1 + m.random.IntN(24))
+		m.disk.cutAfter(1 + m.random.IntN(24))
 	}
 	switch n := m.random.IntN(100); {
 	case n < 70:
@@ -47,7 +47,7 @@ func (m *model) step() {
 		for m.random.IntN(3) == 0 {
 			all = append(all, m.errand())
 		}
-		m.run(all...)
+		m.runAll(all...)
 	case n < 78:
 		m.purge()
 	case n < 82:
@@ -57,35 +57,35 @@ func (m *model) step() {
 	case n < 90:
 		m.fill()
 	case n < 93:
-		m.run(append([]errand{m.sideshow()}, m.errand(), m.errand(), m.errand())...)
+		m.runAll(append([]errand{m.operatorAction()}, m.errand(), m.errand(), m.errand())...)
 	case n < 96 && !cut:
 		m.restart()
 	default:
-		m.sweep()
+		m.pullEverything()
 	}
 	if cut {
 		m.crash()
 	}
 }
 
-// run runs errands side by side.
-func (m *model) run(all ...errand) {
+// runAll runs errands in parallel.
+func (m *model) runAll(all ...errand) {
 	m.earlier = m.known
-	bypassed, evicted, refused := m.bypassed.Load(), m.evicted.Load(), m.power.refused
+	bypassed, evicted, refused := m.bypassed.Load(), m.evicted.Load(), m.disk.refused
 	var together sync.WaitGroup
 	for _, e := range all {
 		together.Go(e.do)
 	}
 	together.Wait()
-	m.settle()
-	if m.power.refused > refused {
-		m.told.refused++
+	m.wait()
+	if m.disk.refused > refused {
+		m.counts.refused++
 		if m.bypassed.Load() == bypassed {
-			m.wrong("the disk refused content, and nobody counted it")
+			m.fail("the disk refused content, and nobody counted it")
 		}
 	}
 	if m.evicted.Load() > evicted {
-		m.told.evictions++
+		m.counts.evictions++
 	}
 	for _, e := range all {
 		e.judge()
@@ -108,21 +108,21 @@ func (m *model) errand() errand {
 	return m.listTags()
 }
 
-// sideshow is what an operator does while clients pull.
-func (m *model) sideshow() errand {
+// operatorAction is what an operator does while clients pull.
+func (m *model) operatorAction() errand {
 	switch m.random.IntN(3) {
 	case 0:
-		m.say("an inventory beside the next")
+		m.note("an inventory beside the next")
 		return errand{func() {
 			if _, err := m.Inventory(context.Background()); err != nil {
-				m.wrong("inventory: %v", err)
+				m.fail("inventory: %v", err)
 			}
 		}, func() {}}
 	case 1:
-		m.say("a scrub beside the next")
+		m.note("a scrub beside the next")
 		return errand{func() {
 			if s, err := m.Scrub(context.Background(), 0, nil); err != nil || len(s.Damaged) > 0 || s.Unreadable > 0 {
-				m.wrong("scrubbed: %+v, %v", s, err)
+				m.fail("scrubbed: %+v, %v", s, err)
 			}
 		}, func() {}}
 	}
@@ -130,24 +130,24 @@ func (m *model) sideshow() errand {
 	if m.up.mood() == down {
 		return m.errand() // what is purged could not be had again
 	}
-	m.say("a purge of %s beside the next", ref)
-	m.before = picture{}
+	m.note("a purge of %s beside the next", ref)
+	m.before = observation{}
 	return errand{func() {
 		_, err := m.Purge(context.Background(), retention.Target(ref), false)
-		if err != nil && !errors.Is(err, retention.ErrNotKept) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {
-			m.wrong("purge %s: %v", ref, err)
+		if err != nil && !errors.Is(err, retention.ErrNotCached) && !errors.Is(err, retention.ErrPinned) && !errors.Is(err, cache.ErrFull) {
+			m.fail("purge %s: %v", ref, err)
 		}
-	}, func() { m.told.purges++ }}
+	}, func() { m.counts.purges++ }}
 }
 
 func (m *model) anyTag() retention.Reference {
 	if m.random.IntN(6) == 0 {
-		return choose(m.random, m.tagsThereWere())
+		return choose(m.random, m.allTags())
 	}
 	return retention.Reference{Repository: choose(m.random, m.up.repositories()), Ref: choose(m.random, m.up.names())}
 }
 
-func (m *model) tagsThereWere() []retention.Reference {
+func (m *model) allTags() []retention.Reference {
 	var all []retention.Reference
 	for ref := range m.up.tags {
 		all = append(all, ref)
@@ -156,7 +156,8 @@ func (m *model) tagsThereWere() []retention.Reference {
 	return all
 }
 
-// anyManifest is by digest, of the repository that has it or of another.
+// anyManifest is a manifest by digest, in a repository that has it or in
+// another.
 func (m *model) anyManifest() retention.Reference {
 	repo := choose(m.random, m.up.repositories())
 	from := repo

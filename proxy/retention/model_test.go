@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// modelSeed replays one story; modelSteps is how long each is, and
-	// modelSeeds how many there are.
+	// modelSeed replays one run, modelSteps is the length of each run, and
+	// modelSeeds the number of runs.
 	modelSeed  = "ENTREPOT_MODEL_SEED"
 	modelSteps = "ENTREPOT_MODEL_STEPS"
 	modelSeeds = "ENTREPOT_MODEL_SEEDS"
@@ -43,10 +43,10 @@ func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// TestModel lets clients, an upstream, an operator and the power company do
-// what they like with a mirror, and holds what it serves and keeps against a
-// small model of what must be so. The stories are the same in each run, so that
-// a red one is about what was changed; other seeds tell others.
+// TestModel runs random actions of clients, an upstream, an operator and the
+// power supply against a mirror, and compares what it serves and stores with a
+// small model of what must hold. The runs are the same each time, so that a
+// failure is caused by a change; other seeds give other runs.
 func TestModel(t *testing.T) {
 	steps := int(fromEnvironment(t, modelSteps, 500))
 	seeds := int(fromEnvironment(t, modelSeeds, 4))
@@ -58,7 +58,7 @@ func TestModel(t *testing.T) {
 		seed := first + uint64(i)
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { newModel(t, seed).live(steps) })
+			synctest.Test(t, func(t *testing.T) { newModel(t, seed).run(steps) })
 			if t.Failed() {
 				t.Logf("again with %s=%d %s=%d", modelSeed, seed, modelSteps, steps)
 			}
@@ -66,60 +66,60 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// model is one story of a mirror, made up from a seed.
+// model is one run of a mirror, generated from a seed.
 type model struct {
 	t      *testing.T
 	random *rand.Rand
-	up     *moody
+	up     *testUpstream
 	folder string
 
-	// Of the process that runs now.
+	// State of the current process.
 	*pull.Puller
 	mirror.Cache
 	*mirror.Mirror
 	files    *disk.Cache
 	records  cache.Records
-	power    *power
-	memory   *recollection
+	disk     *testDisk
+	memory   *testMemory
 	evicted  atomic.Int64
 	bypassed atomic.Int64
-	settings settings
+	settings modelSettings
 
 	known   *known
 	lists   map[retention.Repository][][]string // of tags, in the order in which they were told
-	before  picture                             // at the last look
+	before  observation                         // at the last look
 	earlier *known                              // before the errands that are under way
 
 	broken retention.Digest // the file that was damaged last
 	began  time.Time        // the step
 
-	story []string // the last steps, for whoever has to find out
-	told  tally
+	history []string // the last steps, for whoever has to find out
+	counts  tally
 }
 
-// settings differ from story to story.
-type settings struct {
-	maxBytes int64
-	tagTTL   time.Duration
-	learns   bool // what pulling again may ask for
+// modelSettings differ from run to run.
+type modelSettings struct {
+	maxBytes   int64
+	tagTTL     time.Duration
+	prefetches bool // what pulling again may ask for
 }
 
-// tally counts what happened, so that a test that tests nothing shows.
+// tally counts what happened, so that a test that tests nothing is noticed.
 type tally struct {
 	steps, whole, evictions, purges, crashes, restarts, damages, stale, refused int
 	over                                                                        int64
 }
 
 // known is what the model knows of a mirror. It is replaced, never changed, so
-// that after a power cut what lasted is known again.
+// that the durable state can be restored after a power cut.
 type known struct {
-	// had is what was here of each manifest that is kept: blobs and children.
+	// had is what was here of each cached manifest: blobs and children.
 	had map[string]map[retention.Digest]bool
-	// seen is the latest era of each tag that a client was told of.
+	// seen is the latest era of each tag that a client got.
 	seen map[retention.Reference]int
-	// pins are the pinned images that were whole, with everything they need.
+	// pins are the pinned images that were complete, with everything they need.
 	pins map[retention.Reference]map[retention.Digest]bool
-	// lists are the numbers of the last lists of tags that were told.
+	// lists are the numbers of the last tag lists that clients got.
 	lists map[retention.Repository]int
 }
 
@@ -138,15 +138,15 @@ func newModel(t *testing.T, seed uint64) *model {
 	random := rand.New(rand.NewPCG(seed, 0))
 	m := &model{
 		t: t, random: random, folder: modelFolder(t),
-		up: &moody{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}},
+		up: &testUpstream{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}},
 		known: (&known{
 			seen: map[retention.Reference]int{}, pins: map[retention.Reference]map[retention.Digest]bool{}, lists: map[retention.Repository]int{},
 		}).clone(),
 		lists: map[retention.Repository][][]string{},
-		settings: settings{
-			maxBytes: choose(random, []int64{150 << 10, 400 << 10, 1 << 20}),
-			tagTTL:   choose(random, []time.Duration{0, time.Minute}),
-			learns:   random.IntN(2) == 0,
+		settings: modelSettings{
+			maxBytes:   choose(random, []int64{150 << 10, 400 << 10, 1 << 20}),
+			tagTTL:     choose(random, []time.Duration{0, time.Minute}),
+			prefetches: random.IntN(2) == 0,
 		},
 	}
 	m.up.be(up)
@@ -157,8 +157,8 @@ func newModel(t *testing.T, seed uint64) *model {
 	return m
 }
 
-// modelFolder is in memory where that can be had: the model asks for nothing
-// that such a file system lacks, and it is many times faster.
+// modelFolder is in memory if possible: the model needs nothing that such a
+// file system lacks, and it is many times faster.
 func modelFolder(t *testing.T) string {
 	folder, err := os.MkdirTemp("/dev/shm", "entrepot-model-")
 	if err != nil {
@@ -168,32 +168,32 @@ func modelFolder(t *testing.T) string {
 	return folder
 }
 
-// start begins a process over a folder that has to hold the given records.
+// start starts a process over a directory that must have the given records.
 func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	m.t.Helper()
 	files, err := disk.Open(dir, disk.Options{
 		Journal: metadata.Durable(),
-		// Records last when somebody says so, and only then: so the model
-		// knows which do.
+		// Records become durable only on request, so that the model knows which
+		// ones are.
 		FlushEvery: 1 << 20 * time.Hour, FlushAt: 1 << 30,
 	})
 	if err != nil {
 		m.t.Fatalf("start over %s: %v", dir, err)
 	}
 	m.files = files
-	m.holdRecords(records)
+	m.checkRecords(records)
 	if left := m.drafts(dir); len(left) > 0 {
-		m.wrong("drafts are left at the start: %v", left)
+		m.fail("drafts are left at the start: %v", left)
 	}
-	m.power = newPower(m.t, dir, m.settings.maxBytes, records, files.Blobs())
-	m.known = m.power.begin(m.known)
-	power := m.power
-	m.memory = &recollection{kept: map[retention.Digest][]byte{}}
+	m.disk = newTestDisk(m.t, dir, m.settings.maxBytes, records, files.Blobs())
+	m.known = m.disk.begin(m.known)
+	power := m.disk
+	m.memory = &testMemory{kept: map[retention.Digest][]byte{}}
 	m.evicted.Store(0)
 	m.bypassed.Store(0)
-	m.records = poweredRecords{files.Records(), m.power}
+	m.records = testDiskRecords{files.Records(), m.disk}
 	m.Mirror = mirror.New(mirror.Options{
-		Blobs: poweredBlobs{files.Blobs(), m.power}, Records: m.records, Memory: m.memory,
+		Blobs: testDiskBlobs{files.Blobs(), m.disk}, Records: m.records, Memory: m.memory,
 		Upstreams: []pull.Upstream{{Name: "hub", Registry: m.up}},
 		Rules:     pull.Rules{TagTTL: m.settings.tagTTL, NegativeTTL: modelNegativeTTL, MaxWait: 2 * time.Second},
 		Bounds:    store.Bounds{MaxBytes: m.settings.maxBytes},
@@ -201,74 +201,74 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 		Events: mirror.Events{
 			Evicted:  func(int64) { m.evicted.Add(1) },
 			Bypassed: func(string) { m.bypassed.Add(1) },
-			Kept:     power.counted,
+			Usage:    power.counted,
 		},
 	})
 	m.Puller, m.Cache = m.Mirror.Puller, m.Mirror.Cache()
 	if files.Rebuilt() {
-		if _, err := m.Ledger.Reindex(); err != nil {
+		if _, err := m.Ledger.RebuildMembers(); err != nil {
 			m.t.Errorf("reindex: %v", err)
 		}
 	}
 	m.Start()
-	if m.settings.learns {
-		m.StartLearning()
+	if m.settings.prefetches {
+		m.StartPrefetching()
 	}
-	m.before = picture{}
+	m.before = observation{}
 }
 
 const modelNegativeTTL = 10 * time.Second
 
-// stop ends the process in good order.
+// stop stops the process cleanly.
 func (m *model) stop() {
 	m.t.Helper()
 	m.Close()
 	if err := m.files.Close(); err != nil {
 		m.t.Errorf("close the cache: %v", err)
 	}
-	m.told.over = max(m.told.over, m.power.over)
+	m.counts.over = max(m.counts.over, m.disk.over)
 }
 
-// live goes through the story.
-func (m *model) live(steps int) {
+// run runs all steps.
+func (m *model) run(steps int) {
 	defer func() {
 		m.stop()
 		if m.t.Failed() {
-			for _, step := range m.story {
+			for _, step := range m.history {
 				m.t.Log(step)
 			}
 		}
-		m.t.Logf("bound %d, TTL %s, learns %v: %+v", m.settings.maxBytes, m.settings.tagTTL, m.settings.learns, m.told)
+		m.t.Logf("bound %d, TTL %s, learns %v: %+v", m.settings.maxBytes, m.settings.tagTTL, m.settings.prefetches, m.counts)
 	}()
-	m.look()
-	for m.told.steps = range steps {
+	m.observe()
+	for m.counts.steps = range steps {
 		m.step()
-		m.look()
+		m.observe()
 		if m.t.Failed() {
 			return
 		}
 	}
 }
 
-// say notes what happens, for whoever reads of a failure.
-func (m *model) say(format string, args ...any) {
-	line := fmt.Sprintf("%4d %s %-5s %s", m.told.steps, time.Now().Format(time.TimeOnly), m.up.mood(), fmt.Sprintf(format, args...))
-	if m.story = append(m.story, line); len(m.story) > 60 {
-		m.story = m.story[1:]
+// note logs what happens, for a failure report.
+func (m *model) note(format string, args ...any) {
+	line := fmt.Sprintf("%4d %s %-5s %s", m.counts.steps, time.Now().Format(time.TimeOnly), m.up.mood(), fmt.Sprintf(format, args...))
+	if m.history = append(m.history, line); len(m.history) > 60 {
+		m.history = m.history[1:]
 	}
 }
 
-func (m *model) wrong(format string, args ...any) {
+func (m *model) fail(format string, args ...any) {
 	m.t.Helper()
-	m.t.Errorf("step %d: %s", m.told.steps, fmt.Sprintf(format, args...))
+	m.t.Errorf("step %d: %s", m.counts.steps, fmt.Sprintf(format, args...))
 }
 
-// settle returns once nothing is under way, whatever the upstream's mood is.
-func (m *model) settle() {
+// wait returns when nothing is under way, whatever the mood of the upstream.
+func (m *model) wait() {
 	m.t.Helper()
 	for range 1000 {
 		synctest.Wait()
-		if m.quiet() {
+		if m.isIdle() {
 			return
 		}
 		time.Sleep(time.Second)
@@ -276,7 +276,7 @@ func (m *model) settle() {
 	m.t.Fatalf("something goes on and on: %+v, %d requests", m.Store.State(), m.up.asking.Load())
 }
 
-func (m *model) quiet() bool {
+func (m *model) isIdle() bool {
 	state := m.Store.State()
 	return m.Flights.Len() == 0 && state.Incoming == 0 && state.Waiting == 0 && state.Reserved == 0 && m.up.asking.Load() == 0
 }

@@ -24,7 +24,7 @@ import (
 )
 
 // world is everything that the upstream of the model has and ever had. It
-// changes between steps only.
+// changes only between steps.
 type world struct {
 	*mirrortest.Origin
 	random *rand.Rand
@@ -36,13 +36,13 @@ type world struct {
 	shelf  map[retention.Repository][]retention.Descriptor // layers to be shared
 }
 
-// era is a time during which a tag pointed at one manifest, or at none.
+// era is a period during which a tag pointed at one manifest, or did not exist.
 type era struct {
 	digest retention.Digest
 	from   time.Time
 }
 
-// secret is the repository whose layers no other has.
+// secret is the repository with layers that no other repository has.
 var secret = retention.Repository{Upstream: "hub", Name: "secret"}
 
 func newWorld(random *rand.Rand) *world {
@@ -62,7 +62,7 @@ func (w *world) repositories() []retention.Repository {
 	return []retention.Repository{mirrortest.App, {Upstream: "hub", Name: "lib"}, {Upstream: "hub", Name: "org/tool"}, secret}
 }
 
-// choose returns one of several; the zero value of none.
+// choose returns one of several values, or the zero value if there are none.
 func choose[T any](random *rand.Rand, of []T) (one T) {
 	if len(of) > 0 {
 		one = of[random.IntN(len(of))]
@@ -92,8 +92,8 @@ func (w *world) encode(repo retention.Repository, mediaType string, v any) reten
 	return w.add(repo, mediaType, raw)
 }
 
-// point makes a tag point at a manifest, or at none where d is empty.
-func (w *world) point(repo retention.Repository, tag string, d retention.Digest) {
+// setTag makes a tag point at a manifest, or deletes it if d is empty.
+func (w *world) setTag(repo retention.Repository, tag string, d retention.Digest) {
 	ref := retention.Reference{Repository: repo, Ref: tag}
 	w.tags[ref] = append(w.tags[ref], era{d, time.Now()})
 	if d == "" {
@@ -141,7 +141,7 @@ func (w *world) layer(repo retention.Repository) retention.Descriptor {
 	return d
 }
 
-// image is a new image of a few layers; hangsOn may be nil.
+// image is a new image of a few layers; hangsOn, its subject, may be nil.
 func (w *world) image(repo retention.Repository, hangsOn *retention.Descriptor) retention.Descriptor {
 	w.made++
 	m := ocispec.Manifest{
@@ -159,7 +159,7 @@ func (w *world) image(repo retention.Repository, hangsOn *retention.Descriptor) 
 		}
 	}
 	if repo == mirrortest.App && w.random.IntN(5) == 0 {
-		// Whoever may push here claims to have a layer that only the secret
+		// A user who may push here claims to have a layer that only the secret
 		// repository has.
 		if d := choose(w.random, w.shelf[secret]); d.Digest != "" {
 			d.URLs = []string{"https://elsewhere.test/layer"}
@@ -178,7 +178,7 @@ func (w *world) index(repo retention.Repository, nested bool) retention.Descript
 			index.Manifests = append(index.Manifests, w.index(repo, false))
 			continue
 		case w.random.IntN(4) == 0:
-			if d := w.tagged(repo); d.Digest != "" {
+			if d := w.taggedManifest(repo); d.Digest != "" {
 				index.Manifests = append(index.Manifests, d)
 				continue
 			}
@@ -188,8 +188,8 @@ func (w *world) index(repo retention.Repository, nested bool) retention.Descript
 	return w.encode(repo, mirrortest.IndexType, index)
 }
 
-// tagged is some manifest that a tag of repo points at.
-func (w *world) tagged(repo retention.Repository) retention.Descriptor {
+// taggedManifest is a manifest that a tag of repo points at.
+func (w *world) taggedManifest(repo retention.Repository) retention.Descriptor {
 	var all []retention.Digest
 	for _, tag := range w.names() {
 		if e, _ := w.now(retention.Reference{Repository: repo, Ref: tag}); e.digest != "" {
@@ -202,45 +202,44 @@ func (w *world) tagged(repo retention.Repository) retention.Descriptor {
 
 func (w *world) names() []string { return []string{"1", "2", "3", "latest"} }
 
-// change is what happens upstream between two steps.
+// change changes the upstream between two steps.
 func (w *world) change() {
 	repo, tag := choose(w.random, w.repositories()), choose(w.random, w.names())
-	subject := w.tagged(repo)
+	subject := w.taggedManifest(repo)
 	switch n := w.random.IntN(20); {
 	case n < 9:
-		w.point(repo, tag, w.image(repo, nil).Digest)
+		w.setTag(repo, tag, w.image(repo, nil).Digest)
 	case n < 13:
-		w.point(repo, tag, w.index(repo, n == 9).Digest)
+		w.setTag(repo, tag, w.index(repo, n == 9).Digest)
 	case n < 15: // another name for the same, or back to what was
 		if was := choose(w.random, w.tags[retention.Reference{Repository: repo, Ref: choose(w.random, w.names())}]); was.digest != "" {
-			w.point(repo, tag, was.digest)
+			w.setTag(repo, tag, was.digest)
 		}
 	case n < 16:
 		if e, _ := w.now(retention.Reference{Repository: repo, Ref: tag}); e.digest != "" {
-			w.point(repo, tag, "")
+			w.setTag(repo, tag, "")
 		}
 	case subject.Digest == "":
 	case n < 18:
 		w.attach(repo, subject)
 	default:
-		w.point(repo, strings.Replace(subject.Digest.String(), ":", "-", 1)+".sig", w.image(repo, nil).Digest)
+		w.setTag(repo, strings.Replace(subject.Digest.String(), ":", "-", 1)+".sig", w.image(repo, nil).Digest)
 	}
 }
 
-// attach makes something refer to subject, and lists it where there is no
-// Referrers API.
+// attach adds a referrer of subject, and lists it if there is no Referrers API.
 func (w *world) attach(repo retention.Repository, subject retention.Descriptor) {
 	w.image(repo, &subject)
 	if w.API {
 		return
 	}
-	index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: w.referring(repo, subject.Digest)}
+	index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: w.referrersOf(repo, subject.Digest)}
 	index.SchemaVersion = 2
-	w.point(repo, referrers.TagOf(subject.Digest), w.encode(repo, mirrortest.IndexType, index).Digest)
+	w.setTag(repo, referrers.TagOf(subject.Digest), w.encode(repo, mirrortest.IndexType, index).Digest)
 }
 
-// referring is what refers to subject, in truth.
-func (w *world) referring(repo retention.Repository, subject retention.Digest) []retention.Descriptor {
+// referrersOf are the actual referrers of subject.
+func (w *world) referrersOf(repo retention.Repository, subject retention.Digest) []retention.Descriptor {
 	var all []retention.Descriptor
 	for _, d := range sorted(w.held[repo]) {
 		_, _, s, err := referrers.Names(w.bodies[d].MediaType, w.bodies[d].Body)
@@ -272,19 +271,19 @@ const (
 	flaky mood = "flaky" // cuts, lies and fails, now and then
 )
 
-// moody is the world as an upstream.Registry of changing moods.
-type moody struct {
+// testUpstream is the world as an upstream.Registry with changing moods.
+type testUpstream struct {
 	*world
 	feels  atomic.Value // of mood
 	luck   *luck
 	asking atomic.Int64
 }
 
-func (m *moody) mood() mood { return m.feels.Load().(mood) }
+func (m *testUpstream) mood() mood { return m.feels.Load().(mood) }
 
-func (m *moody) be(now mood) { m.feels.Store(now) }
+func (m *testUpstream) be(now mood) { m.feels.Store(now) }
 
-// luck is a source of chance for several goroutines.
+// luck is a random source for several goroutines.
 type luck struct {
 	mu     sync.Mutex
 	random *rand.Rand
@@ -296,8 +295,8 @@ func (l *luck) below(n int) int {
 	return l.random.IntN(n)
 }
 
-// begin is how every request begins; the caller calls end.
-func (m *moody) begin(ctx context.Context) (end func(), err error) {
+// begin begins a request; the caller calls end.
+func (m *testUpstream) begin(ctx context.Context) (end func(), err error) {
 	m.asking.Add(1)
 	end = func() { m.asking.Add(-1) }
 	switch m.mood() {
@@ -316,7 +315,7 @@ func (m *moody) begin(ctx context.Context) (end func(), err error) {
 	return end, nil
 }
 
-func moodily[T any](ctx context.Context, m *moody, fn func() (T, error)) (T, error) {
+func withMood[T any](ctx context.Context, m *testUpstream, fn func() (T, error)) (T, error) {
 	end, err := m.begin(ctx)
 	defer end()
 	if err != nil {
@@ -326,32 +325,32 @@ func moodily[T any](ctx context.Context, m *moody, fn func() (T, error)) (T, err
 	return fn()
 }
 
-func (m *moody) Resolve(ctx context.Context, repo, ref string) (retention.Descriptor, error) {
-	return moodily(ctx, m, func() (retention.Descriptor, error) { return m.Origin.Resolve(ctx, repo, ref) })
+func (m *testUpstream) Resolve(ctx context.Context, repo, ref string) (retention.Descriptor, error) {
+	return withMood(ctx, m, func() (retention.Descriptor, error) { return m.Origin.Resolve(ctx, repo, ref) })
 }
 
-func (m *moody) Manifest(ctx context.Context, repo, ref string) (upstream.Content, error) {
-	return moodily(ctx, m, func() (upstream.Content, error) { return m.body(m.Origin.Manifest(ctx, repo, ref)) })
+func (m *testUpstream) Manifest(ctx context.Context, repo, ref string) (upstream.Content, error) {
+	return withMood(ctx, m, func() (upstream.Content, error) { return m.body(m.Origin.Manifest(ctx, repo, ref)) })
 }
 
-func (m *moody) ResolveBlob(ctx context.Context, repo string, d retention.Digest) (retention.Descriptor, error) {
-	return moodily(ctx, m, func() (retention.Descriptor, error) { return m.Origin.ResolveBlob(ctx, repo, d) })
+func (m *testUpstream) ResolveBlob(ctx context.Context, repo string, d retention.Digest) (retention.Descriptor, error) {
+	return withMood(ctx, m, func() (retention.Descriptor, error) { return m.Origin.ResolveBlob(ctx, repo, d) })
 }
 
-func (m *moody) Blob(ctx context.Context, repo string, d retention.Digest, from, n int64) (upstream.Content, error) {
-	return moodily(ctx, m, func() (upstream.Content, error) { return m.body(m.Origin.Blob(ctx, repo, d, from, n)) })
+func (m *testUpstream) Blob(ctx context.Context, repo string, d retention.Digest, from, n int64) (upstream.Content, error) {
+	return withMood(ctx, m, func() (upstream.Content, error) { return m.body(m.Origin.Blob(ctx, repo, d, from, n)) })
 }
 
-func (m *moody) Referrers(ctx context.Context, repo string, subject retention.Digest) ([]retention.Descriptor, error) {
-	return moodily(ctx, m, func() ([]retention.Descriptor, error) { return m.Origin.Referrers(ctx, repo, subject) })
+func (m *testUpstream) Referrers(ctx context.Context, repo string, subject retention.Digest) ([]retention.Descriptor, error) {
+	return withMood(ctx, m, func() ([]retention.Descriptor, error) { return m.Origin.Referrers(ctx, repo, subject) })
 }
 
-func (m *moody) Tags(ctx context.Context, repo string, page url.Values) (upstream.TagList, error) {
-	return moodily(ctx, m, func() (upstream.TagList, error) { return m.Origin.Tags(ctx, repo, page) })
+func (m *testUpstream) Tags(ctx context.Context, repo string, page url.Values) (upstream.TagList, error) {
+	return withMood(ctx, m, func() (upstream.TagList, error) { return m.Origin.Tags(ctx, repo, page) })
 }
 
-// body lets a flaky upstream cut bodies and turn bits over.
-func (m *moody) body(c upstream.Content, err error) (upstream.Content, error) {
+// body lets a flaky upstream cut off bodies and flip bits.
+func (m *testUpstream) body(c upstream.Content, err error) (upstream.Content, error) {
 	if err != nil || m.mood() != flaky {
 		return c, err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
+func TestPurgingARepositoryRemovesEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -20,7 +20,7 @@ func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
 		stray := o.Put("app", "x", mirrortest.Bytes(1, 100<<10))
 		shared := o.Put("app", "x", mirrortest.Bytes(2, 100<<10))
 		o.Image("other", "1", mirrortest.Bytes(2, 100<<10))
-		m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, "1")
+		m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, "1")
 		for _, d := range []retention.Descriptor{stray, shared} {
 			if err := m.Read(t.Context(), mirrortest.App, d.Digest); err != nil {
 				t.Fatal(err)
@@ -29,7 +29,7 @@ func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
 		if _, err := m.Tags(t.Context(), mirrortest.App, nil); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: ""}, false)
 		if err != nil || gone.Blobs != 1 || gone.Bytes != stray.Size {
 			t.Errorf("%+v, %v", gone, err)
@@ -37,7 +37,7 @@ func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
 		if !m.Store.Has(t.Context(), shared.Digest) {
 			t.Error("what another repository needs went, too")
 		}
-		o.Unplug()
+		o.FailAll()
 		for _, d := range []retention.Descriptor{stray, shared} {
 			if m.Read(t.Context(), mirrortest.App, d.Digest) == nil {
 				t.Error("a blob of the repository is still served")
@@ -49,25 +49,25 @@ func TestAPurgeOfARepositoryTakesEverything(t *testing.T) {
 	})
 }
 
-func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
+func TestAPurgeLeavesWhatOthersNeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
 		amd, layer := o.Image("app", "1-amd64", mirrortest.Bytes(1, 100<<10))
 		raw, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{amd}})
 		index := o.Put("app", mirrortest.IndexType, raw, "1")
-		m.PullWhole(t, mirrortest.App, "1")
-		m.PullWhole(t, mirrortest.App, "1-amd64")
-		mirrortest.Settle()
-		// Of a platform with a name of its own only the name goes.
+		m.PullImage(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1-amd64")
+		mirrortest.Wait()
+		// If a platform has a tag of its own, only the tag is removed.
 		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: "1-amd64"}, false)
 		if err != nil || len(gone.Tags) != 1 || len(gone.Manifests) != 0 || gone.Bytes != 0 {
 			t.Errorf("the tag of a platform: %+v, %v", gone, err)
 		}
-		if !m.Mirror.Retention.Whole(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
+		if !m.Mirror.Retention.IsComplete(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
 			t.Error("the index has lost its platform")
 		}
-		// Of a pinned image no part goes.
+		// No part of a pinned image is removed.
 		m.Ledger.PutPin(retention.Reference{Repository: mirrortest.App, Ref: "1"})
 		for name, target := range map[string]retention.Target{
 			"a platform":           {Repository: mirrortest.App, Ref: amd.Digest.String()},
@@ -79,18 +79,18 @@ func TestAPurgeSparesWhatOthersNeed(t *testing.T) {
 				t.Errorf("%s of a pinned image: %v", name, err)
 			}
 		}
-		if !m.Mirror.Retention.Whole(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
+		if !m.Mirror.Retention.IsComplete(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "1"}, false) {
 			t.Error("the pinned image has lost something")
 		}
 	})
 }
 
-func TestATagThatWasDroppedIsNotTouchedBack(t *testing.T) {
+func TestTouchingADroppedTagDoesNotRestoreIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
 		o.Image("app", "1", mirrortest.Bytes(1, 10))
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 		rec, _ := m.Ledger.Tag(mirrortest.App, "1")
 		m.Ledger.DropTag(mirrortest.App, "1")
 		m.Ledger.TouchTag(mirrortest.App, "1", rec) // by a check that was under way

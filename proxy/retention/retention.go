@@ -1,26 +1,27 @@
-// Package retention decides what stays: it reads everything that is kept as a
-// graph of images ([Retention.Inventory]), removes the images that were used
-// least recently when room is short ([Retention.Run]), removes what an operator
-// names ([Retention.Purge]), and sets aside what is damaged
-// ([Retention.Scrub]). It also answers what an image still lacks. It asks no
+// Package retention decides what stays in the cache. It reads the cache as a
+// graph of images ([Retention.Inventory]), evicts the least recently used
+// images when room is short ([Retention.Run]), removes what an operator names
+// ([Retention.Purge]), and quarantines damaged content ([Retention.Scrub]). It
+// also finds what a cached image lacks ([Retention.FindMissing]). It asks no
 // upstream and starts no download.
 //
-// Its invariants, each with the test that guards it:
+// Its invariants, with the tests that guard them:
 //
-//   - Eviction is by image: what is left is whole
+//   - Eviction is by image: the images that are left are complete
 //     (TestWhatIsLeftAfterEvictionIsWhole).
-//   - A pinned image, and what somebody has come for since the snapshot was
-//     taken, stays (TestAnImageThatIsPulledWhileItWouldGoStays).
-//   - Records go first, and are durable before their content goes: a crash
-//     between leaves blobs that nobody names, never a manifest without its blobs
-//     (TestModel, with its crashes).
+//   - A pinned image stays, and so does an image that was used after the
+//     snapshot was taken (TestAnImageThatIsPulledWhileItIsBeingEvictedStays).
+//   - Records are removed first, and durably, before their content is deleted:
+//     a crash in between leaves unreferenced blobs, but never a manifest
+//     without its blobs (TestModel, with its crashes).
 //
-// The hand-shake with those who store a manifest: they lease it
-// ([metadata.Ledger.Lease]) before they look whether its content is there, and
-// put it on record before they release the lease. A [metadata.Watch] sees both.
-// Locks are taken in this order: Retention.sweeping, which is held by the one who
-// removes; then the ledger's; then the store's. Neither of the last two is held
-// while the other is taken: the watch is asked first, and then the store.
+// This is how it cooperates with the storing of manifests: the writer takes a
+// lease ([metadata.Ledger.Lease]) before it checks whether the content is
+// there, and records the manifest before it releases the lease. A
+// [metadata.Watch] sees both. Locks are taken in this order:
+// Retention.sweeping, which the remover holds; then the ledger's; then the
+// store's. Neither of the last two is held while the other is taken: the watch
+// is asked first, then the store.
 package retention
 
 import (
@@ -33,34 +34,36 @@ import (
 	"github.com/entrepot/entrepot/proxy/store"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
+// Digest is an algorithm and a hash, as in sha256:….
 type Digest = metadata.Digest
 
-// Descriptor names content by media type, digest and size in bytes.
+// Descriptor is a content descriptor: media type, digest and size in bytes.
 type Descriptor = metadata.Descriptor
 
-// Repository names a repository of a configured upstream.
+// Repository is a repository of a configured upstream.
 type Repository = metadata.Repository
 
-// Reference names an image by a tag or a digest.
+// Reference is a tag or a digest in a repository.
 type Reference = metadata.Reference
 
-// lookAround is how often the bounds are looked at without a cause, because
-// others fill the disk too.
-const lookAround = time.Minute
+// checkInterval is how often the bounds are checked even if nothing was stored,
+// because other programs fill the disk too.
+const checkInterval = time.Minute
 
-// Options say what a Retention works with.
+// Options are the dependencies and settings of a Retention.
 type Options struct {
 	Store  *store.Store
 	Ledger *metadata.Ledger
-	// Fresh says whether a tag needs no check; nil means that none is.
+	// Fresh says whether a tag needs no check; nil means that no tag is fresh.
 	Fresh func(repo Repository, tag string, rec metadata.Tag) bool
-	// Evicted is called with the bytes that an eviction freed; it may be nil.
+	// Evicted is called with the number of bytes that an eviction freed; it may
+	// be nil.
 	Evicted func(bytes int64)
 	Logger  *slog.Logger
 }
 
-// Retention decides what stays. All methods are safe for concurrent use.
+// Retention decides what stays in the cache. All methods are safe for
+// concurrent use.
 type Retention struct {
 	store   *store.Store
 	ledger  *metadata.Ledger
@@ -68,11 +71,12 @@ type Retention struct {
 	evicted func(bytes int64)
 	log     *slog.Logger
 
-	// sweeping is held by the one who takes a snapshot, and removes by it.
+	// sweeping is held while a snapshot is in use, and while content is removed
+	// according to it.
 	sweeping sync.Mutex
 }
 
-// New returns a Retention. Nothing happens before Run is called.
+// New returns a Retention. It does nothing before Run is called.
 func New(opts Options) *Retention {
 	r := &Retention{store: opts.Store, ledger: opts.Ledger, fresh: opts.Fresh, evicted: opts.Evicted, log: opts.Logger}
 	if r.fresh == nil {
@@ -84,16 +88,16 @@ func New(opts Options) *Retention {
 	return r
 }
 
-// Run keeps the store within its bounds until ctx ends: when it says that room
-// is short, and now and then.
+// Run keeps the store within its bounds until ctx is done: whenever the store
+// says that room is short, and periodically.
 func (r *Retention) Run(ctx context.Context) {
-	tick := time.NewTicker(lookAround)
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	r.count(ctx)
 	for {
-		r.store.Pass(func(excess int64) int64 { return r.relieve(ctx, excess) })
+		r.store.EvictionPass(func(excess int64) int64 { return r.makeRoom(ctx, excess) })
 		select {
-		case <-r.store.Short():
+		case <-r.store.EvictionDue():
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -101,17 +105,17 @@ func (r *Retention) Run(ctx context.Context) {
 	}
 }
 
-// count counts what the store holds. At the start nothing waits for it but the
-// publishing of downloads.
+// count counts the content of the store. At the start, only the publishing of
+// downloads waits for it.
 func (r *Retention) count(ctx context.Context) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	if err := r.store.Count(ctx, nil); err != nil && ctx.Err() == nil {
-		r.log.Error("the cache cannot be counted", "error", err)
+		r.log.Error("the size of the cache cannot be determined", "error", err)
 	}
 }
 
-func (r *Retention) relieve(ctx context.Context, excess int64) (freed int64) {
+func (r *Retention) makeRoom(ctx context.Context, excess int64) (freed int64) {
 	freed, err := r.evict(ctx, excess)
 	if ctx.Err() != nil {
 		return freed

@@ -21,7 +21,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-func TestImagesGoLeastRecentlyPulledFirst(t *testing.T) {
+func TestTheLeastRecentlyPulledImageIsEvictedFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 450 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
@@ -29,11 +29,11 @@ func TestImagesGoLeastRecentlyPulledFirst(t *testing.T) {
 		layers := map[string]retention.Descriptor{}
 		for i, tag := range []string{"a", "b", "c", "d"} {
 			_, layers[tag] = o.Image("app", tag, mirrortest.Bytes(byte(i), 100<<10))
-			digests[tag] = m.PullWhole(t, mirrortest.App, tag)
+			digests[tag] = m.PullImage(t, mirrortest.App, tag)
 			time.Sleep(time.Minute)
 		}
-		// A HEAD of the tag is a use of the whole image, and so is a blob that
-		// only it has.
+		// A HEAD request for the tag is a use of the whole image, and so is a
+		// request for a blob that only this image has.
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -42,55 +42,55 @@ func TestImagesGoLeastRecentlyPulledFirst(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		o.Image("app", "e", mirrortest.Bytes(9, 100<<10))
-		m.PullWhole(t, mirrortest.App, "e")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "e")
+		mirrortest.Wait()
 		for tag, want := range map[string]bool{"a": true, "b": true, "c": false, "d": true} {
-			if m.KeepsManifest(mirrortest.App, digests[tag]) != want {
-				t.Errorf("the image %s is kept: %v", tag, !want)
+			if m.HasManifest(mirrortest.App, digests[tag]) != want {
+				t.Errorf("the image %s is cached: %v", tag, !want)
 			}
 			if m.Store.Has(t.Context(), layers[tag].Digest) != want {
-				t.Errorf("the layer of %s is kept: %v", tag, !want)
+				t.Errorf("the layer of %s is cached: %v", tag, !want)
 			}
 		}
-		// What was evicted is fetched again.
+		// Evicted content is downloaded again.
 		o.Transcript()
-		m.PullWhole(t, mirrortest.App, "c")
+		m.PullImage(t, mirrortest.App, "c")
 		if asked := o.Transcript(); !slices.Contains(asked, "GET blob app "+mirrortest.Short(layers["c"].Digest.String())) {
 			t.Errorf("what was evicted was not fetched again: %v", asked)
 		}
 	})
 }
 
-func TestSharedLayersStayWhileAnyoneNeedsThem(t *testing.T) {
+func TestSharedLayersStayWhileAnImageNeedsThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 350 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
 		shared := mirrortest.Bytes(1, 100<<10)
 		_, layer := o.Image("app", "old", shared)
-		old := m.PullWhole(t, mirrortest.App, "old")
+		old := m.PullImage(t, mirrortest.App, "old")
 		time.Sleep(time.Minute)
 		o.Image("app", "new", shared)
-		kept := m.PullWhole(t, mirrortest.App, "new")
+		kept := m.PullImage(t, mirrortest.App, "new")
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(10+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 			if _, err := m.Manifest(t.Context(), mirrortest.App, "new"); err != nil {
 				t.Fatal(err)
 			}
 		}
-		mirrortest.Settle()
-		if m.KeepsManifest(mirrortest.App, old) {
-			t.Error("the image that was pulled least recently is still kept")
+		mirrortest.Wait()
+		if m.HasManifest(mirrortest.App, old) {
+			t.Error("the image that was pulled least recently is still cached")
 		}
-		if !m.KeepsManifest(mirrortest.App, kept) || !m.Store.Has(t.Context(), layer.Digest) {
+		if !m.HasManifest(mirrortest.App, kept) || !m.Store.Has(t.Context(), layer.Digest) {
 			t.Error("an image in use has lost the layer that it shared")
 		}
 	})
 }
 
-func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
+func TestAnImageIsEvictedWithItsPlatformsAndReferrers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 500 << 10; opts.Rules.TagTTL = time.Hour * 1000 })
@@ -101,22 +101,22 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 		index := o.Put("app", ocispec.MediaTypeImageIndex, raw, "1")
 		signature := o.Attach(index, "signature")
 		o.List(index.Digest, signature)
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 		if _, err := m.Referrers(t.Context(), mirrortest.App, index.Digest); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		m.PullWhole(t, mirrortest.App, "1-amd64") // a child that has a name of its own
+		m.PullImage(t, mirrortest.App, "1-amd64") // a child that has a name of its own
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(10+i), 100<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		for name, d := range map[string]retention.Descriptor{"the index": index, "its nameless child": arm, "its signature": signature} {
-			if m.KeepsManifest(mirrortest.App, d.Digest) || m.Store.Has(t.Context(), d.Digest) {
-				t.Errorf("%s is still kept", name)
+			if m.HasManifest(mirrortest.App, d.Digest) || m.Store.Has(t.Context(), d.Digest) {
+				t.Errorf("%s is still cached", name)
 			}
 		}
 		if _, ok := m.Ledger.Tag(mirrortest.App, referrers.TagOf(index.Digest)); ok {
@@ -125,13 +125,13 @@ func TestAnImageGoesWithItsPlatformsAndWhatHangsOnIt(t *testing.T) {
 		if rec, ok := m.Ledger.Referrers(mirrortest.App, index.Digest); ok {
 			t.Errorf("its referrers are still on record: %v", rec)
 		}
-		if !m.KeepsManifest(mirrortest.App, amd.Digest) {
+		if !m.HasManifest(mirrortest.App, amd.Digest) {
 			t.Error("a child with a name of its own went, too")
 		}
 	})
 }
 
-func TestWhatIsEvictedIsToldAsItGoes(t *testing.T) {
+func TestEvictedBytesAreReportedAsTheyAreFreed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const layer, images = 20 << 10, 10
 		o := mirrortest.NewOrigin()
@@ -141,57 +141,57 @@ func TestWhatIsEvictedIsToldAsItGoes(t *testing.T) {
 		m = mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Bounds.MaxBytes = (images + 1) * layer
 			opts.Events.Evicted = func(bytes int64) {
-				told, kept = append(told, bytes), append(kept, m.BytesKept(t))
+				told, kept = append(told, bytes), append(kept, m.BytesOnDisk(t))
 			}
 		})
 		for i := range images {
 			o.Image("app", fmt.Sprint(i), mirrortest.Bytes(byte(i), layer))
-			m.PullWhole(t, mirrortest.App, fmt.Sprint(i))
+			m.PullImage(t, mirrortest.App, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
 		o.Image("app", "large", mirrortest.Bytes(99, 5*layer))
-		m.PullWhole(t, mirrortest.App, "large")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "large")
+		mirrortest.Wait()
 		if len(told) < 4 {
 			t.Fatalf("told of %d bytes, which are four images at least", told)
 		}
 		if first, last := kept[0], kept[len(kept)-1]; first-last < 3*layer {
-			t.Errorf("%d bytes were kept when the first image had gone, and %d when the last had", first, last)
+			t.Errorf("%d bytes were cached when the first image had gone, and %d when the last had", first, last)
 		}
 	})
 }
 
-func TestTheBoundHoldsWhileImagesStreamIn(t *testing.T) {
+func TestTheBoundHoldsWhileImagesArePulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		const bound = 1 << 20
 		var worst int64
 		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Bounds.MaxBytes = bound
-			opts.Events.Kept = func(bytes int64) { worst = max(worst, bytes) }
+			opts.Events.Usage = func(bytes int64) { worst = max(worst, bytes) }
 		})
 		for i := range 60 {
 			tag := fmt.Sprint(i)
 			o.Image("app", tag, mirrortest.Bytes(byte(i), 100<<10))
-			m.PullWhole(t, mirrortest.App, tag)
-			if got := m.BytesKept(t); got > bound {
-				t.Fatalf("after %d images %d bytes are kept", i+1, got)
+			m.PullImage(t, mirrortest.App, tag)
+			if got := m.BytesOnDisk(t); got > bound {
+				t.Fatalf("after %d images %d bytes are cached", i+1, got)
 			}
 		}
-		mirrortest.Settle()
-		if got := m.BytesKept(t); got > bound || got < bound*7/10 {
-			t.Errorf("%d bytes are kept of %d that may be", got, bound)
+		mirrortest.Wait()
+		if got := m.BytesOnDisk(t); got > bound || got < bound*7/10 {
+			t.Errorf("%d bytes are cached of %d that may be", got, bound)
 		}
 		if worst > bound {
-			t.Errorf("%d bytes were kept for a moment", worst)
+			t.Errorf("%d bytes were cached for a moment", worst)
 		}
-		checkNothingHalf(t, m)
+		checkImagesComplete(t, m)
 	})
 }
 
-// checkNothingHalf checks that for every manifest on record all that it names
-// is here. It is for mirrors whose clients pull images whole.
-func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
+// checkImagesComplete checks that everything that a manifest on record
+// references is here. It is for mirrors whose clients pull complete images.
+func checkImagesComplete(t *testing.T, m mirrortest.Mirror) {
 	t.Helper()
 	err := m.Records.Scan(bucketManifest, "", func(key string, value []byte) bool {
 		var rec metadata.Manifest
@@ -200,7 +200,7 @@ func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
 		}
 		for _, b := range rec.Blobs {
 			if !m.Store.Has(context.Background(), b.Digest) {
-				t.Errorf("%s is kept without its blob %s", strings.ReplaceAll(key, "\x00", " "), b.Digest)
+				t.Errorf("%s is cached without its blob %s", strings.ReplaceAll(key, "\x00", " "), b.Digest)
 			}
 		}
 		return true
@@ -210,17 +210,17 @@ func checkNothingHalf(t *testing.T, m mirrortest.Mirror) {
 	}
 }
 
-func TestWhatIsTooLargeForTheBoundIsPassedOn(t *testing.T) {
+func TestABlobLargerThanTheBoundIsServedWithoutBeingCached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 50 << 10 })
 		_, small := o.Image("app", "small", mirrortest.Bytes(1, 10<<10))
-		m.PullWhole(t, mirrortest.App, "small")
+		m.PullImage(t, mirrortest.App, "small")
 		_, large := o.Image("app", "large", mirrortest.Bytes(2, 100<<10))
-		m.PullWhole(t, mirrortest.App, "large")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "large")
+		mirrortest.Wait()
 		if m.Store.Has(t.Context(), large.Digest) {
-			t.Error("it is kept")
+			t.Error("it is cached")
 		}
 		if !m.Store.Has(t.Context(), small.Digest) {
 			t.Error("others had to go for it")
@@ -228,7 +228,7 @@ func TestWhatIsTooLargeForTheBoundIsPassedOn(t *testing.T) {
 	})
 }
 
-func TestAFileSystemThatFillsUpIsRelieved(t *testing.T) {
+func TestEvictionFreesAFileSystemThatFillsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var free atomic.Int64
@@ -238,18 +238,18 @@ func TestAFileSystemThatFillsUpIsRelieved(t *testing.T) {
 			opts.Bounds.Free = func() (int64, error) { return free.Load(), nil }
 		})
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		free.Store(1<<20 - 1) // others fill it
-		time.Sleep(retention.LookAround + time.Second)
-		mirrortest.Settle()
+		time.Sleep(retention.CheckInterval + time.Second)
+		mirrortest.Wait()
 		if m.Store.Has(t.Context(), layer.Digest) {
 			t.Error("nothing was evicted")
 		}
 	})
 }
 
-func TestBlobsOfNoImageGoByTheirOwnUse(t *testing.T) {
+func TestUnreferencedBlobsAreEvictedByTheirOwnUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 350 << 10 })
@@ -260,14 +260,14 @@ func TestBlobsOfNoImageGoByTheirOwnUse(t *testing.T) {
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.Image("app", fmt.Sprint(i), mirrortest.Bytes(byte(10+i), 100<<10))
-			m.PullWhole(t, mirrortest.App, fmt.Sprint(i))
+			m.PullImage(t, mirrortest.App, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if m.Store.Has(t.Context(), stray.Digest) {
-			t.Error("the blob that was used least recently is still kept")
+			t.Error("the blob that was used least recently is still cached")
 		}
-		checkNothingHalf(t, m)
+		checkImagesComplete(t, m)
 	})
 }
 
@@ -285,7 +285,7 @@ func TestPurge(t *testing.T) {
 		"one of two tags": {
 			func(state) retention.Target { return retention.Target{Repository: mirrortest.App, Ref: "also"} },
 			func(t *testing.T, s state, gone retention.Purged, err error) {
-				if err != nil || len(gone.Tags) != 1 || gone.Bytes != 0 || !s.KeepsManifest(mirrortest.App, s.one.Digest) {
+				if err != nil || len(gone.Tags) != 1 || gone.Bytes != 0 || !s.HasManifest(mirrortest.App, s.one.Digest) {
 					t.Errorf("%+v, %v", gone, err)
 				}
 			},
@@ -293,7 +293,7 @@ func TestPurge(t *testing.T) {
 		"the only tag": {
 			func(state) retention.Target { return retention.Target{Repository: mirrortest.App, Ref: "two"} },
 			func(t *testing.T, s state, gone retention.Purged, err error) {
-				if err != nil || len(gone.Manifests) != 1 || s.KeepsManifest(mirrortest.App, s.two.Digest) || s.Store.Has(t.Context(), s.other.Digest) || !s.Store.Has(t.Context(), s.layer.Digest) {
+				if err != nil || len(gone.Manifests) != 1 || s.HasManifest(mirrortest.App, s.two.Digest) || s.Store.Has(t.Context(), s.other.Digest) || !s.Store.Has(t.Context(), s.layer.Digest) {
 					t.Errorf("%+v, %v", gone, err)
 				}
 			},
@@ -301,8 +301,8 @@ func TestPurge(t *testing.T) {
 		"a repository": {
 			func(state) retention.Target { return retention.Target{Repository: mirrortest.App, Ref: ""} },
 			func(t *testing.T, s state, gone retention.Purged, err error) {
-				if err != nil || len(gone.Manifests) != 2 || len(gone.Tags) != 3 || s.BytesKept(t) != 0 {
-					t.Errorf("%+v, %v, %d bytes kept", gone, err, s.BytesKept(t))
+				if err != nil || len(gone.Manifests) != 2 || len(gone.Tags) != 3 || s.BytesOnDisk(t) != 0 {
+					t.Errorf("%+v, %v, %d bytes cached", gone, err, s.BytesOnDisk(t))
 				}
 			},
 		},
@@ -317,7 +317,7 @@ func TestPurge(t *testing.T) {
 		"a digest of a blob": {
 			func(s state) retention.Target { return retention.Target{Ref: s.layer.Digest.String()} },
 			func(t *testing.T, s state, gone retention.Purged, err error) {
-				if err != nil || gone.Blobs != 1 || s.Store.Has(t.Context(), s.layer.Digest) || !s.KeepsManifest(mirrortest.App, s.one.Digest) {
+				if err != nil || gone.Blobs != 1 || s.Store.Has(t.Context(), s.layer.Digest) || !s.HasManifest(mirrortest.App, s.one.Digest) {
 					t.Errorf("%+v, %v", gone, err)
 				}
 				if err := s.Read(t.Context(), mirrortest.App, s.layer.Digest); err != nil {
@@ -328,7 +328,7 @@ func TestPurge(t *testing.T) {
 		"what is not kept": {
 			func(state) retention.Target { return retention.Target{Repository: mirrortest.App, Ref: "three"} },
 			func(t *testing.T, _ state, gone retention.Purged, err error) {
-				if !errors.Is(err, retention.ErrNotKept) {
+				if !errors.Is(err, retention.ErrNotCached) {
 					t.Errorf("%+v, %v", gone, err)
 				}
 			},
@@ -339,7 +339,7 @@ func TestPurge(t *testing.T) {
 				return retention.Target{Repository: mirrortest.App, Ref: ""}
 			},
 			func(t *testing.T, s state, gone retention.Purged, err error) {
-				if !errors.Is(err, retention.ErrPinned) || !s.KeepsManifest(mirrortest.App, s.one.Digest) {
+				if !errors.Is(err, retention.ErrPinned) || !s.HasManifest(mirrortest.App, s.one.Digest) {
 					t.Errorf("%+v, %v", gone, err)
 				}
 			},
@@ -353,13 +353,13 @@ func TestPurge(t *testing.T) {
 				o.Put("app", s.one.MediaType, o.Content["app one"].Body, "also")
 				s.two, s.other = o.Image("app", "two", mirrortest.Bytes(2, 100<<10))
 				for _, tag := range []string{"one", "also", "two"} {
-					s.PullWhole(t, mirrortest.App, tag)
+					s.PullImage(t, mirrortest.App, tag)
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				target := c.target(s)
-				before := s.BytesKept(t)
+				before := s.BytesOnDisk(t)
 				dry, dryErr := s.Purge(t.Context(), target, true)
-				if s.BytesKept(t) != before {
+				if s.BytesOnDisk(t) != before {
 					t.Error("a dry run took something away")
 				}
 				gone, err := s.Purge(t.Context(), target, false)
@@ -377,7 +377,7 @@ func TestInventory(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
 		_, layer := o.Image("app", "whole", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "whole")
+		m.PullImage(t, mirrortest.App, "whole")
 		at := time.Now()
 		time.Sleep(2 * time.Minute)
 		o.Image("app", "half", mirrortest.Bytes(2, 100<<10))
@@ -396,19 +396,19 @@ func TestInventory(t *testing.T) {
 		if !whole.Whole || !whole.Pinned || whole.Fresh || !whole.LastPulled.Equal(at) || whole.Alone < layer.Size || whole.Size != whole.Alone {
 			t.Errorf("whole: %+v", whole)
 		}
-		if list.Bytes != m.BytesKept(t) || list.Strays != 0 {
-			t.Errorf("%+v, while %d bytes are kept", list, m.BytesKept(t))
+		if list.Bytes != m.BytesOnDisk(t) || list.Strays != 0 {
+			t.Errorf("%+v, while %d bytes are cached", list, m.BytesOnDisk(t))
 		}
 	})
 }
 
-func TestScrubSetsDamageAsideAndItIsFetchedAgain(t *testing.T) {
+func TestAScrubQuarantinesDamageAndItIsDownloadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		m.Disk.Damage(layer.Digest)
 		began := time.Now()
 		steps := 0
@@ -420,7 +420,7 @@ func TestScrubSetsDamageAsideAndItIsFetchedAgain(t *testing.T) {
 			t.Errorf("100 KiB at 50 KiB a second took %s", took)
 		}
 		if m.Store.Has(t.Context(), layer.Digest) {
-			t.Error("what is damaged is still kept")
+			t.Error("what is damaged is still cached")
 		}
 		o.Transcript()
 		if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {

@@ -9,22 +9,22 @@ import (
 	"github.com/entrepot/entrepot/proxy/background"
 )
 
-// scrubEvery is how long the background scrub rests between two rounds.
-const scrubEvery = 24 * time.Hour
+// scrubInterval is the pause between two background scrubs.
+const scrubInterval = 24 * time.Hour
 
-// Scrubbed says how far a scrub is.
+// Scrubbed is the progress of a scrub.
 type Scrubbed struct {
 	Files      int      `json:"files"`
 	Bytes      int64    `json:"bytes"`
 	TotalFiles int      `json:"totalFiles"`
 	TotalBytes int64    `json:"totalBytes"`
-	Damaged    []Digest `json:"damaged"` // set aside, to be fetched again when asked for
+	Damaged    []Digest `json:"damaged"` // quarantined, and downloaded again when requested
 	Unreadable int      `json:"unreadable"`
 }
 
-// Scrub hashes everything that is kept and sets aside what does not match its
-// digest, at most rate bytes a second where that is more than zero. It reports
-// how far it is after each file; progress may be nil.
+// Scrub hashes all content and quarantines what does not match its digest, at
+// no more than rate bytes a second if rate is positive. It reports its progress
+// after each file; progress may be nil.
 func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbed)) (Scrubbed, error) {
 	s := Scrubbed{Damaged: []Digest{}}
 	sizes := map[Digest]int64{}
@@ -37,19 +37,19 @@ func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbe
 		return s, err
 	}
 	s.TotalFiles = len(sizes)
-	wait := paceOf(ctx, rate)
+	wait := throttle(ctx, rate)
 	for d, size := range sizes {
 		err := r.store.Verify(ctx, d, size, wait)
 		switch {
 		case ctx.Err() != nil:
 			return s, context.Cause(ctx)
-		case errors.Is(err, cache.ErrMismatch): // of the size, which is an ErrNotFound too, or of the digest
+		case errors.Is(err, cache.ErrMismatch): // wrong digest, or wrong size (which is also an ErrNotFound)
 			s.Damaged = append(s.Damaged, d)
 		case errors.Is(err, cache.ErrNotFound) && !r.store.Has(ctx, d):
-			// Evicted meanwhile.
+			// It was evicted in the meantime.
 		case err != nil:
 			s.Unreadable++
-			r.log.Error("content can't be scrubbed", "digest", d.String(), "error", err)
+			r.log.Error("content cannot be scrubbed", "digest", d.String(), "error", err)
 		}
 		s.Files++
 		s.Bytes += size
@@ -58,13 +58,13 @@ func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbe
 		}
 	}
 	if len(s.Damaged) > 0 {
-		r.count(ctx) // files of a wrong size had been counted with another
+		r.count(ctx) // files of a wrong size were counted with that size
 	}
 	return s, nil
 }
 
-// paceOf lets at most rate bytes a second through; zero lets everything through.
-func paceOf(ctx context.Context, rate int64) func(n int) error {
+// throttle limits a read to rate bytes a second; zero means no limit.
+func throttle(ctx context.Context, rate int64) func(n int) error {
 	if rate <= 0 {
 		return func(int) error { return nil }
 	}
@@ -74,19 +74,12 @@ func paceOf(ctx context.Context, rate int64) func(n int) error {
 			next = now
 		}
 		next = next.Add(time.Duration(float64(n) / float64(rate) * float64(time.Second)))
-		t := time.NewTimer(time.Until(next))
-		defer t.Stop()
-		select {
-		case <-t.C:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		return background.Wait(ctx, time.Until(next))
 	}
 }
 
-// RunScrub scrubs everything once a day until ctx ends, at most rate bytes a
-// second.
+// RunScrub scrubs everything once a day until ctx is done, at no more than rate
+// bytes a second.
 func (r *Retention) RunScrub(ctx context.Context, rate int64) {
 	for {
 		s, err := r.Scrub(ctx, rate, nil)
@@ -94,7 +87,7 @@ func (r *Retention) RunScrub(ctx context.Context, rate int64) {
 			return
 		}
 		r.log.Info("scrubbed", "files", s.Files, "bytes", s.Bytes, "damaged", len(s.Damaged), "unreadable", s.Unreadable, "error", err)
-		if background.Pause(ctx, scrubEvery) != nil {
+		if background.Pause(ctx, scrubInterval) != nil {
 			return
 		}
 	}

@@ -10,34 +10,34 @@ import (
 	"github.com/entrepot/entrepot/proxy/store"
 )
 
-// node is a manifest that is kept for a repository.
+// node is a manifest that is cached for a repository.
 type node struct {
 	repo   Repository
 	digest Digest
 	rec    metadata.Manifest
 	tags   []string
-	named  bool // by a tag of its own, which is no referrers tag
+	tagged bool // by a tag that is not a referrers tag
 	pinned bool
-	family
+	links
 	gone bool
 }
 
-// family is how a manifest hangs together with others.
-type family struct {
-	parents   int  // indexes and subjects that keep it
-	platform  bool // one of the parents is an index
+// links are a manifest's connections in the graph.
+type links struct {
+	parents   int  // number of indexes and subjects that reference it
+	platform  bool // at least one parent is an index
 	children  []*node
 	referrers []*node
 }
 
 func (n *node) key() string { return metadata.Key(n.repo, n.digest.String()) }
 
-// needed says that an index or a subject keeps it.
-func (n *node) needed() bool { return n.parents > 0 }
+// hasParents says whether an index or a subject references it.
+func (n *node) hasParents() bool { return n.parents > 0 }
 
-// reach notes everything that goes with a manifest. Indexes may be nested as
-// deep as anyone likes, so nothing here calls itself.
-func (n *node) reach(seen map[*node]bool) {
+// collect adds a manifest and all its descendants to seen. Indexes may be
+// nested to any depth, so it is not recursive.
+func (n *node) collect(seen map[*node]bool) {
 	for queue := []*node{n}; len(queue) > 0; queue = queue[1:] {
 		if next := queue[0]; !seen[next] {
 			seen[next] = true
@@ -46,30 +46,29 @@ func (n *node) reach(seen map[*node]bool) {
 	}
 }
 
-// snapshot is everything that is kept, as it was at one moment. What comes
-// later is seen by the watch.
+// snapshot is the content of the cache at one moment. The watch records what
+// happens later.
 type snapshot struct {
-	nodes  map[string]*node
-	sizes  map[Digest]int64 // of what lies on disk, in bytes
-	needs  needs
-	ledger *metadata.Ledger
-	watch  *metadata.Watch
-	total  int64
+	nodes      map[string]*node
+	sizes      map[Digest]int64 // of content on disk, in bytes
+	references references
+	ledger     *metadata.Ledger
+	watch      *metadata.Watch
+	total      int64
 }
 
-// needs count why something has to stay.
-type needs struct {
-	content map[Digest]int // manifests that name it, or are it
-	held    map[string]int // the same by repository and digest
-	marks   map[string]int // indexes that attach: by repository, subject and attestation, and by repository and attestation
+// references count why content has to stay.
+type references struct {
+	content map[Digest]int // manifests that reference it or are it
+	members map[string]int // the same, by repository and digest
+	marks   map[string]int // indexes that attach it: by repository, subject and attestation, and by repository and attestation
 }
 
-// snapshot reads everything that is kept. The caller holds sweeping, and ends
-// the watch.
+// snapshot takes a snapshot. The caller holds sweeping, and ends the watch.
 func (r *Retention) snapshot(ctx context.Context) (*snapshot, error) {
 	s := &snapshot{
 		nodes: map[string]*node{}, sizes: map[Digest]int64{}, ledger: r.ledger, watch: r.ledger.Watch(),
-		needs: needs{content: map[Digest]int{}, held: map[string]int{}, marks: map[string]int{}},
+		references: references{content: map[Digest]int{}, members: map[string]int{}, marks: map[string]int{}},
 	}
 	r.ledger.SaveUses()
 	if err := s.read(ctx, r.store); err != nil {
@@ -106,16 +105,17 @@ func (s *snapshot) read(ctx context.Context, from *store.Store) error {
 	return err
 }
 
-// isPinned says whether a manifest is pinned now, by a tag or by its digest.
+// isPinned says whether a manifest is pinned now, by a tag or by digest.
 func (s *snapshot) isPinned(n *node) bool {
 	return slices.ContainsFunc(append(slices.Clone(n.tags), n.digest.String()), func(ref string) bool { return s.ledger.IsPinned(n.repo, ref) })
 }
 
-// link notes who keeps whom: an index its children, a subject what refers to
-// it, whether by its own word or by a tag's.
+// link connects the nodes: an index with its children, and a subject with its
+// referrers, which name it in their subject field or are found under its
+// referrers tag.
 func (s *snapshot) link() {
 	for _, n := range s.nodes {
-		s.needs.add(n, 1)
+		s.references.add(n, 1)
 		for _, c := range n.rec.Children {
 			if child := s.nodes[metadata.Key(n.repo, c.Digest.String())]; child != nil && child != n {
 				child.parents++
@@ -127,11 +127,11 @@ func (s *snapshot) link() {
 	for _, n := range s.nodes {
 		subjects := []Digest{n.rec.Subject}
 		for _, tag := range n.tags {
-			stem, _, _ := strings.Cut(tag, ".") // cosign's have an ending
+			stem, _, _ := strings.Cut(tag, ".") // cosign's tags have a suffix
 			if subject, ok := referrers.SubjectOf(stem); ok {
 				subjects = append(subjects, subject)
 			} else {
-				n.named = true
+				n.tagged = true
 			}
 		}
 		for _, d := range subjects {
@@ -143,12 +143,12 @@ func (s *snapshot) link() {
 	}
 }
 
-// add counts what a manifest needs once more, or once less.
-func (all needs) add(n *node, by int) {
+// add adds by to the counts of everything that a manifest references.
+func (all references) add(n *node, by int) {
 	all.content[n.digest] += by
 	for _, b := range n.rec.Blobs {
 		all.content[b.Digest] += by
-		all.held[metadata.Key(n.repo, b.Digest.String())] += by
+		all.members[metadata.Key(n.repo, b.Digest.String())] += by
 	}
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
 		all.marks[metadata.Key(n.repo, a.Entry.Digest.String())] += by
@@ -156,7 +156,7 @@ func (all needs) add(n *node, by int) {
 	}
 }
 
-// sorted are the manifests in the order of their names.
+// sorted returns the manifests sorted by name.
 func (s *snapshot) sorted() []*node {
 	var all []*node
 	for _, n := range s.nodes {

@@ -2,24 +2,26 @@ package store
 
 import "context"
 
-// Short receives whenever room is short: a pass of eviction is due.
-func (s *Store) Short() <-chan struct{} { return s.room.short }
+// EvictionDue receives a value when room is short and an eviction pass is due.
+func (s *Store) EvictionDue() <-chan struct{} { return s.room.evictionDue }
 
-// NotKept notes that something could not be kept: a pass of eviction is due.
-func (s *Store) NotKept() { s.room.wake() }
+// NotCached reports that something could not be cached. An eviction pass is
+// then due.
+func (s *Store) NotCached() { s.room.wake() }
 
-// Expect notes that n more bytes are being downloaded, or, where n is negative,
-// that they no longer are.
-func (s *Store) Expect(n int64) { s.room.expect(n) }
+// AddIncoming adds n to the number of bytes that are being downloaded; n may be
+// negative.
+func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 
-// MaxBytes is the bound of what is kept, 0 where there is none.
+// MaxBytes is the bound on the stored bytes, or 0 if there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 
-// Pass runs one pass of eviction. Free is called with how many bytes have to go,
-// unless none have to, and returns how many went. Those who wait for room look
-// again when the pass is over. A pass that had nothing to do is not in vain:
-// whoever finds no room after it was too slow to take what the last one made.
-func (s *Store) Pass(free func(excess int64) (freed int64)) {
+// EvictionPass runs one pass of eviction. free gets the number of bytes to
+// remove, unless there are none, and returns how many it has removed.
+// Publications that wait for room check again after the pass. A pass without
+// anything to do is not in vain: one that finds no room after it was too slow to
+// take what the pass before had freed.
+func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
 	pass, vain := s.room.beginPass(), false
 	if excess := s.room.excess(); excess > 0 {
 		vain = free(excess) == 0
@@ -42,28 +44,28 @@ func (r *room) endPass(pass int, vain bool) {
 	r.passes.next = make(chan struct{})
 }
 
-// Count goes over everything that lies on disk, tells see, and takes the sum
-// for what is kept: it is exact but for what others take out of the folder
-// meanwhile. Nothing may be deleted meanwhile: its caller is the one who
-// deletes.
-func (s *Store) Count(ctx context.Context, see func(d Digest, size int64)) error {
+// Count walks everything on disk, calls visit for it, and takes the sum for the
+// bytes in use. The result is exact unless someone else deletes files in the
+// meantime. Nothing may be deleted while it runs: the caller is the only one
+// that deletes.
+func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
 	r := s.room
-	c := &count{came: make(map[Digest]bool)}
+	c := &recount{added: make(map[Digest]bool)}
 	r.mu.Lock()
 	for d, n := range r.reserved {
-		c.came[d] = true
+		c.added[d] = true
 		c.bytes += n
 	}
 	r.counting = c
 	r.mu.Unlock()
 	var total int64
 	err := s.blobs.Walk(ctx, func(d Digest, size int64) bool {
-		if see != nil {
-			see(d, size)
+		if visit != nil {
+			visit(d, size)
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if !c.came[d] {
+		if !c.added[d] {
 			total += r.weight(size)
 		}
 		return true
@@ -74,25 +76,25 @@ func (s *Store) Count(ctx context.Context, see func(d Digest, size int64)) error
 	if err != nil {
 		return err
 	}
-	r.change(total + c.bytes - r.kept)
+	r.addUsed(total + c.bytes - r.used)
 	r.counted = true
 	return nil
 }
 
-// Walk calls fn for everything on disk, as [cache.Blobs] does.
+// Walk calls fn for everything on disk, like [cache.Blobs].Walk.
 func (s *Store) Walk(ctx context.Context, fn func(d Digest, size int64) bool) error {
 	return s.blobs.Walk(ctx, fn)
 }
 
-// State is what the store has in work, in bytes and numbers; for tests.
+// State is the internal state of a Store, in bytes and counts. It is for tests.
 type State struct {
-	Kept, Incoming, Waiting int64
+	Used, Incoming, Waiting int64
 	Reserved                int
 }
 
-// State returns what the store has in work.
+// State returns the internal state.
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return State{Kept: s.room.kept, Incoming: s.room.incoming, Waiting: s.room.waiting, Reserved: len(s.room.reserved)}
+	return State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
 }

@@ -8,102 +8,109 @@ import (
 	"github.com/entrepot/entrepot/cache"
 )
 
-// Bounds say how much a store may keep. Zero means no bound.
+// Bounds limit how much is stored. Zero means no bound.
 type Bounds struct {
-	// MaxBytes is the size of everything kept. MinFree is what stays free on
-	// the file system, in bytes, as Free tells it.
+	// MaxBytes bounds the stored bytes. MinFree is how many bytes must stay
+	// free on the file system, as reported by Free.
 	MaxBytes, MinFree int64
 	Free              func() (int64, error)
 }
 
 const (
-	// lowMark is the part of a bound, in percent, to which eviction goes down
-	// once it starts, so that it does not run for each blob.
-	lowMark = 90
-	// fruitless is how many passes of eviction a blob waits through, while
-	// others take the room that these make.
-	fruitless = 4
+	// lowWatermark is the share of a bound, in percent, to which eviction
+	// reduces the stored bytes once it starts, so that it does not run for each
+	// blob.
+	lowWatermark = 90
+	// maxPasses is how many eviction passes a blob waits for while others take
+	// the room that these make.
+	maxPasses = 4
 )
 
-// room counts what is kept, so that it stays within its bounds. It counts bytes
-// that are published. A blob that was downloaded is published only once it fits
-// (see admit), which no client waits for: so the bound holds however fast
-// images stream in, and what is above it is in flight.
+// room counts the bytes in use, so that they stay within the bounds. It counts
+// published content. A downloaded blob is published only when it fits (see
+// waitAndReserve), and no client waits for that. So the bound holds however
+// fast images are pulled; content beyond it is still in flight.
 type room struct {
-	bounds Bounds
-	weight func(size int64) int64 // what content of so many bytes takes
-	notify func(bytes int64)      // of kept; may be nil
-	short  chan struct{}          // asks for a pass of eviction
+	bounds      Bounds
+	weight      func(size int64) int64 // bytes that content of a size takes on disk
+	onChange    func(bytes int64)      // called with used; may be nil
+	evictionDue chan struct{}          // requests an eviction pass
 
 	mu       sync.Mutex
-	kept     int64                    // bytes published, or reserved
-	counted  bool                     // kept is known
-	reserved map[Digest]int64         // of kept, what is not published yet
+	used     int64                    // bytes published or reserved
+	counted  bool                     // used is known
+	reserved map[Digest]int64         // the part of used that is not published yet
 	deleting map[Digest]chan struct{} // closed when the deletion is over
-	counting *count                   // under way; nil while there is none
-	incoming int64                    // bytes of downloads under way
-	waiting  int64                    // bytes of those who wait in admit
-	passes   passes                   // of eviction
+	counting *recount                 // the recount that is under way, or nil
+	demand   demand
+	passes   passes // of eviction
 }
 
-// passes are those that eviction makes to find room.
+// demand is what will need room soon, in bytes.
+type demand struct {
+	incoming int64 // of downloads that are running
+	waiting  int64 // of publications that wait for room
+}
+
+// passes are the eviction passes.
 type passes struct {
 	begun, ended int
-	vain         bool          // the last one wanted room and found none
-	next         chan struct{} // closed when the next one ends
+	vain         bool          // the last pass had to free something, and freed nothing
+	next         chan struct{} // closed when the next pass ends
 }
 
-// count is a count of what lies on disk. What came since it began counts by
-// itself, whether the walk meets it or not.
-type count struct {
-	came  map[Digest]bool
-	bytes int64 // of these
+// recount is a count of what is on disk. Content that was added since it began
+// is counted separately, whether the walk finds it or not.
+type recount struct {
+	added map[Digest]bool
+	bytes int64 // size of added
 }
 
-func newRoom(bounds Bounds, weight func(int64) int64, notify func(int64)) *room {
+func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
-		bounds: bounds, weight: weight, notify: notify, short: make(chan struct{}, 1),
+		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
 		reserved: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
 		passes: passes{next: make(chan struct{})},
 	}
 }
 
-// wake asks for a pass of eviction.
+// wake requests an eviction pass.
 func (r *room) wake() {
 	select {
-	case r.short <- struct{}{}:
+	case r.evictionDue <- struct{}{}:
 	default:
 	}
 }
 
-// expect notes that n more bytes are being downloaded, or, where n is negative,
-// that they no longer are: so eviction begins before they arrive.
-func (r *room) expect(n int64) {
+// addIncoming adds n to the number of bytes that are being downloaded; n may be
+// negative. This lets eviction begin before the bytes arrive.
+func (r *room) addIncoming(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.incoming += n
-	if n > 0 && r.tight() {
+	r.demand.incoming += n
+	if n > 0 && r.isUnderPressure() {
 		r.wake()
 	}
 }
 
-// admit waits until the n bytes of d fit, and reserves them. It returns
-// cache.ErrFull where nothing can be removed for them. The caller calls finish.
-func (r *room) admit(ctx context.Context, d Digest, n int64) error {
+// waitAndReserve waits until the n bytes of d fit, and reserves them. It
+// returns cache.ErrFull if nothing can be removed to make room for them. The
+// caller ends the reservation with endReservation.
+func (r *room) waitAndReserve(ctx context.Context, d Digest, n int64) error {
 	n = r.weight(n)
 	most := r.bounds.MaxBytes
 	if most > 0 && n > most {
-		return fmt.Errorf("%w: %d bytes are more than all that may be kept", cache.ErrFull, n)
+		return fmt.Errorf("%w: %d bytes are more than the whole cache may hold", cache.ErrFull, n)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// Only a pass that begins later knows of this need.
-	asked := r.passes.begun
-	r.waiting += n
-	defer func() { r.waiting -= n }()
-	for r.awaitDeletion(d); most > 0 && (!r.counted || r.kept+n > most); r.awaitDeletion(d) {
-		if r.passes.ended > asked && (r.passes.vain || r.passes.ended > asked+fruitless) {
-			return fmt.Errorf("%w: of %d bytes everything is pinned or in use", cache.ErrFull, most)
+	// A pass that has already begun does not know of this need.
+	before := r.passes.begun
+	r.demand.waiting += n
+	defer func() { r.demand.waiting -= n }()
+	for r.awaitDeletion(d); most > 0 && (!r.counted || r.used+n > most); r.awaitDeletion(d) {
+		if r.passes.ended > before && (r.passes.vain || r.passes.ended > before+maxPasses) {
+			return fmt.Errorf("%w: everything in the %d bytes of the cache is pinned or in use", cache.ErrFull, most)
 		}
 		r.wake()
 		next := r.passes.next
@@ -116,34 +123,34 @@ func (r *room) admit(ctx context.Context, d Digest, n int64) error {
 			return context.Cause(ctx)
 		}
 	}
-	r.add(d, n)
+	r.addReservation(d, n)
 	return nil
 }
 
-// reserve reserves the n bytes of d whether they fit or not.
+// reserve reserves the n bytes of d, whether they fit or not.
 func (r *room) reserve(d Digest, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.awaitDeletion(d)
-	r.add(d, r.weight(n))
-	if r.tight() {
+	r.addReservation(d, r.weight(n))
+	if r.isUnderPressure() {
 		r.wake()
 	}
 }
 
-// add counts the n bytes that d takes before they can be seen on disk. r.mu is
-// held.
-func (r *room) add(d Digest, n int64) {
-	r.change(n)
+// addReservation counts the n bytes of d before they are visible on disk. r.mu
+// is held.
+func (r *room) addReservation(d Digest, n int64) {
+	r.addUsed(n)
 	r.reserved[d] = n
 	if r.counting != nil {
-		r.counting.came[d] = true
+		r.counting.added[d] = true
 		r.counting.bytes += n
 	}
 }
 
-// finish ends what admit or reserve began: d was published, or was not.
-func (r *room) finish(d Digest, published bool) {
+// endReservation ends a reservation: d was published or was not.
+func (r *room) endReservation(d Digest, published bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.reserved[d]
@@ -151,15 +158,15 @@ func (r *room) finish(d Digest, published bool) {
 	if published {
 		return
 	}
-	r.change(-n)
+	r.addUsed(-n)
 	if r.counting != nil {
-		delete(r.counting.came, d)
+		delete(r.counting.added, d)
 		r.counting.bytes -= n
 	}
 }
 
-// beginDelete returns false where d is just being published. What is published
-// later waits for endDelete.
+// beginDelete returns false if d is being published. Later publications of d
+// wait for endDelete.
 func (r *room) beginDelete(d Digest) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,50 +184,50 @@ func (r *room) endDelete(d Digest) {
 	delete(r.deleting, d)
 }
 
-// awaitDeletion returns when d is not being deleted. r.mu is held before and
-// after, and not while it waits.
+// awaitDeletion returns when d is not being deleted. r.mu is held on entry and
+// on return, but not while it waits.
 func (r *room) awaitDeletion(d Digest) {
-	for over := r.deleting[d]; over != nil; over = r.deleting[d] {
+	for done := r.deleting[d]; done != nil; done = r.deleting[d] {
 		r.mu.Unlock()
-		<-over
+		<-done
 		r.mu.Lock()
 	}
 }
 
-// removed notes that content of n bytes is gone from the disk.
-func (r *room) removed(n int64) {
+// subtract reports that content of n bytes was removed from disk.
+func (r *room) subtract(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.change(-r.weight(n))
+	r.addUsed(-r.weight(n))
 }
 
-// change counts n more bytes as kept. r.mu is held.
-func (r *room) change(n int64) {
-	r.kept += n
-	if r.notify != nil {
-		r.notify(r.kept)
+// addUsed adds n to the bytes in use. r.mu is held.
+func (r *room) addUsed(n int64) {
+	r.used += n
+	if r.onChange != nil {
+		r.onChange(r.used)
 	}
 }
 
-// tight says that there is no room for all that is on its way. Only a part of
-// the downloads counts, or many small ones would empty a small cache. r.mu is
-// held.
-func (r *room) tight() bool {
+// isUnderPressure says whether there is not enough room for everything that is
+// on its way. Downloads count only up to a limit, or many small ones would
+// empty a small cache. r.mu is held.
+func (r *room) isUnderPressure() bool {
 	most := r.bounds.MaxBytes
-	return most > 0 && r.kept+r.waiting+min(r.incoming, most/100*(100-lowMark)) > most
+	return most > 0 && r.used+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > most
 }
 
-// excess is how many bytes have to go.
+// excess is how many bytes must be removed.
 func (r *room) excess() int64 {
 	r.mu.Lock()
 	var excess int64
-	if r.tight() {
-		excess = min(r.kept, r.kept+r.waiting-r.bounds.MaxBytes/100*lowMark)
+	if r.isUnderPressure() {
+		excess = min(r.used, r.used+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
 	}
 	r.mu.Unlock()
 	if least := r.bounds.MinFree; least > 0 && r.bounds.Free != nil {
 		if free, err := r.bounds.Free(); err == nil && free < least {
-			excess = max(excess, least+least/100*(100-lowMark)-free)
+			excess = max(excess, least+least/100*(100-lowWatermark)-free)
 		}
 	}
 	return excess

@@ -24,17 +24,17 @@ func TestWhatFindsNoRoomGivesUpOnlyAfterAPassInVain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRoom(Bounds{MaxBytes: 100}, func(n int64) int64 { return n }, nil)
-				r.counted, r.kept = true, 100
+				r.counted, r.used = true, 100
 				admitted := make(chan error, 1)
-				go func() { admitted <- r.admit(t.Context(), "sha256:new", 50) }()
+				go func() { admitted <- r.waitAndReserve(t.Context(), "sha256:new", 50) }()
 				synctest.Wait()
 				r.endPass(r.beginPass(), c.vain)
 				synctest.Wait()
 				if waits := len(admitted) == 0; waits != c.waits {
 					t.Errorf("after one pass it waits: %v", waits)
 				}
-				r.removed(c.freed)
-				for range fruitless {
+				r.subtract(c.freed)
+				for range maxPasses {
 					r.endPass(r.beginPass(), false)
 					synctest.Wait()
 				}

@@ -1,22 +1,24 @@
-// Package store is what is kept: content by digest, in memory and on disk, and
-// the room that it may take. It opens content, proves it and publishes it. It
-// knows no upstreams and no rules of who may read what, and it decides nothing
-// about what goes: where room is short it says so ([Store.Short]), and package
-// retention listens.
+// Package store holds the cached content by digest, in memory and on disk, and
+// limits the room that it takes. It opens, verifies and publishes content. It
+// knows nothing of upstreams or of who may read what, and it does not decide
+// what is evicted: if room is short it says so ([Store.EvictionDue]), and
+// package retention acts on it.
 //
-// Its invariants, each with the test that guards it:
+// Its invariants, with the tests that guard them:
 //
-//   - What it hands out matches its digest (TestWhatIsDamagedIsNotHandedOut).
-//   - What is counted is what lies on disk (TestWhatIsCountedIsWhatIsThere).
-//   - A blob is published only once it fits (TestABlobWaitsForRoom).
+//   - Content that it returns matches its digest
+//     (TestDamagedContentIsNotReturned).
+//   - The count of bytes in use is what is on disk
+//     (TestTheCountIsWhatIsOnDisk).
+//   - A blob is published only when it fits (TestABlobWaitsForRoom).
 //   - Content is not deleted while it is being published, and a publication
 //     waits for a deletion that has begun
 //     (TestAPublicationWaitsForADeletionThatHasBegun).
 //
-// There is one lock, of the room that is taken. It is not held for anything
-// that may take long, and nothing else is locked under it. Whoever deletes
-// holds a [metadata.Watch] first, which keeps leased content, and then calls
-// [Store.Delete], which keeps what is being published.
+// There is one lock, that of the room. It is not held during slow operations,
+// and no other lock is taken under it. To delete content, first hold a
+// [metadata.Watch], which protects leased content, and then call
+// [Store.Delete], which protects content that is being published.
 package store
 
 import (
@@ -31,31 +33,31 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
+// Digest is an algorithm and a hash, as in sha256:….
 type Digest = metadata.Digest
 
-// Descriptor names content by media type, digest and size in bytes.
+// Descriptor is a content descriptor: media type, digest and size in bytes.
 type Descriptor = metadata.Descriptor
 
-// Memory keeps small immutable content. It may forget at any time.
+// Memory caches small immutable content. It may drop it at any time.
 type Memory interface {
 	Get(d Digest) ([]byte, bool)
 	Put(d Digest, content []byte)
 	Delete(d Digest)
 }
 
-// Options say what a Store works with.
+// Options are the dependencies and settings of a Store.
 type Options struct {
 	Blobs  cache.Blobs
 	Memory Memory
 	Bounds Bounds
-	// Kept is called with the bytes that are kept, when they change; it may be
-	// nil.
-	Kept   func(bytes int64)
+	// Usage is called with the number of bytes in use when it changes; it may
+	// be nil.
+	Usage  func(bytes int64)
 	Logger *slog.Logger
 }
 
-// Store is what is kept. All methods are safe for concurrent use.
+// Store is the cached content. All methods are safe for concurrent use.
 type Store struct {
 	blobs     cache.Blobs
 	memory    Memory
@@ -65,10 +67,10 @@ type Store struct {
 	room      *room
 }
 
-// New returns a Store. Nothing is published before [Store.Count] has been
-// called, where there is a bound.
+// New returns a Store. If there is a bound, nothing is published before
+// [Store.Count] has been called.
 func New(opts Options) *Store {
-	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Kept)}
+	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage)}
 }
 
 // Stat returns the size in bytes of content on disk, or cache.ErrNotFound.
@@ -80,11 +82,11 @@ func (s *Store) Has(ctx context.Context, d Digest) bool {
 	return err == nil
 }
 
-// Weight is how many bytes content of size bytes takes.
+// Weight is how many bytes content of that size takes on disk.
 func (s *Store) Weight(size int64) int64 { return s.blobs.Weight(size) }
 
-// Create begins a draft. It returns cache.ErrFull where there is no room, and
-// for what could never be kept, and would take the room of what is.
+// Create begins a draft. It returns cache.ErrFull if there is no room, or if
+// the content could never fit and would only push out other content.
 func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
 	if most := s.MaxBytes(); most > 0 && want.Size > most {
 		return nil, fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, want.Size)
@@ -92,20 +94,20 @@ func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error
 	return s.blobs.Create(ctx, want)
 }
 
-// Publish commits a proven draft of size bytes, once there is room for it: it
-// waits, and no client does. It returns cache.ErrFull where there is none and
+// Publish commits a verified draft of size bytes. It waits until there is room,
+// which no client waits for. It returns cache.ErrFull if there is none and
 // nothing can be removed.
 func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.Draft) error {
-	if err := s.room.admit(ctx, d, size); err != nil {
+	if err := s.room.waitAndReserve(ctx, d, size); err != nil {
 		return err
 	}
 	err := draft.Commit()
-	s.room.finish(d, err == nil)
+	s.room.endReservation(d, err == nil)
 	return err
 }
 
-// Delete removes content, with its copy in memory, and says whether it is gone.
-// What is being published stays.
+// Delete removes content and its copy in memory, and says whether it is gone.
+// It refuses to remove content that is being published.
 func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 	if !s.room.beginDelete(d) {
 		return false
@@ -115,19 +117,19 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		s.log.Error("blob cannot be removed", "digest", d.String(), "error", err)
 		return false
 	}
-	s.memory.Delete(d) // or it would be served, and not be fetched and kept again
-	s.room.removed(size)
+	s.memory.Delete(d) // or it would be served from memory and never be stored on disk again
+	s.room.subtract(size)
 	return true
 }
 
-// Verify reads content on disk, and sets it aside where it is damaged. Pace is
-// told each number of bytes that is about to be read; it may wait.
+// Verify reads content on disk and quarantines it if it is damaged. pace is
+// called with each number of bytes before they are read; it may wait.
 func (s *Store) Verify(ctx context.Context, d Digest, size int64, pace func(n int) error) error {
 	_, err := s.blobs.Verify(ctx, d, pace)
-	if errors.Is(err, cache.ErrSetAside) {
+	if errors.Is(err, cache.ErrQuarantined) {
 		s.Quarantined(size)
 	}
-	if errors.Is(err, cache.ErrMismatch) { // of the size, which is an ErrNotFound too, or of the digest
+	if errors.Is(err, cache.ErrMismatch) { // wrong digest, or wrong size (which is also an ErrNotFound)
 		s.memory.Delete(d)
 	}
 	return err

@@ -20,28 +20,28 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// kept is a store over a cache, and what it was told to be kept last.
-type kept struct {
+// testStore is a store over a cache, and the usage that it reported last.
+type testStore struct {
 	*store.Store
 	blobs   cache.Blobs
-	content recollection
+	content testMemory
 	bytes   atomic.Int64
 }
 
-func newStore(t *testing.T, blobs cache.Blobs, bounds store.Bounds) *kept {
+func newStore(t *testing.T, blobs cache.Blobs, bounds store.Bounds) *testStore {
 	t.Helper()
-	content := recollection{}
-	k := &kept{blobs: blobs, content: content}
-	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Kept: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
+	content := testMemory{}
+	k := &testStore{blobs: blobs, content: content}
+	k.Store = store.New(store.Options{Blobs: blobs, Memory: content, Bounds: bounds, Usage: k.bytes.Store, Logger: slog.New(slog.DiscardHandler)})
 	return k
 }
 
-// recollection is memory that forgets nothing.
-type recollection map[store.Digest][]byte
+// testMemory is memory that drops nothing.
+type testMemory map[store.Digest][]byte
 
-func (r recollection) Get(d store.Digest) ([]byte, bool)  { content, ok := r[d]; return content, ok }
-func (r recollection) Put(d store.Digest, content []byte) { r[d] = content }
-func (r recollection) Delete(d store.Digest)              { delete(r, d) }
+func (r testMemory) Get(d store.Digest) ([]byte, bool)  { content, ok := r[d]; return content, ok }
+func (r testMemory) Put(d store.Digest, content []byte) { r[d] = content }
+func (r testMemory) Delete(d store.Digest)              { delete(r, d) }
 
 func inMemory(t *testing.T) cache.Blobs {
 	t.Helper()
@@ -53,8 +53,8 @@ func bytesOf(seed byte, n int) ([]byte, store.Descriptor) {
 	return content, store.Descriptor{Digest: digest.FromBytes(content), Size: int64(n)}
 }
 
-// publish keeps content as a download does.
-func (k *kept) publish(ctx context.Context, content []byte, d store.Descriptor) error {
+// publish stores content as a download does.
+func (k *testStore) publish(ctx context.Context, content []byte, d store.Descriptor) error {
 	draft, err := k.Create(ctx, d)
 	if err != nil {
 		return err
@@ -66,18 +66,18 @@ func (k *kept) publish(ctx context.Context, content []byte, d store.Descriptor) 
 	return k.Publish(ctx, d.Digest, d.Size, draft)
 }
 
-func (k *kept) wantCounted(t *testing.T) {
+func (k *testStore) wantUsageExact(t *testing.T) {
 	t.Helper()
 	var there int64
 	if err := k.Walk(t.Context(), func(_ store.Digest, size int64) bool { there += k.Weight(size); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if counted := k.State().Kept; counted != there || k.bytes.Load() != there {
+	if counted := k.State().Used; counted != there || k.bytes.Load() != there {
 		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
 	}
 }
 
-func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
+func TestDamagedContentIsNotReturned(t *testing.T) {
 	for name, size := range map[string]int{"small": 100, "large": 100 << 10} {
 		t.Run(name, func(t *testing.T) {
 			files := memory.New()
@@ -89,13 +89,13 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 			if err := k.publish(t.Context(), content, d); err != nil {
 				t.Fatal(err)
 			}
-			before := k.State().Kept
+			before := k.State().Used
 			files.Damage(d.Digest)
 			got, file, err := k.Open(t.Context(), d.Digest)
 			if file != nil {
-				// It is the reader who checks a large file, piece by piece.
+				// The reader of a large file checks it, piece by piece.
 				defer file.Close()
-				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrSetAside) {
+				if _, err = file.Check(t.Context(), 0, d.Size); errors.Is(err, cache.ErrQuarantined) {
 					k.Quarantined(d.Size)
 				}
 			}
@@ -103,19 +103,19 @@ func TestWhatIsDamagedIsNotHandedOut(t *testing.T) {
 				t.Errorf("%d bytes and %v", len(got), err)
 			}
 			if k.Has(t.Context(), d.Digest) {
-				t.Error("it is not set aside")
+				t.Error("it is not quarantined")
 			}
-			if after := k.State().Kept; after != before-k.Weight(d.Size) {
+			if after := k.State().Used; after != before-k.Weight(d.Size) {
 				t.Errorf("%d bytes are counted, and %d before", after, before)
 			}
-			if _, ok := k.Content(t.Context(), d.Digest, 1<<20); ok {
+			if _, ok := k.Read(t.Context(), d.Digest, 1<<20); ok {
 				t.Error("it is handed out as a manifest")
 			}
 		})
 	}
 }
 
-func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
+func TestSmallContentIsHeldInMemoryAndLargeContentIsNot(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	small, s := bytesOf(1, 64<<10)
 	large, l := bytesOf(2, 64<<10+1)
@@ -146,7 +146,7 @@ func TestSmallContentIsRememberedAndLargeIsNot(t *testing.T) {
 	}
 }
 
-func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
+func TestTheCountIsWhatIsOnDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refuse := new(atomic.Bool)
 		walk := &lateWalk{Blobs: inMemory(t)}
@@ -162,7 +162,7 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 		if err := draft.Commit(); err != nil {
 			t.Fatal(err)
 		}
-		// What is published while the count is under way is counted once.
+		// Content that is published during a count is counted once.
 		during, d := bytesOf(2, 2000)
 		walk.before = func() {
 			walk.before = nil
@@ -173,34 +173,34 @@ func TestWhatIsCountedIsWhatIsThere(t *testing.T) {
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
-		k.wantCounted(t)
-		// The same content again is no more.
+		k.wantUsageExact(t)
+		// The same content again adds nothing.
 		for range 2 {
 			if err := k.Put(t.Context(), d, during); err != nil {
 				t.Fatal(err)
 			}
 		}
-		k.wantCounted(t)
-		k.Remember(d.Digest, during)
+		k.wantUsageExact(t)
+		k.PutMemory(d.Digest, during)
 		if !k.Delete(t.Context(), d.Digest, d.Size) {
 			t.Error("it is not deleted")
 		}
 		if _, ok := k.content.Get(d.Digest); ok {
 			t.Error("it is still in memory")
 		}
-		k.wantCounted(t)
-		// What could not be committed does not count.
+		k.wantUsageExact(t)
+		// Content that could not be committed is not counted.
 		refuse.Store(true)
 		after, a := bytesOf(3, 3000)
 		if err := k.Put(t.Context(), a, after); err == nil {
 			t.Error("it was written")
 		}
-		k.wantCounted(t)
+		k.wantUsageExact(t)
 		refuse.Store(false)
 		if err := k.Retry(t.Context(), a, after); err != nil || !k.Has(t.Context(), a.Digest) {
 			t.Errorf("the next try: %v", err)
 		}
-		k.wantCounted(t)
+		k.wantUsageExact(t)
 		if err := k.Retry(t.Context(), d, during); err != nil || k.Has(t.Context(), d.Digest) {
 			t.Errorf("what nobody failed to write is written: %v", err)
 		}
@@ -224,14 +224,14 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			t.Fatalf("it is published before anything is counted: %v", err)
 		default:
 		}
-		<-k.Short()
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		<-k.EvictionDue()
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 		synctest.Wait()
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		// There is enough room: a pass that has nothing to do is not one in vain.
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 		if err := <-published; err != nil {
 			t.Fatal(err)
 		}
@@ -244,8 +244,8 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		if k.Has(t.Context(), h.Digest) {
 			t.Error("it is published above the bound")
 		}
-		<-k.Short()
-		k.Pass(func(excess int64) int64 {
+		<-k.EvictionDue()
+		k.EvictionPass(func(excess int64) int64 {
 			if excess < weight/2 {
 				t.Errorf("%d bytes have to go", excess)
 			}
@@ -255,28 +255,28 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		if err := <-published; err != nil || !k.Has(t.Context(), h.Digest) {
 			t.Errorf("there is room, and %v", err)
 		}
-		k.wantCounted(t)
+		k.wantUsageExact(t)
 
-		// A pass that frees nothing is the end of waiting.
+		// A pass that frees nothing ends the wait.
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		synctest.Wait()
-		k.Pass(func(int64) int64 { return 0 })
+		k.EvictionPass(func(int64) int64 { return 0 })
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("nothing can go, and %v", err)
 		}
-		// So are many that free something, which others take.
+		// So do many passes that free something which others take.
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		for range 10 {
 			synctest.Wait()
 			if len(published) > 0 {
 				break
 			}
-			k.Pass(func(int64) int64 { return 1 })
+			k.EvictionPass(func(int64) int64 { return 1 })
 		}
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("others take what goes, and %v", err)
 		}
-		// So is one that would never fit: nothing is written of it.
+		// A blob that can never fit is refused too: nothing of it is written.
 		if _, err := k.Create(t.Context(), store.Descriptor{Digest: o.Digest, Size: weight * 3}); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("it is larger than the bound, and %v", err)
 		}
@@ -307,11 +307,11 @@ func TestAPublicationWaitsForADeletionThatHasBegun(t *testing.T) {
 		if err := <-published; err != nil || !k.Has(t.Context(), d.Digest) {
 			t.Errorf("published: %v", err)
 		}
-		k.wantCounted(t)
+		k.wantUsageExact(t)
 	})
 }
 
-func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
+func TestContentThatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{})
 	content, d := bytesOf(1, 1000)
 	draft, err := k.Create(t.Context(), d)
@@ -330,10 +330,10 @@ func TestWhatIsBeingPublishedIsNotDeleted(t *testing.T) {
 	if err != nil || !k.Has(t.Context(), d.Digest) {
 		t.Errorf("published: %v", err)
 	}
-	k.wantCounted(t)
+	k.wantUsageExact(t)
 }
 
-func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
+func TestEvictionBeginsBeforeDownloadsComplete(t *testing.T) {
 	k := newStore(t, inMemory(t), store.Bounds{MaxBytes: 10_000})
 	if err := k.Count(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -342,24 +342,24 @@ func TestEvictionBeginsBeforeDownloadsArrive(t *testing.T) {
 	if err := k.Put(t.Context(), d, content); err != nil {
 		t.Fatal(err)
 	}
-	k.Expect(5000)
+	k.AddIncoming(5000)
 	select {
-	case <-k.Short():
+	case <-k.EvictionDue():
 	default:
 		t.Error("nobody is woken")
 	}
-	k.Expect(-5000)
-	k.Pass(func(excess int64) int64 {
+	k.AddIncoming(-5000)
+	k.EvictionPass(func(excess int64) int64 {
 		t.Errorf("%d bytes have to go, and nothing is expected any more", excess)
 		return 0
 	})
 }
 
-func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
+func TestFreeSpaceOnTheFileSystemIsABoundToo(t *testing.T) {
 	free := int64(50)
 	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
 	var told int64
-	k.Pass(func(excess int64) int64 { told = excess; return excess })
+	k.EvictionPass(func(excess int64) int64 { told = excess; return excess })
 	if told < 50 || told > 100 {
 		t.Errorf("%d bytes have to go", told)
 	}
@@ -368,11 +368,11 @@ func TestTheFileSystemsFreeSpaceIsABoundToo(t *testing.T) {
 		func() (int64, error) { return 0, errors.New("not known") },
 	} {
 		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: f})
-		k.Pass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
 	}
 }
 
-// lateWalk does something when a walk has begun, and before it looks.
+// lateWalk does something when a walk has begun, before it lists anything.
 type lateWalk struct {
 	cache.Blobs
 	before func()
@@ -385,7 +385,7 @@ func (b *lateWalk) Walk(ctx context.Context, fn func(d cache.Digest, size int64)
 	return b.Blobs.Walk(ctx, fn)
 }
 
-// refusing is a cache that refuses commits when it is told to.
+// refusing is a cache that refuses commits on request.
 type refusing struct {
 	cache.Blobs
 	refuse *atomic.Bool
@@ -411,7 +411,7 @@ func (d whileCommitting) Commit() error {
 	return d.Draft.Commit()
 }
 
-// slowDelete waits in the middle of a deletion.
+// slowDelete blocks in the middle of a deletion.
 type slowDelete struct {
 	cache.Blobs
 	begun, goOn chan struct{}

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// Put keeps proven content on disk, where it is not there yet. It is for
-// manifests, which are small, and whose clients wait: so it does not wait for
-// room. What cannot be written is noted, and written by [Store.Retry].
+// Put stores verified content on disk, unless it is there already. It is for
+// manifests, which are small and have clients waiting, so it does not wait for
+// room. If the content cannot be written, [Store.Retry] tries again later.
 func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error {
 	err := s.write(ctx, desc, content)
 	if err != nil {
@@ -18,10 +18,11 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 	return err
 }
 
-// Remember keeps proven content in memory.
-func (s *Store) Remember(d Digest, content []byte) { s.memory.Put(d, content) }
+// PutMemory stores verified content in memory.
+func (s *Store) PutMemory(d Digest, content []byte) { s.memory.Put(d, content) }
 
-// Retry writes content that Put could not write. It does nothing for others.
+// Retry writes content that Put could not write. It does nothing for other
+// content.
 func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) error {
 	if !s.unwritten.has(desc.Digest) {
 		return nil
@@ -33,8 +34,8 @@ func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) erro
 	return nil
 }
 
-// write publishes content: once at a time for one digest, so that it is counted
-// once.
+// write publishes content. Only one call at a time does so for a digest, so
+// that it is counted once.
 func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) error {
 	_, err, _ := s.writes.Do(desc.Digest.String(), func() (any, error) {
 		if s.Has(ctx, desc.Digest) {
@@ -50,22 +51,22 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		}
 		s.room.reserve(desc.Digest, desc.Size)
 		err = draft.Commit()
-		s.room.finish(desc.Digest, err == nil)
+		s.room.endReservation(desc.Digest, err == nil)
 		return nil, err
 	})
 	return err
 }
 
-// unwritten are manifests that are on record and in memory, but could not be
-// written for want of room. They are tried again whenever they are asked for,
-// or else a restart would lose what clients have seen kept.
+// unwritten are the manifests that are on record and in memory but could not be
+// written to disk. Each request for one tries again. Otherwise, a restart would
+// lose what clients have seen as cached.
 type unwritten struct {
-	some    atomic.Bool // a hit costs no lock where there are none
+	some    atomic.Bool // avoids the lock for hits while there are none
 	mu      sync.Mutex
 	digests map[Digest]bool
 }
 
-// maxUnwritten bounds them: memory has forgotten the oldest long before.
+// maxUnwritten bounds them. Memory has dropped the oldest ones long before.
 const maxUnwritten = 16 << 10
 
 func (u *unwritten) add(d Digest) {

@@ -1,11 +1,11 @@
 package warm
 
-// What tests of package warm_test need of its inside.
+// Exported for the tests in package warm_test.
 const (
-	CheckPins   = checkPins
-	MaxFailures = maxFailures
-	Settles     = settles
-	Breathes    = breathes
-	QuotaRest   = quotaRest
-	LongestRest = longestRest
+	PinInterval  = pinInterval
+	MaxFailures  = maxFailures
+	SettleDelay  = settleDelay
+	ScanFactor   = scanFactor
+	QuotaBackoff = quotaBackoff
+	MaxBackoff   = maxBackoff
 )

@@ -20,52 +20,53 @@ import (
 )
 
 const (
-	// checkPins is how often pinned images are looked at that are not whole.
-	checkPins = time.Minute
-	// maxManifests is how many manifests one pin can fetch, with everything that
-	// refers to them.
+	// pinInterval is how often pinned images that are incomplete are checked.
+	pinInterval = time.Minute
+	// maxManifests is how many manifests are fetched for one pin, including
+	// referrers.
 	maxManifests = 10_000
-	// blobsAtOnce is how many blobs of a pinned image are fetched side by side.
-	blobsAtOnce = 4
+	// parallelBlobs is how many blobs of a pinned image are fetched in
+	// parallel.
+	parallelBlobs = 4
 )
 
-// PinnedOptions say what a Pinned works with.
-type PinnedOptions struct {
+// PinnerOptions are the dependencies and settings of a Pinner.
+type PinnerOptions struct {
 	Puller    *pull.Puller
 	Retention *retention.Retention
 	Ledger    *metadata.Ledger
 	Store     *store.Store
-	// Work is what goes on when the caller of Pin leaves.
+	// Work runs what continues when the caller of Pin has left.
 	Work *background.Work
-	// Configured are images that the configuration pins one by one: they are
-	// fetched before anybody asks.
+	// Configured are the images that the configuration pins by name. They are
+	// fetched without being requested.
 	Configured []Reference
 	Offline    bool
 	Logger     *slog.Logger
 }
 
-// Pinned makes pinned images whole, and keeps them so. All methods are safe for concurrent use.
-type Pinned struct {
-	opts        PinnedOptions
+// Pinner completes pinned images. All methods are safe for concurrent use.
+type Pinner struct {
+	opts        PinnerOptions
 	log         *slog.Logger
 	completions singleflight.Group // by repository and reference
-	moved       chan struct{}      // a pinned tag points elsewhere now
+	tagMoved    chan struct{}      // receives when a pinned tag has moved
 }
 
-// NewPinned returns a Pinned. Nothing is fetched before Pin or Run is called.
-func NewPinned(opts PinnedOptions) *Pinned {
-	return &Pinned{opts: opts, log: opts.Logger, moved: make(chan struct{}, 1)}
+// NewPinner returns a Pinner. It fetches nothing before Pin or Run is called.
+func NewPinner(opts PinnerOptions) *Pinner {
+	return &Pinner{opts: opts, log: opts.Logger, tagMoved: make(chan struct{}, 1)}
 }
 
-// Pin keeps an image, and makes it whole: every platform of it, and whatever
-// refers to it. The pin holds also where it returns ErrNotWhole; then it is
-// tried again. What the upstream does not have is not pinned.
-func (p *Pinned) Pin(ctx context.Context, r Reference) (Completion, error) {
+// Pin pins an image and completes it: it fetches every platform and all
+// referrers. If it returns ErrIncomplete, the image is pinned and Run will try
+// again. An image that the upstream does not have is not pinned.
+func (p *Pinner) Pin(ctx context.Context, r Reference) (Completion, error) {
 	if err := p.opts.Puller.Check(r.Repository); err != nil {
 		return Completion{}, err
 	}
 	had := p.opts.Ledger.HasPin(r.Repository, r.Ref)
-	p.opts.Ledger.PutPin(r) // first, so that nothing of it is evicted while it comes
+	p.opts.Ledger.PutPin(r) // first, so that nothing of it is evicted meanwhile
 	if err := p.opts.Ledger.Flush(ctx); err != nil {
 		return Completion{}, fmt.Errorf("pin %s: %w", r, err)
 	}
@@ -76,8 +77,8 @@ func (p *Pinned) Pin(ctx context.Context, r Reference) (Completion, error) {
 	return done, err
 }
 
-// Unpin ends a pin, and says whether there was one.
-func (p *Pinned) Unpin(ctx context.Context, r Reference) (bool, error) {
+// Unpin removes a pin, and says whether there was one.
+func (p *Pinner) Unpin(ctx context.Context, r Reference) (bool, error) {
 	if !p.opts.Ledger.HasPin(r.Repository, r.Ref) {
 		return false, nil
 	}
@@ -85,42 +86,43 @@ func (p *Pinned) Unpin(ctx context.Context, r Reference) (bool, error) {
 	return true, p.opts.Ledger.Flush(ctx)
 }
 
-// Pins are those that Pin made, in the order of their names.
-func (p *Pinned) Pins() ([]Reference, error) { return p.opts.Ledger.Pins() }
+// Pins returns the images that were pinned with Pin, sorted by name.
+func (p *Pinner) Pins() ([]Reference, error) { return p.opts.Ledger.Pins() }
 
-// TagMoved has a pinned tag looked at again, because it points at another
-// manifest now.
-func (p *Pinned) TagMoved(repo Repository, tag string) {
+// TagMoved checks a pinned tag again, because it points at another manifest
+// now.
+func (p *Pinner) TagMoved(repo Repository, tag string) {
 	if !p.opts.Ledger.IsPinned(repo, tag) {
 		return
 	}
 	select {
-	case p.moved <- struct{}{}:
+	case p.tagMoved <- struct{}{}:
 	default:
 	}
 }
 
-// Run makes pinned images whole, and keeps them so, until ctx ends.
-func (p *Pinned) Run(ctx context.Context) {
+// Run completes pinned images until ctx is done.
+func (p *Pinner) Run(ctx context.Context) {
 	if p.opts.Offline {
 		return
 	}
-	tick := time.NewTicker(checkPins)
+	tick := time.NewTicker(pinInterval)
 	defer tick.Stop()
-	// An image that does not fit would be downloaded again and again, and an
-	// upstream that fails or refuses would be asked each time.
-	failed := map[Reference]*background.Rest{}
+	// Without a backoff, an image that does not fit would be downloaded again
+	// and again, and an upstream that fails or refuses would be asked every
+	// minute.
+	failed := map[Reference]*background.Backoff{}
 	for {
-		for _, r := range p.unfinished(ctx) {
+		for _, r := range p.incomplete(ctx) {
 			if ctx.Err() != nil {
 				return
 			}
-			if failed[r].Over() {
-				p.try(ctx, r, failed)
+			if failed[r].IsOver() {
+				p.attempt(ctx, r, failed)
 			}
 		}
 		select {
-		case <-p.moved:
+		case <-p.tagMoved:
 		case <-tick.C:
 		case <-ctx.Done():
 			return
@@ -128,62 +130,62 @@ func (p *Pinned) Run(ctx context.Context) {
 	}
 }
 
-// try completes an image, and notes how long it is left alone where that fails.
-func (p *Pinned) try(ctx context.Context, r Reference, failed map[Reference]*background.Rest) {
+// attempt completes an image, and sets its backoff if that fails.
+func (p *Pinner) attempt(ctx context.Context, r Reference, failed map[Reference]*background.Backoff) {
 	done, err := p.complete(ctx, r)
 	if err == nil {
 		delete(failed, r)
 	} else if failed[r] == nil {
-		failed[r] = &background.Rest{}
+		failed[r] = &background.Backoff{}
 	}
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, cache.ErrFull):
-		p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestFull).String(), "error", err)
+		p.log.Error("pinned image does not fit", "image", r.String(), "again_in", failed[r].Extend(minBackoff, maxBackoffFull).String(), "error", err)
 	case err != nil:
-		p.log.Warn("pinned image is not whole yet", "image", r.String(), "again_in", failed[r].Longer(firstRest, longestRest).String(), "error", err)
+		p.log.Warn("pinned image is incomplete", "image", r.String(), "again_in", failed[r].Extend(minBackoff, maxBackoff).String(), "error", err)
 	case done.Fetched > 0:
-		p.log.Info("pinned image is whole", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
+		p.log.Info("pinned image is complete", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
 	}
 }
 
-// unfinished are the pinned images that are not known to be whole.
-func (p *Pinned) unfinished(ctx context.Context) []Reference {
+// incomplete returns the pinned images that are not known to be complete.
+func (p *Pinner) incomplete(ctx context.Context) []Reference {
 	all, err := p.Pins()
 	if err != nil {
 		p.log.Error("pins cannot be read", "error", err)
 	}
 	all = append(all, p.opts.Configured...)
-	if !p.opts.Ledger.IsConfiguring() {
-		return p.notWhole(ctx, all)
+	if !p.opts.Ledger.HasConfigPins() {
+		return p.dropComplete(ctx, all)
 	}
-	// Patterns pin what has been pulled.
+	// Patterns apply to images that have been pulled.
 	err = p.opts.Ledger.EachTag(func(repo Repository, tag string, _ Digest) {
-		if p.opts.Ledger.IsConfigured(repo, tag) {
+		if p.opts.Ledger.IsPinnedByConfig(repo, tag) {
 			all = append(all, Reference{Repository: repo, Ref: tag})
 		}
 	})
 	if err != nil {
 		p.log.Error("tags cannot be read", "error", err)
 	}
-	return p.notWhole(ctx, all)
+	return p.dropComplete(ctx, all)
 }
 
-func (p *Pinned) notWhole(ctx context.Context, all []Reference) []Reference {
-	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.Whole(ctx, r, true) })
+func (p *Pinner) dropComplete(ctx context.Context, all []Reference) []Reference {
+	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.IsComplete(ctx, r, true) })
 }
 
-// Completion says what it took to make an image whole.
+// Completion says what it took to complete an image.
 type Completion struct {
 	Manifests int   `json:"manifests"`
 	Blobs     int   `json:"blobs"`
-	Fetched   int   `json:"fetched"` // manifests and blobs that were not here
-	Bytes     int64 `json:"bytes"`   // of these
+	Fetched   int   `json:"fetched"` // manifests and blobs that were not cached
+	Bytes     int64 `json:"bytes"`   // size of those
 }
 
-// complete fetches everything of an image, once at a time for one image. It
-// goes on when the caller leaves.
-func (p *Pinned) complete(ctx context.Context, r Reference) (Completion, error) {
+// complete fetches all of an image. Concurrent calls for one image share the
+// work, which continues when the caller leaves.
+func (p *Pinner) complete(ctx context.Context, r Reference) (Completion, error) {
 	if err := p.opts.Puller.Check(r.Repository); err != nil {
 		return Completion{}, err
 	}
@@ -192,21 +194,21 @@ func (p *Pinned) complete(ctx context.Context, r Reference) (Completion, error) 
 	})
 }
 
-// fetch goes on where a part cannot be fetched, and then returns why, as
-// ErrNotWhole.
-func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
+// fetch continues when a part cannot be fetched, and returns the reasons at the
+// end, as ErrIncomplete.
+func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 	var done Completion
-	var wrong []error
+	var failed []error
 	seen := map[string]bool{r.Ref: true}
 	for queue := []string{r.Ref}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
 		_, onRecord := p.opts.Ledger.Manifest(r.Repository, Digest(queue[0]))
 		here := onRecord && p.opts.Store.Has(ctx, Digest(queue[0]))
 		m, err := p.opts.Puller.Manifest(ctx, r.Repository, queue[0])
 		switch {
-		case err != nil && queue[0] == r.Ref && !pull.CannotTell(err):
+		case err != nil && queue[0] == r.Ref && !pull.IsInconclusive(err):
 			return done, fmt.Errorf("%w: %w", errNoImage, err)
 		case err != nil:
-			wrong = append(wrong, err)
+			failed = append(failed, err)
 			continue
 		}
 		done.Manifests++
@@ -218,10 +220,10 @@ func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
 		next := rec.Children
 		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
 		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
-			err = pull.ErrIncomplete // and part of being whole
+			err = pull.ErrIncomplete // they are part of a complete image
 		}
 		if err != nil {
-			wrong = append(wrong, err)
+			failed = append(failed, err)
 		}
 		for _, d := range slices.Concat(next, refer.Manifests) {
 			if ref := d.Digest.String(); !seen[ref] && len(seen) < maxManifests {
@@ -230,24 +232,24 @@ func (p *Pinned) fetch(ctx context.Context, r Reference) (Completion, error) {
 			}
 		}
 		if err := p.fetchBlobs(ctx, r.Repository, rec.Blobs, &done); err != nil {
-			wrong = append(wrong, err)
+			failed = append(failed, err)
 		}
 	}
-	if len(wrong) == 0 && !p.opts.Retention.Whole(ctx, r, false) {
-		wrong = append(wrong, errors.New("a part could not be kept, or went again"))
+	if len(failed) == 0 && !p.opts.Retention.IsComplete(ctx, r, false) {
+		failed = append(failed, errors.New("a part could not be cached, or was evicted again"))
 	}
-	if err := errors.Join(wrong...); err != nil {
-		return done, fmt.Errorf("%s is %w: %w", r, ErrNotWhole, err)
+	if err := errors.Join(failed...); err != nil {
+		return done, fmt.Errorf("%s is %w: %w", r, ErrIncomplete, err)
 	}
 	return done, ctx.Err()
 }
 
-func (p *Pinned) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
+func (p *Pinner) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(blobsAtOnce)
+	group.SetLimit(parallelBlobs)
 	for _, d := range blobs {
 		if len(d.URLs) > 0 {
-			continue // clients fetch those elsewhere (W9)
+			continue // clients fetch those from elsewhere (W9)
 		}
 		done.Blobs++
 		if p.opts.Store.Has(ctx, d.Digest) {

@@ -15,7 +15,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
+func TestPinnedImagesStayAndAreCompleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		bypassed := 0
@@ -29,46 +29,46 @@ func TestPinnedImagesStayAndAreMadeWhole(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "configured"); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), first.Digest) {
-			t.Error("of an image that a pattern pins only what was asked for is kept")
+			t.Error("of an image that a pattern pins only what was asked for is cached")
 		}
 		_, second := o.Image("app", "commanded", mirrortest.Bytes(2, 100<<10))
 		done, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "commanded"})
 		if err != nil || done.Manifests != 1 || done.Blobs != 2 || done.Fetched != 3 {
 			t.Errorf("pinned: %+v, %v", done, err)
 		}
-		mirrortest.Settle()
-		// There is room for nothing else: clients get their bytes all the same.
+		mirrortest.Wait()
+		// There is room for nothing else, but clients get their bytes.
 		for i := range 5 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(10+i), 100<<10))
-			m.PullWhole(t, warm.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, warm.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		for name, d := range map[string]warm.Digest{"configured": first.Digest, "commanded": second.Digest} {
 			if !m.Store.Has(t.Context(), d) {
 				t.Errorf("the layer of the pinned image %s is gone", name)
 			}
 		}
 		if bypassed < 5 {
-			t.Errorf("%d blobs were counted as not kept, want 5 at least", bypassed)
+			t.Errorf("%d blobs were counted as not cached, want 5 at least", bypassed)
 		}
-		if got := m.BytesKept(t); got > 250<<10 {
-			t.Errorf("%d bytes are kept", got)
+		if got := m.BytesOnDisk(t); got > 250<<10 {
+			t.Errorf("%d bytes are cached", got)
 		}
 		if was, err := m.Unpin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "commanded"}); !was || err != nil {
 			t.Errorf("unpinned: %v, %v", was, err)
 		}
-		m.PullWhole(t, warm.Repository{Upstream: "hub", Name: "other"}, "0")
-		mirrortest.Settle()
+		m.PullImage(t, warm.Repository{Upstream: "hub", Name: "other"}, "0")
+		mirrortest.Wait()
 		if m.Store.Has(t.Context(), second.Digest) {
 			t.Error("an image that is unpinned makes no room")
 		}
 	})
 }
 
-func TestAPinnedTagThatMovesIsMadeWholeAnew(t *testing.T) {
+func TestAPinnedTagThatMovesIsCompletedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -81,35 +81,35 @@ func TestAPinnedTagThatMovesIsMadeWholeAnew(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), layer.Digest) {
 			t.Error("the layer of what the tag means now was not fetched")
 		}
 	})
 }
 
-func TestAPinHoldsUntilItsImageCanBeHad(t *testing.T) {
+func TestAPinStaysUntilItsImageIsAvailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
 		synctest.Wait() // the look at the start finds no pin
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
 		o.Fail("*", slices.Repeat([]error{upstream.ErrRefused}, 10)...)
-		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrNotWhole) || !errors.Is(err, upstream.ErrUnavailable) {
+		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrIncomplete) || !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("pin without an upstream: %v", err)
 		}
-		o.Mend()
-		time.Sleep(warm.CheckPins + time.Second)
-		mirrortest.Settle()
+		o.ClearFailures()
+		time.Sleep(warm.PinInterval + time.Second)
+		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), layer.Digest) {
 			t.Error("it was not tried again")
 		}
 	})
 }
 
-// What refers to a pinned image is part of it: that it could not be asked for is
-// not that there is none.
-func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
+// The referrers of a pinned image are part of it. If they cannot be looked up,
+// that does not mean that there are none.
+func TestAPinnedImageIsIncompleteUntilItsReferrersAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -118,20 +118,20 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		signature := o.Attach(subject, "sig")
 		ask := "GET referrers app " + mirrortest.Short(subject.Digest.String())
-		o.Fail(ask, upstream.ErrBadAnswer)
-		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrNotWhole) {
+		o.Fail(ask, upstream.ErrInvalidResponse)
+		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin without the API: %v", err)
 		}
-		time.Sleep(5 * warm.CheckPins)
-		mirrortest.Settle()
+		time.Sleep(5 * warm.PinInterval)
+		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), signature.Digest) {
 			t.Error("what refers to it was not asked for again")
 		}
-		// Where the upstream goes on failing, it is not asked each time.
+		// If the upstream keeps failing, it is not asked each time.
 		other, _ := o.Image("app", "2", mirrortest.Bytes(2, 50))
 		ask = "GET referrers app " + mirrortest.Short(other.Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
-		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "2"}); !errors.Is(err, warm.ErrNotWhole) {
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
+		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "2"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin without the API: %v", err)
 		}
 		o.Transcript()
@@ -139,12 +139,12 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 		if n := mirrortest.Count(o.Transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in two hours it was asked %d times", n)
 		}
-		// Nor where a part is known, which is not all.
+		// Nor if only a part is known.
 		third, _ := o.Image("app", "3", mirrortest.Bytes(3, 50))
 		o.List(third.Digest, o.Attach(third, "sig"))
 		ask = "GET referrers app " + mirrortest.Short(third.Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
-		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "3"}); !errors.Is(err, warm.ErrNotWhole) {
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
+		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "3"}); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("pin of what the tag alone lists: %v", err)
 		}
 		o.Transcript()
@@ -155,7 +155,7 @@ func TestAPinIsNotWholeUntilItsReferrersAreKnown(t *testing.T) {
 	})
 }
 
-func TestWhatIsNotThereIsNotPinned(t *testing.T) {
+func TestAMissingImageIsNotPinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := mirrortest.New(t, mirrortest.NewOrigin(), nil)
 		if _, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, upstream.ErrNotFound) {
@@ -167,7 +167,7 @@ func TestWhatIsNotThereIsNotPinned(t *testing.T) {
 	})
 }
 
-func TestAPinnedImageThatDoesNotFitIsNotDownloadedAgainAndAgain(t *testing.T) {
+func TestAPinnedImageThatDoesNotFitIsNotDownloadedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 50 << 10 })
@@ -177,7 +177,7 @@ func TestAPinnedImageThatDoesNotFitIsNotDownloadedAgainAndAgain(t *testing.T) {
 		}
 		o.Transcript()
 		time.Sleep(12 * time.Hour)
-		mirrortest.Settle()
+		mirrortest.Wait()
 		line := "GET blob app " + mirrortest.Short(layer.Digest.String())
 		asked := slices.DeleteFunc(o.Transcript(), func(asked string) bool { return asked != line })
 		if len(asked) == 0 || len(asked) > 12 {

@@ -13,53 +13,53 @@ import (
 )
 
 const (
-	// settles is how long after something was kept it is looked for what there
-	// is to learn: the pull itself goes first.
-	settles = 2 * time.Second
-	// breathes is how many times as long as it took to look at a repository it
-	// is not looked at again: thousands of images can be kept of one, while more
-	// of it is pulled.
-	breathes = 20
+	// settleDelay is how long after a manifest was cached its repository is
+	// scanned, so that the pull itself comes first.
+	settleDelay = 2 * time.Second
+	// scanFactor is how many times the duration of a scan must pass before a
+	// repository is scanned again. A repository may have thousands of cached
+	// images while more of it is being pulled.
+	scanFactor = 20
 )
 
-// schedule says when each repository of an upstream is looked at.
+// schedule says when each repository of an upstream is scanned.
 type schedule struct {
-	wake chan struct{}
+	changed chan struct{}
 
-	mu     sync.Mutex
-	due    map[Repository]time.Time
-	rests  map[Repository]*background.Rest // of those that failed
-	failed map[Repository]map[string]bool  // what failed, until the rest is over
-	after  map[Repository]string           // what failed last
-	took   map[Repository]time.Duration    // to look at those that are large
+	mu         sync.Mutex
+	due        map[Repository]time.Time
+	backoffs   map[Repository]*background.Backoff // of those that failed
+	failed     map[Repository]map[string]bool     // what failed, until the rest is over
+	lastFailed map[Repository]string              // what failed last
+	scanTimes  map[Repository]time.Duration       // to look at those that are large
 }
 
 func newSchedule() *schedule {
 	return &schedule{
-		wake: make(chan struct{}, 1), due: make(map[Repository]time.Time), rests: make(map[Repository]*background.Rest),
-		failed: make(map[Repository]map[string]bool), after: make(map[Repository]string), took: make(map[Repository]time.Duration),
+		changed: make(chan struct{}, 1), due: make(map[Repository]time.Time), backoffs: make(map[Repository]*background.Backoff),
+		failed: make(map[Repository]map[string]bool), lastFailed: make(map[Repository]string), scanTimes: make(map[Repository]time.Duration),
 	}
 }
 
-// look has a repository looked at when the pull under way has settled.
-func (s *schedule) look(repo Repository) {
+// add schedules a scan of a repository after the pull that is under way.
+func (s *schedule) add(repo Repository) {
 	s.mu.Lock()
-	wait := max(settles, breathes*s.took[repo])
+	wait := max(settleDelay, scanFactor*s.scanTimes[repo])
 	if at, ok := s.due[repo]; !ok || time.Until(at) > wait {
 		s.due[repo] = time.Now().Add(wait)
 	}
 	s.mu.Unlock()
 	select {
-	case s.wake <- struct{}{}:
+	case s.changed <- struct{}{}:
 	default:
 	}
 }
 
-// next takes a repository that is due, or says how long none is.
+// next returns a repository that is due, or how long to wait until one is.
 func (s *schedule) next() (repo Repository, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait = longestRest
+	wait = maxBackoff
 	for repo, at := range s.due {
 		left := time.Until(at)
 		if left <= 0 {
@@ -71,29 +71,29 @@ func (s *schedule) next() (repo Repository, wait time.Duration) {
 	return Repository{}, wait
 }
 
-// leave notes how a pass over a repository ended.
-func (s *schedule) leave(repo Repository, err error) {
+// finish records how a pass through a repository ended.
+func (s *schedule) finish(repo Repository, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		delete(s.rests, repo)
+		delete(s.backoffs, repo)
 		delete(s.failed, repo)
-		delete(s.after, repo)
+		delete(s.lastFailed, repo)
 		return
 	}
-	if errors.Is(err, errResting) {
+	if errors.Is(err, errBackoff) {
 		if _, ok := s.due[repo]; !ok {
-			s.due[repo] = s.rests[repo].Until()
+			s.due[repo] = s.backoffs[repo].Until()
 		}
 		return
 	}
-	again := time.Now().Add(quotaRest)
-	if !errors.Is(err, errLimitLow) {
-		if s.rests[repo] == nil {
-			s.rests[repo] = &background.Rest{}
+	again := time.Now().Add(quotaBackoff)
+	if !errors.Is(err, errQuotaLow) {
+		if s.backoffs[repo] == nil {
+			s.backoffs[repo] = &background.Backoff{}
 		}
-		s.rests[repo].Longer(firstRest, longestRest)
-		again = s.rests[repo].Until()
+		s.backoffs[repo].Extend(minBackoff, maxBackoff)
+		again = s.backoffs[repo].Until()
 	}
 	var limited *upstream.RateLimitedError
 	if errors.As(err, &limited) && time.Until(again) < limited.RetryAfter {
@@ -102,42 +102,42 @@ func (s *schedule) leave(repo Repository, err error) {
 	s.due[repo] = again
 }
 
-// looked notes how long it took to look at a repository.
-func (s *schedule) looked(repo Repository, took time.Duration) {
+// recordScan records how long a scan of a repository took.
+func (s *schedule) recordScan(repo Repository, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if delete(s.took, repo); breathes*took > settles {
-		s.took[repo] = took
+	if delete(s.scanTimes, repo); scanFactor*took > settleDelay {
+		s.scanTimes[repo] = took
 	}
 }
 
-// failedAt notes what a pass could not go past.
-func (s *schedule) failedAt(repo Repository, what retention.Missing) {
+// recordFailure records something that could not be fetched.
+func (s *schedule) recordFailure(repo Repository, what retention.Missing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.after[repo] = what.String()
+	s.lastFailed[repo] = what.String()
 	if s.failed[repo] == nil {
 		s.failed[repo] = make(map[string]bool)
 	}
 	s.failed[repo][what.String()] = true
 }
 
-// resting is what failed, and is left alone until the rest is over, whatever new
-// is kept meanwhile.
-func (s *schedule) resting(repo Repository) map[string]bool {
+// inBackoff returns what failed and is not requested again before the backoff
+// is over, even if something new is cached meanwhile.
+func (s *schedule) inBackoff(repo Repository) map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rests[repo].Over() {
+	if s.backoffs[repo].IsOver() {
 		delete(s.failed, repo)
 	}
 	return maps.Clone(s.failed[repo])
 }
 
-// inTurn orders what is missing so that a pass goes on behind what the last one
-// could not go past: what always fails must not keep the rest from being learnt.
-func (s *schedule) inTurn(repo Repository, all []retention.Missing) []retention.Missing {
+// rotate sorts what is missing so that a pass starts after what failed last.
+// Something that always fails must not prevent the rest from being fetched.
+func (s *schedule) rotate(repo Repository, all []retention.Missing) []retention.Missing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := slices.IndexFunc(all, func(what retention.Missing) bool { return what.String() == s.after[repo] }) + 1
+	at := slices.IndexFunc(all, func(what retention.Missing) bool { return what.String() == s.lastFailed[repo] }) + 1
 	return slices.Concat(all[at:], all[:at])
 }

@@ -1,18 +1,18 @@
-// Package warm fetches what nobody has asked for yet: it makes pinned images
-// whole and keeps them so ([Pinned]), and it learns what pulling an image again
-// may ask for, while its upstream is there ([Learner]). All of it goes through
-// the rules of package pull, so that a client who asks meanwhile joins, and
-// nothing crosses the link twice. It removes nothing, and starts nothing by
-// itself: whoever puts it together runs it.
+// Package warm fetches content before clients request it: it completes pinned
+// images ([Pinner]), and fetches what another pull of a cached image may
+// request while the upstream is available ([Prefetcher]). It follows the rules
+// of package pull, so that clients that request the same content join, and
+// nothing is downloaded twice. It removes nothing, and starts no goroutines of
+// its own: package mirror runs it.
 //
-// Its invariants, each with the test that guards it:
+// Its invariants, with the tests that guard them:
 //
-//   - Nothing is learnt while an upstream's rate limit runs low
-//     (TestNothingIsLearntWhileTheLimitRunsLow).
-//   - What fails is left alone longer and longer, and does not keep the rest
-//     from being fetched.
-//   - No list of what is to be done can be lost: it follows from what is kept,
-//     what is on record and what is pinned.
+//   - Nothing is prefetched while an upstream's rate limit is running low
+//     (TestNothingIsPrefetchedWhileTheRateLimitRunsLow).
+//   - What fails is retried less and less often, and does not prevent the rest
+//     from being fetched (TestWhatAlwaysFailsDoesNotHoldUpTheRest).
+//   - There is no list of pending work that could be lost: it follows from the
+//     cache, the records and the pins (TestPrefetchingContinuesAfterARestart).
 package warm
 
 import (
@@ -22,31 +22,31 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-// Digest names content by algorithm and hash, as in sha256:….
+// Digest is an algorithm and a hash, as in sha256:….
 type Digest = metadata.Digest
 
-// Descriptor names content by media type, digest and size in bytes.
+// Descriptor is a content descriptor: media type, digest and size in bytes.
 type Descriptor = metadata.Descriptor
 
-// Repository names a repository of a configured upstream.
+// Repository is a repository of a configured upstream.
 type Repository = metadata.Repository
 
-// Reference names an image by a tag or a digest.
+// Reference is a tag or a digest in a repository.
 type Reference = metadata.Reference
 
 var (
-	// ErrNotWhole says that not all of a pinned image could be fetched now.
-	ErrNotWhole = errors.New("not whole yet")
-	// errNoImage says that the upstream does not have such an image, or refuses
-	// it.
-	errNoImage = errors.New("the upstream does not give it away")
+	// ErrIncomplete means that a part of a pinned image could not be fetched
+	// now.
+	ErrIncomplete = errors.New("not complete yet")
+	// errNoImage means that the upstream does not have the image or denies
+	// access to it.
+	errNoImage = errors.New("the upstream does not have it or denies access to it")
 )
 
 const (
-	// firstRest and longestRest are how long something is left alone that
-	// failed: at first, and in the end. longestFull is the longest where there
-	// was no room for it.
-	firstRest   = 2 * time.Minute
-	longestRest = 30 * time.Minute
-	longestFull = 6 * time.Hour
+	// minBackoff and maxBackoff bound the time until something that failed is
+	// tried again. maxBackoffFull is the bound if there was no room for it.
+	minBackoff     = 2 * time.Minute
+	maxBackoff     = 30 * time.Minute
+	maxBackoffFull = 6 * time.Hour
 )

@@ -22,7 +22,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/store"
 )
 
-// The types that every test of a mirror names.
+// The types that every test of a mirror uses.
 type (
 	Digest     = metadata.Digest
 	Descriptor = metadata.Descriptor
@@ -32,29 +32,29 @@ type (
 const (
 	// IndexType is the media type of an index.
 	IndexType = ocispec.MediaTypeImageIndex
-	// IndexAlgorithm is what digests are made with.
+	// IndexAlgorithm is the digest algorithm of generated indexes.
 	IndexAlgorithm = digest.Canonical
 )
 
 // App is the repository that most tests use.
 var App = Repository{Upstream: "hub", Name: "app"}
 
-// Mirror is a mirror over one origin called "hub". It has what clients and what
-// operators ask.
+// Mirror is a mirror over one origin called "hub", with the methods for clients
+// and for operators.
 type Mirror struct {
 	*pull.Puller
 	mirror.Cache
 	*mirror.Mirror
 	Origin *Origin
 	Disk   *memory.Cache
-	// What it was made with: change may have wrapped any of these.
+	// The options it was made with; change may have wrapped any of these.
 	Blobs   cache.Blobs
 	Records cache.Records
 	Memory  store.Memory
 	Rules   pull.Rules
 }
 
-// New starts a mirror. It does not learn: see [Mirror.Learn].
+// New starts a mirror. It does not prefetch; see [Mirror.Prefetch].
 func New(t *testing.T, o *Origin, change func(*mirror.Options)) Mirror {
 	t.Helper()
 	disk := memory.New()
@@ -82,11 +82,12 @@ func New(t *testing.T, o *Origin, change func(*mirror.Options)) Mirror {
 	return Mirror{m.Puller, m.Cache(), m, o, disk, opts.Blobs, opts.Records, opts.Memory, opts.Rules}
 }
 
-// Settle waits until nothing is under way.
-func Settle() { synctest.Wait() }
+// Wait waits until all goroutines are blocked.
+func Wait() { synctest.Wait() }
 
-// PullWhole pulls an image as a runtime does: the tag, the children, the blobs.
-func (m Mirror) PullWhole(t *testing.T, repo Repository, tag string) Digest {
+// PullImage pulls an image as a runtime does: the tag, the child manifests, the
+// blobs.
+func (m Mirror) PullImage(t *testing.T, repo Repository, tag string) Digest {
 	t.Helper()
 	root, err := m.Manifest(t.Context(), repo, tag)
 	if err != nil {
@@ -113,7 +114,7 @@ func (m Mirror) PullWhole(t *testing.T, repo Repository, tag string) Digest {
 	return root.Descriptor.Digest
 }
 
-// Read reads a blob to its end, and checks its digest.
+// Read reads a blob to its end and checks its digest.
 func (m Mirror) Read(ctx context.Context, repo Repository, d Digest) error {
 	b, err := m.Blob(ctx, repo, d)
 	if err != nil {
@@ -130,8 +131,8 @@ func (m Mirror) Read(ctx context.Context, repo Repository, d Digest) error {
 	return nil
 }
 
-// BytesKept is what really lies in the cache.
-func (m Mirror) BytesKept(t *testing.T) (total int64) {
+// BytesOnDisk is the size of the content that is in the cache.
+func (m Mirror) BytesOnDisk(t *testing.T) (total int64) {
 	t.Helper()
 	if err := m.Blobs.Walk(t.Context(), func(_ Digest, size int64) bool { total += size; return true }); err != nil {
 		t.Fatal(err)
@@ -139,8 +140,8 @@ func (m Mirror) BytesKept(t *testing.T) (total int64) {
 	return total
 }
 
-// KeepsManifest says whether a manifest is on record.
-func (m Mirror) KeepsManifest(repo Repository, d Digest) bool {
+// HasManifest says whether a manifest is on record.
+func (m Mirror) HasManifest(repo Repository, d Digest) bool {
 	_, ok := m.Ledger.Manifest(repo, d)
 	return ok
 }
@@ -157,22 +158,22 @@ func (m Mirror) Fetch(repo Repository, d Digest) ([]byte, error) {
 	return got.Bytes(), err
 }
 
-// Keeps says whether content is on disk.
-func (m Mirror) Keeps(d Digest) bool {
+// HasContent says whether content is on disk.
+func (m Mirror) HasContent(d Digest) bool {
 	_, err := m.Blobs.Stat(context.Background(), d)
 	return err == nil
 }
 
-// WantCounted checks that what is counted is what lies in the cache.
-func (m Mirror) WantCounted(t *testing.T) {
+// WantUsageExact checks that the store counts exactly what is in the cache.
+func (m Mirror) WantUsageExact(t *testing.T) {
 	t.Helper()
-	counted := m.Mirror.Store.State().Kept
-	if kept := m.BytesKept(t); counted != kept {
-		t.Errorf("%d bytes are kept, and %d are counted", kept, counted)
+	counted := m.Mirror.Store.State().Used
+	if stored := m.BytesOnDisk(t); counted != stored {
+		t.Errorf("%d bytes are stored, and %d are counted", stored, counted)
 	}
 }
 
-// CountRecords is how many records a bucket has.
+// CountRecords is the number of records in a bucket.
 func (m Mirror) CountRecords(t *testing.T, b cache.Bucket) (n int) {
 	t.Helper()
 	if err := m.Records.Scan(b, "", func(string, []byte) bool { n++; return true }); err != nil {
@@ -181,8 +182,8 @@ func (m Mirror) CountRecords(t *testing.T, b cache.Bucket) (n int) {
 	return n
 }
 
-// PullPlatform pulls one platform by a tag as containerd does: it asks for no
-// referrers, and for no attestation.
+// PullPlatform pulls one platform by a tag as containerd does: without
+// requesting referrers or attestations.
 func (m Mirror) PullPlatform(t *testing.T, a Attested, tag string, platform int) {
 	t.Helper()
 	for _, ref := range []string{tag, a.Index.Digest.String(), a.Platforms[platform].Digest.String()} {
@@ -192,27 +193,26 @@ func (m Mirror) PullPlatform(t *testing.T, a Attested, tag string, platform int)
 	}
 }
 
-// Learn has a mirror learn until the test ends, or the function that it returns
-// is called.
-func (m Mirror) Learn(t *testing.T) (end func()) {
+// Prefetch runs the mirror's Prefetcher until the test ends or end is called.
+func (m Mirror) Prefetch(t *testing.T) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	over := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(over)
-		m.Learner.Run(ctx)
+		defer close(done)
+		m.Prefetcher.Run(ctx)
 	}()
 	end = func() {
 		cancel()
-		<-over
+		<-done
 	}
 	t.Cleanup(end)
 	return end
 }
 
-// Unlearnt is what pulling again may ask for and is not known, in the words of
-// an inventory.
-func (m Mirror) Unlearnt(t *testing.T) []string {
+// Missing is what another pull may request and is not cached, in the form that
+// the inventory uses.
+func (m Mirror) Missing(t *testing.T) []string {
 	t.Helper()
 	list, err := m.Inventory(t.Context())
 	if err != nil {
@@ -225,12 +225,12 @@ func (m Mirror) Unlearnt(t *testing.T) []string {
 	return all
 }
 
-// BlobsOf are the blobs that a kept manifest names.
+// BlobsOf are the blobs that a cached manifest references.
 func (m Mirror) BlobsOf(t *testing.T, d Digest) (all []Digest) {
 	t.Helper()
 	rec, ok := m.Ledger.Manifest(App, d)
 	if !ok {
-		t.Fatalf("%s is not kept", d)
+		t.Fatalf("%s is not cached", d)
 	}
 	for _, b := range rec.Blobs {
 		all = append(all, b.Digest)
@@ -238,7 +238,7 @@ func (m Mirror) BlobsOf(t *testing.T, d Digest) (all []Digest) {
 	return all
 }
 
-// Types are the artifact types of what refers, sorted.
+// Types are the artifact types of referrers, sorted.
 func Types(r pull.Referrers) []string {
 	var all []string
 	for _, d := range r.Manifests {

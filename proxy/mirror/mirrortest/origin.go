@@ -1,5 +1,5 @@
-// Package mirrortest has a mirror over a registry within the process, for tests
-// of the packages that a mirror is made of.
+// Package mirrortest provides a mirror of a registry within the process, for
+// tests of the packages behind the proxy.
 package mirrortest
 
 import (
@@ -22,27 +22,28 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Origin is a registry within the process, for tests whose clock is
-// synctest's: sockets would keep that from moving. It has the content it is
-// given, fails as it is told, and writes down what it was asked.
+// Origin is a registry within the process, for tests whose clock is synctest's:
+// network connections would prevent that clock from advancing. It serves the
+// content it is given, fails as requested, and records the requests it
+// receives.
 type Origin struct {
-	// DigestOf is what is said of a manifest's digest. It is that of the body,
-	// but for signed manifests of schema 1.
+	// DigestOf is the digest that is reported for a manifest. It is the digest
+	// of the body, except for signed schema 1 manifests.
 	DigestOf func(body []byte) Digest
 
 	mu       sync.Mutex
 	Content  map[string]Served // by repository and reference
 	asked    []string
-	failures map[string][]error // by line of the transcript, first to last
+	failures map[string][]error // by transcript line, in order
 	Bodies   func(repo string, d Digest, from int64, body []byte) io.ReadCloser
 	NoRange  bool
-	NoHEAD   bool // HEADs tell no digest
-	NoLength bool // bodies of blobs come without a size
+	NoHEAD   bool // HEAD responses have no digest
+	NoLength bool // blob responses have no Content-Length
 	API      bool // has the Referrers API
-	gate     map[string]chan struct{}
+	gates    map[string]chan struct{}
 }
 
-// Served is content with the type that it is served with.
+// Served is content with its media type.
 type Served struct {
 	MediaType string
 	Body      []byte
@@ -50,10 +51,10 @@ type Served struct {
 
 // NewOrigin returns an Origin without content.
 func NewOrigin() *Origin {
-	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gate: map[string]chan struct{}{}}
+	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gates: map[string]chan struct{}{}}
 }
 
-// Put makes content pullable by digest and under tags.
+// Put makes content available by digest and under tags.
 func (o *Origin) Put(repo, mediaType string, body []byte, tags ...string) Descriptor {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -64,37 +65,37 @@ func (o *Origin) Put(repo, mediaType string, body []byte, tags ...string) Descri
 	return Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(body))}
 }
 
-// Replace answers for a digest with something else.
+// Replace serves something else under a digest.
 func (o *Origin) Replace(repo string, d Digest, mediaType string, body []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.Content[repo+" "+d.String()] = Served{mediaType, body}
 }
 
-// Remove takes content away, by a tag or a digest.
+// Remove removes content, by a tag or a digest.
 func (o *Origin) Remove(repo, ref string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.Content, repo+" "+ref)
 }
 
-// Fail makes requests with that line of the transcript fail, once for each error.
+// Fail makes requests with that transcript line fail, once for each error.
 func (o *Origin) Fail(line string, errs ...error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failures[line] = append(o.failures[line], errs...)
 }
 
-// Hold makes requests with that line wait until the function it returns is called.
+// Hold blocks requests with that transcript line until release is called.
 func (o *Origin) Hold(line string) (release func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	gate := make(chan struct{})
-	o.gate[line] = gate
+	o.gates[line] = gate
 	return sync.OnceFunc(func() { close(gate) })
 }
 
-// Transcript is what was asked since it was called last, sorted.
+// Transcript returns the requests since the last call, sorted.
 func (o *Origin) Transcript() []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -107,7 +108,7 @@ func (o *Origin) Transcript() []string {
 func (o *Origin) ask(ctx context.Context, line, repo, ref string) (Served, error) {
 	o.mu.Lock()
 	o.asked = append(o.asked, line)
-	gate := o.gate[line]
+	gate := o.gates[line]
 	o.mu.Unlock()
 	if gate != nil {
 		select {
@@ -133,7 +134,8 @@ func (o *Origin) ask(ctx context.Context, line, repo, ref string) (Served, error
 	return c, nil
 }
 
-// Short names a reference in a transcript: digests by their first characters.
+// Short abbreviates a reference for a transcript: digests by their first
+// characters.
 func Short(ref string) string {
 	if d, err := digest.Parse(ref); err == nil {
 		return d.Encoded()[:6]
@@ -141,7 +143,7 @@ func Short(ref string) string {
 	return ref
 }
 
-// Resolve is that of [upstream.Registry].
+// Resolve implements [upstream.Registry].
 func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
 	c, err := o.ask(ctx, "HEAD manifest "+repo+" "+Short(ref), repo, ref)
 	if err != nil {
@@ -153,7 +155,7 @@ func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 	return Descriptor{MediaType: c.MediaType, Digest: digest.FromBytes(c.Body), Size: int64(len(c.Body))}, nil
 }
 
-// Manifest is that of [upstream.Registry].
+// Manifest implements [upstream.Registry].
 func (o *Origin) Manifest(ctx context.Context, repo, ref string) (upstream.Content, error) {
 	c, err := o.ask(ctx, "GET manifest "+repo+" "+Short(ref), repo, ref)
 	if err != nil {
@@ -165,7 +167,7 @@ func (o *Origin) Manifest(ctx context.Context, repo, ref string) (upstream.Conte
 	}, nil
 }
 
-// ResolveBlob is that of [upstream.Registry].
+// ResolveBlob implements [upstream.Registry].
 func (o *Origin) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
 	c, err := o.ask(ctx, "HEAD blob "+repo+" "+Short(d.String()), repo, d.String())
 	if err != nil {
@@ -174,7 +176,7 @@ func (o *Origin) ResolveBlob(ctx context.Context, repo string, d Digest) (Descri
 	return Descriptor{Digest: d, Size: int64(len(c.Body))}, nil
 }
 
-// Blob is that of [upstream.Registry].
+// Blob implements [upstream.Registry].
 func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64) (upstream.Content, error) {
 	line := "GET blob " + repo + " " + Short(d.String())
 	if from > 0 || n >= 0 {
@@ -202,7 +204,7 @@ func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 	return upstream.Content{Body: rc, MediaType: c.MediaType, Size: size, From: from}, nil
 }
 
-// Referrers is that of [upstream.Registry].
+// Referrers implements [upstream.Registry].
 func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
 	line := "GET referrers " + repo + " " + Short(subject.String())
 	if _, err := o.ask(ctx, line, repo, subject.String()); err != nil && !strings.Contains(err.Error(), upstream.ErrNotFound.Error()) {
@@ -231,7 +233,7 @@ func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) ([]
 	return list, nil
 }
 
-// Tags is that of [upstream.Registry].
+// Tags implements [upstream.Registry].
 func (o *Origin) Tags(ctx context.Context, repo string, page url.Values) (upstream.TagList, error) {
 	if _, err := o.ask(ctx, "GET tags "+repo+" "+page.Encode(), repo, "tags"); err != nil {
 		return upstream.TagList{}, err
@@ -248,7 +250,7 @@ func (o *Origin) Tags(ctx context.Context, repo string, page url.Values) (upstre
 	return upstream.TagList{Tags: tags}, nil
 }
 
-// Image puts a one-layer image into the origin and returns its parts.
+// Image adds a one-layer image to the origin and returns its parts.
 func (o *Origin) Image(repo, tag string, layer []byte) (manifest, blob Descriptor) {
 	config := o.Put(repo, ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},"created_by":%q}`, tag))
 	blob = o.Put(repo, ocispec.MediaTypeImageLayer, layer)
@@ -261,7 +263,7 @@ func (o *Origin) Image(repo, tag string, layer []byte) (manifest, blob Descripto
 	return o.Put(repo, ocispec.MediaTypeImageManifest, raw, tag), blob
 }
 
-// Bytes are n bytes that look random, and are the same for the same seed.
+// Bytes returns n bytes that look random and are always the same for a seed.
 func Bytes(seed byte, n int) []byte {
 	b := make([]byte, n)
 	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
@@ -270,7 +272,7 @@ func Bytes(seed byte, n int) []byte {
 	return b
 }
 
-// WantTranscript checks what the origin was asked, in any order.
+// WantTranscript checks the requests to the origin, in any order.
 func WantTranscript(t *testing.T, o *Origin, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -279,7 +281,7 @@ func WantTranscript(t *testing.T, o *Origin, want ...string) {
 	}
 }
 
-// Attach puts a referrer of subject into the origin, without any list of it.
+// Attach adds a referrer of subject to the origin without listing it anywhere.
 func (o *Origin) Attach(subject Descriptor, artifactType string) Descriptor {
 	empty := o.Put("app", ocispec.MediaTypeEmptyJSON, []byte("{}"))
 	m := ocispec.Manifest{
@@ -297,8 +299,8 @@ func (o *Origin) Attach(subject Descriptor, artifactType string) Descriptor {
 	return o.Put("app", ocispec.MediaTypeImageManifest, raw)
 }
 
-// List puts a referrers tag into the origin, with descriptors as bare as wild
-// ones are (wire fact W51).
+// List adds a referrers tag to the origin, with descriptors that are as
+// incomplete as those of real registries (wire fact W51).
 func (o *Origin) List(subject Digest, children ...Descriptor) {
 	index := ocispec.Index{MediaType: IndexType, Manifests: []Descriptor{}}
 	index.SchemaVersion = 2
@@ -313,10 +315,10 @@ func (o *Origin) List(subject Digest, children ...Descriptor) {
 	o.Put("app", IndexType, raw, referrers.TagOf(subject))
 }
 
-// Unplug makes every request fail from now on.
-func (o *Origin) Unplug() { o.Fail("*", upstream.ErrRefused) }
+// FailAll makes every request fail from now on.
+func (o *Origin) FailAll() { o.Fail("*", upstream.ErrRefused) }
 
-// Count is how often a line stands among others.
+// Count is how often a line occurs.
 func Count(lines []string, line string) (n int) {
 	for _, l := range lines {
 		if l == line {
@@ -326,7 +328,7 @@ func Count(lines []string, line string) (n int) {
 	return n
 }
 
-// Attested is an index of two platforms with what BuildKit attests of them.
+// Attested is an index of two platforms with BuildKit's attestations.
 type Attested struct {
 	Index     Descriptor
 	Platforms []Descriptor
@@ -334,7 +336,7 @@ type Attested struct {
 	Blobs     []Descriptor // of attestations, by platform
 }
 
-// Attest puts an index with attestations into the origin, under a tag.
+// Attest adds an index with attestations to the origin, under a tag.
 func (o *Origin) Attest(tag string) Attested {
 	var a Attested
 	index := ocispec.Index{MediaType: IndexType}
@@ -367,14 +369,14 @@ func (o *Origin) Attest(tag string) Attested {
 	return a
 }
 
-// Mend takes all failures back.
-func (o *Origin) Mend() {
+// ClearFailures removes all failures.
+func (o *Origin) ClearFailures() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.failures = map[string][]error{}
 }
 
-// Get is what there is under a tag or a digest.
+// Get returns the content under a tag or a digest.
 func (o *Origin) Get(repo, ref string) (Served, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -382,7 +384,7 @@ func (o *Origin) Get(repo, ref string) (Served, bool) {
 	return c, ok
 }
 
-// CutAfter breaks a body off after n bytes.
+// CutAfter returns a body that fails after n bytes.
 func CutAfter(body []byte, n int, err error) io.ReadCloser {
 	return io.NopCloser(io.MultiReader(bytes.NewReader(body[:min(n, len(body))]), Failing{err}))
 }

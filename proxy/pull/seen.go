@@ -8,10 +8,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// stillThere returns those of the manifests that passed through with subject
-// which nobody else listed, without those that the upstream says are gone. It
-// never fails: what can't be asked about is kept.
-func (p *Puller) stillThere(ctx context.Context, u Upstream, repo Repository, subject Digest, listed []Descriptor) []Descriptor {
+// confirmSeen returns the manifests that were seen with that subject and that
+// no source listed, without those that the upstream says are gone. It never
+// fails: manifests that cannot be checked are included.
+func (p *Puller) confirmSeen(ctx context.Context, u Upstream, repo Repository, subject Digest, listed []Descriptor) []Descriptor {
 	known := make(map[Digest]bool, len(listed))
 	for _, d := range listed {
 		known[d.Digest] = true
@@ -22,20 +22,20 @@ func (p *Puller) stillThere(ctx context.Context, u Upstream, repo Repository, su
 			rest = append(rest, d)
 		}
 	}
-	var there []Descriptor
+	var confirmed []Descriptor
 	for _, d := range rest {
 		if p.isGone(ctx, u, repo, d.Digest) {
 			p.ledger.DropSeen(repo, subject, d.Digest)
 			continue
 		}
-		there = append(there, d)
+		confirmed = append(confirmed, d)
 	}
-	return referrers.Merge(there)
+	return referrers.Merge(confirmed)
 }
 
-// isGone says whether the upstream says that a manifest is not there. What is
-// kept is not forgotten on the word of a HEAD, which has no body to tell a
-// registry by (W44).
+// isGone says whether the upstream no longer has a manifest. A HEAD request
+// alone is not enough: its answer has no body that shows whether it comes from
+// a registry (W44).
 func (p *Puller) isGone(ctx context.Context, u Upstream, repo Repository, d Digest) bool {
 	if _, err := u.Registry.Resolve(ctx, repo.Name, d.String()); !errors.Is(err, upstream.ErrNotFound) {
 		return false

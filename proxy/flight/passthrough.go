@@ -8,18 +8,19 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Pass writes n bytes from off to w, all the rest where n is negative, straight
-// from a source, beside the download, and keeps nothing of them. received is
-// called with the bytes that came. The size is known by now. It returns
-// upstream.ErrUnsupported where the source has no ranges.
-func (f *Flight) Pass(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+// PassThrough writes n bytes starting at off, or all the rest if n is negative,
+// directly from a source to w, in parallel to the download. It stores nothing.
+// received is called with the number of bytes received. The size must be known
+// by now. PassThrough returns upstream.ErrUnsupported if the source does not
+// support ranges.
+func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
 	content, err := source.Blob(ctx, off, n)
 	if err != nil {
 		return 0, err
 	}
 	defer content.Body.Close()
 	if content.From != off {
-		return 0, fmt.Errorf("%w: no ranges", upstream.ErrUnsupported)
+		return 0, fmt.Errorf("%w: the upstream does not support ranges", upstream.ErrUnsupported)
 	}
 	if n < 0 {
 		size, _ := f.KnownSize()
@@ -37,7 +38,7 @@ func (f *Flight) Pass(ctx context.Context, w io.Writer, source Source, off, n in
 			}
 		}
 		if err != nil && written < n {
-			return written, endOf(err)
+			return written, bodyError(err)
 		}
 	}
 	return written, nil

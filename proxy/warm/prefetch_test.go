@@ -21,8 +21,9 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// F21 to F23: Docker asks for what refers to the attestation at every pull, and
-// fails where nobody answers; containerd, which pulled first, asks for nothing.
+// F21 to F23: Docker requests the referrers of the attestation at every pull,
+// and fails if it gets an error; containerd, which pulled first, requests
+// nothing.
 func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		for _, signed := range []bool{false, true} {
@@ -39,18 +40,19 @@ func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *te
 						}
 					}
 					m := mirrortest.New(t, o, nil)
-					m.Learn(t)
+					m.Prefetch(t)
 					m.PullPlatform(t, a, "1", 0)
-					if len(m.Unlearnt(t)) == 0 {
+					if len(m.Missing(t)) == 0 {
 						t.Error("it is said that there is nothing to learn before anything was")
 					}
-					time.Sleep(5 * warm.Settles)
-					if left := m.Unlearnt(t); len(left) > 0 {
-						t.Errorf("not learnt: %v", left)
+					time.Sleep(5 * warm.SettleDelay)
+					if left := m.Missing(t); len(left) > 0 {
+						t.Errorf("not prefetched: %v", left)
 					}
 					o.Fail("*", upstream.ErrRefused)
 					time.Sleep(time.Hour)
-					// Another node's Docker: what it asks for beside the image.
+					// Docker on another node, and what it requests in addition
+					// to the image.
 					if _, err := m.Manifest(t.Context(), mirrortest.App, a.Of[0].Digest.String()); err != nil {
 						t.Errorf("the attestation: %v", err)
 					}
@@ -92,16 +94,16 @@ func readBlob(t *testing.T, m mirrortest.Mirror, d warm.Descriptor) {
 	b.Close()
 }
 
-// A fallback tag's index and its signatures are no image, of which there would be
-// more to know.
-func TestNothingIsLearntOfSignatures(t *testing.T) {
+// The index under a referrers tag and its signatures are not images that could
+// have more.
+func TestNothingIsPrefetchedForSignatures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		signature := o.Attach(a.Of[0], "sig")
 		o.List(a.Of[0].Digest, signature)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
 		list := mirrortest.IndexAlgorithm.FromBytes(o.Content["app "+referrers.TagOf(a.Of[0].Digest)].Body)
@@ -114,10 +116,10 @@ func TestNothingIsLearntOfSignatures(t *testing.T) {
 	})
 }
 
-// What it costs: of a 1.1 upstream a question for each subject; of a 1.0 one a
-// HEAD of a tag each, which nobody counts (W42), once it is known to have no
-// API.
-func TestWhatLearningCosts(t *testing.T) {
+// The cost: for an upstream with the API, one request per subject; for one
+// without, a HEAD for a tag each, which registries do not count (W42), once it
+// is known to have no API.
+func TestTheCostOfPrefetching(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -125,10 +127,10 @@ func TestWhatLearningCosts(t *testing.T) {
 				o.API = api
 				a := o.Attest("1")
 				m := mirrortest.New(t, o, nil)
-				end := m.Learn(t)
+				end := m.Prefetch(t)
 				m.PullPlatform(t, a, "1", 0)
 				o.Transcript()
-				time.Sleep(10 * warm.Settles)
+				time.Sleep(10 * warm.SettleDelay)
 				asked := o.Transcript()
 				want := []string{"GET manifest app " + mirrortest.Short(a.Of[0].Digest.String())}
 				for _, b := range m.BlobsOf(t, a.Of[0].Digest) {
@@ -151,11 +153,11 @@ func TestWhatLearningCosts(t *testing.T) {
 				if !slices.Equal(asked, want) {
 					t.Errorf("it was asked\n\t%s\nwant\n\t%s", strings.Join(asked, "\n\t"), strings.Join(want, "\n\t"))
 				}
-				// Once: neither with time nor with a pull nor with a restart again.
+				// Only once: not again later, after a pull, or after a restart.
 				m.PullPlatform(t, a, "1", 0)
 				o.Transcript()
 				end()
-				m.Learn(t)
+				m.Prefetch(t)
 				time.Sleep(48 * time.Hour)
 				mirrortest.WantTranscript(t, o)
 			})
@@ -163,13 +165,13 @@ func TestWhatLearningCosts(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
+func TestNothingIsPrefetchedForArtifacts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.Image("app", "1", mirrortest.Bytes(1, 50)) // in no index
 		artifact := o.Attach(warm.Descriptor{}, "chart")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		for _, ref := range []string{"1", artifact.Digest.String()} {
 			if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
 				t.Fatal(err)
@@ -182,13 +184,13 @@ func TestWhatIsNoImageIsNotAskedAbout(t *testing.T) {
 		o.Transcript()
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
-		if left := m.Unlearnt(t); len(left) > 0 {
-			t.Errorf("to learn: %v", left)
+		if left := m.Missing(t); len(left) > 0 {
+			t.Errorf("still missing: %v", left)
 		}
 	})
 }
 
-func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
+func TestNothingIsPrefetchedWhileTheRateLimitRunsLow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -201,25 +203,25 @@ func TestNothingIsLearntWhileALimitRunsLow(t *testing.T) {
 				return 0.1
 			}
 		})
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		o.Transcript()
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
-		if len(m.Unlearnt(t)) == 0 {
+		if len(m.Missing(t)) == 0 {
 			t.Error("it is not said that there is more to learn")
 		}
 		ample.Store(true)
-		time.Sleep(warm.QuotaRest + 5*warm.Settles)
-		if left := m.Unlearnt(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+		time.Sleep(warm.QuotaBackoff + 5*warm.SettleDelay)
+		if left := m.Missing(t); len(left) > 0 {
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }
 
-// An upstream that fails is not asked for everything, nor again and again, and
-// what it failed to tell is learnt once it can.
-func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
+// An upstream that fails is not asked for everything again and again, and what
+// it failed to deliver is prefetched when it recovers.
+func TestPrefetchingBacksOffWhileTheUpstreamFails(t *testing.T) {
 	for name, fault := range map[string]error{
 		"unavailable": upstream.ErrUnavailable,
 		"limited":     &upstream.RateLimitedError{RetryAfter: 20 * time.Minute},
@@ -233,38 +235,39 @@ func TestLearningRestsWhileTheUpstreamFails(t *testing.T) {
 				m.PullPlatform(t, a, "1", 1)
 				o.Transcript()
 				o.Fail("*", fault)
-				m.Learn(t)
+				m.Prefetch(t)
 				time.Sleep(15 * time.Minute)
 				first := o.Transcript()
-				// Four passes, and at most three requests for a lesson.
+				// Four passes, with at most three requests each.
 				if most := 4 * warm.MaxFailures * 3; len(first) == 0 || len(first) > most || name == "limited" && len(first) != 1 {
 					t.Errorf("it was asked %d times in a quarter of an hour, want at most %d", len(first), most)
 				}
-				o.Mend()
-				time.Sleep(warm.LongestRest + 10*warm.Settles)
-				if left := m.Unlearnt(t); len(left) > 0 {
-					t.Errorf("not learnt: %v", left)
+				o.ClearFailures()
+				time.Sleep(warm.MaxBackoff + 10*warm.SettleDelay)
+				if left := m.Missing(t); len(left) > 0 {
+					t.Errorf("not prefetched: %v", left)
 				}
 			})
 		})
 	}
 }
 
-// What is found by the tag alone is told, and it is not all that there is to know.
-func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
+// Referrers that are listed by the tag alone are served, but may not be all of
+// them.
+func TestAPartialReferrersListIsStillMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
 		a := o.Attest("1")
 		o.List(a.Of[0].Digest, o.Attach(a.Of[0], "sig"))
 		ask := "GET referrers app " + mirrortest.Short(a.Of[0].Digest.String())
-		o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 1000)...)
+		o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 1000)...)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
-		if left := m.Unlearnt(t); fmt.Sprint(left) != "[referrers of "+a.Of[0].Digest.String()+"]" {
-			t.Errorf("to learn: %v", left)
+		if left := m.Missing(t); fmt.Sprint(left) != "[referrers of "+a.Of[0].Digest.String()+"]" {
+			t.Errorf("still missing: %v", left)
 		}
 		if n := mirrortest.Count(o.Transcript(), ask); n < 2 || n > 10 {
 			t.Errorf("in an hour it was asked %d times", n)
@@ -272,19 +275,19 @@ func TestAPartOfTheReferrersIsNotLearntYet(t *testing.T) {
 	})
 }
 
-// What an upstream says that it does not have, or does not give away, is not
-// asked for again and again, and does not keep the rest from being learnt.
-func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
+// Content that an upstream does not have, or denies access to, is not requested
+// again and again, and does not prevent the rest from being prefetched.
+func TestRefusedContentIsNotRequestedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		o.Remove("app", a.Of[0].Digest.String())
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
-		time.Sleep(10 * warm.Settles)
-		if left := m.Unlearnt(t); fmt.Sprint(left) != "[manifest "+a.Of[0].Digest.String()+"]" {
-			t.Errorf("to learn: %v", left)
+		time.Sleep(10 * warm.SettleDelay)
+		if left := m.Missing(t); fmt.Sprint(left) != "[manifest "+a.Of[0].Digest.String()+"]" {
+			t.Errorf("still missing: %v", left)
 		}
 		time.Sleep(2 * m.Rules.NegativeTTL)
 		o.Transcript()
@@ -296,7 +299,7 @@ func TestWhatIsRefusedIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
+func TestLargeBlobsAreNotPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -313,46 +316,46 @@ func TestBlobsThatAreLargeAreNotFetched(t *testing.T) {
 		o.Put("app", "application/vnd.oci.empty.v1+json", []byte("{}"))
 		o.Put("app", ocispec.MediaTypeImageManifest, raw)
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		for d, want := range map[warm.Digest]bool{small.Digest: true, large.Digest: false} {
 			if m.Store.Has(t.Context(), d) != want {
-				t.Errorf("%s is kept: %v", d, !want)
+				t.Errorf("%s is cached: %v", d, !want)
 			}
 		}
 	})
 }
 
-// A platform may be pulled long after its index, and an index after the platform
-// that it shares with another.
-func TestItIsLearntAboutWhateverComesLast(t *testing.T) {
+// A platform may be pulled long after its index, and an index after a platform
+// that it shares with another index.
+func TestPrefetchingStartsWhicheverManifestArrivesLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
 		m.PullPlatform(t, a, "1", 1)
-		time.Sleep(5 * warm.Settles)
+		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), a.Of[1].Digest) {
-			t.Error("the attestation of a platform that came later was not learnt")
+			t.Error("the attestation of a platform that came later was not prefetched")
 		}
 		b := o.Attest("2") // of the same platforms
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "2"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * warm.Settles)
+		time.Sleep(5 * warm.SettleDelay)
 		if !m.Store.Has(t.Context(), b.Of[1].Digest) {
-			t.Error("the attestation of an index that came later was not learnt")
+			t.Error("the attestation of an index that came later was not prefetched")
 		}
 	})
 }
 
-func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
+func TestAnImageIsIncompleteWhileThereIsMoreToPrefetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		image, _ := o.Image("app", "", mirrortest.Bytes(1, 50))
@@ -380,38 +383,38 @@ func TestAnImageIsNotWholeWhileThereIsMoreToLearn(t *testing.T) {
 		if whole() {
 			t.Error("it is whole before it is known what refers to it")
 		}
-		m.Learn(t)
-		time.Sleep(5 * warm.Settles)
+		m.Prefetch(t)
+		time.Sleep(5 * warm.SettleDelay)
 		if !whole() {
 			t.Error("it is not whole once that is known")
 		}
 	})
 }
 
-// Attestations that somebody reads are no platform that somebody pulls.
-func TestOnlyOfWhatIsPulledIsMoreAskedFor(t *testing.T) {
+// Attestations that are read are not platforms that are pulled.
+func TestOnlyPulledPlatformsArePrefetchedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		for _, ref := range []string{"1", a.Of[0].Digest.String()} {
 			if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		if asked := o.Transcript(); mirrortest.Count(asked, "HEAD manifest app "+referrers.TagOf(a.Index.Digest)) > 0 {
 			t.Errorf("it was asked %v", asked)
 		}
 		if _, ok := m.Ledger.Referrers(mirrortest.App, a.Of[0].Digest); !ok {
-			t.Error("what refers to the attestation that is kept was not asked for")
+			t.Error("what refers to the attestation that is cached was not asked for")
 		}
 	})
 }
 
-// A signature is small, and what hangs on an image may be many and elsewhere.
-func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
+// Signatures are small, but other referrers may be large, or stored elsewhere.
+func TestReferrersArePrefetchedWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -439,9 +442,9 @@ func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
 			blobs = append(blobs, blob)
 		}
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, mirrortest.Attested{Index: subject, Platforms: []warm.Descriptor{image}}, "1", 0)
-		time.Sleep(10 * warm.Settles)
+		time.Sleep(10 * warm.SettleDelay)
 		kept := 0
 		for _, b := range blobs {
 			if m.Store.Has(t.Context(), b.Digest) {
@@ -449,39 +452,39 @@ func TestWhatRefersIsFetchedWithinBounds(t *testing.T) {
 			}
 		}
 		if kept != 64 {
-			t.Errorf("blobs of %d referrers are kept, want of %d", kept, 64)
+			t.Errorf("blobs of %d referrers are cached, want of %d", kept, 64)
 		}
 		if asked := o.Transcript(); mirrortest.Count(asked, "GET blob app "+mirrortest.Short(elsewhere.Digest.String())) > 0 {
 			t.Error("a blob that lies elsewhere was asked for (W9)")
 		}
-		if left := m.Unlearnt(t); len(left) > 0 {
-			t.Errorf("to learn: %v", left)
+		if left := m.Missing(t); len(left) > 0 {
+			t.Errorf("still missing: %v", left)
 		}
 	})
 }
 
-func TestLearningGoesOnAfterARestart(t *testing.T) {
+func TestPrefetchingContinuesAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, nil)
-		end := m.Learn(t)
+		end := m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		end()
 		again := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Blobs, opts.Records, opts.Memory = m.Blobs, m.Records, m.Memory
 		})
-		again.Learn(t)
-		time.Sleep(10 * warm.Settles)
-		if left := again.Unlearnt(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+		again.Prefetch(t)
+		time.Sleep(10 * warm.SettleDelay)
+		if left := again.Missing(t); len(left) > 0 {
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }
 
-// A cold cache with one platform of an image, and nobody to ask: an offline
-// mirror asks nobody.
-func TestAnOfflineMirrorLearnsNothing(t *testing.T) {
+// A cold cache with one platform of an image and no upstream: an offline mirror
+// sends no requests.
+func TestAnOfflineMirrorPrefetchesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
@@ -491,7 +494,7 @@ func TestAnOfflineMirrorLearnsNothing(t *testing.T) {
 		off := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Blobs, opts.Records, opts.Memory, opts.Rules.Offline = m.Blobs, m.Records, m.Memory, true
 		})
-		off.Learn(t)
+		off.Prefetch(t)
 		time.Sleep(time.Hour)
 		mirrortest.WantTranscript(t, o)
 		if _, err := off.Manifest(t.Context(), mirrortest.App, a.Of[0].Digest.String()); !errors.Is(err, pull.ErrOffline) {

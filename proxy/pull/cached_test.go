@@ -15,7 +15,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
+func TestANewManifestOverridesARememberedNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -24,11 +24,11 @@ func TestAManifestIsNewerWordThanAnAbsence(t *testing.T) {
 			t.Errorf("before it is there: %v", err)
 		}
 		o.Image("app", "1", content)
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 	})
 }
 
-func TestAKeptBlobThatCannotBeOpenedIsFetchedAnew(t *testing.T) {
+func TestACachedBlobThatCannotBeOpenedIsDownloadedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var broken brokenOpen
@@ -37,8 +37,8 @@ func TestAKeptBlobThatCannotBeOpenedIsFetchedAnew(t *testing.T) {
 			opts.Blobs = broken
 		})
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		*broken.broken = true
 		o.Transcript()
 		if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {
@@ -48,14 +48,14 @@ func TestAKeptBlobThatCannotBeOpenedIsFetchedAnew(t *testing.T) {
 	})
 }
 
-// brokenOpen are blobs that are there and can't be opened, as when the process
-// has too many files open.
+// brokenOpen is a blob store whose blobs exist but cannot be opened, as when
+// the process has too many open files.
 type brokenOpen struct {
 	cache.Blobs
 	broken *bool
 }
 
-func (b brokenOpen) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b brokenOpen) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	if *b.broken {
 		return nil, fmt.Errorf("open %s: %w", d, syscall.EMFILE)
 	}

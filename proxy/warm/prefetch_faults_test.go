@@ -20,21 +20,21 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// withoutRoom are blobs of a disk that is full.
+// withoutRoom is a blob store on a full disk.
 type withoutRoom struct{ cache.Blobs }
 
 func (withoutRoom) Create(context.Context, warm.Descriptor) (cache.Draft, error) {
 	return nil, cache.ErrFull
 }
 
-// A manifest that can't be written is passed on all the same, so that it came
-// says nothing of whether it is kept.
-func TestWithAFullDiskTheSameIsNotLearntAgainAndAgain(t *testing.T) {
+// A manifest that cannot be written is still served, so a response does not
+// mean that it is cached.
+func TestOnAFullDiskPrefetchingIsNotRepeatedForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		a := o.Attest("1")
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = withoutRoom{opts.Blobs} })
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		o.Transcript()
 		time.Sleep(time.Hour)
@@ -44,8 +44,8 @@ func TestWithAFullDiskTheSameIsNotLearntAgainAndAgain(t *testing.T) {
 	})
 }
 
-// What always fails, first in every pass, does not keep the rest from being
-// learnt.
+// Something that always fails, first in every pass, does not prevent the rest
+// from being prefetched.
 func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
@@ -59,15 +59,15 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 		lost := make(map[string]bool)
-		for _, what := range m.Mirror.Retention.Missing(t.Context(), mirrortest.App, kept)[:2*warm.MaxFailures] {
+		for _, what := range m.Mirror.Retention.FindMissing(t.Context(), mirrortest.App, kept)[:2*warm.MaxFailures] {
 			lost[what.String()] = true
-			o.Fail("GET manifest app "+mirrortest.Short(what.Of.Digest.String()), slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+			o.Fail("GET manifest app "+mirrortest.Short(what.Of.Digest.String()), slices.Repeat([]error{upstream.ErrInvalidResponse}, 10_000)...)
 		}
-		m.Learn(t)
+		m.Prefetch(t)
 		time.Sleep(6 * time.Hour)
-		for _, what := range m.Unlearnt(t) {
+		for _, what := range m.Missing(t) {
 			if !lost[what] && !strings.HasPrefix(what, string(retention.MissingReferrers)) {
-				t.Errorf("not learnt after six hours: %s", what)
+				t.Errorf("not prefetched after six hours: %s", what)
 			}
 		}
 		asked := o.Transcript()
@@ -79,19 +79,19 @@ func TestWhatAlwaysFailsDoesNotHoldUpTheRest(t *testing.T) {
 	})
 }
 
-// What failed rests, also while more is pulled that can be learnt.
-func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
+// What failed is not retried early, even if more is pulled.
+func TestNewImagesDoNotShortenABackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		var fails []string
 		for i := range warm.MaxFailures {
 			tag := fmt.Sprint("fails ", i)
 			a := o.Attest(tag)
 			ask := "GET manifest app " + mirrortest.Short(a.Of[0].Digest.String())
 			fails = append(fails, ask)
-			o.Fail(ask, slices.Repeat([]error{upstream.ErrBadAnswer}, 10_000)...)
+			o.Fail(ask, slices.Repeat([]error{upstream.ErrInvalidResponse}, 10_000)...)
 			m.PullPlatform(t, a, tag, 0)
 		}
 		time.Sleep(time.Minute)
@@ -110,14 +110,14 @@ func TestNewImagesDoNotCutTheRestOfAFailureShort(t *testing.T) {
 			}
 		}
 		if _, ok := m.Ledger.Manifest(mirrortest.App, last.Of[0].Digest); !ok {
-			t.Error("the attestation of what was pulled last is not learnt")
+			t.Error("the attestation of what was pulled last is not prefetched")
 		}
 	})
 }
 
-// What is listed under a referrers tag is an index as well, whether the upstream
-// has it or it was made here, and no image of which a platform was pulled.
-func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
+// A referrers tag is an index too, whether the upstream has it or it was built
+// here, but not an image of which a platform was pulled.
+func TestAReferrersTagIsNotPrefetchedAsAnImage(t *testing.T) {
 	for _, api := range []bool{false, true} {
 		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
 					o.List(a.Of[0].Digest, sig)
 				}
 				m := mirrortest.New(t, o, nil)
-				m.Learn(t)
+				m.Prefetch(t)
 				m.PullPlatform(t, a, "1", 0)
 				time.Sleep(time.Minute)
 				if _, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(a.Of[0].Digest)); err != nil {
@@ -150,8 +150,8 @@ func TestAListOfReferrersIsNoImageToLearnAbout(t *testing.T) {
 	}
 }
 
-// A manifest need not tell how large its blobs are.
-func TestABlobOfWhichNobodyTellsTheSizeIsNotLearnt(t *testing.T) {
+// A manifest need not give the sizes of its blobs.
+func TestABlobOfUnknownSizeIsNotPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
@@ -161,16 +161,16 @@ func TestABlobOfWhichNobodyTellsTheSizeIsNotLearnt(t *testing.T) {
 			`{"schemaVersion":2,"mediaType":%q,"artifactType":"sig","subject":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q}]}`,
 			ocispec.MediaTypeImageManifest, a.Index.MediaType, a.Index.Digest, a.Index.Size, blob.MediaType, blob.Digest))
 		m := mirrortest.New(t, o, nil)
-		m.Learn(t)
+		m.Prefetch(t)
 		m.PullPlatform(t, a, "1", 0)
 		time.Sleep(time.Hour)
-		if left := m.Unlearnt(t); m.Store.Has(t.Context(), blob.Digest) || len(left) > 0 {
-			t.Errorf("%d bytes were learnt, and there is left %v", blob.Size, left)
+		if left := m.Missing(t); m.Store.Has(t.Context(), blob.Digest) || len(left) > 0 {
+			t.Errorf("%d bytes were prefetched, and there is left %v", blob.Size, left)
 		}
 	})
 }
 
-// large are records that take a second to go over the manifests of a repository.
+// large are records that take a second to scan the manifests of a repository.
 type large struct {
 	cache.Records
 	passes *int
@@ -184,12 +184,12 @@ func (l large) Scan(b cache.Bucket, prefix string, see func(key string, value []
 	return l.Records.Scan(b, prefix, see)
 }
 
-func TestALargeRepositoryIsNotLookedAtAllTheTime(t *testing.T) {
+func TestALargeRepositoryIsNotScannedContinuously(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		passes := 0
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Records = large{opts.Records, &passes} })
-		end := m.Learn(t)
+		end := m.Prefetch(t)
 		const images, between = 50, 10 * time.Second
 		for i := range images {
 			tag := fmt.Sprint(i)
@@ -197,13 +197,13 @@ func TestALargeRepositoryIsNotLookedAtAllTheTime(t *testing.T) {
 			time.Sleep(between)
 		}
 		end()
-		if most := images * int(between/time.Second) / warm.Breathes; passes > most+1 {
+		if most := images * int(between/time.Second) / warm.ScanFactor; passes > most+1 {
 			t.Errorf("it was looked at for %d seconds of %s", passes, images*between)
 		}
-		m.Learn(t)
+		m.Prefetch(t)
 		time.Sleep(time.Hour)
-		if left := m.Unlearnt(t); len(left) > 0 {
-			t.Errorf("not learnt: %v", left)
+		if left := m.Missing(t); len(left) > 0 {
+			t.Errorf("not prefetched: %v", left)
 		}
 	})
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/entrepot/entrepot/proxy/retention"
 )
 
-// hookedRecords do something the first time that one kind of record is read
-// through, which is in the middle of a picture, or before a flush.
+// hookedRecords does something the first time that a bucket is scanned, which
+// is in the middle of a snapshot, or before a flush.
 type hookedRecords struct {
 	cache.Records
 	scanned func(cache.Bucket)
@@ -48,8 +48,8 @@ func (r hookedRecords) Flush(ctx context.Context) error {
 	return r.Records.Flush(ctx)
 }
 
-// duringEviction is a mirror that does something once, after a picture for an
-// eviction has been taken and before anything goes.
+// duringEviction is a mirror that does something once, after the snapshot for
+// an eviction was taken and before anything is removed.
 func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m mirrortest.Mirror)) mirrortest.Mirror {
 	var m mirrortest.Mirror
 	var once sync.Once
@@ -67,23 +67,23 @@ func duringEviction(t *testing.T, o *mirrortest.Origin, bound int64, do func(m m
 	return m
 }
 
-func TestATagThatHasMovedOnStaysWhenItsOldImageGoes(t *testing.T) {
+func TestATagThatHasMovedStaysWhenItsOldImageIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Rules.TagTTL = 0 })
 		old, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 		o.Image("app", "1", mirrortest.Bytes(2, 10))
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 		eviction := m.Ledger.Watch() // of the old image
-		eviction.ForgetAnyway(func(from metadata.Removal) { from.TagAt(mirrortest.App, "1", old.Digest) })
+		eviction.Forget(func(from metadata.Removal) { from.DropTagAt(mirrortest.App, "1", old.Digest) })
 		eviction.End()
-		o.Unplug()
-		m.PullWhole(t, mirrortest.App, "1")
+		o.FailAll()
+		m.PullImage(t, mirrortest.App, "1")
 	})
 }
 
-func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
+func TestABlobThatIsReferencedDuringAnEvictionStaysKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		shared := mirrortest.Bytes(1, 100<<10)
@@ -94,14 +94,14 @@ func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		m.PullWhole(t, mirrortest.App, "old")
+		m.PullImage(t, mirrortest.App, "old")
 		time.Sleep(time.Minute)
 		for i := range 2 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		o.Transcript()
 		if err := m.Read(t.Context(), mirrortest.App, mirrortest.IndexAlgorithm.FromBytes(shared)); err != nil {
 			t.Error(err)
@@ -110,7 +110,7 @@ func TestABlobThatIsNamedWhileItsImageGoesStaysKnown(t *testing.T) {
 	})
 }
 
-func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
+func TestAnImageThatIsPulledWhileItIsBeingEvictedStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		amd, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 60<<10))
@@ -119,53 +119,53 @@ func TestAnImageThatIsPulledWhileItWasToGoStays(t *testing.T) {
 		outer, _ := json.Marshal(ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []retention.Descriptor{o.Put("app", mirrortest.IndexType, inner)}})
 		index := o.Put("app", mirrortest.IndexType, outer, "1")
 		m := duringEviction(t, o, 250<<10, func(m mirrortest.Mirror) {
-			// What is pulled is deep below the root.
+			// The pulled manifest is deep below the root.
 			if _, err := m.Manifest(context.Background(), mirrortest.App, amd.Digest.String()); err != nil {
 				t.Error(err)
 			}
 		})
-		m.PullWhole(t, mirrortest.App, "1")
+		m.PullImage(t, mirrortest.App, "1")
 		time.Sleep(time.Minute)
 		for i := range 3 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 			time.Sleep(time.Minute)
 		}
-		mirrortest.Settle()
-		if !m.KeepsManifest(mirrortest.App, index.Digest) || !m.KeepsManifest(mirrortest.App, amd.Digest) {
+		mirrortest.Wait()
+		if !m.HasManifest(mirrortest.App, index.Digest) || !m.HasManifest(mirrortest.App, amd.Digest) {
 			t.Error("it went from under the client that pulled it")
 		}
 	})
 }
 
-func TestWhatWasEvictedIsKeptAgainWhenItComesBack(t *testing.T) {
+func TestEvictedContentIsCachedAgainWhenItIsPulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
-		memory := &recollection{kept: map[retention.Digest][]byte{}}
+		memory := &testMemory{kept: map[retention.Digest][]byte{}}
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 250 << 10; opts.Memory = memory })
 		small := mirrortest.Bytes(1, 10<<10)
 		o.Image("app", "1", small)
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
-		m.PullWhole(t, mirrortest.App, "1") // from disk into memory
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
+		m.PullImage(t, mirrortest.App, "1") // from disk into memory
 		for i := range 4 {
 			time.Sleep(time.Minute)
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if m.Store.Has(t.Context(), mirrortest.IndexAlgorithm.FromBytes(small)) {
 			t.Fatal("it has not been evicted")
 		}
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		if !m.Store.Has(t.Context(), mirrortest.IndexAlgorithm.FromBytes(small)) {
 			t.Error("it was served from memory, and a restart will lose it")
 		}
 	})
 }
 
-func TestARefusedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
+func TestAFailedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var order []retention.Digest
@@ -181,20 +181,20 @@ func TestARefusedFlushDoesNotLeaveAManifestWithoutItsBlobs(t *testing.T) {
 			}}
 		})
 		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		full = true
 		time.Sleep(time.Minute)
 		for i := range 2 {
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
-			mirrortest.Settle()
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			mirrortest.Wait()
 		}
 		if len(order) == 0 || order[0] != one.Digest {
 			t.Errorf("deleted were %v; the manifest %s has to go first", order, one.Digest)
 		}
-		if got := m.BytesKept(t); got > 250<<10 {
-			t.Errorf("%d bytes are kept", got)
+		if got := m.BytesOnDisk(t); got > 250<<10 {
+			t.Errorf("%d bytes are cached", got)
 		}
 	})
 }
@@ -209,7 +209,7 @@ func (b deletionOrder) Delete(ctx context.Context, d retention.Digest) error {
 	return b.Blobs.Delete(ctx, d)
 }
 
-func TestTwoRepositoriesWithOneManifestAreCountedOnce(t *testing.T) {
+func TestAManifestInTwoRepositoriesIsCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
@@ -225,12 +225,12 @@ func TestTwoRepositoriesWithOneManifestAreCountedOnce(t *testing.T) {
 			})
 		}
 		clients.Wait()
-		mirrortest.Settle()
-		m.WantCounted(t)
+		mirrortest.Wait()
+		m.WantUsageExact(t)
 	})
 }
 
-// slowCommits take a second.
+// slowCommits takes a second for a commit.
 type slowCommits struct{ cache.Blobs }
 
 func (b slowCommits) Create(ctx context.Context, want retention.Descriptor) (cache.Draft, error) {
@@ -245,7 +245,7 @@ func (d slowCommit) Commit() error {
 	return d.Draft.Commit()
 }
 
-func TestACountUnderWhichContentComesIsExact(t *testing.T) {
+func TestACountIsExactWhileContentIsAdded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		walking := &slowWalk{begun: make(chan struct{}, 16)}
@@ -254,8 +254,8 @@ func TestACountUnderWhichContentComesIsExact(t *testing.T) {
 			opts.Blobs = walking
 		})
 		o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		o.Image("app", "2", mirrortest.Bytes(2, 10<<10))
 		walking.slow.Lock()
 		for len(walking.begun) > 0 {
@@ -267,17 +267,17 @@ func TestACountUnderWhichContentComesIsExact(t *testing.T) {
 			listed <- err
 		}()
 		<-walking.begun
-		m.PullWhole(t, mirrortest.App, "2")
+		m.PullImage(t, mirrortest.App, "2")
 		walking.slow.Unlock()
 		if err := <-listed; err != nil {
 			t.Error(err)
 		}
-		mirrortest.Settle()
-		m.WantCounted(t)
+		mirrortest.Wait()
+		m.WantUsageExact(t)
 	})
 }
 
-// slowWalk begins to walk, and goes on once it may.
+// slowWalk begins a walk, and continues when it is allowed to.
 type slowWalk struct {
 	cache.Blobs
 	slow  sync.Mutex
@@ -291,7 +291,7 @@ func (b *slowWalk) Walk(ctx context.Context, fn func(d retention.Digest, size in
 	return b.Blobs.Walk(ctx, fn)
 }
 
-func TestAScrubCountsFilesOfAWrongSize(t *testing.T) {
+func TestAScrubFindsFilesOfAWrongSize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var wrong wrongSize
@@ -300,18 +300,19 @@ func TestAScrubCountsFilesOfAWrongSize(t *testing.T) {
 			opts.Blobs = wrong
 		})
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		*wrong.digest = layer.Digest
 		s, err := m.Scrub(t.Context(), 0, nil)
 		if err != nil || len(s.Damaged) != 1 || s.Damaged[0] != layer.Digest {
 			t.Errorf("scrubbed: %+v, %v", s, err)
 		}
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }
 
-// wrongSize are blobs of which one has lost a part, as cache/disk finds it.
+// wrongSize is a blob store in which one file is truncated, as cache/disk
+// reports it.
 type wrongSize struct {
 	cache.Blobs
 	digest *retention.Digest
@@ -325,7 +326,7 @@ func (b wrongSize) Verify(ctx context.Context, d retention.Digest, pace func(int
 	return 10, errors.Join(cache.ErrMismatch, cache.ErrNotFound, err)
 }
 
-func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
+func TestRequestsForMissingContentLeaveNoRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, nil)
@@ -345,7 +346,7 @@ func TestAskingForWhatIsNotThereLeavesNoRecords(t *testing.T) {
 	})
 }
 
-func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
+func TestADeeplyNestedImageIsEvictedAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Bounds.MaxBytes = 400 << 10 })
@@ -358,26 +359,26 @@ func TestAnImageNestedDeeplyGoesAsOne(t *testing.T) {
 			inner = o.Put("app", mirrortest.IndexType, raw)
 		}
 		o.Put("app", mirrortest.IndexType, o.Content["app "+inner.Digest.String()].Body, "1")
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 		for i := range 4 {
 			time.Sleep(time.Minute)
 			o.Image("other", fmt.Sprint(i), mirrortest.Bytes(byte(2+i), 90<<10))
-			m.PullWhole(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
+			m.PullImage(t, retention.Repository{Upstream: "hub", Name: "other"}, fmt.Sprint(i))
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		err := m.Records.Scan(bucketManifest, metadata.Key(mirrortest.App, ""), func(key string, _ []byte) bool {
-			t.Errorf("%q is still kept", strings.ReplaceAll(key, "\x00", " "))
+			t.Errorf("%q is still cached", strings.ReplaceAll(key, "\x00", " "))
 			return false
 		})
 		if err != nil {
 			t.Error(err)
 		}
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }
 
-func TestAManifestOnItsWayToTheRecordsIsNotTakenForAStray(t *testing.T) {
+func TestAManifestThatIsBeingRecordedIsNotEvictedAsUnreferenced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		one, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
@@ -398,7 +399,8 @@ func TestAManifestOnItsWayToTheRecordsIsNotTakenForAStray(t *testing.T) {
 	})
 }
 
-// afterCommit are blobs with something to do as soon as content is published.
+// afterCommit is a blob store that does something as soon as content is
+// published.
 type afterCommit struct {
 	cache.Blobs
 	do func()
@@ -420,7 +422,7 @@ func (d committed) Commit() error {
 	return err
 }
 
-func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
+func TestAFailedSnapshotIsAnErrorAndEndsItsWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		var broken atomic.Bool
@@ -430,8 +432,8 @@ func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
 		})
 		o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
 		o.Image("app", "2", mirrortest.Bytes(2, 100<<10))
-		m.PullWhole(t, mirrortest.App, "1")
-		mirrortest.Settle()
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
 
 		broken.Store(true)
 		if _, err := m.Inventory(t.Context()); !errors.Is(err, errWalk) {
@@ -440,28 +442,28 @@ func TestWhatCannotBeReadThroughIsAnErrorAndNothingIsWatchedOn(t *testing.T) {
 		if _, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App}, false); !errors.Is(err, errWalk) {
 			t.Errorf("a purge says %v, want %v", err, errWalk)
 		}
-		m.PullWhole(t, mirrortest.App, "2") // there is no room, and none can be made
-		time.Sleep(2 * retention.LookAround)
+		m.PullImage(t, mirrortest.App, "2") // there is no room, and none can be made
+		time.Sleep(2 * retention.CheckInterval)
 		synctest.Wait()
 		if m.Ledger.IsWatched() {
 			t.Error("what comes is still watched")
 		}
 
 		broken.Store(false)
-		time.Sleep(2 * retention.LookAround)
-		m.PullWhole(t, mirrortest.App, "2")
-		mirrortest.Settle()
+		time.Sleep(2 * retention.CheckInterval)
+		m.PullImage(t, mirrortest.App, "2")
+		mirrortest.Wait()
 		list, err := m.Inventory(t.Context())
 		if err != nil || len(list.Images) != 1 || !list.Images[0].Whole || !slices.Contains(list.Images[0].Tags, "2") {
-			t.Errorf("%+v is kept, %v, want app:2 alone and whole", list.Images, err)
+			t.Errorf("%+v is cached, %v, want app:2 alone and whole", list.Images, err)
 		}
-		m.WantCounted(t)
+		m.WantUsageExact(t)
 	})
 }
 
 var errWalk = errors.New("input/output error")
 
-// brokenWalk has a disk that cannot list its folders.
+// brokenWalk is a blob store that cannot list its directories.
 type brokenWalk struct {
 	cache.Blobs
 	broken *atomic.Bool

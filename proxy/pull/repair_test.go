@@ -23,8 +23,8 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// rotting is a mirror over a disk, with one large layer kept.
-type rotting struct {
+// damagedMirror is a mirror over a disk, with one large cached layer.
+type damagedMirror struct {
 	mirrortest.Mirror
 	store   *disk.Cache
 	path    string // of the layer's file
@@ -35,7 +35,7 @@ type rotting struct {
 
 const rottingLayer = 6<<20 + 12_345
 
-func newRotting(t *testing.T, change func(*mirror.Options)) rotting {
+func newDamagedMirror(t *testing.T, change func(*mirror.Options)) damagedMirror {
 	t.Helper()
 	dir := t.TempDir()
 	store, err := disk.Open(dir, disk.Options{VerifyEvery: time.Hour})
@@ -48,24 +48,24 @@ func newRotting(t *testing.T, change func(*mirror.Options)) rotting {
 	m := mirrortest.New(t, o, func(opts *mirror.Options) {
 		opts.Blobs, opts.Records = store.Blobs(), store.Records()
 		opts.Rules.TagTTL = time.Hour * 1000
-		opts.Events.Kept = kept.Store
+		opts.Events.Usage = kept.Store
 		if change != nil {
 			change(opts)
 		}
 	})
 	t.Cleanup(m.Close)
-	r := rotting{Mirror: m, store: store, content: mirrortest.Bytes(1, rottingLayer), counted: kept.Load}
+	r := damagedMirror{Mirror: m, store: store, content: mirrortest.Bytes(1, rottingLayer), counted: kept.Load}
 	_, r.layer = o.Image("app", "1", r.content)
-	m.PullWhole(t, mirrortest.App, "1")
-	mirrortest.Settle()
+	m.PullImage(t, mirrortest.App, "1")
+	mirrortest.Wait()
 	o.Transcript()
 	hex := r.layer.Digest.Encoded()
 	r.path = filepath.Join(dir, "blobs", "sha256", hex[:2], hex)
 	return r
 }
 
-// rot turns a bit over in the layer's file.
-func (r rotting) rot(t *testing.T, off int64) {
+// damage flips a bit in the layer's file.
+func (r damagedMirror) damage(t *testing.T, off int64) {
 	t.Helper()
 	file, err := os.OpenFile(r.path, os.O_RDWR, 0)
 	if err != nil {
@@ -77,8 +77,8 @@ func (r rotting) rot(t *testing.T, off int64) {
 	}
 }
 
-// reads fails unless a range of the layer is what it should be.
-func (r rotting) reads(t *testing.T, b pull.Blob, off, n int64) {
+// wantRange fails unless a range of the layer has the right bytes.
+func (r damagedMirror) wantRange(t *testing.T, b pull.Blob, off, n int64) {
 	t.Helper()
 	want := r.content[off:]
 	if n >= 0 {
@@ -91,7 +91,7 @@ func (r rotting) reads(t *testing.T, b pull.Blob, off, n int64) {
 	}
 }
 
-func (r rotting) open(t *testing.T) pull.Blob {
+func (r damagedMirror) open(t *testing.T) pull.Blob {
 	t.Helper()
 	b, err := r.Blob(t.Context(), mirrortest.App, r.layer.Digest)
 	if err != nil {
@@ -100,7 +100,7 @@ func (r rotting) open(t *testing.T) pull.Blob {
 	return b
 }
 
-func (r rotting) asked(from int64) string {
+func (r damagedMirror) request(from int64) string {
 	line := "GET blob app " + mirrortest.Short(r.layer.Digest.String())
 	if from > 0 {
 		line += fmt.Sprintf(" %d+-1", from)
@@ -108,42 +108,42 @@ func (r rotting) asked(from int64) string {
 	return line
 }
 
-// wantMended fails unless what is kept is whole and counted.
-func (r rotting) wantMended(t *testing.T) {
+// wantRepaired fails unless the cached layer is intact and counted.
+func (r damagedMirror) wantRepaired(t *testing.T) {
 	t.Helper()
-	mirrortest.Settle()
+	mirrortest.Wait()
 	if size, err := r.store.Blobs().Verify(t.Context(), r.layer.Digest, func(int) error { return nil }); size != rottingLayer || err != nil {
-		t.Errorf("what is kept now: %d bytes, %v", size, err)
+		t.Errorf("what is cached now: %d bytes, %v", size, err)
 	}
 	var want int64
 	if err := r.store.Blobs().Walk(t.Context(), func(_ pull.Digest, size int64) bool { want += r.store.Blobs().Weight(size); return true }); err != nil {
 		t.Error(err)
 	}
 	if got := r.counted(); got != want {
-		t.Errorf("%d bytes are kept, and %d are counted", want, got)
+		t.Errorf("%d bytes are cached, and %d are counted", want, got)
 	}
 	r.Origin.Transcript()
 	b := r.open(t)
 	defer b.Close()
-	r.reads(t, b, 0, -1)
+	r.wantRange(t, b, 0, -1)
 	if b.Outcome() != pull.Hit {
 		t.Errorf("the next pull is a %s", b.Outcome())
 	}
 	mirrortest.WantTranscript(t, r.Origin)
 }
 
-// countedBlobs count the files that are open.
+// countedBlobs counts open files.
 type countedBlobs struct {
 	cache.Blobs
 	open *atomic.Int32
 }
 
 type countedFile struct {
-	cache.Kept
+	cache.PublishedBlob
 	of countedBlobs
 }
 
-func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil {
 		return nil, err
@@ -154,10 +154,10 @@ func (b countedBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, erro
 
 func (f countedFile) Close() error {
 	f.of.open.Add(-1)
-	return f.Kept.Close()
+	return f.PublishedBlob.Close()
 }
 
-func TestADamagedBlobIsHealedUnseen(t *testing.T) {
+func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
 		name    string
@@ -166,29 +166,29 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 		begins  int64 // of the download; -1 for none
 		outcome pull.Outcome
 	}{
-		{"at its start", []int64{7}, 0, -1, 0, pull.Healed},
-		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, pull.Healed},
-		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, pull.Healed},
-		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, pull.Healed},
-		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, pull.Healed},
-		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, pull.Healed},
-		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, pull.Healed},
+		{"at its start", []int64{7}, 0, -1, 0, pull.Repaired},
+		{"in its middle", []int64{3*pieces + 5}, 0, -1, 3 * pieces, pull.Repaired},
+		{"in its last byte", []int64{rottingLayer - 1}, 0, -1, 24 * pieces, pull.Repaired},
+		{"in two places", []int64{rottingLayer - 1, 2 * pieces}, 0, -1, 2 * pieces, pull.Repaired},
+		{"in a range", []int64{3*pieces + 5}, 3*pieces + 100, 50_000, 3 * pieces, pull.Repaired},
+		{"in a range, and before it", []int64{9, 3*pieces + 5}, 3*pieces + 100, 50_000, 0, pull.Repaired},
+		{"in a range far from the start", []int64{20*pieces + 5}, 20*pieces + 1, 1000, 20 * pieces, pull.Repaired},
 		{"behind a range", []int64{3*pieces + 5}, 0, 3 * pieces, -1, pull.Hit},
 		{"before a range", []int64{3*pieces + 5}, 4 * pieces, -1, -1, pull.Hit},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var open atomic.Int32
-				r := newRotting(t, func(opts *mirror.Options) { opts.Blobs = countedBlobs{opts.Blobs, &open} })
+				r := newDamagedMirror(t, func(opts *mirror.Options) { opts.Blobs = countedBlobs{opts.Blobs, &open} })
 				for _, off := range c.rot {
-					r.rot(t, off)
+					r.damage(t, off)
 				}
 				b := r.open(t)
-				r.reads(t, b, c.off, c.n)
+				r.wantRange(t, b, c.off, c.n)
 				if b.Outcome() != c.outcome {
 					t.Errorf("the outcome is %s", b.Outcome())
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				defer func() {
 					b.Close()
 					if files := open.Load(); files != 0 {
@@ -199,50 +199,50 @@ func TestADamagedBlobIsHealedUnseen(t *testing.T) {
 					mirrortest.WantTranscript(t, r.Origin)
 					return
 				}
-				mirrortest.WantTranscript(t, r.Origin, r.asked(c.begins))
-				r.reads(t, b, 1000, 2000) // the next of several ranges
-				r.reads(t, b, c.off, c.n)
-				r.wantMended(t)
+				mirrortest.WantTranscript(t, r.Origin, r.request(c.begins))
+				r.wantRange(t, b, 1000, 2000) // the next of several ranges
+				r.wantRange(t, b, c.off, c.n)
+				r.wantRepaired(t)
 			})
 		})
 	}
 }
 
-func TestManyReadersOfADamagedBlobAreOneDownload(t *testing.T) {
+func TestManyReadersOfADamagedBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRotting(t, nil)
+		r := newDamagedMirror(t, nil)
 		var group sync.WaitGroup
-		release := r.Origin.Hold(r.asked(1 << 20))
-		r.rot(t, 1<<20+1)
+		release := r.Origin.Hold(r.request(1 << 20))
+		r.damage(t, 1<<20+1)
 		for i := range 8 {
 			b := r.open(t)
 			group.Go(func() {
 				defer b.Close()
-				r.reads(t, b, int64(i)*1000, -1)
+				r.wantRange(t, b, int64(i)*1000, -1)
 			})
 		}
-		mirrortest.Settle()
-		// One who asks now shares it as well.
+		mirrortest.Wait()
+		// A request now shares it as well.
 		late := r.open(t)
 		group.Go(func() {
 			defer late.Close()
-			r.reads(t, late, 0, -1)
+			r.wantRange(t, late, 0, -1)
 		})
-		mirrortest.Settle()
+		mirrortest.Wait()
 		release()
 		group.Wait()
-		mirrortest.Settle()
-		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
-		r.wantMended(t)
+		mirrortest.Wait()
+		mirrortest.WantTranscript(t, r.Origin, r.request(1<<20))
+		r.wantRepaired(t)
 	})
 }
 
-func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
+func TestWithoutAnUpstreamADamagedBlobEndsInAnError(t *testing.T) {
 	for name, offline := range map[string]bool{"it is away": false, "it is not to be asked": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRotting(t, nil)
-				r.rot(t, 1<<20+1)
+				r := newDamagedMirror(t, nil)
+				r.damage(t, 1<<20+1)
 				r.Origin.Fail("*", upstream.ErrRefused)
 				r.SetOffline(offline)
 				b := r.open(t)
@@ -252,28 +252,28 @@ func TestWithoutAnUpstreamADamagedBlobBreaksOff(t *testing.T) {
 				if err == nil || written >= rottingLayer || !bytes.Equal(got.Bytes(), r.content[:written]) {
 					t.Errorf("%d bytes came: %v", written, err)
 				}
-				mirrortest.Settle()
+				mirrortest.Wait()
 				if asked := r.Origin.Transcript(); offline && len(asked) > 0 {
 					t.Errorf("it was asked: %q", asked)
 				}
 				r.SetOffline(false)
-				r.Origin.Mend()
+				r.Origin.ClearFailures()
 				r.Origin.Transcript()
 				if err := r.Read(t.Context(), mirrortest.App, r.layer.Digest); err != nil {
 					t.Errorf("once it is back: %v", err)
 				}
-				mirrortest.Settle()
-				mirrortest.WantTranscript(t, r.Origin, r.asked(0))
-				r.wantMended(t)
+				mirrortest.Wait()
+				mirrortest.WantTranscript(t, r.Origin, r.request(0))
+				r.wantRepaired(t)
 			})
 		})
 	}
 }
 
-func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
+func TestWhatTheUpstreamSendsForADamagedPieceIsVerified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRotting(t, nil)
-		r.rot(t, 1<<20+1)
+		r := newDamagedMirror(t, nil)
+		r.damage(t, 1<<20+1)
 		r.Origin.Put("app", "", r.content)
 		wrong := slices.Clone(r.content)
 		wrong[1<<20+2] ^= 1
@@ -284,76 +284,76 @@ func TestWhatTheUpstreamSendsForADamagedPieceIsProven(t *testing.T) {
 		if written, err := b.WriteRange(t.Context(), &got, 0, -1); err == nil || written >= rottingLayer {
 			t.Errorf("%d bytes came, %v", written, err)
 		}
-		mirrortest.Settle()
+		mirrortest.Wait()
 		if r.Store.Has(t.Context(), r.layer.Digest) {
-			t.Error("it is kept")
+			t.Error("it is cached")
 		}
 	})
 }
 
-// fadingBlobs are those of a disk that loses what was checked. Reads of the
-// layer fail until it is doubted; then it is found damaged, or the disk comes
-// back.
-type fadingBlobs struct {
+// failingReadBlobs is a disk on which checked content can no longer be read.
+// Reads of the layer fail until its checks are repeated; then it is found
+// damaged, or the disk recovers.
+type failingReadBlobs struct {
 	cache.Blobs
 	layer   pull.Digest
 	fades   *atomic.Bool
 	forGood bool
 }
 
-type fading struct {
-	cache.Kept
-	of fadingBlobs
+type failingRead struct {
+	cache.PublishedBlob
+	of failingReadBlobs
 }
 
-func (b fadingBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b failingReadBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err != nil || d != b.layer {
 		return kept, err
 	}
-	return &fading{Kept: kept, of: b}, nil
+	return &failingRead{PublishedBlob: kept, of: b}, nil
 }
 
-func (f *fading) Read(p []byte) (int, error) {
+func (f *failingRead) Read(p []byte) (int, error) {
 	if f.of.fades.Load() {
 		return 0, &os.PathError{Op: "read", Path: "layer", Err: syscall.EIO}
 	}
-	return f.Kept.Read(p)
+	return f.PublishedBlob.Read(p)
 }
 
-func (f *fading) Doubt() {
+func (f *failingRead) InvalidateChecks() {
 	if !f.of.forGood {
 		f.of.fades.Store(false)
 	}
-	f.Kept.Doubt()
+	f.PublishedBlob.InvalidateChecks()
 }
 
-func TestAReadThatFailsIsLookedInto(t *testing.T) {
+func TestAFailedReadIsCheckedForDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
-		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades}
-		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := failingReadBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades}
+		r := newDamagedMirror(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		b := r.open(t)
 		defer b.Close()
-		r.reads(t, b, 0, 1000)
+		r.wantRange(t, b, 0, 1000)
 		fades.Store(true)
-		r.reads(t, b, 0, -1)
+		r.wantRange(t, b, 0, -1)
 		mirrortest.WantTranscript(t, r.Origin) // the disk has come back
 
-		r.rot(t, 1<<20+1)
+		r.damage(t, 1<<20+1)
 		fades.Store(true)
-		r.reads(t, b, 1<<20, -1)
-		mirrortest.Settle()
-		mirrortest.WantTranscript(t, r.Origin, r.asked(1<<20))
-		r.wantMended(t)
+		r.wantRange(t, b, 1<<20, -1)
+		mirrortest.Wait()
+		mirrortest.WantTranscript(t, r.Origin, r.request(1<<20))
+		r.wantRepaired(t)
 	})
 }
 
-func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
+func TestARepeatedlyFailingReadEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fades atomic.Bool
-		blobs := fadingBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades, forGood: true}
-		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := failingReadBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), fades: &fades, forGood: true}
+		r := newDamagedMirror(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		fades.Store(true)
 		b := r.open(t)
 		defer b.Close()
@@ -363,33 +363,33 @@ func TestAReadThatFailsAgainAndAgainEnds(t *testing.T) {
 	})
 }
 
-// hastyBlobs let bytes of the layer pass before they know that it is damaged.
-type hastyBlobs struct {
+// unverifiedBlobs serves bytes of the layer before it detects the damage.
+type unverifiedBlobs struct {
 	cache.Blobs
 	layer pull.Digest
 }
 
-type hasty struct{ cache.Kept }
+type unverified struct{ cache.PublishedBlob }
 
-func (h hasty) Check(_ context.Context, off, n int64) (int64, error) {
+func (h unverified) Check(_ context.Context, off, n int64) (int64, error) {
 	if off+n < h.Size() {
 		return n, nil
 	}
-	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrSetAside, cache.ErrMismatch)
+	return 0, fmt.Errorf("%w: %w: %w", cache.ErrUnproven, cache.ErrQuarantined, cache.ErrMismatch)
 }
 
-func (b hastyBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b unverifiedBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer {
-		return hasty{kept}, nil
+		return unverified{kept}, nil
 	}
 	return kept, err
 }
 
-func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
+func TestABlobWhosePiecesAreUnverifiedIsNotRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		blobs := hastyBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer))}
-		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := unverifiedBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer))}
+		r := newDamagedMirror(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		b := r.open(t)
 		defer b.Close()
 		before := r.counted()
@@ -403,36 +403,38 @@ func TestWhatMayHavePassedDamagedIsNotHealed(t *testing.T) {
 	})
 }
 
-// stuckBlobs are those of a disk on which nothing can be set aside: whatever is
-// published, the layer that is found is the damaged one until it is replaced.
-type stuckBlobs struct {
+// unquarantinableBlobs is a disk on which nothing can be quarantined: whatever
+// is published, the damaged layer is found until it is replaced.
+type unquarantinableBlobs struct {
 	cache.Blobs
 	layer pull.Digest
 	stuck *atomic.Bool
 }
 
-type stuck struct{ cache.Kept }
+type unquarantinable struct{ cache.PublishedBlob }
 
-func (stuck) Check(context.Context, int64, int64) (int64, error) { return 0, cache.ErrMismatch }
+func (unquarantinable) Check(context.Context, int64, int64) (int64, error) {
+	return 0, cache.ErrMismatch
+}
 
-func (b stuckBlobs) Open(ctx context.Context, d pull.Digest) (cache.Kept, error) {
+func (b unquarantinableBlobs) Open(ctx context.Context, d pull.Digest) (cache.PublishedBlob, error) {
 	kept, err := b.Blobs.Open(ctx, d)
 	if err == nil && d == b.layer && b.stuck.Load() {
-		return stuck{kept}, nil
+		return unquarantinable{kept}, nil
 	}
 	return kept, err
 }
 
-func TestWhatCannotBeSetAsideIsHealedAllTheSame(t *testing.T) {
+func TestABlobThatCannotBeQuarantinedIsStillRepaired(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var is atomic.Bool
-		blobs := stuckBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), stuck: &is}
-		r := newRotting(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
+		blobs := unquarantinableBlobs{layer: mirrortest.IndexAlgorithm.FromBytes(mirrortest.Bytes(1, rottingLayer)), stuck: &is}
+		r := newDamagedMirror(t, func(opts *mirror.Options) { blobs.Blobs = opts.Blobs; opts.Blobs = blobs })
 		is.Store(true)
 		b := r.open(t)
 		defer b.Close()
-		r.reads(t, b, 0, -1)
-		mirrortest.Settle()
-		mirrortest.WantTranscript(t, r.Origin, r.asked(0))
+		r.wantRange(t, b, 0, -1)
+		mirrortest.Wait()
+		mirrortest.WantTranscript(t, r.Origin, r.request(0))
 	})
 }

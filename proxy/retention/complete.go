@@ -7,10 +7,10 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Whole says whether an image is here with every platform, and every blob of
-// it, and of what refers to it as far as that is known here. Where answered is
-// set, that has to be known. It asks nobody.
-func (r *Retention) Whole(ctx context.Context, of Reference, answered bool) bool {
+// IsComplete says whether an image is cached with all its platforms, all their
+// blobs, and all known referrers. With needReferrers set, the referrers must be
+// known. It makes no requests.
+func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers bool) bool {
 	d, err := digest.Parse(of.Ref)
 	if err != nil {
 		rec, ok := r.ledger.Tag(of.Repository, of.Ref)
@@ -31,7 +31,7 @@ func (r *Retention) Whole(ctx context.Context, of Reference, answered bool) bool
 			}
 		}
 		refer, known := r.ledger.Referrers(of.Repository, queue[0])
-		if answered && !known {
+		if needReferrers && !known {
 			return false
 		}
 		for _, d := range slices.Concat(rec.Children, refer.Manifests) {

@@ -1,0 +1,114 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/flight"
+)
+
+// diskBlob is a cached blob on disk. Each piece is verified before it is sent;
+// see repair for pieces that are damaged.
+type diskBlob struct {
+	p      *Puller
+	u      Upstream
+	repo   Repository
+	digest Digest
+	file   cache.PublishedBlob
+	cursor cache.Cursor // over file
+	seed   *flight.Seed // the file, shared with the downloads that begin with it
+	// refetch means that the blob must be downloaded even though a file is
+	// there: it may be the file that was found damaged.
+	refetch  bool
+	repaired bool
+}
+
+func newDiskBlob(p *Puller, u Upstream, repo Repository, d Digest, file cache.PublishedBlob) *diskBlob {
+	p.diskReaders.add(d, 1)
+	return &diskBlob{p: p, u: u, repo: repo, digest: d, file: file, cursor: cache.NewCursor(file), seed: flight.NewSeed(file)}
+}
+
+// diskReaders counts the clients that are being served from files, by digest. A
+// request that finds no file while another is still reading one has come after
+// the file was quarantined and before it is repaired.
+type diskReaders struct {
+	mu    sync.Mutex
+	count map[Digest]int
+}
+
+func (s *diskReaders) add(d Digest, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count[d] += n; s.count[d] == 0 {
+		delete(s.count, d)
+	}
+}
+
+func (s *diskReaders) any(d Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count[d] > 0
+}
+
+func (b *diskBlob) Digest() Digest { return b.digest }
+func (b *diskBlob) Size() int64    { return b.file.Size() }
+
+func (b *diskBlob) Close() error {
+	b.p.diskReaders.add(b.digest, -1)
+	return b.seed.Close()
+}
+
+func (b *diskBlob) Outcome() Outcome {
+	if b.repaired {
+		return Repaired
+	}
+	return Hit
+}
+
+func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	if rest := max(b.Size()-off, 0); n < 0 || n > rest {
+		n = rest
+	}
+	lastFailure := int64(-1) // offset of the last failed read
+	for written < n {
+		if ctx.Err() != nil {
+			return written, context.Cause(ctx)
+		}
+		at := off + written
+		sound, err := b.file.Check(ctx, at, min(pieceSize, n-written))
+		if errors.Is(err, cache.ErrMismatch) && !errors.Is(err, cache.ErrUnproven) {
+			wrote, err := b.repair(ctx, w, at, n-written, err)
+			return written + wrote, err
+		}
+		b.p.noteQuarantined(err, b.Size())
+		var wrote int64
+		if err == nil {
+			wrote, err = b.cursor.Copy(w, at, sound)
+			written += wrote
+		}
+		if errors.Is(err, syscall.EIO) && off+written != lastFailure {
+			// The disk can no longer read what it could read when it was
+			// checked.
+			lastFailure = off + written
+			b.file.InvalidateChecks()
+			continue
+		}
+		if err != nil {
+			return written, fmt.Errorf("blob %s: %w", b.digest, err)
+		}
+	}
+	return written, nil
+}
+
+// noteQuarantined tells the store that content of size bytes was quarantined,
+// if err says so.
+func (p *Puller) noteQuarantined(err error, size int64) {
+	if errors.Is(err, cache.ErrQuarantined) {
+		p.store.Quarantined(size)
+	}
+}

@@ -1,0 +1,123 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/entrepot/entrepot/proxy/flight"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// flightBlob is a blob that is being downloaded, as one client sees it. The
+// client may have joined a download that was started for another repository;
+// source is the client's own way to the blob.
+type flightBlob struct {
+	source        *blobSource
+	f             *flight.Flight
+	started       bool // this client's request started the download
+	size          int64
+	passedThrough bool
+	repairs       bool // it replaces a damaged file: ranges wait, so that nothing is downloaded twice
+}
+
+func (b *flightBlob) Digest() Digest { return b.source.digest }
+func (b *flightBlob) Size() int64    { return b.size }
+
+func (b *flightBlob) Outcome() Outcome {
+	switch {
+	case b.passedThrough:
+		return PassedThrough
+	case b.started:
+		return Miss
+	}
+	return Joined
+}
+
+func (b *flightBlob) Close() error {
+	b.f.Release()
+	return nil
+}
+
+// WriteRange follows the download, or fetches a range separately if the range
+// is far ahead of it.
+func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if b.shouldPassThrough(off, n) {
+		written, err := b.passThrough(ctx, w, off, n)
+		if written > 0 || err == nil {
+			b.passedThrough = true
+			return written, err
+		}
+		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
+	}
+	written, err := b.f.Follow(ctx, w, off, n)
+	switch {
+	case err == nil || written > 0 || ctx.Err() != nil:
+		return written, err
+	case errors.Is(err, flight.ErrReaderTooSlow):
+		return b.followPrivate(ctx, w, off, n)
+	case !b.started && startedFor(b.f) != b.source.repo:
+		return b.rejoin(ctx, w, off, n)
+	}
+	return 0, err
+}
+
+// shouldPassThrough says whether a range is better fetched separately than
+// waited for. Ranges without an end wait, so that many of them over one blob
+// are one download (wire fact W21). The exception is the client whose
+// resumption started the download.
+func (b *flightBlob) shouldPassThrough(off, n int64) bool {
+	if b.repairs || n < 0 && !b.started {
+		return false
+	}
+	received, complete := b.f.Progress()
+	return !complete && off > received+farAhead
+}
+
+// passThrough writes n bytes starting at off directly from the upstream without
+// caching them. The download will still fetch them later.
+func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	return b.f.PassThrough(ctx, w, b.source, off, n, b.source.Received)
+}
+
+// followPrivate serves a client that was too slow for a download without disk
+// space: the bytes it needs next are gone. It starts a download that nobody
+// else can join. A range of the blob cannot be verified anyway, so it is passed
+// through.
+func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if off > 0 || n >= 0 && n < b.size {
+		b.passedThrough = true
+		return b.passThrough(ctx, w, off, n)
+	}
+	f := b.source.p.flights.StartPrivate(b.source.descriptor(b.size), b.source.startOptions())
+	defer f.Release()
+	return f.Follow(ctx, w, off, n)
+}
+
+// rejoin serves a client after the download it had joined failed for another
+// repository. That failure says nothing about the client's own repository, so
+// it joins or starts a download there.
+func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), b.source.startOptions())
+	if err != nil {
+		return 0, err
+	}
+	if f == nil {
+		return b.writeCached(ctx, w, off, n)
+	}
+	b.f.Release()
+	b.f, b.started = f, started
+	return f.Follow(ctx, w, off, n)
+}
+
+// writeCached writes the content that another download has cached in the
+// meantime.
+func (b *flightBlob) writeCached(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	cached, err := b.source.p.openCached(ctx, b.source.u, b.source.repo, b.source.digest)
+	if err != nil {
+		return 0, fmt.Errorf("blob %s: %w: %w", b.source.digest, upstream.ErrUnavailable, err)
+	}
+	defer cached.Close()
+	return cached.WriteRange(ctx, w, off, n)
+}
