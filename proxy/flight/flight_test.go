@@ -41,7 +41,7 @@ func TestManyReadersOfOneDigestShareOneDownload(t *testing.T) {
 		readers.Wait()
 		synctest.Wait()
 		s.wantAsked(t, "0+-1")
-		s.wantTold(t, "answered 1048576", "completed 1048576")
+		s.wantEvents(t, "answered 1048576", "completed 1048576")
 		if s.received != 1<<20 || sink.expected != 0 || g.Len() != 0 {
 			t.Errorf("%d bytes were received, %d are expected, %d downloads are left", s.received, sink.expected, g.Len())
 		}
@@ -128,7 +128,7 @@ func TestDownloads(t *testing.T) {
 		script *scripted
 		err    error // what a reader sees; nil means the whole content
 		asked  []string
-		told   []string
+		events []string
 	}{
 		"one that is cut is resumed at its offset": {
 			script: &scripted{bodies: func(from int64, body []byte) io.ReadCloser {
@@ -137,23 +137,23 @@ func TestDownloads(t *testing.T) {
 				}
 				return io.NopCloser(bytes.NewReader(body))
 			}},
-			asked: []string{"0+-1", "102400+-1"},
-			told:  []string{"answered 307200", "completed 307200"},
+			asked:  []string{"0+-1", "102400+-1"},
+			events: []string{"answered 307200", "completed 307200"},
 		},
 		"one that is cut goes on where the source knows no Range": {
 			script: &scripted{noRange: true, bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 100<<10, cut) })},
 			asked:  []string{"0+-1", "102400+-1"},
-			told:   []string{"answered 307200", "completed 307200"},
+			events: []string{"answered 307200", "completed 307200"},
 		},
 		"one whose body ends early without an error is resumed": {
 			script: &scripted{bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 100<<10, io.EOF) })},
 			asked:  []string{"0+-1", "102400+-1"},
-			told:   []string{"answered 307200", "completed 307200"},
+			events: []string{"answered 307200", "completed 307200"},
 		},
 		"one that is silent in the middle is resumed": {
 			script: &scripted{bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 10<<10, upstream.ErrTimeout) })},
 			asked:  []string{"0+-1", "10240+-1"},
-			told:   []string{"answered 307200", "completed 307200"},
+			events: []string{"answered 307200", "completed 307200"},
 		},
 		"one that never gets further fails in the end": {
 			script: &scripted{bodies: func(from int64, body []byte) io.ReadCloser {
@@ -162,46 +162,46 @@ func TestDownloads(t *testing.T) {
 				}
 				return cutAfter(body, 0, cut)
 			}},
-			err:   upstream.ErrUnavailable,
-			asked: append([]string{"0+-1"}, slices.Repeat([]string{"102400+-1"}, 4)...),
-			told:  []string{"answered 307200", "failed"},
+			err:    upstream.ErrUnavailable,
+			asked:  append([]string{"0+-1"}, slices.Repeat([]string{"102400+-1"}, 4)...),
+			events: []string{"answered 307200", "failed"},
 		},
 		"one that is cut before its first byte fails at once": {
 			script: &scripted{bodies: func(_ int64, body []byte) io.ReadCloser { return cutAfter(body, 0, cut) }},
 			err:    upstream.ErrUnavailable,
 			asked:  []string{"0+-1"},
-			told:   []string{"answered 307200", "failed"},
+			events: []string{"answered 307200", "failed"},
 		},
 		"one with a wrong byte is refused": {
 			script: &scripted{bodies: func(int64, []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(corrupt)) }},
 			err:    cache.ErrMismatch,
 			asked:  []string{"0+-1"},
-			told:   []string{"answered 307200", "failed"},
+			events: []string{"answered 307200", "failed"},
 		},
 		"one that is longer than announced is refused": {
 			script: &scripted{bodies: func(_ int64, body []byte) io.ReadCloser {
 				return io.NopCloser(bytes.NewReader(append(bytes.Clone(body), 'x')))
 			}},
-			err:   upstream.ErrInvalidResponse,
-			asked: []string{"0+-1"},
-			told:  []string{"answered 307200", "failed"},
+			err:    upstream.ErrInvalidResponse,
+			asked:  []string{"0+-1"},
+			events: []string{"answered 307200", "failed"},
 		},
 		"one that is not there is not found": {
 			script: &scripted{fail: upstream.ErrNotFound},
 			err:    upstream.ErrNotFound,
 			asked:  []string{"0+-1"},
-			told:   []string{"failed"},
+			events: []string{"failed"},
 		},
 		"one that is denied is denied": {
 			script: &scripted{fail: upstream.ErrDenied},
 			err:    upstream.ErrDenied,
 			asked:  []string{"0+-1"},
-			told:   []string{"failed"},
+			events: []string{"failed"},
 		},
 		"one without a size is whole at its end": {
 			script: &scripted{noLength: true},
 			asked:  []string{"0+-1"},
-			told:   []string{"answered -1", "completed 307200"},
+			events: []string{"answered -1", "completed 307200"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestDownloads(t *testing.T) {
 					t.Errorf("kept: %v", kept)
 				}
 				s.wantAsked(t, c.asked...)
-				s.wantTold(t, c.told...)
+				s.wantEvents(t, c.events...)
 				// Whatever happened, the next download works.
 				next := &scripted{content: content}
 				start := next.start()
@@ -261,12 +261,12 @@ func TestTheLastBytesAreHeldBackUntilTheDigestIsVerified(t *testing.T) {
 		noLength  bool
 		out       int // before the last byte is in
 	}{
-		"the source tells the size":               {announced: -1, out: size - heldBack},
-		"a manifest tells the same":               {announced: size, out: size - heldBack},
-		"a manifest tells another size":           {announced: size + 1, out: 0},
-		"nobody tells it":                         {announced: -1, noLength: true, out: size - 1 - heldBack},
-		"a manifest alone tells it":               {announced: size, noLength: true, out: size - 1 - heldBack},
-		"a manifest alone tells one that is less": {announced: size / 2, noLength: true, out: size/2 - heldBack},
+		"the source has the size":               {announced: -1, out: size - heldBack},
+		"a manifest has the same":               {announced: size, out: size - heldBack},
+		"a manifest has another size":           {announced: size + 1, out: 0},
+		"nobody has it":                         {announced: -1, noLength: true, out: size - 1 - heldBack},
+		"a manifest alone has it":               {announced: size, noLength: true, out: size - 1 - heldBack},
+		"a manifest alone has one that is less": {announced: size / 2, noLength: true, out: size/2 - heldBack},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

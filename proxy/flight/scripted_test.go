@@ -23,7 +23,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // scripted is a Source and the Observer of its downloads. It has the content it
-// is given, fails as it is told, and writes down what it was asked and told.
+// is given, fails as configured, and records the requests and the events that it
+// got.
 type scripted struct {
 	content   []byte
 	mediaType string
@@ -36,7 +37,7 @@ type scripted struct {
 
 	mu       sync.Mutex
 	asked    []string
-	told     []string // by the download, but for Received
+	events   []string // by the download, but for Received
 	received int64
 }
 
@@ -80,17 +81,17 @@ func (s *scripted) called() {
 	}
 }
 
-func (s *scripted) tell(format string, args ...any) {
+func (s *scripted) record(format string, args ...any) {
 	s.called()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.told = append(s.told, fmt.Sprintf(format, args...))
+	s.events = append(s.events, fmt.Sprintf(format, args...))
 }
 
-func (s *scripted) Answered(size int64)  { s.tell("answered %d", size) }
-func (s *scripted) Completed(size int64) { s.tell("completed %d", size) }
-func (s *scripted) NotCached()           { s.tell("not kept") }
-func (s *scripted) Failed(error)         { s.tell("failed") }
+func (s *scripted) Answered(size int64)  { s.record("answered %d", size) }
+func (s *scripted) Completed(size int64) { s.record("completed %d", size) }
+func (s *scripted) NotCached()           { s.record("not kept") }
+func (s *scripted) Failed(error)         { s.record("failed") }
 
 func (s *scripted) Received(n int64) {
 	s.called()
@@ -122,12 +123,12 @@ func (s *scripted) wantAsked(t *testing.T, want ...string) {
 	}
 }
 
-func (s *scripted) wantTold(t *testing.T, want ...string) {
+func (s *scripted) wantEvents(t *testing.T, want ...string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(s.told, want) {
-		t.Errorf("the observer was told %q, want %q", s.told, want)
+	if !slices.Equal(s.events, want) {
+		t.Errorf("the observer got %q, want %q", s.events, want)
 	}
 }
 

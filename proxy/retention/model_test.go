@@ -87,7 +87,7 @@ type model struct {
 
 	known   *known
 	lists   map[retention.Repository][][]string // of tags, in the order in which they were told
-	before  snapshot                             // at the last look
+	before  snapshot                            // at the last look
 	earlier *known                              // before the errands that are under way
 
 	broken retention.Digest // the file that was damaged last

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// kept is a store over a cache, and what it was told to be kept last.
+// kept is a store over a cache, and the size that it last reported.
 type kept struct {
 	*store.Store
 	blobs   cache.Blobs
@@ -103,7 +103,7 @@ func TestDamagedContentIsNotReturned(t *testing.T) {
 				t.Errorf("%d bytes and %v", len(got), err)
 			}
 			if k.Has(t.Context(), d.Digest) {
-				t.Error("it is not set aside")
+				t.Error("it is not quarantined")
 			}
 			if after := k.State().Used; after != before-k.Weight(d.Size) {
 				t.Errorf("%d bytes are counted, and %d before", after, before)
@@ -358,10 +358,10 @@ func TestEvictionBeginsBeforeDownloadsComplete(t *testing.T) {
 func TestFreeSpaceOnTheFileSystemIsABoundToo(t *testing.T) {
 	free := int64(50)
 	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
-	var told int64
-	k.EvictionPass(func(excess int64) int64 { told = excess; return excess })
-	if told < 50 || told > 100 {
-		t.Errorf("%d bytes have to go", told)
+	var excess int64
+	k.EvictionPass(func(n int64) int64 { excess = n; return n })
+	if excess < 50 || excess > 100 {
+		t.Errorf("%d bytes have to go", excess)
 	}
 	for _, f := range []func() (int64, error){
 		func() (int64, error) { return 100, nil },
@@ -385,7 +385,7 @@ func (b *lateWalk) Walk(ctx context.Context, fn func(d cache.Digest, size int64)
 	return b.Blobs.Walk(ctx, fn)
 }
 
-// refusing is a cache that refuses commits when it is told to.
+// refusing is a cache that refuses commits on demand.
 type refusing struct {
 	cache.Blobs
 	refuse *atomic.Bool
