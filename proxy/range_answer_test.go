@@ -42,6 +42,8 @@ func TestWhatARangeGets(t *testing.T) {
 		{"F4, F5: too many", "", []string{strideRanges(maxRanges+1, 1, 1)}, 400, nil},
 		{"F5: a larger header than there may be", "", []string{"bytes=4-5" + strings.Repeat(",", maxBlobHeader)}, 400, nil},
 		{"outside", "", []string{"bytes=1000-"}, 416, nil},
+		{"backwards", "", []string{"bytes=500-0"}, 416, nil},
+		{"backwards, and one inside", "", []string{"bytes=500-0,600-600"}, 206, []span{{600, 1}}},
 		{"all of several outside", "", []string{"bytes=1000-,2000-2001"}, 416, nil},
 		{"F87: the last no bytes", "", []string{"bytes=-0"}, 416, nil},
 		{"F3: the first piece", "", []string{"bytes=0-"}, 206, []span{{0, 1000}}},

@@ -103,7 +103,7 @@ func wait(t *testing.T, ms int) {
 	}
 }
 
-func TestRefusedCredentialsAreDeniedAndNotTold(t *testing.T) {
+func TestRefusedCredentialsAreDeniedAndNotShown(t *testing.T) {
 	for name, auth := range map[string]upstreamtest.Auth{
 		"basic": {Scheme: "basic", Username: "me", Password: "right"},
 		"token": {Scheme: "token", Username: "me", Password: "right"},
@@ -116,7 +116,7 @@ func TestRefusedCredentialsAreDeniedAndNotTold(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if err != nil && strings.Contains(err.Error(), password) {
-				t.Error("the error tells the password")
+				t.Error("the error shows the password")
 			}
 			if _, err := remote(t, fake.URL(), as("me", "right")).Resolve(t.Context(), "app", "1"); err != nil {
 				t.Errorf("with the right password: %v", err)
@@ -125,7 +125,7 @@ func TestRefusedCredentialsAreDeniedAndNotTold(t *testing.T) {
 	}
 }
 
-func TestARefusalTellsWhereCredentialsWereLookedFor(t *testing.T) {
+func TestARefusalSaysWhereCredentialsWereLookedFor(t *testing.T) {
 	const absent = "config.json has nothing for hub.test"
 	none := func(o *upstream.RemoteOptions) {
 		o.Credentials = func(context.Context) (upstream.Credentials, error) { return upstream.Credentials{Absent: absent}, nil }
@@ -220,7 +220,7 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("a redirect to %s: %v", name, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "secret") {
-			t.Errorf("a redirect to %s: the error tells a signed URL: %v", name, err)
+			t.Errorf("a redirect to %s: the error shows a signed URL: %v", name, err)
 		}
 	}
 }
@@ -291,7 +291,7 @@ func TestWhatIsAskedAndHeard(t *testing.T) {
 	}
 	c.Body.Close()
 	if got := seen.Get("Accept-Encoding"); got != "identity" {
-		t.Errorf("W2: the upstream was told that it may compress: %q", got)
+		t.Errorf("W2: the request allowed compression: %q", got)
 	}
 	for _, want := range []string{"application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.v1+prettyjws", "*/*"} {
 		if !strings.Contains(seen.Get("Accept"), want) {

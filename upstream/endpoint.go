@@ -54,7 +54,7 @@ func (e endpoint) at(repo, path string, query url.Values) *url.URL {
 	return &u
 }
 
-// ping returns the URL that tells whether this is a registry
+// ping returns the URL that shows whether this is a registry
 // (distribution-spec, "Determining Support").
 func (e endpoint) ping() *url.URL {
 	u := *e.root

@@ -11,7 +11,7 @@ import (
 	"unicode"
 )
 
-// form is the form of a failed response, which tells who sent it.
+// form is the form of a failed response, which shows who sent it.
 type form int
 
 const (

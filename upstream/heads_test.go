@@ -44,7 +44,7 @@ func TestAHEADThatFailsIsAskedAgainWithGET(t *testing.T) {
 	}
 }
 
-// W34: a HEAD would have been a page, by its type; a GET tells.
+// W34: a HEAD would have been a page, by its type; a GET shows that it is not.
 func TestAHEADThatWouldBeAPageIsNotBelieved(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/app/manifests/login" {
@@ -63,7 +63,7 @@ func TestAHEADThatWouldBeAPageIsNotBelieved(t *testing.T) {
 	}
 }
 
-func TestAnAbsenceIsBelievedOfAHEADThatHasToldOfSomething(t *testing.T) {
+func TestAnAbsenceIsBelievedOfAHEADThatHasFoundSomething(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/app/manifests/1" {
 			saysManifest(w)
@@ -86,8 +86,8 @@ func TestAnAbsenceIsBelievedOfAHEADThatHasToldOfSomething(t *testing.T) {
 }
 
 // W42: GETs of manifests are limited, and HEADs are not. Whether a HEAD can be
-// believed is learnt from what a GET has brought.
-func TestAnAbsentTagCostsNoGETWhereAManifestWasBrought(t *testing.T) {
+// believed is learnt from what a GET has returned.
+func TestAnAbsentTagCostsNoGETWhereAManifestWasFetched(t *testing.T) {
 	d := digest.FromString(manifestBody).String()
 	there := func(r *http.Request) bool {
 		return strings.HasSuffix(r.URL.Path, d) || strings.HasSuffix(r.URL.Path, "/1")
@@ -97,7 +97,7 @@ func TestAnAbsentTagCostsNoGETWhereAManifestWasBrought(t *testing.T) {
 		head        func(w http.ResponseWriter, r *http.Request) // of what is there
 		first, then []string
 	}{
-		"HEAD tells": {
+		"HEAD answers": {
 			func(w http.ResponseWriter, _ *http.Request) { saysManifest(w) },
 			[]string{"HEAD " + absent, "HEAD " + sample},
 			[]string{"HEAD " + absent},
@@ -143,7 +143,7 @@ func TestAnAbsentTagCostsNoGETWhereAManifestWasBrought(t *testing.T) {
 	}
 }
 
-// What a GET has brought is of no use where HEAD is refused: it ends with GET,
+// What a GET has returned is of no use where HEAD is refused: it ends with GET,
 // and that HEAD is of no use is noted.
 func TestWhereHEADIsRefusedItEndsWithGET(t *testing.T) {
 	d := digest.FromString(manifestBody).String()

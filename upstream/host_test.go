@@ -118,7 +118,7 @@ func TestARefusalOfTheTokenServerDoesNotOutliveTheMoment(t *testing.T) {
 }
 
 // A token server that is down, limited or a page says nothing of the registry.
-func TestATokenServersTroubleIsItsOwn(t *testing.T) {
+func TestATokenServersTroubleIsNotTheRegistrys(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter){
 		"500":    func(w http.ResponseWriter) { say(w, 500, "", "") },
 		"a page": func(w http.ResponseWriter) { say(w, 403, "text/html", "<html>") },
@@ -441,7 +441,7 @@ func TestAPageOfARegistryThatSaysWhatItIsMayAskForAPassword(t *testing.T) {
 }
 
 // A limit is a limit, whatever was shown.
-func TestALimitIsToldThoughNothingCouldBeShown(t *testing.T) {
+func TestALimitIsReportedThoughNothingCouldBeShown(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
 			say(w, http.StatusBadGateway, "", "")

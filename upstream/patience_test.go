@@ -85,7 +85,7 @@ func TestAQuestionAboutReferrersIsAskedTwiceAtMost(t *testing.T) {
 	}
 }
 
-// Whether HEAD can be believed is learnt from what a GET has brought. One that
+// Whether HEAD can be believed is learnt from what a GET has returned. One that
 // hangs there is waited for once, and not for every tag that is absent.
 func TestAHEADThatHangsIsNotWaitedForEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

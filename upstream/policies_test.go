@@ -16,16 +16,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// told is a Registry within the process, for tests whose clock is synctest's.
-// It writes down what it is asked and answers what it is told.
-type told struct {
+// fakeRegistry is a Registry within the process, for tests whose clock is
+// synctest's. It records requests, and answer decides what it answers.
+type fakeRegistry struct {
 	mu     sync.Mutex
 	asked  []string
 	answer func(ctx context.Context, n int) error // n counts from 1
 	closed int
 }
 
-func (r *told) ask(ctx context.Context, line string) error {
+func (r *fakeRegistry) ask(ctx context.Context, line string) error {
 	r.mu.Lock()
 	r.asked = append(r.asked, line)
 	n := len(r.asked)
@@ -36,7 +36,7 @@ func (r *told) ask(ctx context.Context, line string) error {
 	return r.answer(ctx, n)
 }
 
-func (r *told) count() int {
+func (r *fakeRegistry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.asked)
@@ -44,7 +44,7 @@ func (r *told) count() int {
 
 type toldBody struct {
 	io.Reader
-	r *told
+	r *fakeRegistry
 }
 
 func (b toldBody) Close() error {
@@ -54,34 +54,34 @@ func (b toldBody) Close() error {
 	return nil
 }
 
-func (r *told) content(ctx context.Context, line string) (Content, error) {
+func (r *fakeRegistry) content(ctx context.Context, line string) (Content, error) {
 	if err := r.ask(ctx, line); err != nil {
 		return Content{}, err
 	}
 	return Content{Body: toldBody{strings.NewReader("body"), r}, Size: 4}, nil
 }
 
-func (r *told) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
+func (r *fakeRegistry) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
 	return Descriptor{MediaType: "resolved"}, r.ask(ctx, "resolve "+repo+" "+ref)
 }
 
-func (r *told) Manifest(ctx context.Context, repo, ref string) (Content, error) {
+func (r *fakeRegistry) Manifest(ctx context.Context, repo, ref string) (Content, error) {
 	return r.content(ctx, "manifest "+repo+" "+ref)
 }
 
-func (r *told) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
+func (r *fakeRegistry) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
 	return Descriptor{MediaType: "blob"}, r.ask(ctx, "resolve blob "+repo+" "+d.String())
 }
 
-func (r *told) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
+func (r *fakeRegistry) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
 	return r.content(ctx, fmt.Sprintf("blob %s %s %d %d", repo, d, from, n))
 }
 
-func (r *told) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (r *fakeRegistry) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
 	return []Descriptor{{MediaType: "referrer"}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
 }
 
-func (r *told) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
+func (r *fakeRegistry) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
 	return TagList{Tags: []string{"tag"}}, r.ask(ctx, "tags "+repo+" "+page.Encode())
 }
 
@@ -91,11 +91,11 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"limit":   func(r Registry) Registry { return Limit(r, 1) },
 		"breaker": Breaker,
 		"fallback": func(r Registry) Registry {
-			return Fallback(r, &told{answer: func(context.Context, int) error { return ErrUnavailable }})
+			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inner := &told{}
+			inner := &fakeRegistry{}
 			r := wrap(inner)
 			ctx := t.Context()
 			d := digest.FromString("x")
@@ -146,14 +146,14 @@ func TestRetry(t *testing.T) {
 		"silence counts as no answer":                           {ErrTimeout, 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
 		"what is no registry's answer is not asked for again":   {ErrInvalidResponse, 1},
-		"what it leads to is asked for anew":                    {ErrThirdParty, 3},
+		"what it leads to is asked for again":                   {ErrThirdParty, 3},
 		"a no is a no":                                          {ErrNotFound, 1},
 		"a refusal is a refusal":                                {ErrDenied, 1},
 		"who limits the rate is left alone":                     {&RateLimitedError{RetryAfter: time.Second}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				inner := &told{answer: func(context.Context, int) error { return c.err }}
+				inner := &fakeRegistry{answer: func(context.Context, int) error { return c.err }}
 				began := time.Now()
 				_, err := Retry(inner).Resolve(t.Context(), "repo", "ref")
 				if !errors.Is(err, c.err) || inner.count() != c.tries {
@@ -169,7 +169,7 @@ func TestRetry(t *testing.T) {
 
 func TestAllTriesTogetherStayUnderTwentySeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		silent := &told{answer: func(ctx context.Context, _ int) error {
+		silent := &fakeRegistry{answer: func(ctx context.Context, _ int) error {
 			select {
 			case <-time.After(10 * time.Second):
 				return ErrTimeout
@@ -188,7 +188,7 @@ func TestAllTriesTogetherStayUnderTwentySeconds(t *testing.T) {
 func TestABodyOutlivesTheBudgetOfItsTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var during context.Context
-		inner := &told{answer: func(ctx context.Context, _ int) error { during = ctx; return nil }}
+		inner := &fakeRegistry{answer: func(ctx context.Context, _ int) error { during = ctx; return nil }}
 		c, err := Retry(inner).Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +206,7 @@ func TestABodyOutlivesTheBudgetOfItsTries(t *testing.T) {
 
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{}
+		inner := &fakeRegistry{}
 		r := Limit(inner, 3)
 		d := digest.FromString("x")
 		first, err := r.Blob(t.Context(), "repo", d, 0, -1)
@@ -269,7 +269,7 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 	for n, quarter := range map[int]int{32: 8, 8: 2, 7: 1, 2: 1} {
 		synctest.Test(t, func(t *testing.T) {
 			release := make(chan struct{})
-			inner := &told{}
+			inner := &fakeRegistry{}
 			r := Limit(slowReferrers{inner, release}, n)
 			done := make(chan error, n)
 			for range n {
@@ -299,12 +299,12 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 }
 
 type slowReferrers struct {
-	*told
+	*fakeRegistry
 	release chan struct{}
 }
 
 func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	list, err := s.told.Referrers(ctx, repo, subject)
+	list, err := s.fakeRegistry.Referrers(ctx, repo, subject)
 	<-s.release
 	return list, err
 }
@@ -312,7 +312,7 @@ func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Diges
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing := true
-		inner := &told{answer: func(context.Context, int) error {
+		inner := &fakeRegistry{answer: func(context.Context, int) error {
 			if failing {
 				return unhealthy(ErrUnavailable)
 			}
@@ -344,7 +344,7 @@ func TestBreaker(t *testing.T) {
 func TestABreakerAnswersForARateLimitUntilItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := true
-		inner := &told{answer: func(context.Context, int) error {
+		inner := &fakeRegistry{answer: func(context.Context, int) error {
 			if limits {
 				return &RateLimitedError{RetryAfter: 50 * time.Second}
 			}
@@ -371,7 +371,7 @@ func TestABreakerAnswersForARateLimitUntilItsTime(t *testing.T) {
 func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := true
-		inner := &told{answer: func(context.Context, int) error {
+		inner := &fakeRegistry{answer: func(context.Context, int) error {
 			if limits {
 				return &RateLimitedError{RetryAfter: time.Hour}
 			}
@@ -403,7 +403,7 @@ func TestALongLimitIsLookedAtEachMinute(t *testing.T) {
 func TestALimitOutlivesAProbeThatFails(t *testing.T) {
 	for _, failure := range []error{ErrInvalidResponse, ErrThirdParty, ErrTimeout, unhealthy(ErrRefused), &internalError{"repo", ErrUnavailable}} {
 		synctest.Test(t, func(t *testing.T) {
-			inner := &told{answer: func(_ context.Context, n int) error {
+			inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 				if n == 1 {
 					return &RateLimitedError{RetryAfter: time.Hour}
 				}
@@ -424,7 +424,7 @@ func TestALimitOutlivesAProbeThatFails(t *testing.T) {
 
 func TestABreakerThat500sHaveOpenedRestsAgainAfterEachProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(_ context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 			return &internalError{fmt.Sprint("repo", n%failureThreshold), ErrUnavailable}
 		}}
 		r := Breaker(inner)
@@ -457,7 +457,7 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 			},
 		}
 		for limited := range kinds {
-			inner := &told{answer: func(_ context.Context, n int) error {
+			inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 				if n == 1 {
 					return &RateLimitedError{RetryAfter: time.Minute}
 				}
@@ -472,13 +472,13 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 			}
 		}
 		// Of a referrers tag HEAD and GET are one kind: both are asked for its sake.
-		tagged := Breaker(&told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute} }})
+		tagged := Breaker(&fakeRegistry{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute} }})
 		_, _ = tagged.Resolve(t.Context(), "repo", "sha256-"+d.Encoded())
-		if _, err := tagged.Manifest(t.Context(), "repo", "sha256-"+d.Encoded()+".sig"); err == nil || tagged.(*breaker).next.(*told).count() != 1 {
+		if _, err := tagged.Manifest(t.Context(), "repo", "sha256-"+d.Encoded()+".sig"); err == nil || tagged.(*breaker).next.(*fakeRegistry).count() != 1 {
 			t.Errorf("GET of a limited tag: %v", err)
 		}
 		// A token server's limit is remembered where it was met.
-		inner := &told{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute, elsewhere: true} }}
+		inner := &fakeRegistry{answer: func(context.Context, int) error { return &RateLimitedError{RetryAfter: time.Minute, elsewhere: true} }}
 		r := Breaker(inner)
 		for range 3 {
 			_, _ = r.Resolve(t.Context(), "repo", "ref")
@@ -508,7 +508,7 @@ func TestWhatOpensABreaker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				inner := &told{answer: func(_ context.Context, n int) error { return c.err(n) }}
+				inner := &fakeRegistry{answer: func(_ context.Context, n int) error { return c.err(n) }}
 				r := Breaker(inner)
 				for range 4 * failureThreshold {
 					_, _ = r.Resolve(t.Context(), "repo", "ref")
@@ -523,7 +523,7 @@ func TestWhatOpensABreaker(t *testing.T) {
 
 func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(ctx context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(ctx context.Context, n int) error {
 			switch {
 			case n <= failureThreshold:
 				return unhealthy(ErrUnavailable)
@@ -554,7 +554,9 @@ func TestAProbeWhoseCallerLeavesDoesNotKeepABreakerOpen(t *testing.T) {
 }
 
 func TestFallback(t *testing.T) {
-	answers := func(err error) *told { return &told{answer: func(context.Context, int) error { return err }} }
+	answers := func(err error) *fakeRegistry {
+		return &fakeRegistry{answer: func(context.Context, int) error { return err }}
+	}
 	for name, c := range map[string]struct {
 		first, second error
 		want          error
@@ -564,9 +566,9 @@ func TestFallback(t *testing.T) {
 		"an unavailable first is passed over":         {ErrUnavailable, nil, nil},
 		"the last one's no is not the first one's":    {ErrUnavailable, ErrNotFound, ErrUnavailable},
 		"a no of all is a no":                         {ErrNotFound, ErrNameUnknown, ErrNotFound},
-		"a no before one that can't tell is no no":    {ErrNotFound, ErrUnavailable, ErrUnavailable},
+		"a no before one that can't say is no no":     {ErrNotFound, ErrUnavailable, ErrUnavailable},
 		"a denial of the last one is a denial":        {ErrUnavailable, ErrDenied, ErrDenied},
-		"nobody can tell":                             {ErrRefused, ErrTimeout, ErrTimeout},
+		"nobody can say":                              {ErrRefused, ErrTimeout, ErrTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Fallback(answers(c.first), answers(c.second)).Resolve(t.Context(), "repo", "ref")
@@ -581,13 +583,13 @@ func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var q Quota
 		if q.Share() != 1 {
-			t.Error("a limit nobody told of is known")
+			t.Error("a limit that nobody announced is known")
 		}
 		q.Observe(200, 50, time.Hour)
 		if q.Share() != 0.25 {
 			t.Errorf("the share is %v", q.Share())
 		}
-		q.Observe(0, 0, 0) // an answer that tells nothing
+		q.Observe(0, 0, 0) // an answer that says nothing
 		if q.Share() != 0.25 {
 			t.Errorf("the share is %v", q.Share())
 		}

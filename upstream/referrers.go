@@ -108,8 +108,8 @@ func (r *Remote) referrersMeaning(a request, s failedResponse) error {
 
 func (r *Remote) sawReferrers() {
 	r.hasReferrers.Store(true)
-	now, told := time.Now().Unix(), r.referrersReported.Load()
-	if now-told >= int64((24*time.Hour).Seconds()) && r.referrersReported.CompareAndSwap(told, now) && r.opts.SawReferrers != nil {
+	now, reported := time.Now().Unix(), r.referrersReported.Load()
+	if now-reported >= int64((24*time.Hour).Seconds()) && r.referrersReported.CompareAndSwap(reported, now) && r.opts.SawReferrers != nil {
 		r.opts.SawReferrers()
 	}
 }

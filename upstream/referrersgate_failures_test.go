@@ -111,7 +111,7 @@ func TestOneFailureClosesNoReferrersRoute(t *testing.T) {
 
 func TestALimitIsNoSignOfTheReferrersRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(_ context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 			switch n {
 			case 1, 2:
 				return unhealthy(&statusError{failedResponse{status: 502}, ErrUnavailable, "502"})
@@ -139,7 +139,7 @@ func TestALimitIsNoSignOfTheReferrersRoute(t *testing.T) {
 func TestQuestionsThatFailTogetherCloseTheRouteForOneRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mended := make(chan struct{})
-		inner := &told{answer: func(_ context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 			if n <= 9 {
 				<-mended
 				return ErrUnavailable
@@ -201,7 +201,7 @@ func TestACallerThatLeavesSaysNothingOfTheRoute(t *testing.T) {
 
 func TestAHostThatCannotBeReachedIsNotTheRoutesTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		inner := &told{answer: func(context.Context, int) error { return unhealthy(ErrRefused) }}
+		inner := &fakeRegistry{answer: func(context.Context, int) error { return unhealthy(ErrRefused) }}
 		a := asking{t, Breaker(inner)}
 		for range failureThreshold {
 			if err := a.referrers("app", 0); !errors.Is(err, ErrRefused) {
@@ -223,7 +223,7 @@ func TestAQuestionAboutReferrersIsNoVerdictOnTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				inner := &told{answer: func(ctx context.Context, n int) error {
+				inner := &fakeRegistry{answer: func(ctx context.Context, n int) error {
 					switch {
 					case n <= failureThreshold:
 						return unhealthy(ErrRefused)

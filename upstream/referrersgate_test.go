@@ -221,7 +221,7 @@ func TestAListThatComesLateOpensTheRouteAgain(t *testing.T) {
 func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing := true
-		inner := &told{answer: func(context.Context, int) error {
+		inner := &fakeRegistry{answer: func(context.Context, int) error {
 			if failing {
 				return unhealthy(&statusError{failedResponse{status: 503}, ErrUnavailable, "503"})
 			}
@@ -257,7 +257,7 @@ func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 func TestARouteThatWasSilentIsNotTriedTwiceInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		inner := &told{answer: func(_ context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 			if n == 1 {
 				<-release
 			}
@@ -276,7 +276,7 @@ func TestARouteThatWasSilentIsNotTriedTwiceInARow(t *testing.T) {
 func TestOneQuestionAtATimeTriesARouteThatRested(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		inner := &told{answer: func(_ context.Context, n int) error {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
 			if n <= referrersFailureThreshold {
 				return unhealthy(&statusError{failedResponse{status: 503}, ErrUnavailable, "503"})
 			}

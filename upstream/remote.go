@@ -43,7 +43,7 @@ func (w Timeouts) withDefaults() Timeouts {
 // RemoteOptions configure a Remote.
 type RemoteOptions struct {
 	// Name is the upstream's name in messages. With SendNamespace it is also
-	// sent in the ns parameter, which tells a mirror in between which registry
+	// sent in the ns parameter, which shows a mirror in between which registry
 	// is meant.
 	Name          string
 	SendNamespace bool

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// W47: Docker Hub tells a Unix time, others a date, others other headers.
+// W47: Docker Hub sends a Unix time, others a date, others other headers.
 func TestWhenToComeBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		soon := time.Now().Add(5 * time.Second)

@@ -73,7 +73,7 @@ func say(w http.ResponseWriter, status int, mediaType, body string) {
 	_, _ = io.WriteString(w, body)
 }
 
-// saysManifest answers for a manifest, with what HEAD is told about it.
+// saysManifest answers for a manifest, with what HEAD says about it.
 func saysManifest(w http.ResponseWriter) {
 	w.Header().Set("Docker-Content-Digest", digest.FromString(manifestBody).String())
 	say(w, http.StatusOK, manifestType, manifestBody)

@@ -28,7 +28,7 @@ func (e *unhealthyError) Unwrap() error { return e.err }
 func unhealthy(err error) error { return &unhealthyError{err} }
 
 // internalError is a 500. It may concern the repository or the host, and only
-// failures of several repositories tell which.
+// failures of several repositories show which.
 type internalError struct {
 	repo string
 	err  error

@@ -110,7 +110,7 @@ func TestABare404IsVouchedForByTheRepository(t *testing.T) {
 }
 
 // What has no meaning of its own is passed on as it is, where a registry says it.
-func TestAStatusOfTheRegistrysOwnIsTold(t *testing.T) {
+func TestAStatusThatOnlyTheRegistryDefinesIsReported(t *testing.T) {
 	for body, want := range map[string]int{`{"errors":[{"code":"UNSUPPORTED"}]}`: 415, "<html>": 0, "": 0} {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, 415, "", body) })
 		_, err := remote(t, s.URL, nil).Manifest(t.Context(), "app", "1")
@@ -121,7 +121,7 @@ func TestAStatusOfTheRegistrysOwnIsTold(t *testing.T) {
 	}
 }
 
-func TestASuccessThatIsNoneIsNotPassedOn(t *testing.T) {
+func TestASuccessThatIsNoneIsNotForwarded(t *testing.T) {
 	for _, status := range []int{202, 204, 407} {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			say(w, status, "application/json", `{"errors":[{"code":"DENIED"}]}`)
@@ -134,7 +134,7 @@ func TestASuccessThatIsNoneIsNotPassedOn(t *testing.T) {
 	}
 }
 
-func TestTheUpstreamsOwnWordsAreTold(t *testing.T) {
+func TestTheUpstreamsMessageIsReported(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusUnavailableForLegalReasons, "application/json", `{"errors":[{"code":"DENIED","message":"taken down\nby order"}]}`)
 	})

@@ -29,7 +29,7 @@ func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run("a deleted blob is not found, and whoever reads it finishes", testDelete)
 	run("deleting what is not there is no error", testDeleteAbsent)
 	run("sound content is verified, at the pace that is given", testVerify)
-	run("a walk ends when it is told to", testWalkStops)
+	run("a walk ends when fn returns false", testWalkStops)
 	run("a walk ends with its context", testWalkContext)
 	t.Run("draft", func(t *testing.T) { drafts(t, open) })
 }
@@ -207,7 +207,7 @@ func testWalkStops(t *testing.T, blobs cache.Blobs) {
 		return calls < 2
 	})
 	if calls != 2 || err != nil {
-		t.Errorf("Walk told to stop at the second: %d calls, %v", calls, err)
+		t.Errorf("Walk, stopped at the second: %d calls, %v", calls, err)
 	}
 }
 

@@ -29,9 +29,9 @@ func Damage(t *testing.T, open func(t *testing.T) (blobs cache.Blobs, damage fun
 		run("what is sound is checked, wherever and how much of it", testCheckSound)
 		run("checks stand beside reads, and beside each other", testCheckConcurrent)
 		run("what was deleted since is checked all the same", testCheckDeleted)
-		run("what is damaged is a mismatch, and is set aside", testCheckDamaged)
-		run("of those who find it damaged one set it aside", testCheckDamagedConcurrent)
-		run("Verify of what is damaged is a mismatch, and sets it aside", testVerifyDamaged)
+		run("what is damaged is a mismatch, and is quarantined", testCheckDamaged)
+		run("of those who find it damaged one quarantines it", testCheckDamagedConcurrent)
+		run("Verify of what is damaged is a mismatch, and quarantines it", testVerifyDamaged)
 		run("a check reads again after the checks were invalidated", testCheckInvalidated)
 	}
 	t.Run("content weighs its bytes at least", func(t *testing.T) {
@@ -146,7 +146,7 @@ func testCheckDamaged(t *testing.T, blobs cache.Blobs, damage func(cache.Digest)
 	}
 	publish(t, blobs, want, b)
 	if at, err := checked(t, openKept(t, blobs, want.Digest), 0); at != want.Size || err != nil {
-		t.Errorf("checks of what was published anew got to %d of %d: %v", at, want.Size, err)
+		t.Errorf("checks of what was published again got to %d of %d: %v", at, want.Size, err)
 	}
 	if _, err := checked(t, blob, 0); !errors.Is(err, cache.ErrMismatch) || errors.Is(err, cache.ErrQuarantined) {
 		t.Errorf("checks of the damaged one beside it: %v, want ErrMismatch alone", err)
@@ -156,7 +156,7 @@ func testCheckDamaged(t *testing.T, blobs cache.Blobs, damage func(cache.Digest)
 
 func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cache.Digest), _ []byte, want cache.Descriptor) {
 	damage(want.Digest)
-	var told atomic.Int64
+	var quarantined atomic.Int64
 	var group sync.WaitGroup
 	var all []cache.PublishedBlob
 	for range 8 {
@@ -169,13 +169,13 @@ func testCheckDamagedConcurrent(t *testing.T, blobs cache.Blobs, damage func(cac
 				t.Errorf("checks of what is damaged: %v, want ErrMismatch", err)
 			}
 			if errors.Is(err, cache.ErrQuarantined) {
-				told.Add(1)
+				quarantined.Add(1)
 			}
 		})
 	}
 	group.Wait()
-	if told.Load() != 1 {
-		t.Errorf("%d were told that they set it aside, want 1", told.Load())
+	if quarantined.Load() != 1 {
+		t.Errorf("%d got ErrQuarantined, want 1", quarantined.Load())
 	}
 }
 

@@ -42,7 +42,7 @@ func Records(t *testing.T, open func(t *testing.T) cache.Records) {
 		run("deleting what is not there is no error", testRecordDeleteAbsent)
 		run("a scan sees the keys of a prefix in their order", testScanOrder)
 		run("a scan sees the last puts and deletes", testScanLast)
-		run("a scan ends when it is told to", testScanStops)
+		run("a scan ends when fn returns false", testScanStops)
 		run("a scan of thousands sees each once", testScanMany)
 		run("goroutines put, get, scan and flush at once", testRecordsConcurrent)
 	}
@@ -187,7 +187,7 @@ func testScanStops(t *testing.T, r cache.Records, flush func()) {
 		return len(seen) < 2
 	})
 	if err != nil || !slices.Equal(seen, []string{"a", "b"}) {
-		t.Errorf("Scan told to stop at the second saw %q, %v", seen, err)
+		t.Errorf("Scan, stopped at the second, saw %q, %v", seen, err)
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestReadersOfADraftWithoutANameHaveAPositionOfTheirOwn(t *testing.T) {
+func TestReadersOfADraftWithoutANameHaveTheirOwnPosition(t *testing.T) {
 	b := open(t, t.TempDir(), Options{}).blobs
 	draft := create(t, b, descriptor("content", 1000))
 	content := pattern("content", 1000)

@@ -37,7 +37,7 @@ func TestDamagedContent(t *testing.T) {
 		}
 		for _, c := range damages {
 			for _, notice := range []string{"Open", "Stat"} {
-				t.Run(fmt.Sprintf("%s, a file %s is set aside by %s and can be had anew", store.name, c.name, notice), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s, a file %s is quarantined by %s and can be published again", store.name, c.name, notice), func(t *testing.T) {
 					dir := t.TempDir()
 					var log bytes.Buffer
 					b := open(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))}).blobs
@@ -64,17 +64,17 @@ func TestDamagedContent(t *testing.T) {
 						t.Errorf("the damaged file is still in its place: %v", err)
 					}
 					if _, err := os.Stat(filepath.Join(dir, "damaged", d.Encoded())); err != nil {
-						t.Errorf("the damaged file was not set aside: %v", err)
+						t.Errorf("the damaged file was not quarantined: %v", err)
 					}
 					if !strings.Contains(log.String(), d.String()) {
-						t.Errorf("nobody was told; the log says %q", log.String())
+						t.Errorf("nothing was reported; the log says %q", log.String())
 					}
 
 					if again := publish(t, b, "good", 1000); again != d {
 						t.Fatal("other content")
 					}
 					if size, err := b.Stat(t.Context(), d); size != 1000 || err != nil {
-						t.Errorf("Stat after it was published anew = %d, %v", size, err)
+						t.Errorf("Stat after it was published again = %d, %v", size, err)
 					}
 				})
 			}
@@ -98,7 +98,7 @@ func TestDamagedContent(t *testing.T) {
 		}
 	})
 
-	t.Run("what was published anew meanwhile is not set aside", func(t *testing.T) {
+	t.Run("what was published again meanwhile is not quarantined", func(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		d := publish(t, b, "good", 1000)
 		path, _ := b.pathOf(d)
@@ -113,7 +113,7 @@ func TestDamagedContent(t *testing.T) {
 		}
 	})
 
-	t.Run("only the newest of what was set aside is kept", func(t *testing.T) {
+	t.Run("only the newest of what was quarantined stays", func(t *testing.T) {
 		dir := t.TempDir()
 		b := open(t, dir, Options{}).blobs
 		var last cache.Digest
@@ -126,7 +126,7 @@ func TestDamagedContent(t *testing.T) {
 			b.Stat(t.Context(), last)
 		}
 		if kept := list(t, filepath.Join(dir, "damaged")); len(kept) != maxQuarantineFiles {
-			t.Errorf("%d files are kept aside, want %d", len(kept), maxQuarantineFiles)
+			t.Errorf("%d files are in quarantine, want %d", len(kept), maxQuarantineFiles)
 		}
 		if _, err := os.Stat(filepath.Join(dir, "damaged", last.Encoded())); err != nil {
 			t.Errorf("the newest is not among them: %v", err)
@@ -138,7 +138,7 @@ func TestDamagedContent(t *testing.T) {
 		}
 		b.Stat(t.Context(), big)
 		if kept := list(t, filepath.Join(dir, "damaged")); len(kept) != 0 {
-			t.Errorf("%q are kept aside with a file over the bound before them", kept)
+			t.Errorf("%q are in quarantine with a file over the bound before them", kept)
 		}
 	})
 }
@@ -253,9 +253,9 @@ func TestFullDisk(t *testing.T) {
 		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("Create beyond what was promised: %v, want ErrFull", err)
 		}
-		// An upstream may tell any size.
+		// An upstream may announce any size.
 		if _, err := b.Create(t.Context(), cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create of all that can be told: %v, want ErrFull", err)
+			t.Errorf("Create of the largest size: %v, want ErrFull", err)
 		}
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)
@@ -344,7 +344,7 @@ func list(t *testing.T, folder string) (names []string) {
 	return names
 }
 
-func TestContentThatFailsItsDigestIsSetAsideByVerify(t *testing.T) {
+func TestContentThatFailsItsDigestIsQuarantinedByVerify(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir, Options{}).blobs
 	d := publish(t, b, "good", 600_000)
@@ -361,9 +361,9 @@ func TestContentThatFailsItsDigestIsSetAsideByVerify(t *testing.T) {
 		t.Errorf("Verify of damaged content: %v, want ErrMismatch", err)
 	}
 	if _, err := b.Stat(t.Context(), d); !errors.Is(err, cache.ErrNotFound) {
-		t.Errorf("Stat of what was set aside: %v, want ErrNotFound", err)
+		t.Errorf("Stat of what was quarantined: %v, want ErrNotFound", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "damaged", d.Encoded())); err != nil {
-		t.Errorf("the damaged file was not set aside: %v", err)
+		t.Errorf("the damaged file was not quarantined: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ type checks struct {
 	since      time.Time // when the first of these was checked; zero if none is
 	bad        map[int64]bool
 	damaged    bool                  // a piece is bad
-	unreported bool                  // it was quarantined, and no caller has been told yet
+	unreported bool                  // it was quarantined, and no caller has got ErrQuarantined yet
 	running    map[int64]*pieceCheck // the checks in progress, by piece
 	proof      *proof                // in progress, of a file without sums
 }
@@ -238,7 +238,7 @@ func (k *publishedBlob) markDamaged(piece int64, failed error, why ...any) {
 		why = append(why, "error", failed)
 	}
 	found, err := k.file.Stat()
-	aside := err == nil && k.blobs.quarantine(k.digest, k.path, found, why...)
+	quarantined := err == nil && k.blobs.quarantine(k.digest, k.path, found, why...)
 	k.blobs.checks.remove(k.digest, k.checks)
 	c := k.checks
 	c.mu.Lock()
@@ -247,7 +247,7 @@ func (k *publishedBlob) markDamaged(piece int64, failed error, why ...any) {
 		c.bad = make(map[int64]bool)
 	}
 	c.bad[piece] = true
-	c.damaged, c.unreported = true, c.unreported || aside
+	c.damaged, c.unreported = true, c.unreported || quarantined
 }
 
 // mismatch returns the error for a bad piece.
@@ -261,7 +261,7 @@ func (c *checks) mismatch() error {
 	return cache.ErrMismatch
 }
 
-// lacksSums reports whether there are no checksums to tell which piece is bad.
+// lacksSums reports whether there are no checksums that show which piece is bad.
 func (c *checks) lacksSums() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -207,8 +207,8 @@ func TestWhatTheDiskCannotReadBackIsDamaged(t *testing.T) {
 		t.Run(c.refusal.Error(), func(t *testing.T) {
 			for _, without := range []bool{false, true} {
 				refuse := true
-				told := 0
-				b := open(t, t.TempDir(), Options{OnDamage: func() { told++ }, faults: faults{read: func() error {
+				reported := 0
+				b := open(t, t.TempDir(), Options{OnDamage: func() { reported++ }, faults: faults{read: func() error {
 					if refuse {
 						return &os.PathError{Op: "read", Err: c.refusal}
 					}
@@ -229,8 +229,8 @@ func TestWhatTheDiskCannotReadBackIsDamaged(t *testing.T) {
 				if _, err := b.Stat(t.Context(), d); errors.Is(err, cache.ErrNotFound) != c.damage {
 					t.Errorf("afterwards Stat says %v", err)
 				}
-				if c.damage != (told == 1) {
-					t.Errorf("told of %d damages", told)
+				if c.damage != (reported == 1) {
+					t.Errorf("%d damages reported", reported)
 				}
 				if refuse = false; !c.damage {
 					wantSound(t, file)
@@ -269,7 +269,7 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 				return // a stranger's
 			}
 			if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, before) {
-				t.Errorf("the checksums made anew are other ones than those of the writer: %v", err)
+				t.Errorf("the checksums made again are other ones than those of the writer: %v", err)
 			}
 		}
 		t.Run(lack.name+": at its first check, which proves it", func(t *testing.T) {
@@ -317,7 +317,7 @@ func TestContentWithoutChecksumsGetsThem(t *testing.T) {
 			}
 			wantSums(t, path, before)
 		})
-		t.Run(lack.name+": and is set aside where it does not prove", func(t *testing.T) {
+		t.Run(lack.name+": and is quarantined where it does not prove", func(t *testing.T) {
 			b, d, _, _ := prepare(t, Options{VerifyEvery: time.Hour})
 			flip(t, b, d, large-1)
 			if at, err := checkAll(openKept(t, b, d)); at != 0 || !errors.Is(err, cache.ErrQuarantined) {
@@ -408,7 +408,7 @@ func TestChecksumsComeAndGoWithTheirContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left := list(t, filepath.Dir(path)); slices.Contains(left, filepath.Base(path)+sumsSuffix) {
-		t.Errorf("after it was set aside there are %q", left)
+		t.Errorf("after it was quarantined there are %q", left)
 	}
 	// As an entrepot that knows no checksums would delete it.
 	publish(t, b, "content", large)
@@ -465,7 +465,7 @@ func TestWhatIsKnownOfFilesIsBounded(t *testing.T) {
 	for i := range 20 {
 		d := publish(t, b, string(rune('a'+i)), 1000)
 		file := openKept(t, b, d).(*publishedBlob)
-		file.blob.size = 1 << 40 // as far as its checks are told
+		file.blob.size = 1 << 40 // as far as its checks know
 		file.loadChecks()
 		if b.checks.bytes > maxCheckCacheBytes+file.checks.memory() {
 			t.Fatalf("%d bytes are known of %d files", b.checks.bytes, b.checks.files.Len())

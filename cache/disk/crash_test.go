@@ -108,11 +108,11 @@ func checkAfterCrash(t *testing.T, c *Cache, dir string, acknowledged map[string
 		t.Errorf("drafts are left: %q", left)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "damaged")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("something was set aside: %v", err)
+		t.Errorf("something was quarantined: %v", err)
 	}
-	aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
-	if err != nil || len(aside) > 0 {
-		t.Errorf("databases were set aside: %q, %v", aside, err)
+	damaged, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
+	if err != nil || len(damaged) > 0 {
+		t.Errorf("databases were quarantined: %q, %v", damaged, err)
 	}
 	err = c.Blobs().Walk(t.Context(), func(d cache.Digest, size int64) bool {
 		blob, err := c.Blobs().Open(t.Context(), d)

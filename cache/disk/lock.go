@@ -83,7 +83,7 @@ func lockFolder(dir string) (*os.File, error) {
 
 // checkFormat refuses a folder that this package would misread: one with a
 // newer format, and one that is not a cache. A format file without a version is
-// ignored: then the folder's contents tell what it is.
+// ignored: then the folder's contents show what it is.
 func checkFormat(dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, formatFile)
 	version, err := readFormat(path)

@@ -23,7 +23,7 @@ func TestOpenFolder(t *testing.T) {
 			t.Errorf("format is %q, %v", version, err)
 		}
 	})
-	t.Run("a second owner is told who has it and what to do", func(t *testing.T) {
+	t.Run("a second owner learns who has it and what to do", func(t *testing.T) {
 		dir := t.TempDir()
 		first := open(t, dir, Options{})
 		_, err := Open(dir, Options{})

@@ -134,13 +134,13 @@ func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 func (r *records) quarantine(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
-	aside := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	err := rename(r.path, aside)
+	damaged := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+	err := rename(r.path, damaged)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	r.opts.Log.Warn("the database of records was damaged; it was moved out of the way and created again",
-		"cause", cause, "aside", aside)
+		"cause", cause, "aside", damaged)
 
 	return r.trimQuarantine()
 }

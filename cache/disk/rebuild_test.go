@@ -229,7 +229,7 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 			},
 		}
 		for finder, find := range finders {
-			t.Run(fmt.Sprintf("a database that is %s, found by %s, is begun anew", name, finder), func(t *testing.T) {
+			t.Run(fmt.Sprintf("a database that is %s, found by %s, is started again", name, finder), func(t *testing.T) {
 				dir := t.TempDir()
 				c := open(t, dir, durable)
 				fill(t, c)
@@ -246,9 +246,9 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 				if !c.Rebuilt() {
 					t.Error("Rebuilt is false")
 				}
-				aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
-				if err != nil || len(aside) != 1 {
-					t.Errorf("set aside: %q, %v, want one", aside, err)
+				damaged, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
+				if err != nil || len(damaged) != 1 {
+					t.Errorf("quarantined: %q, %v, want one", damaged, err)
 				}
 				if err := c.Close(); err != nil {
 					t.Fatal(err)
@@ -304,9 +304,9 @@ func TestDamagedDatabasesAreBounded(t *testing.T) {
 		}
 		open(t, dir, Options{}).Close()
 	}
-	aside, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
-	if err != nil || len(aside) != maxDamagedDatabases {
-		t.Errorf("set aside: %q, %v, want %d", aside, err, maxDamagedDatabases)
+	damaged, err := filepath.Glob(filepath.Join(dir, "records.db.damaged-*"))
+	if err != nil || len(damaged) != maxDamagedDatabases {
+		t.Errorf("quarantined: %q, %v, want %d", damaged, err, maxDamagedDatabases)
 	}
 }
 

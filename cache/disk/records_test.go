@@ -64,7 +64,7 @@ func TestRecordsAreGrouped(t *testing.T) {
 	})
 }
 
-func TestRecordsTellHowFarTheyAreBehind(t *testing.T) {
+func TestRecordsReportHowFarTheyAreBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
 		c := open(t, t.TempDir(), Options{FlushEvery: time.Second, faults: faults{records: func() error {

@@ -47,7 +47,7 @@ func TestHostsPrintsExactlyWhatEachRuntimeReads(t *testing.T) {
 		{golden: "rke2", args: "rke2 --address http://mirror.lan:5000"},
 		{golden: "talos", args: "talos --address http://mirror.lan:5000", stderr: "without --version this is machine.registries"},
 		{golden: "talos", args: "talos --address http://mirror.lan:5000 --version 1.11.3", stderr: "stay before these"},
-		{golden: "talos-1.12", args: "talos --address http://mirror.lan:5000 --version v1.12.0", stderr: "what machine.registries says of it counts no more"},
+		{golden: "talos-1.12", args: "talos --address http://mirror.lan:5000 --version v1.12.0", stderr: "its settings in machine.registries no longer count"},
 		{golden: "openshift", args: "openshift --address http://mirror.lan:5000", stderr: "insecureRegistries"},
 		{golden: "bottlerocket", args: "bottlerocket --address http://mirror.lan:5000"},
 		{golden: "trivy", args: "trivy --address https://mirror.lan"},
@@ -291,8 +291,8 @@ func snapshot(t *testing.T, folder string) map[string]string {
 func TestHostsSaysWhatARuntimeLacks(t *testing.T) {
 	clean(t)
 	for _, c := range []struct{ name, runtime, upstreams, want string }{
-		{"no docker.io", "docker", "[{name: ghcr.io}]", "docker before 29 mirrors docker.io only, which is not among the upstreams; or tell --version 29 if it is that or later, which names every registry"},
-		{"docker.io is not the default", "docker", "[{name: docker.io}]", "docker before 29 mirrors docker.io without naming it: make that upstream the default, or give it a virtual host under hosts; or tell --version 29 if it is that or later, which names every registry"},
+		{"no docker.io", "docker", "[{name: ghcr.io}]", "docker before 29 mirrors docker.io only, which is not among the upstreams; or give --version 29 if it is 29 or later, which names every registry"},
+		{"docker.io is not the default", "docker", "[{name: docker.io}]", "docker before 29 mirrors docker.io without naming it: make that upstream the default, or give it a virtual host under hosts; or give --version 29 if it is 29 or later, which names every registry"},
 		{"no ghcr.io", "homebrew", "[{name: quay.io}]", "homebrew pulls from ghcr.io, which is not among the upstreams"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -375,7 +375,7 @@ func TestHostsCheckExitsWithOneWhereSomethingDoesNotComeHere(t *testing.T) {
 	if code, stdout, _ := entrepot(t, append(all, "--check", folder)...); code != 0 || !strings.Contains(stdout, "ghcr.io: comes here\n") {
 		t.Errorf("after: exit %d, stdout %q", code, stdout)
 	}
-	if code, stdout, _ := entrepot(t, append(all, "--check", folder, "--address", "http://other.lan")...); code != 1 || !strings.Contains(stdout, "names http://127.0.0.1:5000 first") {
+	if code, stdout, _ := entrepot(t, append(all, "--check", folder, "--address", "http://other.lan")...); code != 1 || !strings.Contains(stdout, "lists http://127.0.0.1:5000 first") {
 		t.Errorf("of another: exit %d, stdout %q", code, stdout)
 	}
 }

@@ -75,7 +75,7 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 		{"two things at a time", "hosts docker --write --remove", "use only one of --write, --remove and --check"},
 		{"no folder behind the sign", "hosts docker --write=", "--write= names no folder: use --write alone for the runtime's own"},
 		{"a virtual host for an address", "hosts docker --config testdata/hosts.yaml --address http://virtual.mirror.lan:5000", "http://virtual.mirror.lan:5000 is a virtual host of virtual.example.com:5000 (its hosts): " +
-			"what is asked for there is virtual.example.com:5000's, whatever registry an image names; use an address of entrepot that is none"},
+			"every request there goes to virtual.example.com:5000, whatever registry the image names; use an address that is not a virtual host"},
 		{"a CA for plain HTTP", "hosts docker --listen 127.0.0.1:5000 --ca testdata/hosts.yaml", "--ca is for an https address, but the address is http://127.0.0.1:5000"},
 		{"a CA that is not there", "hosts docker --ca gone.pem", "--ca: stat WD/gone.pem: no such file or directory"},
 		{"a version told twice", "hosts containerd --version 2.2 --containerd-version 2.1", "--containerd-version is the same as --version: use only one of them"},

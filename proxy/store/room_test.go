@@ -17,9 +17,9 @@ func TestWhatFindsNoRoomGivesUpOnlyAfterAPassInVain(t *testing.T) {
 		err   error
 		waits bool // after the first pass
 	}{
-		"a pass in vain":                 {vain: true, err: cache.ErrFull},
-		"a pass that had nothing to do":  {freed: 60, waits: true},
-		"many passes that bring nothing": {err: cache.ErrFull, waits: true},
+		"a pass in vain":                {vain: true, err: cache.ErrFull},
+		"a pass that had nothing to do": {freed: 60, waits: true},
+		"many passes that free nothing": {err: cache.ErrFull, waits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -18,9 +18,9 @@ type Answer struct {
 func Edited(change func(a *Answer, q Request)) Fault {
 	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		a := r.taken(req, q)
-		before, told := a.Header.Get("Content-Length"), len(a.Header["Content-Length"]) > 0
+		before, isSet := a.Header.Get("Content-Length"), len(a.Header["Content-Length"]) > 0
 		change(a, q)
-		if told && a.Header.Get("Content-Length") == before {
+		if isSet && a.Header.Get("Content-Length") == before {
 			a.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
 		}
 		a.send(w, req)

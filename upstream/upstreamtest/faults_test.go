@@ -81,7 +81,7 @@ func TestAStorageAnswersOnlyWhatItsURLsAreGoodFor(t *testing.T) {
 	}
 }
 
-func TestAHiddenNameIsToldByThePingAlone(t *testing.T) {
+func TestAHiddenNameIsShownByThePingAlone(t *testing.T) {
 	fake := New(t, WithAuth(Auth{Scheme: "basic", Username: "somebody", Password: "secret", Hidden: true}))
 	fake.AddBlob("app", []byte("content"))
 	if resp, _ := ask(t, http.MethodGet, fake.URL()+"/v2/app/tags/list"); resp.StatusCode != http.StatusNotFound || resp.Header.Get("WWW-Authenticate") != "" {
@@ -92,7 +92,7 @@ func TestAHiddenNameIsToldByThePingAlone(t *testing.T) {
 	}
 }
 
-func TestAnAnswerByHandIsWhatItIsToldToBe(t *testing.T) {
+func TestAnAnswerByHandIsWhatItIsConfiguredToBe(t *testing.T) {
 	fake := New(t)
 	fake.AddManifest("app", "application/json", []byte("{}"), "1")
 	fake.Throughout(Written(Wire{Version: "HTTP/1.0", Name: strings.ToUpper, Bare: true}))

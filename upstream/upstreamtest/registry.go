@@ -1,5 +1,5 @@
 // Package upstreamtest is a registry for tests: it speaks HTTP on loopback, has
-// the content it is given, fails as it is told, and writes down what it was
+// the content it is given, fails as configured, and writes down what it was
 // asked.
 package upstreamtest
 
@@ -57,7 +57,7 @@ type Auth struct {
 	// Username and Password are wanted; with "token" and no Username, anybody
 	// gets a token.
 	Username, Password string
-	// ExpiresIn is the life of a token in seconds; 0 tells none.
+	// ExpiresIn is the life of a token in seconds; 0 sends none.
 	ExpiresIn int
 	// Realm overrides the token server's URL in the challenge.
 	Realm string
@@ -66,7 +66,7 @@ type Auth struct {
 	// EachRepository has a realm of its own, and tokens for no other.
 	EachRepository bool
 	// Hidden answers 404 where a token or password is missing: only the ping
-	// tells what is wanted.
+	// says what is wanted.
 	Hidden bool
 	// Challenge writes WWW-Authenticate for a realm and a scope, where it is
 	// not written as usual.

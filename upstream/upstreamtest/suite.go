@@ -27,7 +27,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		})
 	}
 
-	run("Resolve tells type, digest and size by tag and by digest", func(t *testing.T) {
+	run("Resolve returns type, digest and size by tag and by digest", func(t *testing.T) {
 		fake := New(t)
 		want, _ := fake.AddImage("app", "1", layer)
 		r := reach(t, fake)
@@ -39,7 +39,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 	})
 
-	run("Manifest brings the exact bytes and their type", func(t *testing.T) {
+	run("Manifest returns the exact bytes and their type", func(t *testing.T) {
 		fake := New(t)
 		body := []byte(`{"schemaVersion":2,  "mediaType":"application/vnd.example.thing+json","odd":true}` + "\n")
 		want := fake.AddManifest("app", "application/vnd.example.thing+json", body, "1")
@@ -57,7 +57,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 	})
 
-	run("ResolveBlob tells the size and downloads nothing", func(t *testing.T) {
+	run("ResolveBlob returns the size and downloads nothing", func(t *testing.T) {
 		fake := New(t)
 		want := fake.AddBlob("app", layer)
 		got, err := reach(t, fake).ResolveBlob(ctx, "app", want.Digest)
@@ -66,7 +66,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 	})
 
-	run("Blob brings the whole, the rest from an offset, and a piece", func(t *testing.T) {
+	run("Blob returns the whole, the rest from an offset, and a piece", func(t *testing.T) {
 		fake := New(t)
 		_, m := fake.AddImage("app", "1", layer)
 		d := m.Layers[0].Digest
@@ -90,7 +90,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 	})
 
-	run("Referrers brings all pages of the API", func(t *testing.T) {
+	run("Referrers returns all pages of the API", func(t *testing.T) {
 		fake := New(t, WithReferrers(), WithPages(2))
 		subject, _ := fake.AddImage("app", "1", layer)
 		want := map[digest.Digest]bool{}
@@ -108,7 +108,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 		}
 	})
 
-	run("Tags brings pages that lead to one another", func(t *testing.T) {
+	run("Tags returns pages that lead to one another", func(t *testing.T) {
 		fake := New(t)
 		for _, tag := range []string{"a", "b", "c"} {
 			fake.AddImage("app", tag, layer)

@@ -2,21 +2,23 @@ package hosts
 
 import "errors"
 
-// alone is a file of a format with comments that holds nothing but ours. It is
-// merged into nothing: where people have such a file, they merge by hand.
+// alone returns the edit for a file in a format with comments that contains
+// only entrepot's settings. It does not merge: an existing file has to be
+// merged by hand.
 //
-// A runtime whose files are merged into has an edit of its own in place of it.
+// Runtimes whose files can be merged use an edit of their own instead.
 func alone(runtime, text string) Edit {
 	content := marked(runtime, text)
 	return func(theirs []byte) (Change, error) {
 		if theirs != nil {
-			return Change{}, Blocked{Problem: "it is there already and not made by entrepot", Mend: `add by hand what "entrepot hosts ` + runtime + `" prints, or move it away`}
+			return Change{}, Blocked{Problem: "the file exists and was not made by entrepot", Fix: `add by hand what "entrepot hosts ` + runtime + `" prints, or move it away`}
 		}
 		return Change{Content: []byte(content), Undo: Undo{Kind: undoMarked}}, nil
 	}
 }
 
-// comesAsWritten judges by whether the files are as they would be written.
+// comesAsWritten reports an error unless the files are as --write would write
+// them.
 func (r Runtime) comesAsWritten(s Setting) error {
 	layout, err := r.Files(s)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// buildkit reads a buildkitd.toml. Builders that "docker buildx create" makes
-// get theirs from a file in the user's folder, unless they are told another.
+// buildkit configures buildkitd.toml. Builders made by "docker buildx create"
+// copy a file in the user's folder, unless another file is given.
 func buildkit(name string) Runtime {
 	r := Runtime{
 		Name:  name,
@@ -25,11 +25,11 @@ func buildkit(name string) Runtime {
 	}
 	if name == "buildx" {
 		const file = "buildkitd.default.toml"
-		r.Elsewhere = true // a builder is a container, with a network of its own
+		r.Elsewhere = true // a builder is a container with its own network
 		r.Place = func(m Machine) string { return filepath.Join(m.Home, ".docker", "buildx") }
 		r.Files = func(s Setting) (Layout, error) { return buildkitFiles(s, name, file) }
 		r.Comes = func(s Setting, r Registry) error { return buildkitComes(s, r, file) }
-		r.Restart = `nothing, but a builder keeps what it was made with: docker buildx rm NAME, and docker buildx create --name NAME --bootstrap (a builder that is told another file with --buildkitd-config reads that alone)`
+		r.Restart = `nothing, but a builder uses the file that it was created with, so make it again: docker buildx rm NAME, and docker buildx create --name NAME --bootstrap (a builder that is created with --buildkitd-config reads only that file)`
 	}
 	return r
 }
@@ -47,20 +47,21 @@ func buildkitFiles(s Setting, name, file string) (Layout, error) {
 		}
 		content, err := setInTables(name, theirs, merged)
 		if err != nil {
-			return Change{}, Blocked{Problem: err.Error(), Mend: "write each registry as a table of its own, or put this in by hand", Lines: textOfTables(merged)}
+			return Change{}, Blocked{Problem: err.Error(), Fix: "write each registry as a separate table, or add this by hand", Lines: textOfTables(merged)}
 		}
 		return Change{Content: content, Undo: Undo{Kind: undoMarked}}, nil
 	}
 	return Layout{Files: []File{{Path: s.below(file), Edit: edit}}, Notes: notes}, nil
 }
 
-// buildkitTables say of each registry which mirrors it has. A mirror is a host
-// and a path without a scheme: plain HTTP and certificates are a matter of the
-// host's own table. For a registry that no path can name, the ?ns= that
-// BuildKit adds has to do.
+// buildkitTables returns the tables that list the mirrors of each registry. A
+// mirror is a host and a path without a scheme. Plain HTTP and certificates are
+// configured in the host's table. If a registry can't be named by a path, the
+// ?ns= that BuildKit adds names it.
 //
-// The registry itself BuildKit asks at its name. One that lies elsewhere is a
-// second mirror, where its path is that of repositories and not of the API.
+// BuildKit asks the registry itself at its name. A registry at another host
+// becomes a second mirror, where a path is that of repositories and not of the
+// API.
 func (m Mirror) buildkitTables() (tables []tableEdit, notes []string) {
 	byHost := map[string]*tableEdit{}
 	var hosts []string
@@ -123,8 +124,8 @@ func mirrorPath(host, prefix string) string {
 	return host + "/" + prefix
 }
 
-// reachedBy says how a host is asked, where BuildKit would do otherwise: by
-// HTTPS, but on loopback by plain HTTP.
+// reachedBy sets how a host is reached, where it differs from BuildKit's
+// default: HTTPS, or plain HTTP on loopback.
 func (t *tableEdit) reachedBy(host, scheme, ca string, insecure bool) {
 	set := func(k keyEdit) {
 		if !slices.ContainsFunc(t.keys, func(there keyEdit) bool { return there.key == k.key }) {
@@ -142,9 +143,10 @@ func (t *tableEdit) reachedBy(host, scheme, ca string, insecure bool) {
 	}
 }
 
-// besideTheirs are the tables with what is in theirs: ours are the first
-// mirrors and further certificates, and what they say of how a host is asked
-// stays, unless it is entrepot that could not be asked so.
+// besideTheirs merges the tables with the existing settings. entrepot becomes
+// the first mirror, and its certificates are added. Existing settings for how a
+// host is reached stay. If entrepot can't be reached that way, besideTheirs
+// returns Blocked.
 func (m Mirror) besideTheirs(read map[string]any, tables []tableEdit) ([]tableEdit, error) {
 	var merged []tableEdit
 	for _, table := range tables {
@@ -162,11 +164,11 @@ func (m Mirror) besideTheirs(read map[string]any, tables []tableEdit) ([]tableEd
 					keys = append(keys, keyEdit{key.key, both, quoteAll(textsOf(both))})
 				}
 			case key.key == "mirrors", key.key == "ca":
-				return nil, Blocked{Problem: table.header() + key.key + " is not a list", Mend: "mend it first"}
+				return nil, Blocked{Problem: table.header() + key.key + " is not a list", Fix: "correct it first"}
 			case value != key.value && slices.ContainsFunc(m.Addresses, func(a *url.URL) bool { return a.Host == host }):
 				return nil, Blocked{
 					Problem: fmt.Sprintf("it has %s = %v for %s, which is entrepot's address with %s", key.key, value, host, key.written),
-					Mend:    "name entrepot otherwise with --address, or change that line",
+					Fix:     "give another address with --address, or change that line",
 				}
 			}
 		}
@@ -179,11 +181,12 @@ func (m Mirror) besideTheirs(read map[string]any, tables []tableEdit) ([]tableEd
 	return merged, nil
 }
 
-// withOurs is a list of theirs with ours, nil where that is the same: of the
-// mirrors entrepot is first, and the registry itself is last.
+// withOurs returns an existing list with entrepot's items added, or nil if
+// nothing is missing. Of the mirrors, entrepot comes first and the registry
+// itself last.
 func withOurs(key keyEdit, theirs []any, m Mirror) []any {
 	var before, after []any
-	for _, item := range key.value.([]any) { //nolint:forcetypeassert // made above
+	for _, item := range key.value.([]any) { //nolint:forcetypeassert // buildkitTables makes lists only
 		switch {
 		case slices.Contains(theirs, item):
 		case key.key == "mirrors" && m.isLocation(item):
@@ -198,7 +201,7 @@ func withOurs(key keyEdit, theirs []any, m Mirror) []any {
 	return slices.Concat(before, theirs, after)
 }
 
-// isLocation says whether a host with a path is one of entrepot's.
+// isLocation reports whether a host with a path is one of entrepot's.
 func (m Mirror) isLocation(item any) bool {
 	at, _ := item.(string)
 	host, _, _ := strings.Cut(at, "/")
@@ -214,7 +217,7 @@ func textsOf(list []any) []string {
 	return texts
 }
 
-// buildkitComes judges by the first mirror, and by how its host is asked.
+// buildkitComes checks the first mirror, and how its host is reached.
 func buildkitComes(s Setting, r Registry, file string) error {
 	path := s.below(file)
 	content, err := readFile(path)
@@ -222,7 +225,7 @@ func buildkitComes(s Setting, r Registry, file string) error {
 		return err
 	}
 	if content == nil {
-		return errors.New(path + " is not there")
+		return errors.New(path + " does not exist")
 	}
 	read, err := readTOML(content)
 	if err != nil {
@@ -230,20 +233,20 @@ func buildkitComes(s Setting, r Registry, file string) error {
 	}
 	mirrors, _ := tableAt(read, "registry", r.Name)["mirrors"].([]any)
 	if len(mirrors) == 0 {
-		return errors.New(path + " names no mirror for it")
+		return errors.New(path + " lists no mirror for it")
 	}
 	for _, address := range s.Mirror.Addresses {
 		if mirrors[0] != mirrorPath(address.Host, r.Prefix) {
 			continue
 		}
-		plain, told := tableAt(read, "registry", address.Host)["http"].(bool)
-		if !told {
+		plain, isSet := tableAt(read, "registry", address.Host)["http"].(bool)
+		if !isSet {
 			plain = IsLoopback(address.Host)
 		}
 		if plain != (address.Scheme == "http") {
-			return fmt.Errorf("%s has %s asked by another scheme than that of %s", path, address.Host, address)
+			return fmt.Errorf("%s uses another scheme for %s than %s", path, address.Host, address)
 		}
 		return nil
 	}
-	return fmt.Errorf("%s names %v first", path, mirrors[0])
+	return fmt.Errorf("%s lists %v first", path, mirrors[0])
 }

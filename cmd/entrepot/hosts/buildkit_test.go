@@ -51,7 +51,7 @@ func TestABuildkitdTOMLIsMergedInto(t *testing.T) {
 func TestABuildkitdTOMLThatCantBeMergedIntoIsRefused(t *testing.T) {
 	for there, want := range map[string]string{
 		"a = \n": "line 1 is not TOML",
-		"registry = {\"docker.io\" = {http = false}}\n":  "write each registry as a table of its own, or put this in by hand:\n    [registry.\"docker.io\"]",
+		"registry = {\"docker.io\" = {http = false}}\n":  "write each registry as a separate table, or add this by hand:\n    [registry.\"docker.io\"]",
 		"[registry.\"mirror.lan:5000\"]\nhttp = false\n": "it has http = false for mirror.lan:5000, which is entrepot's address with true",
 		"[registry.\"docker.io\"]\nmirrors = \"a\"\n":    "mirrors is not a list",
 	} {
@@ -99,7 +99,7 @@ func TestBuildKitIsToldHowEachHostIsAsked(t *testing.T) {
 		t.Error(said)
 	}
 	p.put(buildkitd, strings.Replace(p.get(buildkitd), "http = false", "http = true", 1))
-	if right, said := p.check("buildkit", m, ""); right || !strings.Contains(said, "asked by another scheme than that of https://localhost:5000") {
+	if right, said := p.check("buildkit", m, ""); right || !strings.Contains(said, "uses another scheme for localhost:5000 than https://localhost:5000") {
 		t.Error(said)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// checkFiles makes sure that what is named as a certificate is one: a runtime
-// that can't read it fails the pull, and does not go on to the registry.
+// checkFiles checks that the certificate files contain certificates. A runtime
+// that can't read one fails the pull instead of falling back to the registry.
 func (m Mirror) checkFiles() error {
 	seen := map[string]bool{"": true}
 	var wrong []error
@@ -22,7 +22,7 @@ func (m Mirror) checkFiles() error {
 		case err != nil:
 			wrong = append(wrong, fmt.Errorf("certificates of %s: %w", of, err))
 		case !x509.NewCertPool().AppendCertsFromPEM(pem):
-			wrong = append(wrong, fmt.Errorf("certificates of %s: %s holds no certificate", of, file))
+			wrong = append(wrong, fmt.Errorf("certificates of %s: %s contains no certificate", of, file))
 		}
 	}
 	check(m.CAFile, "entrepot (--ca)")

@@ -15,12 +15,13 @@ import (
 // errNotAsked means that a runtime never asks for a registry through a mirror.
 var errNotAsked = errors.New("this runtime never asks for it through a mirror")
 
-// errCantSay means that a runtime has no way to judge its files.
+// errCantSay means that a runtime has no command that checks its files.
 var errCantSay = errors.New("can't say whether its files are right")
 
-// Check says for each registry whether a pull of it would come here, what the
-// runtime's own parser says, what it costs when entrepot is down, and what to
-// restart after a change. It is false where something would not come here.
+// Check reports for each registry whether pulls come here. It also prints the
+// result of the runtime's own parser, what a pull costs when entrepot is down,
+// and what to restart after a change. It returns false if pulls of a registry
+// do not come here.
 func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error) {
 	right := true
 	say := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
@@ -45,7 +46,7 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 		case errors.Is(err, errCantSay):
 			say("%v", err)
 		case errors.Is(err, ErrNotInstalled):
-			say("%s is not installed here: what it says itself is not asked", r.Name)
+			say("%s is not installed here, so its own check was not run", r.Name)
 		case err != nil:
 			return false, err
 		case verdict.Asked == "":
@@ -61,10 +62,10 @@ func (r Runtime) Check(ctx context.Context, s Setting, w io.Writer) (bool, error
 	return right, nil
 }
 
-// comesByHosts judges by hosts.toml files as their library does: the first
-// folder that is there counts, and of its hosts the first that may pull and
-// resolve. Hosts that are not tables but keys with dots are read by the older
-// library alone, and it reads no name of a table with "]" in it.
+// comesByHosts checks hosts.toml files in the way that their library does. The
+// first folder that exists counts, and in it the first host that may pull and
+// resolve. Only the older library reads hosts that are written as dotted keys
+// instead of tables, and it ignores tables with "]" in their name.
 func comesByHosts(roots []string, m Mirror, r Registry, dotted bool) error {
 	for _, root := range roots {
 		for _, form := range slices.Compact([]string{hostFolder(r.Name), r.Name, everyRegistry}) {
@@ -74,7 +75,7 @@ func comesByHosts(roots []string, m Mirror, r Registry, dotted bool) error {
 			}
 		}
 	}
-	return fmt.Errorf("there is no folder for it in %s", strings.Join(roots, " or "))
+	return fmt.Errorf("it has no folder in %s", strings.Join(roots, " or "))
 }
 
 func comesByFile(path string, m Mirror, dotted bool) error {
@@ -83,7 +84,7 @@ func comesByFile(path string, m Mirror, dotted bool) error {
 		return err
 	}
 	if len(content) == 0 {
-		return fmt.Errorf("%s is not there", path)
+		return fmt.Errorf("%s does not exist", path)
 	}
 	read, err := readTOML(content)
 	if err != nil {
@@ -91,7 +92,7 @@ func comesByFile(path string, m Mirror, dotted bool) error {
 	}
 	for _, e := range expressions(content) {
 		if dotted && e.opens && strings.Contains(strings.Join(e.path, ""), "]") {
-			return fmt.Errorf("%s has \"]\" in the name of a table, and containerd before 2.0 ignores it", path)
+			return fmt.Errorf("%s has \"]\" in the name of a table, and containerd before 2.0 ignores such a file", path)
 		}
 		if !e.opens && !dotted || len(e.path) < 2 || e.path[0] != "host" {
 			continue
@@ -103,12 +104,12 @@ func comesByFile(path string, m Mirror, dotted bool) error {
 		if m.isAddress(e.path[1]) {
 			return nil
 		}
-		return fmt.Errorf("%s names %s first", path, e.path[1])
+		return fmt.Errorf("%s lists %s first", path, e.path[1])
 	}
-	return fmt.Errorf("%s names no mirror", path)
+	return fmt.Errorf("%s lists no mirror", path)
 }
 
-// isAddress says whether a URL is one of entrepot's addresses.
+// isAddress reports whether a URL is one of entrepot's addresses.
 func (m Mirror) isAddress(text string) bool {
 	u, err := url.Parse(text)
 	return err == nil && slices.ContainsFunc(m.Addresses, func(a *url.URL) bool { return a.Scheme == u.Scheme && a.Host == u.Host })

@@ -9,17 +9,17 @@ import (
 	"strings"
 )
 
-// containerd reads a hosts.toml for each registry: through CRI where config_path
-// in its config.toml names their folder, ctr where --hosts-dir does, nerdctl in
-// any case.
+// containerd configures a hosts.toml for each registry. CRI reads them if
+// config_path in its config.toml names their folder, ctr with --hosts-dir, and
+// nerdctl always.
 func containerd() Runtime {
 	return Runtime{
 		Name:    "containerd",
 		Program: []string{"containerd", "--version"},
-		Version: func(told string) (Version, error) {
-			v, ok := ParseVersion(told)
+		Version: func(text string) (Version, error) {
+			v, ok := ParseVersion(text)
 			if !ok || v.Minor == latest {
-				return Version{}, errors.New("is not a version such as 2.2") // 2.1 and 2.2 differ
+				return Version{}, errors.New("is not a version such as 2.2") // 2.1 and 2.2 differ, so "2" is not enough
 			}
 			return v, nil
 		},
@@ -38,17 +38,17 @@ func containerdFiles(s Setting) (Layout, error) {
 	if err != nil {
 		return layout, err
 	}
-	if s.Told && config.named != nil && !slices.Contains(config.named, s.Dir) {
+	if s.DirGiven && config.named != nil && !slices.Contains(config.named, s.Dir) {
 		return layout, Blocked{
-			Path: config.path, Problem: "config_path names " + strings.Join(config.named, " and ") + ", and containerd's CRI looks nowhere else",
-			Mend: "write there: --write " + config.named[0],
+			Path: config.path, Problem: "config_path names " + strings.Join(config.named, " and ") + ", and containerd's CRI looks only there",
+			Fix: "write to that folder: --write " + config.named[0],
 		}
 	}
 	if !s.Version.Known() {
-		layout.Notes = append(layout.Notes, `without --version these files grant no "referrers": tell it for containerd 2.2 and later, or they ask the registry itself for signatures and attestations`)
+		layout.Notes = append(layout.Notes, `without --version these files grant no "referrers", so containerd 2.2 and later ask the registry itself for signatures and attestations: give the version to change that`)
 	}
 	if !s.Version.Known() && slices.ContainsFunc(s.Mirror.Addresses, isIPv6) {
-		layout.Notes = append(layout.Notes, "without --version these files name an IPv6 address as containerd from 2.0 on reads it: older ones ignore such a file, and have a form of their own with --version")
+		layout.Notes = append(layout.Notes, "without --version these files write IPv6 addresses in the form of containerd 2.0 and later: older versions ignore such a file, and --version gives their form")
 	}
 	for _, r := range s.Mirror.Registries {
 		h := hostsTOML{
@@ -72,11 +72,11 @@ func containerdFiles(s Setting) (Layout, error) {
 			return layout, err
 		}
 		layout.Files = append(layout.Files, files...)
-		layout.Notes = append(layout.Notes, fmt.Sprintf("%s of %s move into files below %s: beside config_path containerd would not load CRI", strings.Join(names, ", "), config.path, config.roots[0]))
+		layout.Notes = append(layout.Notes, fmt.Sprintf("%s of %s move into files below %s: with them and config_path containerd would not load CRI", strings.Join(names, ", "), config.path, config.roots[0]))
 	}
 	layout.Notes = append(layout.Notes, config.notes...)
 	if config.edit != nil {
-		layout.Files = append(layout.Files, File{Path: config.path, Edit: config.edit, Aside: true})
+		layout.Files = append(layout.Files, File{Path: config.path, Edit: config.edit, Extra: true})
 	}
 	return layout, nil
 }
@@ -84,14 +84,14 @@ func containerdFiles(s Setting) (Layout, error) {
 // readsDotted says that hosts which are written as keys with dots are read.
 func (s Setting) readsDotted() bool { return s.Version.Known() && !s.Version.AtLeast(2, 0) }
 
-// containerdComes judges by the folder that containerd would go by.
+// containerdComes checks the folder that containerd reads.
 func containerdComes(s Setting, r Registry) error {
 	config, err := s.containerdConfig()
 	if err != nil {
 		return err
 	}
 	roots := config.roots
-	if config.aside && config.edit != nil || config.named != nil {
+	if config.belongs && config.edit != nil || config.named != nil {
 		now, err := s.criNow(config.path)
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func containerdComes(s Setting, r Registry) error {
 		case len(roots) == 0:
 			return fmt.Errorf("CRI does not look into %s: config_path is not set in %s", s.Dir, config.path)
 		case !works:
-			return fmt.Errorf("CRI does not look into %s: they are a list in config_path of %s, and %s", strings.Join(roots, " and "), config.path, listIsOne)
+			return fmt.Errorf("CRI does not look into %s: config_path of %s lists several folders, and %s", strings.Join(roots, " and "), config.path, listIsOne)
 		}
 	}
 	return comesByHosts(roots, s.Mirror, r, s.readsDotted())
@@ -109,7 +109,7 @@ func containerdComes(s Setting, r Registry) error {
 
 func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
 	config, err := s.containerdConfig()
-	if err != nil || !config.aside {
+	if err != nil || !config.belongs {
 		return Verdict{}, err
 	}
 	if content, err := readFile(config.path); err != nil || content == nil {
@@ -123,7 +123,7 @@ func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
 	}
 	if err != nil {
 		v.Said = said
-		return v, nil //nolint:nilerr // that it failed is what it says
+		return v, nil //nolint:nilerr // the failure is part of the result
 	}
 	now, err := s.criNow(config.path)
 	if err != nil {
@@ -136,8 +136,8 @@ func containerdAsk(ctx context.Context, s Setting) (Verdict, error) {
 	return v, nil
 }
 
-// containerdDown goes by the library: dial_timeout is known from 2.1 on, and
-// from 2.3 on an answer is waited for 30 s at most.
+// containerdDown depends on the library: versions from 2.1 on know
+// dial_timeout, and versions from 2.3 on wait at most 30 s for a response.
 func containerdDown(v Version) string {
 	gone, hung := "1 s", "30 s a request where it hangs"
 	switch {

@@ -88,8 +88,8 @@ func TestAHostsTOMLIsMergedInto(t *testing.T) {
 func TestAHostsTOMLThatCantBeKeptIsRefused(t *testing.T) {
 	for _, c := range []struct{ name, file, content, want string }{
 		{"not TOML", "corp.lan/hosts.toml", "server = \n", "/etc/containerd/certs.d/corp.lan/hosts.toml: line 1 is not TOML"},
-		{"hosts in one line", "corp.lan/hosts.toml", "host = {\"https://office\" = {}}\n", "hosts.toml: what is there is written in a form that nothing can be put into; write each host as a table of its own, or put this before the first by hand:\n    [host.\"http://mirror.lan:5000\"]"},
-		{"for every registry, with names of its own folder", "_default/hosts.toml", "ca = \"ca.pem\"\n", "/etc/containerd/certs.d/_default/hosts.toml: it names the file \"ca.pem\" without its folder; name them by whole paths"},
+		{"hosts in one line", "corp.lan/hosts.toml", "host = {\"https://office\" = {}}\n", "hosts.toml: the file is written in a form to which nothing can be added; write each host as a separate table, or add this before the first by hand:\n    [host.\"http://mirror.lan:5000\"]"},
+		{"for every registry, with names of its own folder", "_default/hosts.toml", "ca = \"ca.pem\"\n", "/etc/containerd/certs.d/_default/hosts.toml: it names the file \"ca.pem\" without its folder; use absolute paths"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPlace(t, map[string]string{certsD + "/" + c.file: c.content})
@@ -219,7 +219,7 @@ func TestTheOlderFormMovesIntoHostsTOML(t *testing.T) {
 		"config_path": p.System(certsD),
 		"configs":     map[string]any{"office:5000": map[string]any{"auth": map[string]any{"username": "me"}}},
 	}
-	if got := takeOlder(read); !sameTOML(got, map[string]any{"version": int64(2), "plugins": map[string]any{"io.containerd.grpc.v1.cri": map[string]any{
+	if got := removeOlder(read); !sameTOML(got, map[string]any{"version": int64(2), "plugins": map[string]any{"io.containerd.grpc.v1.cri": map[string]any{
 		"registry": registry, "containerd": map[string]any{"snapshotter": "native"},
 	}}}) {
 		t.Errorf("config.toml is %v", got)
@@ -262,11 +262,11 @@ func TestTheNodeIsNotTakenDown(t *testing.T) {
 	for _, c := range []struct{ name, there, also, want string }{
 		{
 			"in one line", table + "mirrors = {\"docker.io\" = {endpoint = [\"https://office:5000/hub\"]}}\nconfigs.\"office:5000\".tls.ca_file = \"/office.pem\"\n", "",
-			"its older registry settings (mirrors.\"docker.io\", configs.\"office:5000\".tls) can't stand beside config_path: containerd would not load CRI, and the node would have no images; move them into files of these names, take them out there, and run this again:\n" +
+			"its older registry settings (mirrors.\"docker.io\", configs.\"office:5000\".tls) can't be combined with config_path: containerd would not load CRI, and the node would have no images; move them into files with these names, remove them there, and run this again:\n" +
 				"    # /etc/containerd/certs.d/docker.io/hosts.toml\n    [host.\"https://office:5000/hub\"]\n      capabilities = [\"pull\", \"resolve\"]\n      override_path = true\n      ca = \"/office.pem\"\n    # /etc/containerd/certs.d/office:5000/hosts.toml\n    ca = \"/office.pem\"",
 		},
-		{"a mirror that is no URL", table + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"office:5000\"]\n", "", "the mirror \"office:5000\" is not a URL; mend it first"},
-		{"a hosts.toml that nothing reads", olderConfig, "/etc/containerd/certs.d/docker.io/hosts.toml", "/etc/containerd/certs.d/docker.io: nothing has read it so far, and what /etc/containerd/config.toml says of docker.io in the older form would have to go there"},
+		{"a mirror that is no URL", table + "[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = [\"office:5000\"]\n", "", "the mirror \"office:5000\" is not a URL; correct it first"},
+		{"a hosts.toml that nothing reads", olderConfig, "/etc/containerd/certs.d/docker.io/hosts.toml", "/etc/containerd/certs.d/docker.io: containerd has not read it so far, and the older settings for docker.io in /etc/containerd/config.toml have to go there"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := map[string]string{"/etc/containerd/config.toml": c.there}
@@ -304,7 +304,7 @@ func TestTheFolderThatCRILooksIntoIsWrittenTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.PlanWrite(s); err == nil || !strings.Contains(err.Error(), "write there: --write "+p.System("/srv/hosts")) {
+	if _, err := r.PlanWrite(s); err == nil || !strings.Contains(err.Error(), "write to that folder: --write "+p.System("/srv/hosts")) {
 		t.Errorf("another folder: %v", err)
 	}
 }
@@ -319,8 +319,8 @@ func TestCheckSaysWhatDoesNotComeHere(t *testing.T) {
 	p.put(certsD+"/gcr.io/hosts.toml", "server = \n")
 	right, said := p.check("containerd", m, "1.7")
 	want := "docker.io: comes here\n" +
-		"ghcr.io: DOES NOT COME HERE: /etc/containerd/certs.d/ghcr.io/hosts.toml names https://office first\n" +
-		"quay.io: DOES NOT COME HERE: /etc/containerd/certs.d/quay.io/hosts.toml names no mirror\n" +
+		"ghcr.io: DOES NOT COME HERE: /etc/containerd/certs.d/ghcr.io/hosts.toml lists https://office first\n" +
+		"quay.io: DOES NOT COME HERE: /etc/containerd/certs.d/quay.io/hosts.toml lists no mirror\n" +
 		"gcr.io: DOES NOT COME HERE: /etc/containerd/certs.d/gcr.io/hosts.toml: line 1 is not TOML: "
 	if right || !strings.HasPrefix(said, want) {
 		t.Errorf("got\n%s\nwant\n%s", said, want)
@@ -338,7 +338,7 @@ func TestCheckSaysWhatDoesNotComeHere(t *testing.T) {
 	}
 	p = newPlace(t, nil)
 	p.put("/etc/containerd/config.toml", "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = '"+p.System(certsD)+":"+p.System(dockerCerts)+"'\n")
-	if right, said := p.check("containerd", m, "2.4"); right || !strings.Contains(said, "docker.io: DOES NOT COME HERE: CRI does not look into /etc/containerd/certs.d and /etc/docker/certs.d: they are a list") {
+	if right, said := p.check("containerd", m, "2.4"); right || !strings.Contains(said, "docker.io: DOES NOT COME HERE: CRI does not look into /etc/containerd/certs.d and /etc/docker/certs.d: config_path of /etc/containerd/config.toml lists several folders") {
 		t.Error(said)
 	}
 	if right, said := newPlace(t, nil).check("containerd", m, "1.7"); right || !strings.Contains(said, "docker.io: DOES NOT COME HERE: CRI does not look into /etc/containerd/certs.d: config_path is not set in /etc/containerd/config.toml") {

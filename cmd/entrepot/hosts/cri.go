@@ -8,29 +8,29 @@ import (
 	"strings"
 )
 
-// containerdConfig is what CRI is told of the folders of hosts.toml files.
+// containerdConfig describes where CRI looks for hosts.toml files.
 type containerdConfig struct {
-	path  string   // of the file that says it, or would
-	aside bool     // it belongs to the folder that the files are written below
-	named []string // what config_path names
-	roots []string // where what people have is looked for; files go into the first
-	edit  Edit     // nil where nothing has to change
-	older olderRegistry
-	notes []string
+	path    string   // the configuration file
+	belongs bool     // the configuration is that of the folder with the files
+	named   []string // the folders in config_path
+	roots   []string // the folders with existing files; new files go into the first
+	edit    Edit     // nil if nothing has to change
+	older   olderRegistry
+	notes   []string
 }
 
-// dockerCerts is where containerd means to look as well from 2.2 on, when it is
-// told nothing: see criRoots.
+// dockerCerts is a folder that containerd 2.2 and later intend to read by
+// default: see criRoots.
 const dockerCerts = "/etc/docker/certs.d"
 
-// containerdConfig finds the config.toml of the folder: beside it, as in
-// /etc/containerd.
+// containerdConfig finds the config.toml for the folder. It is next to the
+// folder, as in /etc/containerd.
 func (s Setting) containerdConfig() (containerdConfig, error) {
 	c := containerdConfig{path: filepath.Join(filepath.Dir(s.Dir), "config.toml"), roots: []string{s.Dir}}
-	if s.Machine.Rootless && !s.Told || filepath.Base(s.Dir) != "certs.d" {
+	if s.Machine.Rootless && !s.DirGiven || filepath.Base(s.Dir) != "certs.d" {
 		return c, nil // rootless containerd has no CRI, and ctr and nerdctl read no config.toml
 	}
-	c.aside = true
+	c.belongs = true
 	content, err := s.Theirs(c.path)
 	if err != nil {
 		return c, err
@@ -39,7 +39,7 @@ func (s Setting) containerdConfig() (containerdConfig, error) {
 		c.roots = append(c.roots, s.Machine.System(dockerCerts))
 	}
 	if content == nil {
-		if !s.Told || s.ownCerts() {
+		if !s.DirGiven || s.ownCerts() {
 			c.edit = criConfigPath(s.Dir, s.Version)
 		}
 		return c, nil
@@ -56,7 +56,7 @@ func (s Setting) containerdConfig() (containerdConfig, error) {
 	}
 	section := criSection(read)
 	if disabled := lookUp(read, "disabled_plugins"); listHas(disabled, section[1]) || listHas(disabled, "io.containerd.grpc.v1.cri") {
-		c.notes = append(c.notes, c.path+" turns CRI off: only ctr --hosts-dir and nerdctl read these files")
+		c.notes = append(c.notes, c.path+" disables CRI: only ctr --hosts-dir and nerdctl read these files")
 		return c, nil
 	}
 	roots, named, works := s.criRoots(read)
@@ -71,45 +71,46 @@ func (s Setting) containerdConfig() (containerdConfig, error) {
 		c.edit = criConfigPath(c.roots[0], s.Version)
 		c.older = olderIn(read)
 	case len(roots) > 1 && !s.Version.Known():
-		c.notes = append(c.notes, c.path+" names several folders in config_path: "+listIsOne)
+		c.notes = append(c.notes, c.path+" lists several folders in config_path: "+listIsOne)
 	}
 	return c, nil
 }
 
-const listIsOne = "containerd from 2.1 on takes that for the name of one, and finds nothing, unless it has use_local_image_pull"
+const listIsOne = "containerd 2.1 and later take the list for the name of one folder and find nothing, unless use_local_image_pull is set"
 
-// ownCerts says that the folder is containerd's own.
+// ownCerts reports whether the folder is containerd's default one.
 func (s Setting) ownCerts() bool {
 	return s.Dir == filepath.Clean(s.Machine.System("/etc/containerd/certs.d"))
 }
 
-// criRoots are the folders that config_path names, or that containerd looks into
-// where it names none, and whether CRI does look there.
+// criRoots returns the folders in config_path, or the default ones if it is
+// empty. It also reports whether CRI really reads them.
 //
-// From 2.1 on it pulls by its transfer service, which takes a list of folders for
-// the name of one (containerd#12415), and finds nothing there: what it looks into
-// unasked, from 2.2 on, is such a list.
+// Versions from 2.1 on pull through the transfer service, which takes a list of
+// folders for the name of one (containerd#12415) and finds nothing. The default
+// of 2.2 and later is such a list.
 func (s Setting) criRoots(read map[string]any) (roots []string, named, works bool) {
 	registry := tableAt(read, append(criSection(read), "registry")...)
-	set, told := registry["config_path"].(string)
+	set, isSet := registry["config_path"].(string)
 	for _, root := range splitList(set) {
 		roots = append(roots, filepath.Clean(root))
 	}
 	named = roots != nil
-	if !named && s.ownCerts() && len(tableOf(registry["mirrors"])) == 0 && (s.Version.AtLeast(2, 3) || s.Version.AtLeast(2, 2) && !told) {
+	if !named && s.ownCerts() && len(tableOf(registry["mirrors"])) == 0 && (s.Version.AtLeast(2, 3) || s.Version.AtLeast(2, 2) && !isSet) {
 		roots = []string{s.Dir, s.Machine.System(dockerCerts)}
 	}
 	listed := !s.Version.AtLeast(2, 1) || pullsLocally(read)
 	return roots, named, len(roots) == 1 || len(roots) > 1 && listed
 }
 
-// pullsLocally says that CRI does without the transfer service: where it is told
-// to, or where it is told something that the service does not know.
+// pullsLocally reports whether CRI does not use the transfer service: because
+// it is configured so, or because a setting is one that the service does not
+// support.
 func pullsLocally(read map[string]any) bool {
 	section := criSection(read)
 	images := tableAt(read, section...)
 	is := func(key string, want any) bool {
-		return images[key] == want || tableOf(images["containerd"])[key] == want // before version 3 it was there
+		return images[key] == want || tableOf(images["containerd"])[key] == want // the place before version 3
 	}
 	downloads, limited := images["max_concurrent_downloads"].(int64)
 	registry := tableOf(images["registry"])
@@ -118,13 +119,13 @@ func pullsLocally(read map[string]any) bool {
 		len(tableOf(registry["configs"])) > 0 || len(tableOf(registry["auths"])) > 0
 }
 
-// criFile is the file that has the last word on CRI's registries: the main one,
-// or the last of its imports that has that section, which before 2.0 replaces
-// the section of the main one as a whole.
+// criFile returns the file whose settings for CRI's registries count: the main
+// file, or the last of its imports that has that section. Before 2.0, such an
+// import replaces the whole section of the main file.
 func (s Setting) criFile(path string, content []byte) (string, []byte, error) {
 	read, err := readTOML(content)
 	if err != nil {
-		return path, content, nil //nolint:nilerr // the file itself is complained about later
+		return path, content, nil //nolint:nilerr // errors in the file are reported later
 	}
 	imports, _ := read["imports"].([]any)
 	for _, pattern := range imports {
@@ -158,7 +159,8 @@ func (s Setting) criFile(path string, content []byte) (string, []byte, error) {
 	return path, content, nil
 }
 
-// criSection is where a config.toml of its version has what is said of images.
+// criSection returns the path of the section for images, by the version of the
+// config.toml.
 func criSection(read map[string]any) []string {
 	version, _ := read["version"].(int64)
 	switch {
@@ -170,11 +172,11 @@ func criSection(read map[string]any) []string {
 	return []string{"plugins", "cri"}
 }
 
-// criConfigPath has CRI look into a folder for hosts.toml files.
+// criConfigPath makes CRI read hosts.toml files in a folder.
 //
-// Beside the older mirrors and configs.tls it would be an error, over which
-// containerd does not load the plugin at all, and the node has no images: what
-// these say goes into that folder too.
+// config_path together with the older mirrors and configs.tls is an error:
+// containerd does not load the plugin, and the node has no images. So these
+// settings move into that folder too.
 func criConfigPath(folder string, v Version) Edit {
 	setting := "config_path = " + quote(folder) + "\n"
 	return func(theirs []byte) (Change, error) {
@@ -202,7 +204,7 @@ func criConfigPath(folder string, v Version) Edit {
 		}
 		if err != nil {
 			return Change{}, Blocked{
-				Problem: err.Error(), Mend: "put this in by hand",
+				Problem: err.Error(), Fix: "add this by hand",
 				Lines: "[" + section[0] + "." + quote(section[1]) + ".registry]\n  " + setting,
 			}
 		}
@@ -210,8 +212,8 @@ func criConfigPath(folder string, v Version) Edit {
 	}
 }
 
-// setConfigPath puts the setting in place of an empty one, or at the start of
-// the table, or with the table at the end.
+// setConfigPath replaces an empty setting, or adds it at the start of the
+// table, or adds the table at the end.
 func setConfigPath(lines []string, all []expression, section []string, setting string) ([]byte, error) {
 	indent := func(line int) string {
 		text := lines[line-1]
@@ -239,7 +241,7 @@ func setConfigPath(lines []string, all []expression, section []string, setting s
 	return putBefore(lines, len(lines)+1, marked("containerd", table)), nil
 }
 
-// criNow is the configuration that CRI reads, nil where there is none.
+// criNow returns the configuration that CRI reads, or nil if there is none.
 func (s Setting) criNow(path string) (map[string]any, error) {
 	content, err := readFile(path)
 	if err != nil || content == nil {

@@ -9,10 +9,9 @@ import (
 	"strings"
 )
 
-// olderRegistry is what the older form of a config.toml says of registries: by
-// mirrors, and by configs of whom a host's certificate is signed by. containerd
-// goes by it alone where there is no config_path, and does not load CRI where
-// there are both.
+// olderRegistry holds the registry settings of a config.toml in the older form:
+// mirrors, and in configs the certificates for each host. containerd uses it
+// only without config_path, and does not load CRI if both are set.
 type olderRegistry struct {
 	mirrors, configs map[string]any
 }
@@ -22,8 +21,8 @@ func olderIn(read map[string]any) olderRegistry {
 	return olderRegistry{tableOf(registry["mirrors"]), tableOf(registry["configs"])}
 }
 
-// names are what is set in the older form, nil where nothing is. That of
-// credentials stands beside config_path.
+// names returns the settings in the older form, or nil if there are none.
+// Credentials are left out, because they may be combined with config_path.
 func (o olderRegistry) names() []string {
 	var names []string
 	for _, name := range sortedKeys(o.mirrors) {
@@ -41,7 +40,7 @@ func (o olderRegistry) tls(host string) map[string]any {
 	return tableOf(tableOf(o.configs[host])["tls"])
 }
 
-// folders are those that have to have a hosts.toml for the same to be said.
+// folders returns the folders that need a hosts.toml with the same settings.
 func (o olderRegistry) folders() []string {
 	seen := map[string]any{}
 	for name := range o.mirrors {
@@ -55,7 +54,7 @@ func (o olderRegistry) folders() []string {
 	return sortedKeys(seen)
 }
 
-// olderFolder is the folder for a registry, or for the host that it is at.
+// olderFolder returns the folder for a registry, or for the host that it is at.
 func olderFolder(name string) string {
 	switch name {
 	case "*":
@@ -71,14 +70,14 @@ func endpointsOf(mirror any) []string {
 	return textsOf(list)
 }
 
-// says is false for a registry of which nothing is said.
+// says reports whether there are settings for a registry.
 func (o olderRegistry) says(folder string) bool {
 	text, err := o.hostsTOML(folder)
 	return text != "" || err != nil
 }
 
-// hostsTOML says the same of a registry as a hosts.toml. It is empty for one of
-// which nothing is said.
+// hostsTOML returns a hosts.toml with the same settings for a registry. It is
+// empty if there are none.
 func (o olderRegistry) hostsTOML(folder string) (string, error) {
 	mirror, own := o.mirrors[folder]
 	if folder == everyRegistry {
@@ -113,7 +112,7 @@ func (o olderRegistry) hostsTOML(folder string) (string, error) {
 		}
 		fmt.Fprintf(&b, "[host.%s]\n  capabilities = [\"pull\", \"resolve\"]\n", quote(endpoint))
 		if path := strings.TrimSuffix(u.Path, "/"); path != "" && path != "/v2" {
-			b.WriteString("  override_path = true\n") // it is all of the API's path
+			b.WriteString("  override_path = true\n") // the path is already that of the API
 		}
 		b.WriteString(olderTLS(o.tls(u.Host), "  "))
 	}
@@ -136,8 +135,8 @@ func olderTLS(tls map[string]any, indent string) string {
 	return b.String()
 }
 
-// without takes the older form out of a config.toml, and keeps its lines in
-// comments.
+// without removes the older form from a config.toml, and leaves its lines there
+// as comments.
 func (o olderRegistry) without(content []byte, section []string) []byte {
 	lines, all := linesOf(content), expressions(content)
 	var changes []replacement
@@ -153,14 +152,14 @@ func (o olderRegistry) without(content []byte, section []string) []byte {
 			}
 		}
 		for end-1 > e.line && strings.TrimSpace(lines[end-2]) == "" {
-			end-- // what is between it and the next stays between
+			end-- // lines between it and the next table stay
 		}
 		changes = append(changes, replacement{e.line, end - e.line, marked("containerd", insteadOf(strings.Join(lines[e.line-1:end-1], "")))})
 	}
 	return []byte(strings.Join(replaced(lines, changes), ""))
 }
 
-// has says whether a table is of the older form.
+// has reports whether a table belongs to the older form.
 func (o olderRegistry) has(path, section []string) bool {
 	if len(path) <= len(section) || !slices.Equal(path[:len(section)], section) {
 		return false
@@ -169,9 +168,9 @@ func (o olderRegistry) has(path, section []string) bool {
 	return rest[0] == "mirrors" || rest[0] == "configs" && len(rest) > 2 && rest[2] == "tls"
 }
 
-// takeOlder takes the older form out of what a config.toml means, with tables
-// that have nothing else in them.
-func takeOlder(read map[string]any) map[string]any {
+// removeOlder removes the older form from a decoded config.toml, and tables
+// that are empty without it.
+func removeOlder(read map[string]any) map[string]any {
 	registry := tableAt(read, append(criSection(read), "registry")...)
 	delete(registry, "mirrors")
 	configs := tableOf(registry["configs"])
@@ -189,8 +188,8 @@ func takeOlder(read map[string]any) map[string]any {
 	return read
 }
 
-// moveOlder has a config.toml say by config_path what it says in the older form:
-// the files of that folder say the same.
+// moveOlder replaces the older form in a config.toml by config_path. The files
+// in that folder have the same settings.
 func moveOlder(theirs []byte, folder, setting string) ([]byte, error) {
 	read, err := readTOML(theirs)
 	if err != nil {
@@ -202,10 +201,10 @@ func moveOlder(theirs []byte, folder, setting string) ([]byte, error) {
 	content, err = setConfigPath(linesOf(content), expressions(content), section, setting)
 	if err == nil {
 		var got map[string]any
-		want := takeOlder(read)
+		want := removeOlder(read)
 		if !(setKey{append(slices.Clone(section), "config_path"), folder}).in(want) {
 			err = errUnproven
-		} else if got, err = readTOML(content); err == nil && (olderIn(got).names() != nil || !reflect.DeepEqual(takeOlder(got), want)) {
+		} else if got, err = readTOML(content); err == nil && (olderIn(got).names() != nil || !reflect.DeepEqual(removeOlder(got), want)) {
 			err = errUnproven
 		}
 	}
@@ -215,7 +214,7 @@ func moveOlder(theirs []byte, folder, setting string) ([]byte, error) {
 	return content, nil
 }
 
-// blocked says by hand what can't be moved.
+// blocked returns the error for settings that have to be moved by hand.
 func (o olderRegistry) blocked(root string) Blocked {
 	var lines strings.Builder
 	for _, folder := range o.folders() {
@@ -226,14 +225,14 @@ func (o olderRegistry) blocked(root string) Blocked {
 		fmt.Fprintf(&lines, "# %s\n%s", filepath.Join(root, folder, "hosts.toml"), text)
 	}
 	return Blocked{
-		Problem: "its older registry settings (" + strings.Join(o.names(), ", ") + ") can't stand beside config_path: containerd would not load CRI, and the node would have no images",
-		Mend:    "move them into files of these names, take them out there, and run this again",
+		Problem: "its older registry settings (" + strings.Join(o.names(), ", ") + ") can't be combined with config_path: containerd would not load CRI, and the node would have no images",
+		Fix:     "move them into files with these names, remove them there, and run this again",
 		Lines:   lines.String(),
 	}
 }
 
-// files are those that say what the older form says of registries that entrepot
-// does not stand before.
+// files returns the files for registries that have older settings and are not
+// mirrored by entrepot.
 func (o olderRegistry) files(s Setting, c containerdConfig) ([]File, error) {
 	var files []File
 	for _, folder := range o.folders() {
@@ -249,14 +248,14 @@ func (o olderRegistry) files(s Setting, c containerdConfig) ([]File, error) {
 	return files, nil
 }
 
-// moved is a hosts.toml that says of a registry what the older form says, with
-// ours before it where entrepot stands before the registry.
+// moved returns a hosts.toml with a registry's settings from the older form. If
+// entrepot mirrors the registry, entrepot comes first.
 func (o olderRegistry) moved(s Setting, c containerdConfig, folder string, h *hostsTOML) (File, error) {
 	root := c.roots[0]
 	f := File{Path: filepath.Join(root, folder, "hosts.toml")}
 	text, err := o.hostsTOML(folder)
 	if err != nil {
-		return f, Blocked{Path: c.path, Problem: err.Error(), Mend: "mend it first"}
+		return f, Blocked{Path: c.path, Problem: err.Error(), Fix: "correct it first"}
 	}
 	there, err := s.folderOf([]string{root}, folder)
 	if err != nil {
@@ -269,8 +268,8 @@ func (o olderRegistry) moved(s Setting, c containerdConfig, folder string, h *ho
 		}
 		if content != nil || base != folder {
 			return f, Blocked{
-				Path: there, Problem: "nothing has read it so far, and what " + c.path + " says of " + folder + " in the older form would have to go there",
-				Mend: "put what is in it together with this by hand, or move it away", Lines: text,
+				Path: there, Problem: "containerd has not read it so far, and the older settings for " + folder + " in " + c.path + " have to go there",
+				Fix: "merge it with this by hand, or move it away", Lines: text,
 			}
 		}
 	}
@@ -281,6 +280,6 @@ func (o olderRegistry) moved(s Setting, c containerdConfig, folder string, h *ho
 	f.Edit = func([]byte) (Change, error) {
 		return Change{Content: []byte(marked("containerd", text)), Undo: Undo{Kind: undoMarked}}, nil
 	}
-	f.Aside = true
+	f.Extra = true
 	return f, nil
 }

@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// JSON has no comments: what was put into lists is recorded beside the file,
-// and the rest of the text stays as it is.
+// JSON has no comments. The items added to lists are recorded in a separate
+// file, and the rest of the text stays as it is.
 
-// putIntoList puts strings first into the list that is a key's value in an
-// object, but for those that are in it already, and returns which were put.
+// putIntoList adds strings at the start of the list under a key of an object,
+// except those that are already in it. It returns the strings that it added.
 func putIntoList(content []byte, key string, items []string) (after []byte, put []string, err error) {
 	values, err := readObject(content)
 	if err != nil {
@@ -71,7 +71,7 @@ func putIntoList(content []byte, key string, items []string) (after []byte, put 
 	return after, put, nil
 }
 
-// sameMirror is how Docker tells mirrors apart.
+// sameMirror compares mirrors as Docker does.
 func sameMirror(a, b string) bool { return strings.TrimSuffix(a, "/") == strings.TrimSuffix(b, "/") }
 
 func orSpace(gap []byte) string {
@@ -81,9 +81,9 @@ func orSpace(gap []byte) string {
 	return string(gap)
 }
 
-// takeFromLists takes strings out of the lists of an object, and a key whose
-// list has nothing else. Nil is an object with no key left.
-func takeFromLists(content []byte, lists map[string][]string) ([]byte, error) {
+// removeFromLists removes strings from the lists of an object, and keys whose
+// list is then empty. It returns nil if no key is left.
+func removeFromLists(content []byte, lists map[string][]string) ([]byte, error) {
 	values, err := readObject(content)
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func takeFromLists(content []byte, lists map[string][]string) ([]byte, error) {
 	return content, nil
 }
 
-// readObject reads a JSON object; an empty file is an empty one.
+// readObject reads a JSON object. An empty file counts as an empty object.
 func readObject(content []byte) (map[string]any, error) {
 	values := map[string]any{}
 	if len(bytes.TrimSpace(content)) == 0 {
@@ -131,24 +131,24 @@ func readObject(content []byte) (map[string]any, error) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()
 	if err := decoder.Decode(&values); err != nil || values == nil {
-		return nil, Blocked{Problem: fmt.Sprintf("it is not a JSON object (%v)", err), Mend: "mend it first"}
+		return nil, Blocked{Problem: fmt.Sprintf("it is not a JSON object (%v)", err), Fix: "correct it first"}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, Blocked{Problem: "something follows its JSON object", Mend: "mend it first"}
+		return nil, Blocked{Problem: "something follows its JSON object", Fix: "correct it first"}
 	}
 	return values, nil
 }
 
-// noMark refuses a file that begins with a byte order mark, as some editors put
-// it: what an error says of it otherwise can't be seen in the file.
+// noMark rejects a file that begins with a byte order mark, as some editors
+// write it. Other errors would not make it visible.
 func noMark(content []byte) error {
 	if bytes.HasPrefix(content, []byte("\xef\xbb\xbf")) {
-		return Blocked{Problem: "it begins with a byte order mark", Mend: "save it as UTF-8 without one"}
+		return Blocked{Problem: "it begins with a byte order mark", Fix: "save it as UTF-8 without one"}
 	}
 	return nil
 }
 
-// listOf is a key's value as a list of strings.
+// listOf returns a key's value as a list of strings.
 func listOf(values map[string]any, key string) ([]string, error) {
 	value, ok := values[key]
 	if !ok || value == nil {
@@ -162,20 +162,20 @@ func listOf(values map[string]any, key string) ([]string, error) {
 		list = append(list, text)
 	}
 	if !ok {
-		return nil, Blocked{Problem: quote(key) + " is not a list of strings", Mend: "mend it first"}
+		return nil, Blocked{Problem: quote(key) + " is not a list of strings", Fix: "correct it first"}
 	}
 	return list, nil
 }
 
-// span is a part of a text.
+// span is a range of a text.
 type span struct{ start, end int }
 
 func splice(content []byte, at span, text string) []byte {
 	return slices.Concat(content[:at.start], []byte(text), content[at.end:])
 }
 
-// spanOf is where the value of an object's key stands. Of a key that is there
-// twice it is the last, which is the one that counts.
+// spanOf returns where the value of an object's key is. If the key is there
+// twice, the last one counts.
 func spanOf(content []byte, key string) (at span, ok bool) {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	if _, err := decoder.Token(); err != nil {
@@ -198,7 +198,7 @@ func spanOf(content []byte, key string) (at span, ok bool) {
 	return at, ok
 }
 
-// withItsComma is a key with its value, and the comma that goes with them.
+// withItsComma returns the span of a key with its value and its comma.
 func withItsComma(content []byte, at span, key string) span {
 	at.start = bytes.LastIndex(content[:at.start], []byte(quote(key)))
 	rest := content[at.end:]

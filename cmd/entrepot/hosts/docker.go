@@ -13,18 +13,19 @@ import (
 	"strings"
 )
 
-// docker reads, from 29 on, a hosts.toml for every registry from its certs.d,
-// for its images are in containerd's store. 29.0 and 28 read these as well, but
-// by a library that ignores a whole file that names "referrers" (W59), and then
-// they go by daemon.json. Older ones look there for *.crt, *.cert and *.key
-// alone. So both together suit every version, and where a hosts.toml names a
-// mirror the registry-mirrors of daemon.json do not count.
+// docker configures certs.d and daemon.json. Docker 29 and later read a
+// hosts.toml for each registry from certs.d, because their images are in
+// containerd's store. 29.0 and 28 read them too, but their library ignores a
+// whole file that contains "referrers" (W59), and then they use daemon.json.
+// Older versions look in certs.d only for *.crt, *.cert and *.key. So the two
+// together suit every version. If a hosts.toml names a mirror, registry-mirrors
+// in daemon.json does not count.
 func docker() Runtime {
 	return Runtime{
 		Name:    "docker",
 		Program: []string{"dockerd", "--version"},
-		Version: func(told string) (Version, error) {
-			v, ok := ParseVersion(told)
+		Version: func(text string) (Version, error) {
+			v, ok := ParseVersion(text)
 			if !ok {
 				return Version{}, errors.New("is not a version such as 29")
 			}
@@ -36,8 +37,8 @@ func docker() Runtime {
 		Ask:     dockerAsk,
 		Down:    dockerDown,
 		Restart: "nothing for the files below certs.d, which are read at each pull; after a change of daemon.json: systemctl reload docker",
-		// A reload takes over what the file says, and keeps what it says no more.
-		Undone: "nothing for the files below certs.d, which are read at each pull; after a change of daemon.json: systemctl restart docker, for a reload keeps the mirrors that it had",
+		// A reload adds settings of the file, but does not remove any.
+		Undone: "nothing for the files below certs.d, which are read at each pull; after a change of daemon.json: systemctl restart docker, because a reload does not remove mirrors",
 	}
 }
 
@@ -49,14 +50,15 @@ const (
 func dockerFiles(s Setting) (Layout, error) {
 	var layout Layout
 	newer := !s.Version.Known() || s.Version.AtLeast(29, 0)
-	// One that was upgraded may keep its images where it had them, and then it
-	// reads daemon.json alone: only a person who says so knows that it does not.
+	// An upgraded Docker may still use its older image store, and then it reads
+	// only daemon.json. Only a user who gives the version knows that it does
+	// not.
 	older := !s.Version.Known() || s.Version.Found || !s.Version.AtLeast(29, 0)
 	if older {
 		files, notes, err := s.daemonFiles()
 		switch {
 		case err != nil && newer && s.Version.Known():
-			layout.Notes = append(layout.Notes, "daemon.json is left alone: "+err.Error())
+			layout.Notes = append(layout.Notes, "daemon.json is not changed: "+err.Error())
 		case err != nil:
 			return layout, err
 		}
@@ -66,7 +68,7 @@ func dockerFiles(s Setting) (Layout, error) {
 		return layout, nil
 	}
 	if !s.Version.Known() {
-		layout.Notes = append(layout.Notes, dockerUntold)
+		layout.Notes = append(layout.Notes, dockerNoVersion)
 	}
 	daemon, err := s.Theirs(s.below("daemon.json"))
 	if err != nil {
@@ -94,10 +96,10 @@ func dockerFiles(s Setting) (Layout, error) {
 	return layout, nil
 }
 
-const dockerUntold = `without --version there are two forms: daemon.json, which every Docker reads, for docker.io alone; and from 29 on certs.d/REGISTRY/hosts.toml, for every registry and for signatures and attestations. --write writes both, --version 29 is the second alone`
+const dockerNoVersion = `without --version there are two forms: daemon.json, which every Docker reads, for docker.io only; and certs.d/REGISTRY/hosts.toml, which Docker 29 and later read, for every registry and for signatures and attestations. --write writes both, --version 29 only the second`
 
-// takeOver carries over what daemon.json says, and what would count no more:
-// Docker does not look there for a registry whose hosts.toml names a mirror.
+// takeOver copies settings of daemon.json that would no longer count. Docker
+// ignores them for a registry whose hosts.toml names a mirror.
 func (h *hostsTOML) takeOver(daemon []byte) error {
 	values, err := readObject(daemon)
 	if err != nil {
@@ -121,7 +123,7 @@ func (h *hostsTOML) takeOver(daemon []byte) error {
 	return err
 }
 
-// isInsecure says whether a host is in a list of hosts and networks.
+// isInsecure reports whether a host is in a list of hosts and networks.
 func isInsecure(list []string, host string) bool {
 	alone, _, err := net.SplitHostPort(host)
 	if err != nil {
@@ -134,8 +136,9 @@ func isInsecure(list []string, host string) bool {
 	})
 }
 
-// daemonFiles are daemon.json and, where entrepot's certificate is not known to
-// the system, who signed it: that Docker takes from a folder of certs.d.
+// daemonFiles returns daemon.json and, if the system does not trust entrepot's
+// certificate, the file with its issuer, which Docker reads from a folder in
+// certs.d.
 func (s Setting) daemonFiles() ([]File, []string, error) {
 	mirrors, err := s.dockerMirrors()
 	if err != nil {
@@ -157,19 +160,19 @@ func (s Setting) daemonFiles() ([]File, []string, error) {
 	return files, nil, nil
 }
 
-// beside refuses a daemon.json that a running Docker would not start with again:
-// what a flag says may not be in the file too.
+// beside rejects a daemon.json with which Docker would not start again: a
+// setting must not be both a flag and in the file.
 func (s Setting) beside(edit Edit) Edit {
 	return func(theirs []byte) (Change, error) {
 		change, err := edit(theirs)
-		if err != nil || s.blank || s.Told || string(change.Content) == string(theirs) {
+		if err != nil || s.blank || s.DirGiven || string(change.Content) == string(theirs) {
 			return change, err
 		}
 		for _, args := range s.Machine.Running("dockerd") {
 			if slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "--registry-mirror") }) {
 				return change, Blocked{
-					Problem: "Docker is started with --registry-mirror, and does not start where " + mirrorsKey + " is in this file too",
-					Mend:    "move what the flag says into the file: systemctl cat docker shows where it stands",
+					Problem: "Docker is started with --registry-mirror, and does not start if " + mirrorsKey + " is in this file too",
+					Fix:     "move the flag's value into the file: systemctl cat docker shows where the flag is set",
 				}
 			}
 		}
@@ -177,23 +180,24 @@ func (s Setting) beside(edit Edit) Edit {
 	}
 }
 
-// wholly is for a file that is all ours.
+// wholly returns the edit for a file that contains only entrepot's content.
 func wholly(content []byte) Edit {
 	return func(theirs []byte) (Change, error) {
 		if theirs != nil && string(theirs) != string(content) {
-			return Change{}, Blocked{Problem: "it is there already and not made by entrepot", Mend: "move it away"}
+			return Change{}, Blocked{Problem: "the file exists and was not made by entrepot", Fix: "move it away"}
 		}
 		return Change{Content: content, Undo: Undo{Kind: undoWhole}}, nil
 	}
 }
 
-// daemonJSON puts mirrors first into a daemon.json. Docker needs no
-// insecure-registries for them: it speaks the scheme that their URLs have.
+// daemonJSON adds mirrors at the start of those in a daemon.json.
+// insecure-registries is not needed for them, because Docker uses the scheme of
+// their URLs.
 func daemonJSON(mirrors []string) Edit {
 	return func(theirs []byte) (Change, error) {
 		after, put, err := putIntoList(theirs, mirrorsKey, mirrors)
 		if errors.Is(err, errUnproven) {
-			return Change{}, Blocked{Problem: err.Error(), Mend: "put this in by hand", Lines: quote(mirrorsKey) + ": " + quoteAll(mirrors)}
+			return Change{}, Blocked{Problem: err.Error(), Fix: "add this by hand", Lines: quote(mirrorsKey) + ": " + quoteAll(mirrors)}
 		}
 		if err != nil || len(put) == 0 {
 			return Change{Content: theirs}, err
@@ -202,11 +206,11 @@ func daemonJSON(mirrors []string) Edit {
 	}
 }
 
-// dockerMirrors are the URLs under which requests without a registry's name are
-// for docker.io. Docker's registry-mirrors stand for it alone, and its older
-// image store does not say so in its requests.
+// dockerMirrors returns the URLs at which requests without a registry's name
+// mean docker.io. Docker's registry-mirrors apply only to docker.io, and its
+// older image store does not name the registry in its requests.
 func (s Setting) dockerMirrors() ([]string, error) {
-	const newer = "; or tell --version 29 if it is that or later, which names every registry"
+	const newer = "; or give --version 29 if it is 29 or later, which names every registry"
 	hub, ok := s.Mirror.Registry(dockerHub)
 	if !ok {
 		return nil, errors.New("docker before 29 mirrors docker.io only, which is not among the upstreams" + newer)
@@ -251,16 +255,17 @@ func dockerComes(s Setting, r Registry) error {
 		case err != nil:
 			return err
 		case len(list) == 0:
-			return fmt.Errorf("%s names no mirror", s.below("daemon.json"))
+			return fmt.Errorf("%s lists no mirror", s.below("daemon.json"))
 		case !slices.ContainsFunc(mirrors, func(m string) bool { return sameMirror(m, list[0]) }):
-			return fmt.Errorf("%s names %s first", s.below("daemon.json"), list[0])
+			return fmt.Errorf("%s lists %s first", s.below("daemon.json"), list[0])
 		}
 		return nil
 	}()
 	if s.Version.Known() {
 		return daemon
 	}
-	// Of an unknown version both have to be right, as far as it asks at all.
+	// If the version is unknown, both have to be right, as far as Docker asks
+	// at all.
 	if daemon != nil && !errors.Is(daemon, errNotAsked) {
 		return daemon
 	}

@@ -86,7 +86,7 @@ func TestADaemonJSONIsMergedInto(t *testing.T) {
 
 func TestADaemonJSONThatCantBeKeptIsRefused(t *testing.T) {
 	for there, want := range map[string]string{
-		"# a comment\n{}":                   "/etc/docker/daemon.json: it is not a JSON object (invalid character '#' looking for beginning of value); mend it first",
+		"# a comment\n{}":                   "/etc/docker/daemon.json: it is not a JSON object (invalid character '#' looking for beginning of value); correct it first",
 		"[]":                                "it is not a JSON object",
 		"null":                              "it is not a JSON object",
 		"{} {}":                             "something follows its JSON object",
@@ -126,7 +126,7 @@ func TestWhatDaemonJSONSaysGoesOnBesideAHostsTOML(t *testing.T) {
 		t.Error("daemon.json is changed")
 	}
 	p.put("/etc/docker/certs.d/corp.lan:5000/hosts.toml", "server = \"https://corp.lan:5000\"\n")
-	if got := p.refused("docker", m, "29"); !strings.Contains(got, "corp.lan:5000 is one of Docker's insecure-registries, which counts no more once a hosts.toml names a mirror; say the same there, and run this again:\n    server = \"http://corp.lan:5000\"\n    skip_verify = true") {
+	if got := p.refused("docker", m, "29"); !strings.Contains(got, "corp.lan:5000 is one of Docker's insecure-registries, which no longer counts once a hosts.toml names a mirror; set the same there, and run this again:\n    server = \"http://corp.lan:5000\"\n    skip_verify = true") {
 		t.Error(got)
 	}
 }
@@ -220,7 +220,7 @@ func TestACertificateOfTheSameNameIsNotReplaced(t *testing.T) {
 	m := mirrorOf(t, upstream("docker.io"))
 	m.Addresses[0].Scheme, m.CAFile = "https", caFile(t)
 	p := newPlace(t, map[string]string{"/etc/docker/certs.d/mirror.lan:5000/entrepot.crt": "theirs"})
-	if got := p.refused("docker", m, "28"); !strings.Contains(got, "/etc/docker/certs.d/mirror.lan:5000/entrepot.crt: it is there already and not made by entrepot") {
+	if got := p.refused("docker", m, "28"); !strings.Contains(got, "/etc/docker/certs.d/mirror.lan:5000/entrepot.crt: the file exists and was not made by entrepot") {
 		t.Error(got)
 	}
 }

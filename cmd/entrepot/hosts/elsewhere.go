@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// errElsewhere means that nothing on this machine says whether a pull comes
+// errElsewhere means that nothing on this machine shows whether pulls come
 // here.
-var errElsewhere = errors.New("what counts is where this is put, which can't be seen from here")
+var errElsewhere = errors.New("that depends on where this is applied, which can't be checked from here")
 
-// elsewhere are runtimes whose settings are put in by other means than a file
-// on a machine: what is made for them is ready text.
+// elsewhere returns the runtimes that are not configured by files on a machine.
+// Their settings are printed as text, ready to be applied.
 func elsewhere() []Runtime {
 	return []Runtime{
 		readyText("openshift", "entrepot-mirrors.yaml", Mirror.openShift,
-			"nothing beside: oc apply -f entrepot-mirrors.yaml (nodes take it over one after the other)",
+			"nothing else, after: oc apply -f entrepot-mirrors.yaml (nodes apply it one after the other)",
 			"nothing where the connection is refused, 120 s a pull where its machine is gone, for as long as it hangs"),
 		readyText("bottlerocket", "user-data.toml", Mirror.bottlerocket,
 			"nothing, as user data of new machines or through apiclient apply",
@@ -29,7 +29,8 @@ func elsewhere() []Runtime {
 	}
 }
 
-// readyText is a runtime that is told nothing but by what somebody puts there.
+// readyText returns a runtime whose settings are text that has to be applied by
+// hand.
 func readyText(name, file string, text func(Mirror) (string, []string, error), restart, down string) Runtime {
 	return Runtime{
 		Name:      name,
@@ -38,7 +39,7 @@ func readyText(name, file string, text func(Mirror) (string, []string, error), r
 		Files: func(s Setting) (Layout, error) {
 			m := s.Mirror.nameable()
 			if len(m.Addresses) == 0 {
-				return Layout{}, Wrong("no image name can hold an IPv6 address for " + name + ": name entrepot otherwise with --address")
+				return Layout{}, Wrong("no image name can hold an IPv6 address for " + name + ": give another address with --address")
 			}
 			content, notes, err := text(m)
 			if err != nil {
@@ -56,7 +57,7 @@ func readyText(name, file string, text func(Mirror) (string, []string, error), r
 	}
 }
 
-// plainHosts are entrepot's hosts that are asked by plain HTTP.
+// plainHosts returns entrepot's hosts that use plain HTTP.
 func (m Mirror) plainHosts() []string {
 	var all []string
 	for _, address := range m.Addresses {
@@ -67,8 +68,8 @@ func (m Mirror) plainHosts() []string {
 	return all
 }
 
-// eachByPath calls for each registry that a path can name, and says of others
-// that they are left out.
+// eachByPath calls a function for each registry that a path can name, and
+// returns notes about the others.
 func (m Mirror) eachByPath(do func(r Registry, mirrors []string)) (notes []string) {
 	for _, r := range m.Registries {
 		if r.Prefix == "" {
@@ -84,8 +85,8 @@ func (m Mirror) eachByPath(do func(r Registry, mirrors []string)) (notes []strin
 	return notes
 }
 
-// openShift has one object for what is pulled by tag and one for what is pulled
-// by digest, from which each node's registries.conf is made.
+// openShift needs one object for pulls by tag and one for pulls by digest.
+// OpenShift makes the registries.conf of each node from them.
 func (m Mirror) openShift() (string, []string, error) {
 	var b strings.Builder
 	var notes []string
@@ -99,16 +100,16 @@ func (m Mirror) openShift() (string, []string, error) {
 		})
 	}
 	for _, host := range m.plainHosts() {
-		notes = append(notes, host+" is asked by plain HTTP where it is in spec.registrySources.insecureRegistries of image.config.openshift.io/cluster")
+		notes = append(notes, host+" is only reached by plain HTTP if it is in spec.registrySources.insecureRegistries of image.config.openshift.io/cluster")
 	}
 	if m.CAFile != "" {
-		notes = append(notes, "who signed entrepot's certificate has to be in the ConfigMap that spec.additionalTrustedCA of image.config.openshift.io/cluster names: "+m.CAFile)
+		notes = append(notes, "the CA of entrepot's certificate has to be in the ConfigMap that spec.additionalTrustedCA of image.config.openshift.io/cluster names: "+m.CAFile)
 	}
 	return b.String(), notes, nil
 }
 
-// bottlerocket writes containerd's mirrors from it, which say by ?ns= which
-// registry is meant.
+// bottlerocket makes containerd's mirrors from these settings. They name the
+// registry by ?ns=.
 func (m Mirror) bottlerocket() (string, []string, error) {
 	var b strings.Builder
 	for i, r := range m.Registries {
@@ -123,13 +124,13 @@ func (m Mirror) bottlerocket() (string, []string, error) {
 	}
 	var notes []string
 	if m.CAFile != "" {
-		notes = append(notes, "who signed entrepot's certificate goes into settings.pki, in base64: "+m.CAFile)
+		notes = append(notes, "add the CA of entrepot's certificate to settings.pki, in base64: "+m.CAFile)
 	}
 	return b.String(), notes, nil
 }
 
-// hubForGo is docker.io's name in go-containerregistry, by which Trivy and
-// Kaniko look for a mirror.
+// hubForGo is the name of docker.io in go-containerregistry. Trivy and Kaniko
+// look up its mirrors by it.
 const hubForGo = "index.docker.io"
 
 func nameForGo(r Registry) string {
@@ -139,7 +140,7 @@ func nameForGo(r Registry) string {
 	return r.Name
 }
 
-// trivy takes its databases from the same mirrors as images.
+// trivy downloads its databases from the same mirrors as images.
 func (m Mirror) trivy() (string, []string, error) {
 	var b strings.Builder
 	b.WriteString("registry:\n  mirrors:\n")
@@ -147,7 +148,7 @@ func (m Mirror) trivy() (string, []string, error) {
 		b.WriteString("    " + quote(nameForGo(r)) + ":\n" + itemsAt(mirrors, 6))
 	})
 	if hosts := m.plainHosts(); len(hosts) > 0 {
-		notes = append(notes, strings.Join(hosts, " and ")+" by plain HTTP: Trivy does that for private addresses alone, unless it is told --insecure, which checks no certificate of anybody")
+		notes = append(notes, strings.Join(hosts, " and ")+" use plain HTTP: Trivy allows that for private addresses only, unless it gets --insecure, which turns off all certificate checks")
 	}
 	return b.String(), notes, nil
 }
@@ -161,17 +162,17 @@ func (m Mirror) kaniko() (string, []string, error) {
 		}
 	})
 	for _, host := range m.plainHosts() {
-		notes = append(notes, "plain HTTP wants a flag besides: --insecure-registry="+host)
+		notes = append(notes, "plain HTTP needs another flag: --insecure-registry="+host)
 	}
 	for _, address := range m.Addresses {
 		if address.Scheme == "https" && m.CAFile != "" {
-			notes = append(notes, "who signed entrepot's certificate wants a flag besides: --registry-certificate="+address.Host+"="+m.CAFile)
+			notes = append(notes, "the CA of entrepot's certificate needs another flag: --registry-certificate="+address.Host+"="+m.CAFile)
 		}
 	}
 	return "export KANIKO_REGISTRY_MAP=" + quote(strings.Join(maps, ";")) + "\n", notes, nil
 }
 
-// crossplane replaces the name of a package's registry; there is one only.
+// crossplane replaces the name of a package's registry. There can be only one.
 func (m Mirror) crossplane() (string, []string, error) {
 	var documents []string
 	notes := m.eachByPath(func(r Registry, mirrors []string) {
@@ -180,16 +181,16 @@ func (m Mirror) crossplane() (string, []string, error) {
 			"\nspec:\n  matchImages:\n    - type: Prefix\n      prefix: "+quote(r.Name+"/")+"\n  rewriteImage:\n    prefix: "+quote(mirrors[0]+"/")+"\n")
 	})
 	if len(m.Addresses) > 1 {
-		notes = append(notes, "only "+m.Addresses[0].String()+" is named: there can be one")
+		notes = append(notes, "only "+m.Addresses[0].String()+" is used: there can be only one")
 	}
 	if hosts := m.plainHosts(); len(hosts) > 0 {
-		notes = append(notes, "Crossplane asks by HTTPS: plain HTTP works for private addresses alone")
+		notes = append(notes, "Crossplane uses HTTPS: plain HTTP works for private addresses only")
 	}
 	return strings.Join(documents, "---\n"), notes, nil
 }
 
-// renovate looks images up where an alias says; the files that it changes keep
-// their names.
+// renovate looks up images at the alias. The names in the files that it changes
+// stay as they are.
 func (m Mirror) renovate() (string, []string, error) {
 	aliases := map[string]string{}
 	notes := m.eachByPath(func(r Registry, mirrors []string) { aliases[r.Name] = mirrors[0] })
@@ -197,7 +198,7 @@ func (m Mirror) renovate() (string, []string, error) {
 	if m.Addresses[0].Scheme == "http" {
 		settings["hostRules"] = []any{map[string]any{"hostType": "docker", "matchHost": m.Addresses[0].Host, "insecureRegistry": true}}
 	}
-	notes = append(notes, "images whose name has no registry are looked up at docker.io as ever")
+	notes = append(notes, "images whose name has no registry are still looked up at docker.io")
 	content, err := json.MarshalIndent(settings, "", "  ")
 	return string(content) + "\n", notes, err
 }

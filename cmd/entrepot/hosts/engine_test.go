@@ -73,7 +73,7 @@ func TestALinkToNothingIsRefused(t *testing.T) {
 	if err := os.Symlink("gone", p.System("/etc/docker/daemon.json")); err != nil {
 		t.Fatal(err)
 	}
-	if got := p.refused("docker", mirrorOf(t, upstream("docker.io")), "28"); !strings.Contains(got, "/etc/docker/daemon.json: it is a link to what is not there") {
+	if got := p.refused("docker", mirrorOf(t, upstream("docker.io")), "28"); !strings.Contains(got, "/etc/docker/daemon.json: it is a link to a file that does not exist") {
 		t.Error(got)
 	}
 }
@@ -187,7 +187,7 @@ func TestWhatOlderProgramsMadeIsKnownAsOurs(t *testing.T) {
 		t.Errorf("it is now\n%s", got)
 	}
 	p = newPlace(t, map[string]string{path: old + "  ca = \"mine.pem\"\n"})
-	if got := p.refused("containerd", m, "2.2"); !strings.Contains(got, "line 6 is somebody else's") {
+	if got := p.refused("containerd", m, "2.2"); !strings.Contains(got, "line 6 was added by somebody else") {
 		t.Error(got)
 	}
 }
@@ -248,7 +248,7 @@ func TestACertificateThatIsNoneIsRefused(t *testing.T) {
 	gone := upstream("gone.lan")
 	gone.TLS.CAFile = p.System("/gone.pem")
 	got := p.refused("containerd", mirrorOf(t, corp, gone), "2.2")
-	for _, want := range []string{"certificates of corp.lan (its tls.ca_file): /ca.pem holds no certificate", "certificates of gone.lan (its tls.ca_file): open /gone.pem"} {
+	for _, want := range []string{"certificates of corp.lan (its tls.ca_file): /ca.pem contains no certificate", "certificates of gone.lan (its tls.ca_file): open /gone.pem"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in %s", want, got)
 		}

@@ -7,14 +7,15 @@ import (
 	"strings"
 )
 
-// homebrew pulls its bottles from ghcr.io, and puts a domain of artifacts in
-// place of https://ghcr.io/v2 in their URLs. It is told by the environment, or
-// by a file of variables that is no shell's: an export there is not read.
+// homebrew pulls its bottles from ghcr.io. An artifact domain replaces
+// https://ghcr.io/v2 in their URLs. It is configured by the environment, or by
+// a file of variables. That file is not a shell script: an export in it is
+// ignored.
 func homebrew() Runtime {
 	return Runtime{
 		Name: "homebrew",
 		Place: func(m Machine) string {
-			if m.Rootless && !m.ConfigTold {
+			if m.Rootless && !m.ConfigSet {
 				return filepath.Join(m.Home, ".homebrew")
 			}
 			return m.Own("/etc/homebrew", "homebrew")
@@ -53,7 +54,7 @@ func homebrew() Runtime {
 				return err
 			}
 			if !bytes.Contains(append([]byte("\n"), content...), []byte("\n"+line)) {
-				return errors.New(s.below("brew.env") + " does not name it")
+				return errors.New(s.below("brew.env") + " does not contain it")
 			}
 			return nil
 		},
@@ -78,14 +79,15 @@ func (m Mirror) artifactDomain() (string, error) {
 	return brewVariable + "=" + m.Addresses[0].String() + "/v2/" + r.Prefix + "\n", nil
 }
 
-// homebrewNotes are what can't be told to Homebrew, beside what it costs.
+// homebrewNotes returns what can't be configured in Homebrew, and what a mirror
+// costs there.
 func (m Mirror) homebrewNotes() []string {
 	notes := []string{homebrewReplaces}
 	for _, other := range m.Addresses[1:] {
-		notes = append(notes, "Homebrew knows one address: "+other.String()+" is left out")
+		notes = append(notes, "Homebrew supports one address: "+other.String()+" is left out")
 	}
 	if m.CAFile != "" && m.Addresses[0].Scheme == "https" {
-		notes = append(notes, "Homebrew believes whom the system believes: who signed entrepot's certificate has to be among those ("+m.CAFile+")")
+		notes = append(notes, "Homebrew trusts the CAs that the system trusts: the CA of entrepot's certificate has to be among those ("+m.CAFile+")")
 	}
 	return notes
 }
@@ -98,7 +100,7 @@ func brewEnv(line string) Edit {
 			case their == line:
 				return Change{Content: theirs}, nil
 			case strings.HasPrefix(strings.TrimSpace(their), brewVariable+"="):
-				return Change{}, Blocked{Problem: "another mirror is in it: " + strings.TrimSpace(their), Mend: "there can be one only: take that line out, or keep it", Lines: line}
+				return Change{}, Blocked{Problem: "it has another mirror: " + strings.TrimSpace(their), Fix: "there can be only one: remove that line, or leave it as it is", Lines: line}
 			}
 		}
 		return Change{Content: putBefore(lines, len(lines)+1, marked("homebrew", line)), Undo: Undo{Kind: undoMarked}}, nil

@@ -25,7 +25,7 @@ func TestABrewEnvIsMergedInto(t *testing.T) {
 		}
 	}
 	p := newPlace(t, map[string]string{"/etc/homebrew/brew.env": "HOMEBREW_ARTIFACT_DOMAIN=https://office\n"})
-	if got := p.refused("homebrew", mirrorOf(t, upstream("ghcr.io")), ""); !strings.Contains(got, "/etc/homebrew/brew.env: another mirror is in it: HOMEBREW_ARTIFACT_DOMAIN=https://office; ") {
+	if got := p.refused("homebrew", mirrorOf(t, upstream("ghcr.io")), ""); !strings.Contains(got, "/etc/homebrew/brew.env: it has another mirror: HOMEBREW_ARTIFACT_DOMAIN=https://office; ") {
 		t.Error(got)
 	}
 }

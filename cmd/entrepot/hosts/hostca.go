@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 )
 
-// hostCAs are the folders in which the registries.conf family looks for who
-// signed the certificates of a host: the first of its candidates that is there
-// counts, and the others do not.
+// hostCAs returns files for the folders in which clients of the registries.conf
+// family look for the CA of a host's certificate. Only the first of the
+// candidates that exists counts.
 func (s Setting) hostCAs() (files []File, notes []string, err error) {
 	wanted := map[string]string{}
 	var hosts []string
@@ -46,27 +46,27 @@ func (s Setting) hostCAs() (files []File, notes []string, err error) {
 		}
 		path := filepath.Join(folder, "entrepot.crt")
 		if s.blank {
-			notes = append(notes, fmt.Sprintf("who signed the certificate of %s has to be in %s: %s", host, path, wanted[host]))
+			notes = append(notes, fmt.Sprintf("the CA of the certificate of %s has to be in %s: %s", host, path, wanted[host]))
 			continue
 		}
 		if !own {
-			notes = append(notes, fmt.Sprintf("%s counts for %s: who signed its certificate has to be there, as in %s", folder, host, wanted[host]))
+			notes = append(notes, fmt.Sprintf("%s counts for %s: the CA of its certificate has to be there, as in %s", folder, host, wanted[host]))
 			continue
 		}
 		content, err := os.ReadFile(wanted[host])
 		if err != nil {
 			return nil, nil, fmt.Errorf("certificates of %s: %w", host, err)
 		}
-		files = append(files, File{Path: path, Edit: wholly(content), Aside: true})
+		files = append(files, File{Path: path, Edit: wholly(content), Extra: true})
 	}
 	return files, notes, nil
 }
 
-// certsFolder is the folder that counts for a host, or that would once it is
-// there, and whether who runs this may write into it.
+// certsFolder returns the folder that counts for a host, or that would count
+// once it exists, and whether the current user may write to it.
 func (s Setting) certsFolder(host string) (folder string, own bool, err error) {
 	candidates := []confFolder{{path: filepath.Dir(s.Dir), own: true}}
-	if !s.Told {
+	if !s.DirGiven {
 		candidates = append(s.confFolders(), confFolder{path: s.Machine.System("/etc/docker"), own: !s.Machine.Rootless})
 	}
 	if !s.blank {
@@ -82,8 +82,8 @@ func (s Setting) certsFolder(host string) (folder string, own bool, err error) {
 	return filepath.Join(filepath.Dir(s.Dir), "certs.d", host), true, nil
 }
 
-// certsName is the name under which these clients look for who signed the
-// registry's certificate: for docker.io it is that, and not its server's.
+// certsName returns the name under which these clients look for the CA of a
+// registry's certificate. For docker.io it is that name, not its server's.
 func (r Registry) certsName() string {
 	if r.Name == dockerHub && r.Server.Place.String() == "https://"+dockerHubServer {
 		return dockerHub

@@ -10,14 +10,15 @@ import (
 	"strings"
 )
 
-// certificates are what the library takes from a folder that has no hosts.toml:
-// who signed the registry's certificate, and who the runtime is to it.
+// certificates are what the library reads from a folder without a hosts.toml:
+// the CAs of the registry's certificate, and client certificates.
 type certificates struct {
 	ca     []string
 	client [][2]string // certificate and key; no key: in the same file
 }
 
-// certificatesIn finds them. With names alone they are of the folder itself.
+// certificatesIn returns the certificates in a folder. With names only, paths
+// are relative to the folder.
 func certificatesIn(folder string, alone bool) (certificates, error) {
 	var c certificates
 	entries, err := os.ReadDir(folder)
@@ -54,8 +55,8 @@ func certificatesIn(folder string, alone bool) (certificates, error) {
 
 func (c certificates) none() bool { return len(c.ca) == 0 && len(c.client) == 0 }
 
-// hostFolder is the form of a registry with a port that the library looks for
-// first; the other is the name itself.
+// hostFolder returns the folder name that the library looks for first for a
+// registry with a port. The other is the name itself.
 func hostFolder(name string) string {
 	if i := strings.LastIndex(name, ":"); i > 0 {
 		return name[:i] + "_" + name[i+1:] + "_"
@@ -63,11 +64,11 @@ func hostFolder(name string) string {
 	return name
 }
 
-// everyRegistry is the folder that counts for those that have none of their own.
+// everyRegistry is the folder for registries without a folder of their own.
 const everyRegistry = "_default"
 
-// folderOf finds the folder that the library goes by for a registry below the
-// roots that it is told, without ours: empty where there is none.
+// folderOf returns the folder that the library uses for a registry below the
+// given roots, without entrepot's settings. It is empty if there is none.
 func (s Setting) folderOf(roots []string, name string) (string, error) {
 	for _, root := range roots {
 		for _, form := range slices.Compact([]string{hostFolder(name), name, everyRegistry}) {
@@ -84,8 +85,8 @@ func (s Setting) folderOf(roots []string, name string) (string, error) {
 	return "", nil
 }
 
-// isTheirs is false for a folder that is not there, or that holds nothing but
-// what entrepot put there.
+// isTheirs reports whether a folder exists and contains more than what entrepot
+// wrote to it.
 func (s Setting) isTheirs(folder string) (bool, error) {
 	entries, err := os.ReadDir(folder)
 	if s.blank || errors.Is(err, fs.ErrNotExist) {
@@ -102,15 +103,15 @@ func (s Setting) isTheirs(folder string) (bool, error) {
 		}
 		content, err := s.Theirs(path)
 		if e.Name() != "hosts.toml" || err != nil || content != nil {
-			return true, nil //nolint:nilerr // what can't be taken apart is theirs too
+			return true, nil //nolint:nilerr // what can't be separated belongs to the user too
 		}
 		ours = true
 	}
-	return !ours && !s.kept.made(folder), nil
+	return !ours && !s.state.made(folder), nil
 }
 
-// hostsFile is the hosts.toml of a registry below the first root, with what
-// people have configured for it wherever the library finds that now.
+// hostsFile returns the hosts.toml of a registry below the first root,
+// including the settings that the library finds for the registry now.
 func (s Setting) hostsFile(roots []string, h hostsTOML) (File, []string, error) {
 	name := h.registry.Name
 	found, err := s.folderOf(roots, name)
@@ -131,8 +132,8 @@ func (s Setting) hostsFile(roots []string, h hostsTOML) (File, []string, error) 
 	if found == "" {
 		return File{Path: path, Edit: h.edit}, nil, nil
 	}
-	// Once there is a folder for the registry in the first root, what was found
-	// elsewhere counts no more.
+	// Once the registry has a folder in the first root, settings elsewhere no
+	// longer count.
 	if h.certificates, err = certificatesIn(found, false); err != nil {
 		return File{}, nil, err
 	}
@@ -145,26 +146,26 @@ func (s Setting) hostsFile(roots []string, h hostsTOML) (File, []string, error) 
 		if h.certificates.none() {
 			return File{Path: path, Edit: h.edit}, nil, nil
 		}
-		return File{Path: path, Edit: h.edit}, []string{fmt.Sprintf("%s names the certificates that are in %s, which counts for %s no more", path, found, name)}, nil
+		return File{Path: path, Edit: h.edit}, []string{fmt.Sprintf("%s names the certificates that are in %s, which no longer counts for %s", path, found, name)}, nil
 	}
 	return File{Path: path, Edit: h.editCopyOf(from, content)},
-		[]string{fmt.Sprintf("%s has what is in %s, which counts for %s no more: what changes there has to change here", path, from, name)}, nil
+		[]string{fmt.Sprintf("%s has what is in %s, which no longer counts for %s: make later changes here too", path, from, name)}, nil
 }
 
-// editCopyOf makes a file of another that would not count any more beside it.
+// editCopyOf returns the edit for a copy of a file that will no longer count.
 func (h hostsTOML) editCopyOf(from string, content []byte) Edit {
 	return func(theirs []byte) (Change, error) {
 		if theirs != nil {
 			return h.edit(theirs)
 		}
 		if err := onlyAbsolute(content); err != nil {
-			return Change{}, Blocked{Path: from, Problem: err.Error(), Mend: "name them by whole paths: the same has to stand in the folder of " + h.registry.Name}
+			return Change{}, Blocked{Path: from, Problem: err.Error(), Fix: "use absolute paths: the same settings have to work in the folder of " + h.registry.Name}
 		}
 		whole, err := h.edit(content)
 		if err != nil {
 			return Change{}, err
 		}
-		// All of it is ours in this place: it goes with ours.
+		// All of it is entrepot's at this place, so all of it is removed later.
 		rest := string(whole.Content)
 		if undone, _, err := unmark(whole.Content, h.runtime); err == nil && undone != nil {
 			rest = withoutMarks(rest)
@@ -183,7 +184,7 @@ func withoutMarks(text string) string {
 	return b.String()
 }
 
-// onlyAbsolute makes sure that a hosts.toml means the same in another folder.
+// onlyAbsolute checks that a hosts.toml means the same in another folder.
 func onlyAbsolute(content []byte) error {
 	read, err := readTOML(content)
 	if err != nil {

@@ -6,34 +6,34 @@ import (
 	"strings"
 )
 
-// A hosts.toml says of one registry which hosts are asked for it, in order, and
-// last the registry itself. containerd reads it, and Docker from 29 on with the
-// same library, which adds ?ns= to what it asks of a mirror: so one URL serves
-// all registries.
+// hostsTOML is a hosts.toml, which lists the hosts for one registry in order,
+// and last the registry itself. containerd reads it, and so does Docker from 29
+// on, with the same library. The library adds ?ns= to requests to a mirror, so
+// one URL serves all registries.
 //
-// dial_timeout is known from 2.1 on, and older ones pass over what they don't
-// know: with it a machine that is gone costs a second for each request, and not
-// thirty. "referrers" is known from 2.2 on, and older ones then ignore the whole
-// file (W59).
+// Versions from 2.1 on know dial_timeout, and older versions ignore unknown
+// keys. With it, an unreachable machine costs a second per request instead of
+// thirty. Versions from 2.2 on know "referrers", and older versions then ignore
+// the whole file (W59).
 type hostsTOML struct {
 	runtime   string
 	registry  Registry
 	mirror    Mirror
 	referrers bool
-	// certificates and more are what people have configured elsewhere, and what
-	// would not count any more once there is a file.
+	// certificates and more are existing settings that would no longer count
+	// once there is a file.
 	certificates certificates
 	more         []otherHost
-	// insecure says that the registry itself may be asked without checking its
-	// certificate, and by plain HTTP, as Docker's insecure-registries have it.
+	// insecure says that the registry itself may be reached by plain HTTP, or
+	// without a check of its certificate, as in Docker's insecure-registries.
 	insecure bool
-	// dotted says that it is for a containerd before 2.0, which ignores a whole
-	// file with "]" in the name of a table, as an IPv6 address has it. It reads a
-	// host as keys with dots, which later ones do not.
+	// dotted says that the file is for containerd before 2.0. It ignores a
+	// whole file with "]" in the name of a table, as IPv6 addresses have. It
+	// reads a host as dotted keys, which later versions do not.
 	dotted bool
 }
 
-// otherHost is a mirror that people have configured elsewhere.
+// otherHost is an existing mirror.
 type otherHost struct {
 	url          string
 	capabilities []string
@@ -49,8 +49,8 @@ func (h hostsTOML) capabilities() []string {
 	return []string{"pull", "resolve"}
 }
 
-// edit puts ours before the hosts that are there. Where there is no file, it is
-// what the library does without one, with ours before it.
+// edit adds entrepot before the existing hosts. Without a file, it starts from
+// what the library does by default.
 func (h hostsTOML) edit(theirs []byte) (Change, error) {
 	read, err := readTOML(theirs)
 	if err != nil {
@@ -63,8 +63,8 @@ func (h hostsTOML) edit(theirs []byte) (Change, error) {
 	case h.insecure && len(tableAt(read, "host")) == 0 && read["skip_verify"] == nil:
 		lines, _ := hostsTOML{registry: h.registry, insecure: true}.server()
 		return Change{}, Blocked{
-			Problem: h.registry.Name + " is one of Docker's insecure-registries, which counts no more once a hosts.toml names a mirror",
-			Mend:    "say the same there, and run this again", Lines: lines,
+			Problem: h.registry.Name + " is one of Docker's insecure-registries, which no longer counts once a hosts.toml names a mirror",
+			Fix:     "set the same there, and run this again", Lines: lines,
 		}
 	}
 	hosts, added, err := h.hosts(tableAt(read, "host"))
@@ -72,7 +72,7 @@ func (h hostsTOML) edit(theirs []byte) (Change, error) {
 		return Change{}, err
 	}
 	if hosts == "" {
-		return Change{Content: theirs}, nil // they point here by hand
+		return Change{Content: theirs}, nil // the user has already pointed it here
 	}
 	sets = append(sets, added...)
 	lines, line := linesOf(theirs), 0
@@ -86,12 +86,12 @@ func (h hostsTOML) edit(theirs []byte) (Change, error) {
 	}
 	content := putBefore(lines, line, marked(h.runtime, server+hosts))
 	if err := proveTOML(theirs, content, sets...); err != nil {
-		return Change{}, Blocked{Problem: err.Error(), Mend: "write each host as a table of its own, or put this before the first by hand", Lines: hosts}
+		return Change{}, Blocked{Problem: err.Error(), Fix: "write each host as a separate table, or add this before the first by hand", Lines: hosts}
 	}
 	return Change{Content: content, Undo: Undo{Kind: undoMarked}}, nil
 }
 
-// server is the registry itself.
+// server returns the settings for the registry itself.
 func (h hostsTOML) server() (text string, sets []setKey) {
 	set := func(key string, value any, written string) {
 		text += key + " = " + written + "\n"
@@ -100,13 +100,13 @@ func (h hostsTOML) server() (text string, sets []setKey) {
 	place := h.registry.Server
 	insecure := place.Insecure
 	if h.insecure {
-		// With plain HTTP and something said of TLS, the library tries HTTPS
-		// first: so it does with insecure-registries.
+		// With plain HTTP and TLS settings, the library tries HTTPS first, as
+		// Docker does with insecure-registries.
 		place.Scheme, insecure = "http", true
 	}
 	if place.Bare() {
 		set("server", place.Origin(), quote(place.Origin()))
-	} else { // or else it adds a /v2 of its own
+	} else { // or it adds /v2
 		set("server", place.API(), quote(place.API()))
 		set("override_path", true, "true")
 	}
@@ -121,7 +121,7 @@ func (h hostsTOML) server() (text string, sets []setKey) {
 		var pairs []string
 		var values []any
 		for _, pair := range h.certificates.client {
-			if pair[1] == "" { // both are in one file
+			if pair[1] == "" { // both are in the same file
 				pairs, values = append(pairs, quote(pair[0])), append(values, pair[0])
 				continue
 			}
@@ -135,12 +135,12 @@ func (h hostsTOML) server() (text string, sets []setKey) {
 	return text + "\n", sets
 }
 
-// hosts are ours, and those that are carried over, but for those that are there
-// already.
+// hosts returns entrepot's hosts and the copied ones, except those that are
+// already there.
 func (h hostsTOML) hosts(there map[string]any) (string, []setKey, error) {
 	var b strings.Builder
 	var sets []setKey
-	// All of ours in one form, for keys of the root stand before any table.
+	// All in one form, because keys of the root have to come before any table.
 	dotted := h.dotted && slices.ContainsFunc(h.mirror.Addresses, isIPv6)
 	add := func(url string, capabilities []string, ca string, insecure bool) {
 		if _, ok := there[url]; ok || slices.ContainsFunc(sets, func(s setKey) bool { return s.path[1] == url }) {

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// registriesYAML is the registries.yaml of k3s and rke2, which write
-// containerd's hosts.toml from it, so that ?ns= tells the registry. An endpoint
-// with a path they take for the whole path of the API. The registry itself they
-// ask last, unless they are started with --disable-default-registry-endpoint.
+// registriesYAML configures registries.yaml, from which k3s and rke2 write
+// containerd's hosts.toml, so ?ns= names the registry. They take the path of an
+// endpoint for the whole path of the API. They ask the registry itself last,
+// unless they are started with --disable-default-registry-endpoint.
 func registriesYAML(distribution string) Runtime {
 	return Runtime{
 		Name:      distribution,
@@ -29,7 +29,7 @@ func registriesYAML(distribution string) Runtime {
 	}
 }
 
-// caFiles are all files with certificates that are named.
+// caFiles returns all certificate files that are named.
 func (m Mirror) caFiles() []string {
 	var all []string
 	for _, host := range m.hostsWithTLS() {
@@ -40,14 +40,14 @@ func (m Mirror) caFiles() []string {
 	return all
 }
 
-// hostTLS is a host that is asked with HTTPS, and what there is to say of it.
+// hostTLS is a host that is reached by HTTPS, with its settings.
 type hostTLS struct {
 	host, ca string
 	insecure bool
 }
 
-// hostsWithTLS are those of entrepot and of registries of which the runtime
-// has to be told who signed their certificates, or that it does not matter.
+// hostsWithTLS returns the hosts of entrepot and of registries for which the
+// runtime needs a CA, or must not check certificates.
 func (m Mirror) hostsWithTLS() []hostTLS {
 	var all []hostTLS
 	seen := map[string]bool{}
@@ -68,7 +68,7 @@ func (m Mirror) hostsWithTLS() []hostTLS {
 	return all
 }
 
-// allRegistries is the key that counts for those that have none of their own.
+// allRegistries is the key for registries without a key of their own.
 const allRegistries = "*"
 
 func (m Mirror) registriesEdit(distribution string) Edit {
@@ -83,14 +83,13 @@ func (m Mirror) registriesEdit(distribution string) Edit {
 		}
 		content, err := putIntoYAML(distribution, theirs, branches)
 		if errors.Is(err, errUnproven) {
-			return Change{}, Blocked{Problem: err.Error(), Mend: "write it with one key a line, or put this in by hand, before what is there", Lines: textOfBranches(branches, 0)}
+			return Change{}, Blocked{Problem: err.Error(), Fix: "write it with one key per line, or add this by hand, before what is there", Lines: textOfBranches(branches, 0)}
 		}
 		return Change{Content: content, Undo: Undo{Kind: undoMarked}}, err
 	}
 }
 
-// registriesBranches are what has to be in a registries.yaml beside what is
-// there.
+// registriesBranches returns what has to be added to a registries.yaml.
 func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 	mirrors, configs := tableAt(read, "mirrors"), tableAt(read, "configs")
 	var names []branch
@@ -103,8 +102,8 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 		entry := tableOf(there)
 		if rewrite := tableOf(entry["rewrite"]); len(rewrite) > 0 {
 			return nil, Blocked{
-				Problem: fmt.Sprintf("mirrors.%s has a rewrite, which would change what entrepot is asked for too", quote(from)),
-				Mend:    "take it out, and name its mirror in entrepot's configuration as an endpoint of " + r.Upstream + ", with the path that the rewrite makes",
+				Problem: fmt.Sprintf("mirrors.%s has a rewrite, which would also change requests to entrepot", quote(from)),
+				Fix:     "remove it, and name its mirror in entrepot's configuration as an endpoint of " + r.Upstream + ", with the path that the rewrite makes",
 			}
 		}
 		var list []string
@@ -114,7 +113,7 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 		theirs, _ := entry["endpoint"].([]any)
 		switch {
 		case has && theirs != nil:
-		case theirs != nil: // for all counts for this one no more
+		case theirs != nil: // the wildcard no longer counts for this registry
 			list = append(list, textsOf(theirs)...)
 		default:
 			for _, endpoint := range m.endpoints(r)[len(m.Addresses):] {
@@ -126,8 +125,8 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 	branches := []branch{{key: "mirrors", branches: names}}
 	var hosts []branch
 	for _, h := range m.hostsWithTLS() {
-		// What they write for containerd takes either name of it; what pulls
-		// their own images takes this one alone.
+		// The hosts.toml that they write works with either name. Their pulls of
+		// their own images use only this one.
 		if _, has := configs[h.host]; h.host == dockerHubServer && !has {
 			h.host = dockerHub
 		}
@@ -135,8 +134,8 @@ func (m Mirror) registriesBranches(read map[string]any) ([]branch, error) {
 		var keys []branch
 		if ca, ok := tls["ca_file"]; ok && h.ca != "" && ca != h.ca {
 			return nil, Blocked{
-				Problem: fmt.Sprintf("configs.%s.tls.ca_file is %v, and there can be one only", quote(h.host), ca),
-				Mend:    "put the certificates of " + h.ca + " into it, and name it instead: with --ca, or as the upstream's tls.ca_file",
+				Problem: fmt.Sprintf("configs.%s.tls.ca_file is %v, and there can be only one", quote(h.host), ca),
+				Fix:     "put the certificates of " + h.ca + " into it, and name it instead: with --ca, or as the upstream's tls.ca_file",
 			}
 		} else if !ok && h.ca != "" {
 			keys = append(keys, branch{key: "ca_file", scalar: h.ca})
@@ -172,24 +171,24 @@ func registriesYAMLComes(s Setting, r Registry) error {
 	endpoints, _ := tableOf(entry)["endpoint"].([]any)
 	switch {
 	case len(endpoints) == 0:
-		return errors.New(path + " names no mirror for it")
+		return errors.New(path + " lists no mirror for it")
 	case len(tableOf(tableOf(entry)["rewrite"])) > 0:
-		return errors.New(path + " rewrites what is asked for")
+		return errors.New(path + " rewrites requests")
 	}
 	if first, _ := endpoints[0].(string); !s.Mirror.isAddress(first) {
-		return fmt.Errorf("%s names %s first", path, first)
+		return fmt.Errorf("%s lists %s first", path, first)
 	}
 	return nil
 }
 
-// endpoint is a URL to try. Whole says that its path is that of the API.
+// endpoint is a URL to try. Whole says that its path is the path of the API.
 type endpoint struct {
 	url   string
 	whole bool
 }
 
-// endpoints are the URLs to try in order, for runtimes that know by themselves
-// only that a registry is at https://name, and where docker.io is.
+// endpoints returns the URLs to try in order, for runtimes that only know that
+// a registry is at https://name, and where docker.io is.
 func (m Mirror) endpoints(r Registry) []endpoint {
 	var endpoints []endpoint
 	for _, address := range m.Addresses {
@@ -197,7 +196,7 @@ func (m Mirror) endpoints(r Registry) []endpoint {
 	}
 	own := r.Server.Scheme == "https" && (r.Server.Place.String() == "https://"+r.Name || r.Name == dockerHub && r.Server.Place.String() == "https://"+dockerHubServer)
 	switch {
-	case own: // whatever is said of its certificates has a place of its own
+	case own: // its certificates are configured in another place
 	case r.Server.Bare():
 		endpoints = append(endpoints, endpoint{url: r.Server.Origin()})
 	default:

@@ -54,12 +54,12 @@ func TestARegistriesYAMLIsMergedInto(t *testing.T) {
 
 func TestARegistriesYAMLThatCantBeMergedIntoIsRefused(t *testing.T) {
 	for there, want := range map[string]string{
-		"a: b: c\n": "it is not YAML",
-		"- a\n":     "it is not YAML that is a mapping",
-		"{mirrors: {docker.io: {endpoint: [a]}}}\n":                                                   "write it with one key a line, or put this in by hand, before what is there:\n    mirrors:\n      \"docker.io\":",
-		"mirrors:\n  docker.io:\n    endpoint: [a]\n    rewrite:\n      \"^(.*)\": \"hub/$1\"\n":      "mirrors.\"docker.io\" has a rewrite, which would change what entrepot is asked for too; take it out, and name its mirror",
+		"a: b: c\n": "it is not a YAML mapping: mapping values",
+		"- a\n":     "it is not a YAML mapping",
+		"{mirrors: {docker.io: {endpoint: [a]}}}\n":                                                   "write it with one key per line, or add this by hand, before what is there:\n    mirrors:\n      \"docker.io\":",
+		"mirrors:\n  docker.io:\n    endpoint: [a]\n    rewrite:\n      \"^(.*)\": \"hub/$1\"\n":      "mirrors.\"docker.io\" has a rewrite, which would also change requests to entrepot; remove it, and name its mirror",
 		"mirrors:\n  \"*\":\n    endpoint: [a]\n    rewrite: {a: b}\n":                                "mirrors.\"*\" has a rewrite",
-		"configs:\n  mirror.lan:\n    tls:\n      ca_file: /other.pem\nmirrors:\n  docker.io: null\n": "configs.\"mirror.lan\".tls.ca_file is /other.pem, and there can be one only",
+		"configs:\n  mirror.lan:\n    tls:\n      ca_file: /other.pem\nmirrors:\n  docker.io: null\n": "configs.\"mirror.lan\".tls.ca_file is /other.pem, and there can be only one",
 	} {
 		m := mirrorOf(t, upstream("docker.io"))
 		if strings.HasPrefix(there, "configs") {

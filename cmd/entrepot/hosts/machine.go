@@ -10,29 +10,30 @@ import (
 	"strings"
 )
 
-// Machine is where the files are written: whose they are, and what runs there.
+// Machine is where the files are written: the user, and the programs that run
+// there.
 type Machine struct {
-	// Root stands before every path of the system; it is empty but in tests.
+	// Root is put before every system path. It is empty except in tests.
 	Root string
-	// Rootless says that the user is not root: what a rootless runtime reads is
-	// below Config, the user's own folder of configurations.
+	// Rootless says that the user is not root. A rootless runtime reads files
+	// below Config, the user's configuration folder.
 	Rootless     bool
 	Home, Config string
-	// ConfigTold says that Config is where XDG_CONFIG_HOME says, which is not
-	// the same to everybody as the folder that it stands for.
-	ConfigTold bool
-	// Output runs a program and returns what it prints, of both kinds. It
-	// returns ErrNotInstalled where there is no such program.
+	// ConfigSet says that Config comes from XDG_CONFIG_HOME. Some programs
+	// ignore that variable and use the default.
+	ConfigSet bool
+	// Output runs a program and returns its standard output and standard error.
+	// It returns ErrNotInstalled if there is no such program.
 	Output func(ctx context.Context, program string, args ...string) (string, error)
 	// Running returns the arguments of each process of a program, as far as the
-	// system tells.
+	// system provides them.
 	Running func(program string) [][]string
 }
 
-// ErrNotInstalled means that the machine has no such program.
+// ErrNotInstalled means that the machine does not have the program.
 var ErrNotInstalled = errors.New("is not installed")
 
-// ThisMachine is the one that the program runs on.
+// ThisMachine returns the machine that the program runs on.
 func ThisMachine() Machine {
 	m := Machine{Rootless: os.Geteuid() > 0, Output: runProgram, Running: runningAs}
 	m.Home, _ = os.UserHomeDir()
@@ -41,19 +42,19 @@ func ThisMachine() Machine {
 			m.Home = u.HomeDir
 		}
 	}
-	// What runtimes go by is XDG's folder, on every system.
+	// Runtimes use XDG's folder on every system.
 	m.Config = os.Getenv("XDG_CONFIG_HOME")
-	if m.ConfigTold = m.Config != ""; !m.ConfigTold {
+	if m.ConfigSet = m.Config != ""; !m.ConfigSet {
 		m.Config = filepath.Join(m.Home, ".config")
 	}
 	return m
 }
 
-// System is a path of the system.
+// System returns a path of the system.
 func (m Machine) System(path string) string { return filepath.Join(m.Root, filepath.FromSlash(path)) }
 
-// Own is the system's path for root, and one below the user's folder of
-// configurations for anybody else.
+// Own returns the system's path for root, and a path below the user's
+// configuration folder for other users.
 func (m Machine) Own(system, user string) string {
 	if m.Rootless {
 		return filepath.Join(m.Config, filepath.FromSlash(user))
@@ -61,7 +62,7 @@ func (m Machine) Own(system, user string) string {
 	return m.System(system)
 }
 
-// runningAs asks Linux; elsewhere there is no such folder.
+// runningAs reads /proc on Linux. Other systems do not have it.
 func runningAs(program string) [][]string {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -71,7 +72,7 @@ func runningAs(program string) [][]string {
 	for _, file := range files {
 		content, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		if words := strings.Split(string(content), "\x00"); filepath.Base(words[0]) == program {
 			all = append(all, words[1:])

@@ -9,26 +9,27 @@ import (
 	"strings"
 )
 
-// Ours stands between two comments, the first of which has the digest of what
-// is between them: lines that somebody else wrote there are seen, and not lost.
+// entrepot's lines are between two marks, which are comments. The first mark
+// has the digest of the lines, so that edits by others are noticed and not
+// lost.
 var (
 	beginMark = regexp.MustCompile(`^\s*# Made by "entrepot hosts ([a-z0-9]+)": begin ([0-9a-f]{8})\s*$`)
 	endMark   = regexp.MustCompile(`^\s*# Made by "entrepot hosts ([a-z0-9]+)": end\s*$`)
 )
 
-// oldMark is the first line of the files that were wholly ours before there
-// were marks.
+// oldMark begins the files of earlier versions, which had no marks and
+// contained only entrepot's settings.
 const oldMark = `# Made by "entrepot hosts `
 
-// theirLine begins a line that ours stands in place of.
+// theirLine begins a line that was replaced.
 const theirLine = "# instead of: "
 
-// marked puts marks around lines of ours.
+// marked returns lines with marks around them.
 func marked(runtime, lines string) string {
 	return fmt.Sprintf("# Made by \"entrepot hosts %s\": begin %s\n%s# Made by \"entrepot hosts %s\": end\n", runtime, shortDigest(lines), lines, runtime)
 }
 
-// insteadOf keeps lines that ours stand in place of, for when ours go.
+// insteadOf returns replaced lines as comments, so that they can be restored.
 func insteadOf(lines string) string {
 	var b strings.Builder
 	for line := range strings.Lines(lines) {
@@ -42,12 +43,12 @@ func shortDigest(text string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// anyRuntime stands for the marks of all runtimes.
+// anyRuntime selects the marks of all runtimes.
 const anyRuntime = ""
 
-// unmark takes out what stands between marks of a runtime, puts back what it
-// stood in place of, and says whether there was any. What is left of nothing is
-// nil.
+// unmark removes what is between the marks of a runtime, restores what it
+// replaced, and reports whether there were marks. It returns nil if nothing is
+// left.
 func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
 	of := func(mark []string) bool { return mark != nil && (runtime == anyRuntime || runtime == mark[1]) }
 	var out, block, kept bytes.Buffer
@@ -59,7 +60,7 @@ func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
 		begin, end := beginMark.FindStringSubmatch(bare), endMark.FindStringSubmatch(bare)
 		switch {
 		case of(begin) && inside:
-			return nil, true, Blocked{Problem: fmt.Sprintf("line %d begins a part of entrepot's inside of another", line), Mend: "take both out by hand"}
+			return nil, true, Blocked{Problem: fmt.Sprintf("line %d begins a section of entrepot inside another", line), Fix: "remove both by hand"}
 		case of(begin):
 			inside, had, digest = true, true, begin[2]
 			block.Reset()
@@ -68,13 +69,13 @@ func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
 			if shortDigest(block.String()) != digest {
 				return nil, true, Blocked{
 					Problem: fmt.Sprintf("what stands between the marks of entrepot above line %d has been edited", line),
-					Mend:    "move lines of yours out of there, and take out the rest with both marks",
+					Fix:     "move your lines out of there, and remove the rest with both marks",
 				}
 			}
 			inside = false
 			out.Write(kept.Bytes())
 		case of(end):
-			return nil, true, Blocked{Problem: fmt.Sprintf("line %d ends a part of entrepot's that has no begin", line), Mend: "take it out by hand"}
+			return nil, true, Blocked{Problem: fmt.Sprintf("line %d ends a section of entrepot that has no begin", line), Fix: "remove it by hand"}
 		case inside:
 			block.WriteString(text)
 			if theirs, ok := strings.CutPrefix(text, theirLine); ok {
@@ -85,7 +86,7 @@ func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
 		}
 	}
 	if inside {
-		return nil, true, Blocked{Problem: "a part of entrepot's begins and has no end", Mend: "take it out by hand"}
+		return nil, true, Blocked{Problem: "a section of entrepot begins and has no end", Fix: "remove it by hand"}
 	}
 	if !had {
 		return withoutOld(content)
@@ -93,14 +94,14 @@ func unmark(content []byte, runtime string) (rest []byte, had bool, err error) {
 	return orNil(out.Bytes()), true, nil
 }
 
-// oldLine is a line of the files that were wholly ours before there were marks.
+// oldLine matches the lines of files from before there were marks.
 var oldLine = regexp.MustCompile(`^(\s*|# Made by "entrepot hosts [a-z0-9]+"\.|# \S+ (itself )?is left out: .*|\[host\."[^"]*"\]|\[registry\."[^"]*"\]|\[\[registry(\.mirror)?\]\]` +
 	`|\s*(server|prefix|location) = "[^"]*"|\s*(override_path|insecure|http) = true|\s*(capabilities|mirrors) = \[[^\]]*\]` +
 	`|mirrors:|  "[^"]*":|    endpoint:|      - "[^"]*"|---|apiVersion: v1alpha1|kind: RegistryMirrorConfig|name: "[^"]*"|endpoints:|  - url: "[^"]*"|    overridePath: true` +
 	`|HOMEBREW_ARTIFACT_DOMAIN=\S+)$`)
 
-// withoutOld takes a file of the kind that was wholly ours for what it is, as
-// long as nobody has put anything else into it.
+// withoutOld recognizes a file from before there were marks, as long as nobody
+// else has added anything to it.
 func withoutOld(content []byte) (rest []byte, had bool, err error) {
 	first, _, _ := strings.Cut(string(content), "\n")
 	if !strings.HasPrefix(first, oldMark) || beginMark.MatchString(strings.TrimRight(first, "\r")) {
@@ -110,19 +111,19 @@ func withoutOld(content []byte) (rest []byte, had bool, err error) {
 	for text := range strings.Lines(string(content)) {
 		line++
 		if !oldLine.MatchString(strings.TrimRight(text, "\r\n")) {
-			return nil, true, Blocked{Problem: fmt.Sprintf("an earlier entrepot made it, and line %d is somebody else's", line), Mend: "put that line aside, take the file away, run this again, and put the line back"}
+			return nil, true, Blocked{Problem: fmt.Sprintf("an earlier entrepot made it, and line %d was added by somebody else", line), Fix: "save that line, delete the file, run this again, and add the line again"}
 		}
 	}
 	return nil, true, nil
 }
 
-// Blocked says why ours can't go into a file, or out of it, without taking
-// something from somebody, and what to do by hand.
+// Blocked says why a file can't be changed without losing somebody's settings,
+// and what to do by hand.
 type Blocked struct {
 	Path    string
 	Problem string
-	Mend    string
-	Lines   string // to be put there by hand
+	Fix     string
+	Lines   string // to be added by hand
 }
 
 func (b Blocked) Error() string {
@@ -130,8 +131,8 @@ func (b Blocked) Error() string {
 	if b.Path != "" {
 		text = b.Path + ": " + text
 	}
-	if b.Mend != "" {
-		text += "; " + b.Mend
+	if b.Fix != "" {
+		text += "; " + b.Fix
 	}
 	if b.Lines != "" {
 		text += ":\n" + strings.TrimRight("    "+strings.ReplaceAll(strings.TrimRight(b.Lines, "\n"), "\n", "\n    "), " ")

@@ -1,6 +1,6 @@
-// Package hosts makes runtimes pull through entrepot: what each of them reads,
-// how that goes into files that people already have without taking anything
-// from them, and how it comes out again.
+// Package hosts configures runtimes to pull through entrepot. It writes the
+// configuration of each runtime, merges it into existing files without losing
+// settings, and removes it again.
 package hosts
 
 import (
@@ -17,54 +17,55 @@ import (
 
 // Mirror is what the configuration of every runtime is made from.
 type Mirror struct {
-	// Addresses are what runtimes reach entrepot under, in the order in which
-	// they are tried: scheme and host only. There is at least one.
+	// Addresses are entrepot's addresses, in the order in which runtimes try
+	// them. Each is a scheme and a host. There is at least one.
 	Addresses []*url.URL
-	// CAFile holds who signed entrepot's certificate, as an absolute path; it
-	// is empty where the system knows, or where it speaks plain HTTP.
+	// CAFile is the absolute path of the CA of entrepot's certificate. It is
+	// empty if the system trusts the certificate, or with plain HTTP.
 	CAFile string
-	// Registries are all names that images can begin with, in the order of the
-	// configuration.
+	// Registries are all registry names that images can begin with, in the
+	// order of the configuration.
 	Registries []Registry
 }
 
-// Registry is a name, as images begin, that entrepot stands before.
+// Registry is a registry that entrepot mirrors, by its name in images.
 type Registry struct {
 	Name string
-	// Upstream is the name of the upstream that it means.
+	// Upstream is the name of the upstream for this registry.
 	Upstream string
-	// Prefix is the element of a path by which it is asked for under entrepot's
-	// own name. It is empty for an IPv6 address, which no repository can hold.
+	// Prefix is the path element that selects this registry under entrepot's
+	// name. It is empty for an IPv6 address, which a repository name can't
+	// contain.
 	Prefix string
-	// Hosts are virtual hosts that mean this registry, without a port.
+	// Hosts are the virtual hosts of this registry, without a port.
 	Hosts []string
-	// Default says that a request that names no registry means this one.
+	// Default says that requests without a registry's name mean this registry.
 	Default bool
 	// Server is the registry itself, for when entrepot can't be reached.
 	Server Server
 }
 
-// Server is where a registry itself is, as entrepot's configuration knows it:
-// the last endpoint, because before it other mirrors may stand.
+// Server is where a registry itself is: the last endpoint in entrepot's
+// configuration, because other mirrors may come before it.
 type Server struct {
 	config.Place
-	// CAFile is whose certificates are believed beside the system's, as an
-	// absolute path; empty where none is, and with plain HTTP.
+	// CAFile is the absolute path of CAs to trust besides the system's. It is
+	// empty if there are none, and with plain HTTP.
 	CAFile string
 	// Insecure says that its certificate is not checked.
 	Insecure bool
-	// Known says that a runtime that is told nothing goes to the same place.
+	// Known says that a runtime uses the same place by default.
 	Known bool
 }
 
-// Settings are what people say of the mirror beside its configuration.
+// Settings describe the mirror beyond its configuration.
 type Settings struct {
 	Addresses []*url.URL
 	CAFile    string // absolute, or empty
 }
 
-// NewMirror puts together what runtimes are told of a configuration, which has
-// been checked. The paths of CA files in it are absolute.
+// NewMirror returns the mirror for a configuration that has been checked. The
+// paths of CA files in the configuration are absolute.
 func NewMirror(upstreams []config.Upstream, s Settings) (Mirror, error) {
 	m := Mirror{Addresses: s.Addresses, CAFile: s.CAFile}
 	if len(s.Addresses) == 0 {
@@ -72,7 +73,7 @@ func NewMirror(upstreams []config.Upstream, s Settings) (Mirror, error) {
 	}
 	for _, address := range s.Addresses {
 		if of, ok := (config.Config{Upstreams: upstreams}).VirtualHost(address.Host); ok {
-			return m, Wrong(fmt.Sprintf("%s is a virtual host of %s (its hosts): what is asked for there is %s's, whatever registry an image names; use an address of entrepot that is none",
+			return m, Wrong(fmt.Sprintf("%s is a virtual host of %s (its hosts): every request there goes to %s, whatever registry the image names; use an address that is not a virtual host",
 				address, of, of))
 		}
 	}
@@ -81,11 +82,11 @@ func NewMirror(upstreams []config.Upstream, s Settings) (Mirror, error) {
 		if slices.ContainsFunc(upstreams, func(other config.Upstream) bool {
 			return other.Name != u.Name && slices.Contains(append([]string{other.Name}, other.Aliases...), prefix)
 		}) {
-			prefix = "" // with a port: it is another's name as it stands
+			prefix = "" // with a port, the name means another registry
 		}
 		for _, name := range append([]string{u.Name}, u.Aliases...) {
-			// Image names never begin with these: every client takes them to
-			// be docker.io before it looks for a mirror.
+			// Image names never begin with these. Every client replaces them by
+			// docker.io before it looks for a mirror.
 			if name != u.Name && (name == "index.docker.io" || name == "registry-1.docker.io") {
 				continue
 			}
@@ -97,18 +98,17 @@ func NewMirror(upstreams []config.Upstream, s Settings) (Mirror, error) {
 	return m, nil
 }
 
-// Wrong is an error in what somebody said, not in what was found.
+// Wrong is an error in the user's input.
 type Wrong string
 
 func (w Wrong) Error() string { return string(w) }
 
-// component is what a repository's name is made of (distribution-spec, "Pulling
-// manifests"). A registry's name with a port is none.
+// component matches an element of a repository's name (distribution-spec,
+// "Pulling manifests"). A registry's name with a port does not match.
 var component = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
 
-// PrefixOf is the name by which a repository of the upstream can be asked for
-// under entrepot's own name, or empty where it has no such name. A port stands
-// behind an underscore there.
+// PrefixOf returns the path element that selects an upstream under entrepot's
+// name, or "" if there is none. It writes a port with an underscore.
 func PrefixOf(u config.Upstream) string {
 	names := append([]string{u.Name}, u.Aliases...)
 	for _, name := range names {
@@ -124,14 +124,14 @@ func PrefixOf(u config.Upstream) string {
 	return ""
 }
 
-// dockerHub is at another host than its name says, and every runtime knows it.
+// dockerHub is at another host than its name says. Every runtime knows it.
 const (
 	dockerHub       = "docker.io"
 	dockerHubServer = "registry-1.docker.io"
 )
 
-// serverOf is where the registry itself is, of which an image's name says no
-// more than the name. All formats go by this.
+// serverOf returns where the registry itself is, which the name in an image
+// does not always say. All formats use this.
 func serverOf(u config.Upstream, name string) Server {
 	own := config.Place{Scheme: "https", Host: name}
 	if name == dockerHub {
@@ -150,7 +150,7 @@ func serverOf(u config.Upstream, name string) Server {
 	return s
 }
 
-// Registry is the registry of that name.
+// Registry returns the registry with that name.
 func (m Mirror) Registry(name string) (Registry, bool) {
 	i := slices.IndexFunc(m.Registries, func(r Registry) bool { return r.Name == name })
 	if i < 0 {
@@ -159,8 +159,9 @@ func (m Mirror) Registry(name string) (Registry, bool) {
 	return m.Registries[i], true
 }
 
-// AtVirtualHost are the mirror's addresses with the registry's first virtual
-// host in place of their own: there, what names no registry means this one.
+// AtVirtualHost returns the mirror's addresses with the registry's first
+// virtual host in place of their host. Requests there that name no registry
+// mean this one.
 func (m Mirror) AtVirtualHost(r Registry) []*url.URL {
 	if len(r.Hosts) == 0 {
 		return nil
@@ -176,7 +177,7 @@ func (m Mirror) AtVirtualHost(r Registry) []*url.URL {
 	return slices.CompactFunc(all, func(a, b *url.URL) bool { return *a == *b })
 }
 
-// Loopback is the first address that only this machine can use, or nil.
+// Loopback returns the first loopback address, or nil.
 func (m Mirror) Loopback() *url.URL {
 	for _, address := range m.Addresses {
 		if IsLoopback(address.Host) {
@@ -186,7 +187,7 @@ func (m Mirror) Loopback() *url.URL {
 	return nil
 }
 
-// IsLoopback says whether an address is this machine's own.
+// IsLoopback reports whether a host is a loopback address.
 func IsLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -196,11 +197,11 @@ func IsLoopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// ParseAddress reads what somebody says entrepot is reached under.
-func ParseAddress(told string) (*url.URL, error) {
-	u, err := url.Parse(told)
+// ParseAddress parses an address of entrepot that the user gave.
+func ParseAddress(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, Wrong(fmt.Sprintf("--address %q is not a URL such as http://entrepot.example.com:5000", told))
+		return nil, Wrong(fmt.Sprintf("--address %q is not a URL such as http://entrepot.example.com:5000", text))
 	}
 	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, Wrong(fmt.Sprintf("--address has more than a scheme and a host: did you mean %s://%s?", u.Scheme, u.Host))

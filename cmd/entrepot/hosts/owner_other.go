@@ -4,5 +4,5 @@ package hosts
 
 import "io/fs"
 
-// ownLike does nothing: a file belongs to whom its folder does.
+// ownLike does nothing here: a file gets its owner from its folder.
 func ownLike(string, fs.FileInfo) error { return nil }

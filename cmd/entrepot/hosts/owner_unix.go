@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// ownLike gives a file the owner of another, where that is not its own already.
+// ownLike gives a file the owner of another file, if it is not the same
+// already.
 func ownLike(path string, like fs.FileInfo) error {
 	want, ok := like.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -13,8 +13,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Plan is what would change on disk, file by file. It is made without changing
-// anything.
+// Plan lists what would change on disk, file by file. Making a plan changes
+// nothing.
 type Plan struct {
 	Steps []Step
 	Notes []string
@@ -22,25 +22,25 @@ type Plan struct {
 	kept  state
 }
 
-// Step is what becomes of one file.
+// Step is the change of one file.
 type Step struct {
 	Path          string // as the runtime names it
-	target        string // behind links
-	Before, After []byte // nil: there is no file
-	theirs        []byte // what a backup has to hold, where it becomes ours
+	target        string // with links resolved
+	Before, After []byte // nil if there is no file
+	theirs        []byte // what the backup has to contain
 	next          *record
-	folders       []string // made by entrepot, and to go where nothing is left in them
+	folders       []string // made by entrepot, and removed when they are empty
 }
 
-// Changes says whether the step does anything to the file.
+// Changes reports whether the step changes the file.
 func (s Step) Changes() bool {
 	return (s.Before == nil) != (s.After == nil) || !bytes.Equal(s.Before, s.After)
 }
 
-// Changes says whether any file changes.
+// Changes reports whether any file changes.
 func (p Plan) Changes() bool { return slices.ContainsFunc(p.Steps, Step.Changes) }
 
-// Diff is the change in the unified form.
+// Diff returns the change as a unified diff.
 func (s Step) Diff() string {
 	if !s.Changes() {
 		return ""
@@ -55,11 +55,11 @@ func (s Step) Diff() string {
 	return udiff.Unified(before, after, string(s.Before), string(s.After))
 }
 
-// PlanWrite is what makes the runtime pull through entrepot. Files of earlier
-// writes that are of no use any more are given back. An error names all that
-// can't be merged into.
+// PlanWrite returns the plan that makes the runtime pull through entrepot.
+// Files of earlier writes that are no longer needed are restored. The error
+// lists everything that can't be merged.
 func (r Runtime) PlanWrite(s Setting) (Plan, error) {
-	p := Plan{dir: s.Dir, kept: s.kept}
+	p := Plan{dir: s.Dir, kept: s.state}
 	if err := s.Mirror.checkFiles(); err != nil {
 		return p, err
 	}
@@ -77,7 +77,7 @@ func (r Runtime) PlanWrite(s Setting) (Plan, error) {
 		}
 		p.Steps = append(p.Steps, step)
 	}
-	for _, old := range s.kept.Files {
+	for _, old := range s.state.Files {
 		if old.Runtime != r.owner() || slices.ContainsFunc(layout.Files, func(f File) bool { return f.Path == old.Path }) {
 			continue
 		}
@@ -91,10 +91,10 @@ func (r Runtime) PlanWrite(s Setting) (Plan, error) {
 	return p, errors.Join(refused...)
 }
 
-// PlanRemove gives back what was there. What can't be is in the error; the rest
-// of the plan stands.
+// PlanRemove returns the plan that restores what was there. The error lists
+// what can't be restored; the rest of the plan is valid.
 func (r Runtime) PlanRemove(s Setting) (Plan, error) {
-	p := Plan{dir: s.Dir, kept: s.kept}
+	p := Plan{dir: s.Dir, kept: s.state}
 	var refused []error
 	add := func(step Step, err error) {
 		if err != nil {
@@ -103,18 +103,18 @@ func (r Runtime) PlanRemove(s Setting) (Plan, error) {
 		}
 		p.Steps = append(p.Steps, step)
 	}
-	for _, old := range s.kept.Files {
+	for _, old := range s.state.Files {
 		if old.Runtime == r.owner() {
 			add(s.planBack(old))
 		}
 	}
-	// Where the record is lost, the marks are left.
+	// If the record is lost, the marks remain.
 	layout, err := r.Files(s)
 	if err != nil {
 		return p, errors.Join(refused...)
 	}
 	for _, f := range layout.Files {
-		if _, known := s.kept.find(f.Path); known {
+		if _, known := s.state.find(f.Path); known {
 			continue
 		}
 		if now, err := readFile(f.Path); err == nil && now != nil {
@@ -133,9 +133,9 @@ func (s Setting) planFile(owner string, f File) (Step, error) {
 		return step, err
 	}
 	if step.Before, err = readFile(f.Path); err != nil {
-		return step, fmt.Errorf("read what is there: %w", err)
+		return step, fmt.Errorf("read the existing file: %w", err)
 	}
-	old, known := s.kept.find(f.Path)
+	old, known := s.state.find(f.Path)
 	if step.theirs, err = theirs(f.Path, step.Before, old, known, owner); err != nil {
 		return step, err
 	}
@@ -151,7 +151,7 @@ func (s Setting) planFile(owner string, f File) (Step, error) {
 	step.After = change.Content
 	step.folders = old.Folders
 	if bytes.Equal(step.After, step.theirs) && (step.After == nil) == (step.theirs == nil) {
-		return step, nil // nothing of ours is in it
+		return step, nil // it contains nothing of entrepot's
 	}
 	step.next = &record{
 		Runtime: owner, Path: f.Path, Existed: step.theirs != nil, Written: digest.FromBytes(step.After), Undo: change.Undo, Folders: old.Folders,
@@ -162,7 +162,7 @@ func (s Setting) planFile(owner string, f File) (Step, error) {
 	return step, nil
 }
 
-// planBack gives back what was there before a record was made.
+// planBack restores what was there before a record was made.
 func (s Setting) planBack(old record) (Step, error) {
 	step := Step{Path: old.Path, folders: old.Folders}
 	var err error
@@ -170,18 +170,18 @@ func (s Setting) planBack(old record) (Step, error) {
 		return step, err
 	}
 	if step.Before, err = readFile(old.Path); err != nil {
-		return step, fmt.Errorf("read what is there: %w", err)
+		return step, fmt.Errorf("read the existing file: %w", err)
 	}
-	_, known := s.kept.find(old.Path)
+	_, known := s.state.find(old.Path)
 	step.After, err = theirs(old.Path, step.Before, old, known, old.Runtime)
 	return step, err
 }
 
-// Apply does what was planned: backups first, then the record, then the files.
-// What was done until an error is recorded.
+// Apply carries out the plan: first backups, then the record, then the files.
+// After an error, everything done so far is recorded.
 func (p Plan) Apply() error {
 	kept := p.kept
-	// Where the record itself has to be, even if no file is beside it.
+	// The record's folder has to exist even if no file is in it.
 	var forRecord []string
 	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.next != nil }) || len(kept.Files) > 0 {
 		var err error
@@ -229,7 +229,7 @@ func (p Plan) Apply() error {
 	return nil
 }
 
-// backUp keeps what people wrote beside the file, byte for byte.
+// backUp copies the user's file to a backup next to it, byte for byte.
 func (s Step) backUp() error {
 	name := s.Path + BackupEnding
 	if kept, err := readFile(name); err == nil && kept != nil && bytes.Equal(kept, s.theirs) {
@@ -237,10 +237,10 @@ func (s Step) backUp() error {
 	}
 	like, err := os.Stat(s.target)
 	if err != nil {
-		return fmt.Errorf("keep what is there: %w", err)
+		return fmt.Errorf("back up the existing file: %w", err)
 	}
 	if err := replaceFile(name, s.theirs, like.Mode().Perm(), like); err != nil {
-		return fmt.Errorf("keep what is there: %w", err)
+		return fmt.Errorf("back up the existing file: %w", err)
 	}
 	return nil
 }
@@ -251,7 +251,7 @@ func (s Step) apply() error {
 	}
 	if s.After == nil {
 		if err := os.Remove(s.target); err != nil {
-			return fmt.Errorf("take away: %w", err)
+			return fmt.Errorf("remove: %w", err)
 		}
 		return nil
 	}
@@ -261,19 +261,19 @@ func (s Step) apply() error {
 	return nil
 }
 
-// tidy takes away what is of no use any more once files are given back: their
-// backups, and folders that were made for them and have nothing else in them.
+// tidy removes what is no longer needed after files are restored: their
+// backups, and folders that were made for them and are empty.
 func (p Plan) tidy() {
 	var folders []string
 	for _, step := range p.Steps {
 		if step.next == nil {
-			_ = os.Remove(step.Path + BackupEnding) // where there was none, none goes
+			_ = os.Remove(step.Path + BackupEnding) // there may be none
 			folders = append(folders, step.folders...)
 		}
 	}
-	// The innermost first: each is longer than what it is in.
+	// The innermost first: its path is longer than that of its parent.
 	slices.SortFunc(folders, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, folder := range folders {
-		_ = os.Remove(folder) // unless something is in it
+		_ = os.Remove(folder) // fails if it is not empty
 	}
 }

@@ -6,20 +6,21 @@ import (
 	"strings"
 )
 
-// Printed is what a runtime reads, as text, where it has none of its own yet.
+// Printed is a runtime's configuration as text, for a machine without existing
+// files.
 type Printed struct {
 	Text string
-	// Names are the files that the text is for where it does not say so itself,
-	// for its format has no comments.
+	// Names are the names of the files, if the text can't have comments that
+	// name them.
 	Names []string
 	Notes []string
 }
 
-// Print makes the text without a look at what is on disk. A file whose format
-// has no comments is printed alone: what is printed can be taken for the file.
+// Print returns the text without reading existing files. In a format without
+// comments, only one file is printed, so that the output is the file.
 func (r Runtime) Print(s Setting) (Printed, error) {
-	s.blank, s.kept = true, state{}
-	if !s.Told {
+	s.blank, s.state = true, state{}
+	if !s.DirGiven {
 		s.Dir = r.Place(s.Machine)
 	}
 	layout, err := r.Files(s)
@@ -37,7 +38,7 @@ func (r Runtime) Print(s Setting) (Printed, error) {
 		switch {
 		case err != nil:
 			return p, err
-		case f.Aside:
+		case f.Extra:
 		case filepath.Ext(f.Path) == ".json":
 			p.Text, p.Names = string(change.Content), []string{f.Path}
 			return p, nil

@@ -10,13 +10,14 @@ import (
 	"strings"
 )
 
-// registriesConf is what CRI-O, Podman, skopeo and buildah share:
+// registriesConf configures CRI-O, Podman, skopeo and buildah, which share
 // containers-registries.conf(5), version 2.
 //
-// Of an entry with the same prefix the file that is read last has the word, as
-// a whole. So where people have one, our mirrors go into theirs, before their
-// own; a drop-in has the rest. What is in files that are not this user's is
-// carried over into the drop-in, for it would count no more beside it.
+// If several files have an entry with the same prefix, the file that is read
+// last counts, and its entry replaces the others as a whole. So entrepot's
+// mirrors go into an existing entry, before its mirrors, and a drop-in has the
+// rest. Entries in files that this user can't change are copied into the
+// drop-in, because they would no longer count.
 func registriesConf(name string) Runtime {
 	r := Runtime{
 		Name:   name,
@@ -44,16 +45,16 @@ const dropIn = "entrepot.conf"
 
 func registriesConfFiles(s Setting) (Layout, error) {
 	var layout Layout
-	if s.Told && !strings.HasSuffix(filepath.Base(s.Dir), ".conf.d") {
+	if s.DirGiven && !strings.HasSuffix(filepath.Base(s.Dir), ".conf.d") {
 		return layout, Blocked{
-			Path: s.Dir, Problem: "nothing reads a drop-in there", Mend: "name the folder registries.conf.d: --write " + filepath.Join(s.Dir, "registries.conf.d"),
+			Path: s.Dir, Problem: "no client reads a drop-in there", Fix: "name the folder registries.conf.d: --write " + filepath.Join(s.Dir, "registries.conf.d"),
 		}
 	}
 	if m := s.Mirror.nameable(); len(m.Addresses) < len(s.Mirror.Addresses) {
 		if len(m.Addresses) == 0 {
-			return layout, Wrong("no image name can hold an IPv6 address for Podman and its kin, and every pull would fail: name entrepot otherwise with --address")
+			return layout, Wrong("no image name can hold an IPv6 address for Podman and related clients, and every pull would fail: give another address with --address")
 		}
-		layout.Notes = append(layout.Notes, "addresses of IPv6 are left out: no image name can hold them")
+		layout.Notes = append(layout.Notes, "IPv6 addresses are left out: no image name can hold them")
 		s.Mirror = m
 	}
 	confs, err := s.readConfs()
@@ -70,7 +71,8 @@ func registriesConfFiles(s Setting) (Layout, error) {
 			continue
 		}
 		if path, ok := confs.blocks(r.Name); ok {
-			// A mirror is asked all the same: it would unblock the registry.
+			// Mirrors of a blocked registry are used, so a mirror would unblock
+			// it.
 			layout.Notes = append(layout.Notes, r.Name+" stays as it is: it is blocked in "+path)
 			continue
 		}
@@ -99,12 +101,12 @@ func registriesConfFiles(s Setting) (Layout, error) {
 	for i, folder := range s.dropInFolders() {
 		path := filepath.Join(folder, dropIn)
 		if ours.Len() > 0 {
-			layout.Files = append(layout.Files, File{Path: path, Edit: marksAlone("podman", ours.String()), Aside: i > 0})
+			layout.Files = append(layout.Files, File{Path: path, Edit: marksAlone("podman", ours.String()), Extra: i > 0})
 		}
 	}
 	for _, c := range confs.all {
 		if edit := edits[c.path]; edit != nil {
-			layout.Files = append(layout.Files, File{Path: c.path, Edit: edit.edit, Aside: true})
+			layout.Files = append(layout.Files, File{Path: c.path, Edit: edit.edit, Extra: true})
 		}
 	}
 	files, notes, err := s.hostCAs()
@@ -112,22 +114,22 @@ func registriesConfFiles(s Setting) (Layout, error) {
 	return layout, err
 }
 
-// marksAlone is a file of a format with comments that is ours; what somebody
-// else has put into it stays behind ours.
+// marksAlone returns the edit for a file that is entrepot's, in a format with
+// comments. Lines that somebody else has added stay after entrepot's.
 func marksAlone(runtime, text string) Edit {
 	return func(theirs []byte) (Change, error) {
 		return Change{Content: append([]byte(marked(runtime, text)), theirs...), Undo: Undo{Kind: undoMarked}}, nil
 	}
 }
 
-// nameable is the mirror without the addresses that no image name can hold:
-// one of these makes the whole pull fail, and not only the mirror.
+// nameable returns the mirror without addresses that an image name can't
+// contain. One such address makes the whole pull fail, not only the mirror.
 func (m Mirror) nameable() Mirror {
 	m.Addresses = slices.DeleteFunc(slices.Clone(m.Addresses), func(a *url.URL) bool { return strings.HasPrefix(a.Host, "[") })
 	return m
 }
 
-// location is a mirror: where it is, and whether that is plain HTTP.
+// location is the place of a mirror, and whether it uses plain HTTP.
 type location struct {
 	at       string
 	insecure bool
@@ -141,7 +143,7 @@ func (l location) text() string {
 	return text
 }
 
-// textOf are mirrors, each with an empty line before it.
+// textOf returns mirrors as text, each after an empty line.
 func textOf(mirrors []location) string {
 	var b strings.Builder
 	for _, mirror := range mirrors {
@@ -158,7 +160,8 @@ func (l location) value() map[string]any {
 	return value
 }
 
-// locationsOf have the registry's name in them: these clients send no ?ns=.
+// locationsOf returns locations with the registry's name in them, because these
+// clients do not send ?ns=.
 func (m Mirror) locationsOf(r Registry) []location {
 	var all []location
 	if strings.HasPrefix(r.Name, "[") {
@@ -176,8 +179,8 @@ func (m Mirror) locationsOf(r Registry) []location {
 	return all
 }
 
-// dropInEntry is the entry for a registry that people have none for where this
-// user could change it.
+// dropInEntry returns the entry for a registry that has no entry which this
+// user can change.
 func (s Setting) dropInEntry(confs registryConfs, r Registry, mirrors []location) (text, note string, err error) {
 	their, ok := confs.newer().of(r.Name)
 	if !ok {
@@ -191,17 +194,17 @@ func (s Setting) dropInEntry(confs registryConfs, r Registry, mirrors []location
 	if their.exact && their.dropIn && filepath.Base(their.path) > dropIn {
 		return "", "", Blocked{
 			Path: their.path, Problem: "it has an entry for " + r.Name + ", and is read after " + dropIn + " in Podman 6",
-			Mend: "have this put in its place, or take the entry out", Lines: text,
+			Fix: "have it replaced by this, or remove the entry", Lines: text,
 		}
 	}
-	return text, fmt.Sprintf("%s: %s has what %s says of %s, which counts for it no more: what changes there has to change here", r.Name, dropIn, their.path, their.prefix), nil
+	return text, fmt.Sprintf("%s: %s has the entry of %s for %s, which no longer counts: make later changes here too", r.Name, dropIn, their.path, their.prefix), nil
 }
 
-// entry is what stands for a registry of which nobody has said anything.
+// entry returns the entry for a registry without existing settings.
 func (r Registry) entry(mirrors []location) (text, note string) {
 	location, insecure := r.Name, false
 	switch {
-	case r.Server.Known: // docker.io is translated behind the location, not in it
+	case r.Server.Known: // clients translate docker.io in the name, not in the location
 	case r.Name == dockerHub && r.Server.Place.String() == "https://"+dockerHubServer:
 	case r.Server.Base != "" || strings.Contains(r.Server.Place.Prefix, ":") || strings.HasPrefix(r.Server.Host, "["):
 		note = r.Name + " itself is left out: no location can be at " + r.Server.API()
@@ -218,10 +221,10 @@ func (r Registry) entry(mirrors []location) (text, note string) {
 	return text + textOf(mirrors), note
 }
 
-// registriesConfComes judges by the last word of the files as they are, in the
-// order of Podman 6 and in that of those before.
+// registriesConfComes checks the entry that counts, in the order of Podman 6
+// and in that of earlier versions.
 func registriesConfComes(s Setting, r Registry) error {
-	s.kept, s.asIs = state{}, true
+	s.state, s.asIs = state{}, true
 	mirrors := s.Mirror.nameable().locationsOf(r)
 	if len(mirrors) == 0 {
 		return fmt.Errorf("no image name can hold it: %w", errNotAsked)
@@ -240,23 +243,23 @@ func registriesConfComes(s Setting, r Registry) error {
 		case entry.table["blocked"] == true && len(list) == 0:
 			return fmt.Errorf("it is blocked in %s: %w", entry.path, errNotAsked)
 		case len(list) == 0:
-			return fmt.Errorf("%s names no mirror", entry.path)
+			return fmt.Errorf("%s lists no mirror", entry.path)
 		case entry.table["mirror-by-digest-only"] == true:
-			return fmt.Errorf("%s has mirror-by-digest-only: what is pulled by tag does not ask a mirror", entry.path)
+			return fmt.Errorf("%s has mirror-by-digest-only: pulls by tag do not use a mirror", entry.path)
 		}
 		at, _ := list[0]["location"].(string)
 		if !slices.ContainsFunc(mirrors, func(l location) bool {
 			return l.at == at+r.Name[len(entry.prefix):] || l.at == strings.TrimRight(at, "/")
 		}) {
-			return fmt.Errorf("%s names %s first", entry.path, at)
+			return fmt.Errorf("%s lists %s first", entry.path, at)
 		}
 	}
 	return nil
 }
 
-// podmanAsk has Podman read its files.
+// podmanAsk makes Podman read its files.
 func podmanAsk(ctx context.Context, s Setting) (Verdict, error) {
-	if s.Told {
+	if s.DirGiven {
 		return Verdict{}, nil
 	}
 	v := Verdict{Asked: "podman info"}

@@ -88,8 +88,8 @@ func TestWhatPodmanCantTakeIsRefused(t *testing.T) {
 		want                []string
 	}{
 		{"no TOML", mainConf, "[[registry\n", []string{mainConf + ": line 1 is not TOML"}},
-		{"tables in one line", mainConf, "registry = [{location = \"docker.io\"}]\n", []string{mainConf + ": what is there is written in a form", "location = \"mirror.lan:5000/docker.io\""}},
-		{"mirrors in one line", mainConf, "[[registry]]\nlocation = \"docker.io\"\nmirror = [{location = \"a.lan\"}]\n", []string{"put this into the entry for docker.io by hand, before its mirrors", "[[registry.mirror]]"}},
+		{"tables in one line", mainConf, "registry = [{location = \"docker.io\"}]\n", []string{mainConf + ": the file is written in a form", "location = \"mirror.lan:5000/docker.io\""}},
+		{"mirrors in one line", mainConf, "[[registry]]\nlocation = \"docker.io\"\nmirror = [{location = \"a.lan\"}]\n", []string{"add this to the entry for docker.io by hand, before its mirrors", "[[registry.mirror]]"}},
 		{"the older form", mainConf, "[registries.block]\nregistries = [\"docker.io\"]\n", []string{mainConf + ": [registries.block] is of the older form", "blocked = true"}},
 		{"a package's drop-in that is read later", "/usr/share/containers/registries.conf.d/zz.conf", "[[registry]]\nlocation = \"docker.io\"\n", []string{"zz.conf: it has an entry for docker.io, and is read after entrepot.conf", ourHub[:20]}},
 	} {
@@ -109,7 +109,7 @@ func TestWhatPodmanCantTakeIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.PlanWrite(s); err == nil || !strings.Contains(err.Error(), "nothing reads a drop-in there; name the folder registries.conf.d: --write "+filepath.Join(dir, "registries.conf.d")) {
+		if _, err := r.PlanWrite(s); err == nil || !strings.Contains(err.Error(), "no client reads a drop-in there; name the folder registries.conf.d: --write "+filepath.Join(dir, "registries.conf.d")) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -129,7 +129,7 @@ func TestAnAddressThatNoImageNameCanHold(t *testing.T) {
 		t.Errorf("got\n%s", got)
 	}
 	m.Addresses = m.Addresses[:1]
-	if got := newPlace(t, nil).refused("podman", m, ""); !strings.Contains(got, "name entrepot otherwise with --address") {
+	if got := newPlace(t, nil).refused("podman", m, ""); !strings.Contains(got, "give another address with --address") {
 		t.Error(got)
 	}
 }
@@ -163,7 +163,7 @@ func TestAUserWithARegistriesConfOfTheirOwnReadsOurs(t *testing.T) {
 	})
 	t.Run("where XDG says that it is elsewhere, which Podman before 6 does not know", func(t *testing.T) {
 		p := newPlace(t, nil)
-		p.Rootless, p.ConfigTold, p.Config = true, true, p.System("/xdg")
+		p.Rootless, p.ConfigSet, p.Config = true, true, p.System("/xdg")
 		p.write("podman", m, "")
 		for _, path := range []string{"/xdg/containers/registries.conf.d/entrepot.conf", own + ".d/entrepot.conf"} {
 			if got := p.get(path); got != marked("podman", hubEntry) {
@@ -191,7 +191,7 @@ func TestCertificatesGoWherePodmanLooksForThem(t *testing.T) {
 	}
 	p.Rootless = true
 	plan := p.write("podman", m, "")
-	if !strings.Contains(strings.Join(plan.Notes, "\n"), "/etc/docker/certs.d/corp.lan:5443 counts for corp.lan:5443: who signed its certificate has to be there") {
+	if !strings.Contains(strings.Join(plan.Notes, "\n"), "/etc/docker/certs.d/corp.lan:5443 counts for corp.lan:5443: the CA of its certificate has to be there") {
 		t.Errorf("notes are %q", plan.Notes)
 	}
 	p.get("/home/.config/containers/certs.d/mirror.lan/entrepot.crt")

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// addition are mirrors for one entry of a registries.conf.
+// addition is mirrors for one entry of a registries.conf.
 type addition struct {
 	prefix  string
 	mirrors []location
 }
 
-// confEdit puts mirrors before those of entries that are there. All else of an
-// entry, mirror-by-digest-only too, stays as it is.
+// confEdit adds mirrors before those of existing entries. Everything else in an
+// entry stays, including mirror-by-digest-only.
 type confEdit []addition
 
 func (e confEdit) edit(theirs []byte) (Change, error) {
@@ -67,7 +67,7 @@ func (a addition) put(content []byte) ([]byte, error) {
 	}
 	after := putBefore(lines, line, marked("podman", text))
 	if got, err := readTOML(after); err != nil || !reflect.DeepEqual(got, want) {
-		return nil, Blocked{Problem: errUnproven.Error(), Mend: "put this into the entry for " + a.prefix + " by hand, before its mirrors", Lines: strings.TrimRight(text, "\n")}
+		return nil, Blocked{Problem: errUnproven.Error(), Fix: "add this to the entry for " + a.prefix + " by hand, before its mirrors", Lines: strings.TrimRight(text, "\n")}
 	}
 	return after, nil
 }

@@ -12,32 +12,33 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// conf is one file of registries.
+// conf is one registries.conf or drop-in.
 type conf struct {
 	path    string
-	user    bool // below a user's own folder
-	own     bool // who runs this may change it
+	user    bool // below a user's folder
+	own     bool // the current user may change it
 	dropIn  bool
 	entries []map[string]any
 }
 
-// confList are files in the order in which they are read: the last one counts.
+// confList is the files in the order in which they are read. The last one
+// counts.
 type confList []conf
 
 type registryConfs struct{ all confList }
 
-// confFolder is a folder of registries.conf and its drop-ins.
+// confFolder is a folder with a registries.conf and its drop-ins.
 type confFolder struct {
 	path      string
 	user, own bool
 }
 
-// confFolders are those that are read, whose word counts most first. Podman 6
-// goes by XDG's folder, those before by .config in the home, and both do for
-// root as well.
+// confFolders returns the folders that are read, those that count most first.
+// Podman 6 uses XDG's folder, earlier versions use .config in the home folder,
+// and both do so for root too.
 func (s Setting) confFolders() []confFolder {
 	folder := filepath.Dir(s.Dir)
-	if s.Told {
+	if s.DirGiven {
 		return []confFolder{{path: folder, own: true}}
 	}
 	m := s.Machine
@@ -51,15 +52,16 @@ func (s Setting) confFolders() []confFolder {
 	}
 	return append(all,
 		confFolder{path: m.System("/etc/containers"), own: !m.Rootless},
-		confFolder{path: m.System("/usr/share/containers")}, // a package's
+		confFolder{path: m.System("/usr/share/containers")}, // from the package
 	)
 }
 
-// dropInFolders are where ours has to be so that every version reads it: a
-// user with a registries.conf of their own reads the system's drop-ins no more.
+// dropInFolders returns the folders for entrepot's drop-in, so that every
+// version reads it. With a registries.conf of the user, the system's drop-ins
+// are not read.
 func (s Setting) dropInFolders() []string {
 	folders := []string{s.Dir}
-	if s.blank || s.Told {
+	if s.blank || s.DirGiven {
 		return folders
 	}
 	for _, f := range s.confFolders() {
@@ -75,7 +77,7 @@ func (s Setting) dropInFolders() []string {
 	return folders
 }
 
-// readConfs reads what is there without ours.
+// readConfs reads the files without entrepot's settings.
 func (s Setting) readConfs() (registryConfs, error) {
 	var all registryConfs
 	if s.blank {
@@ -83,7 +85,7 @@ func (s Setting) readConfs() (registryConfs, error) {
 	}
 	for _, f := range s.confFolders() {
 		paths := []string{filepath.Join(f.path, "registries.conf")}
-		// Podman 6 has folders for root and for others besides.
+		// Podman 6 also has folders for root and for other users.
 		kinds := []string{"registries.conf.d"}
 		if !f.user && s.Machine.Rootless {
 			kinds = append(kinds, "registries.rootless.conf.d")
@@ -130,9 +132,9 @@ func (s Setting) confContent(path string) ([]byte, error) {
 	return s.Theirs(path)
 }
 
-// registryEntries are a file's registries, those of one prefix but the first
-// left out, with what every version goes by: the prefix is there, and neither
-// has slashes at its end.
+// registryEntries returns a file's registries, without later ones that have the
+// same prefix. It sets the defaults that every version uses: a prefix, and no
+// slashes at the end.
 func registryEntries(content []byte, m Mirror) ([]map[string]any, error) {
 	read, err := readTOML(content)
 	if err != nil {
@@ -146,22 +148,22 @@ func registryEntries(content []byte, m Mirror) ([]map[string]any, error) {
 	for _, item := range list {
 		entry := tableOf(item)
 		if entry == nil {
-			return nil, Blocked{Problem: "registry is not a list of tables", Mend: "mend it first"}
+			return nil, Blocked{Problem: "registry is not a list of tables", Fix: "correct it first"}
 		}
 		entries = append(entries, entry)
 	}
 	return entries, nil
 }
 
-// olderRegistries refuses what version 1 of the format says of a registry.
+// olderRegistries rejects settings for a registry in version 1 of the format.
 func olderRegistries(read map[string]any, m Mirror) error {
 	for _, kind := range []string{"block", "insecure"} {
 		for _, r := range m.Registries {
 			if listHas(lookUp(read, "registries", kind, "registries"), r.Name) {
 				word := map[string]string{"block": "blocked", "insecure": "insecure"}[kind]
 				return Blocked{
-					Problem: fmt.Sprintf("[registries.%s] is of the older form, and what it says of %s would count no more", kind, r.Name),
-					Mend:    "say it in the newer form in place of the older", Lines: "[[registry]]\nlocation = " + quote(r.Name) + "\n" + word + " = true\n",
+					Problem: fmt.Sprintf("[registries.%s] is of the older form, and its setting for %s would no longer count", kind, r.Name),
+					Fix:     "replace it by the newer form", Lines: "[[registry]]\nlocation = " + quote(r.Name) + "\n" + word + " = true\n",
 				}
 			}
 		}
@@ -169,7 +171,7 @@ func olderRegistries(read map[string]any, m Mirror) error {
 	return nil
 }
 
-// prefixOf is the name that an entry is for.
+// prefixOf returns the name that an entry is for.
 func prefixOf(entry map[string]any) string {
 	prefix, _ := entry["prefix"].(string)
 	if prefix == "" {
@@ -178,14 +180,15 @@ func prefixOf(entry map[string]any) string {
 	return strings.TrimRight(prefix, "/")
 }
 
-// indexOf is which entry of the file is for exactly that prefix; the first one
-// counts.
+// indexOf returns the index of the entry with exactly that prefix. The first
+// one counts.
 func (c conf) indexOf(prefix string) int {
 	return slices.IndexFunc(c.entries, func(e map[string]any) bool { return prefixOf(e) == prefix })
 }
 
-// newer is the order of Podman 6: one main file, and drop-ins by their names,
-// whichever folder they are in; of one name the first folder's.
+// newer returns the order of Podman 6: one main file, and the drop-ins of all
+// folders sorted by name. Of several with the same name, that of the first
+// folder counts.
 func (r registryConfs) newer() confList {
 	var main, drops confList
 	for _, c := range r.all {
@@ -200,8 +203,8 @@ func (r registryConfs) newer() confList {
 	return append(main, drops...)
 }
 
-// older is the order of those before: with a main file of the user's own,
-// nothing of the system's is read. They know no /usr/share.
+// older returns the order of earlier versions: if the user has a main file, no
+// files of the system are read. They do not know /usr/share.
 func (r registryConfs) older() confList {
 	hasMain := slices.ContainsFunc(r.all, func(c conf) bool { return c.user && !c.dropIn })
 	var main, system, user confList
@@ -219,16 +222,16 @@ func (r registryConfs) older() confList {
 	return slices.Concat(main, system, user)
 }
 
-// found is an entry that is for a registry, perhaps with others.
+// found is an entry that covers a registry, and maybe others.
 type found struct {
 	conf
-	prefix string // as far as the registry's name matches
-	exact  bool   // the entry is for that name alone
+	prefix string // the part that matches the registry's name
+	exact  bool   // the entry covers only that name
 	table  map[string]any
 }
 
-// of is the entry that counts for a registry: the longest that matches, and of
-// the same the last.
+// of returns the entry that counts for a registry: the longest match, and among
+// equal ones the last.
 func (l confList) of(name string) (found, bool) {
 	var best found
 	length := 0
@@ -246,7 +249,7 @@ func (l confList) of(name string) (found, bool) {
 	return best, length > 0
 }
 
-// blocks is the file that blocks a registry, in the one order or the other.
+// blocks returns the file that blocks a registry, in either order.
 func (r registryConfs) blocks(name string) (string, bool) {
 	for _, files := range []confList{r.newer(), r.older()} {
 		if entry, ok := files.of(name); ok && entry.table["blocked"] == true {
@@ -256,7 +259,7 @@ func (r registryConfs) blocks(name string) (string, bool) {
 	return "", false
 }
 
-// matching is how much of a registry's name a prefix stands for.
+// matching returns how much of a registry's name a prefix matches.
 func matching(name, prefix string) int {
 	if rest, ok := strings.CutPrefix(prefix, "*"); ok && strings.HasPrefix(rest, ".") {
 		i := strings.Index(name, rest)
@@ -280,8 +283,8 @@ func (f found) mirrors() []map[string]any {
 	return all
 }
 
-// carriedOver is the entry as one of the registry alone, with ours before its
-// mirrors.
+// carriedOver returns the entry for this registry only, with entrepot before
+// its mirrors.
 func (f found) carriedOver(name string, ours []location) (string, error) {
 	rest := name[len(f.prefix):]
 	moved := func(value any) string {
@@ -309,10 +312,10 @@ func (f found) carriedOver(name string, ours []location) (string, error) {
 }
 
 func (f found) cantCarry(err error) error {
-	return Blocked{Path: f.path, Problem: err.Error(), Mend: "take it out of the entry for " + f.prefix}
+	return Blocked{Path: f.path, Problem: err.Error(), Fix: "remove it from the entry for " + f.prefix}
 }
 
-// otherKeys writes the keys of a table, but for those that are named.
+// otherKeys writes the keys of a table, except the given ones.
 func otherKeys(table map[string]any, but ...string) (string, error) {
 	var b strings.Builder
 	for _, key := range sortedKeys(table) {
@@ -320,7 +323,7 @@ func otherKeys(table map[string]any, but ...string) (string, error) {
 			continue
 		}
 		if tableOf(table[key]) != nil {
-			return "", fmt.Errorf("%s is a table, which can't be carried over", key)
+			return "", fmt.Errorf("%s is a table, which can't be copied", key)
 		}
 		line, err := toml.Marshal(map[string]any{key: table[key]})
 		if err != nil {

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// replaceFile writes a file in one step, with the mode and owner of the one
-// that it replaces, or of like. It follows no link: see follow.
+// replaceFile writes a file atomically, with the mode and owner of the file
+// that it replaces, or else of like. It does not follow links: see follow.
 func replaceFile(path string, content []byte, mode fs.FileMode, like fs.FileInfo) (err error) {
 	if like == nil {
 		if like, err = os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -36,7 +36,7 @@ func replaceFile(path string, content []byte, mode fs.FileMode, like fs.FileInfo
 	}
 	if like != nil {
 		if err = ownLike(f.Name(), like); err != nil {
-			return fmt.Errorf("keep the owner of %s: %w", path, err)
+			return fmt.Errorf("set the owner of %s: %w", path, err)
 		}
 	}
 	if err = f.Chmod(mode); err != nil {
@@ -51,7 +51,8 @@ func replaceFile(path string, content []byte, mode fs.FileMode, like fs.FileInfo
 	return os.Rename(f.Name(), path)
 }
 
-// follow is the file behind links: it is changed, and the link stays.
+// follow returns the file that a path leads to. The file is changed, and links
+// stay.
 func follow(path string) (string, error) {
 	if info, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return path, nil
@@ -60,13 +61,13 @@ func follow(path string) (string, error) {
 	}
 	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", Blocked{Path: path, Problem: "it is a link to what is not there", Mend: "make the file that it names, or take the link away"}
+		return "", Blocked{Path: path, Problem: "it is a link to a file that does not exist", Fix: "create that file, or remove the link"}
 	}
 	return target, err
 }
 
-// makeFolders makes a folder with all above it, and returns those that were not
-// there, the outermost first.
+// makeFolders makes a folder and its parents. It returns those that did not
+// exist, the outermost first.
 func makeFolders(folder string) (made []string, err error) {
 	for at := folder; ; at = filepath.Dir(at) {
 		if _, err := os.Stat(at); err == nil {

@@ -8,45 +8,45 @@ import (
 	"strings"
 )
 
-// Runtime is a kind of client whose configuration can be made.
+// Runtime is a kind of client that entrepot can configure.
 //
-// To add one: write a file that is named for it, with a function that returns
-// its Runtime, and put that into [Runtimes]. What it has to say is
+// To add one, write a file with its name and a function that returns its
+// Runtime, and add that to [Runtimes]. It consists of
 //
-//   - Place: the folder that its files are below, for root and for others.
-//   - Files: which files it reads in the version at hand, each with an [Edit].
-//     An edit is a pure function from what a file holds without ours to what
-//     it has to hold: the engine takes ours out first ([Setting.Theirs]),
-//     shows, backs up, writes, records and gives back. A format with "#"
-//     comments marks ours with [marked], and puts what it replaces into the
-//     mark with [insteadOf]; TOML is then held against [proveTOML]. JSON
-//     returns an [Undo] that says what was put into it. An edit that can't
-//     keep what is there returns [Blocked].
-//   - Comes: whether what is on disk brings a pull of a registry here, judged
-//     as the runtime itself would, and not by whether the file is ours.
-//   - Ask: what the runtime's own parser says, where it has one and is
+//   - Place: the folder that its files are below, for root and for other users.
+//   - Files: the files that it reads in the given version, each with an [Edit].
+//     An edit is a pure function from the user's content to the new content.
+//     The engine first removes entrepot's settings ([Setting.Theirs]). It shows,
+//     backs up, writes, records and restores. A format with "#" comments wraps
+//     entrepot's lines with [marked], which also includes the lines that they
+//     replace, by [insteadOf]. TOML is then checked with [proveTOML]. JSON
+//     returns an [Undo] that lists what was added. An edit that can't preserve
+//     existing settings returns [Blocked].
+//   - Comes: whether pulls of a registry come here with the files on disk. This
+//     is judged as the runtime itself does, not by whether entrepot made them.
+//   - Ask: the result of the runtime's own parser, if it has one and is
 //     installed.
-//   - Down: what a pull costs with entrepot down; Restart: what to do after,
-//     and Undone, where undoing takes more.
+//   - Down: what a pull costs with entrepot down.
+//   - Restart: what to do after a change, and Undone, if undoing needs more.
 //
-// Everything that is told of a registry comes from [Mirror]: no format works
-// out the real server by itself.
+// Everything about a registry comes from [Mirror]. No format determines the
+// real server by itself.
 type Runtime struct {
 	Name string
-	// Shares is the name of another runtime that reads the same files; what is
-	// recorded of one counts for both.
+	// Shares is the name of another runtime that reads the same files. A record
+	// for one counts for both.
 	Shares string
-	// Version reads what somebody tells with --version; nil where nothing
-	// depends on it. Program prints it where the runtime is installed.
-	Version func(told string) (Version, error)
+	// Version parses the value of --version. It is nil if nothing depends on
+	// the version. Program prints the version if the runtime is installed.
+	Version func(text string) (Version, error)
 	Program []string
-	// Elsewhere says that what is made is for other machines, so that a loopback
-	// address means another than this one.
+	// Elsewhere says that the files are for other machines, so a loopback
+	// address would mean another machine.
 	Elsewhere bool
 	Place     func(Machine) string
 	Files     func(Setting) (Layout, error)
-	// Text is what is printed where that is more than the files one after the
-	// other; nil where it is not.
+	// Text returns what is printed, if that is more than the files one after
+	// the other. It may be nil.
 	Text    func(Setting) (string, error)
 	Comes   func(Setting, Registry) error
 	Ask     func(context.Context, Setting) (Verdict, error)
@@ -60,24 +60,24 @@ type Setting struct {
 	Mirror  Mirror
 	Version Version
 	Machine Machine
-	// Dir is the folder that the files are below; Told says that somebody named
-	// it, and it is not the runtime's own.
-	Dir  string
-	Told bool
-	kept state
-	// blank says that nothing is on disk, as far as this is asked.
+	// Dir is the folder that the files are below. DirGiven says that the user
+	// named it, so it is not the runtime's default folder.
+	Dir      string
+	DirGiven bool
+	state    state
+	// blank makes the disk look empty.
 	blank bool
-	// asIs says that files are looked at with ours in them.
+	// asIs says that files are read with entrepot's settings in them.
 	asIs bool
 }
 
-// below is a path below the folder of the files.
+// below returns a path below the folder of the files.
 func (s Setting) below(path string) string { return filepath.Join(s.Dir, filepath.FromSlash(path)) }
 
-// Typed is what to do as who runs this has to type it: a rootless runtime is a
-// service of its user's.
+// Typed returns a command as the user has to type it: a rootless runtime is a
+// user service.
 func (s Setting) Typed(what string) string {
-	if s.Machine.Rootless && !s.Told {
+	if s.Machine.Rootless && !s.DirGiven {
 		return strings.ReplaceAll(what, "systemctl ", "systemctl --user ")
 	}
 	return what
@@ -86,8 +86,8 @@ func (s Setting) Typed(what string) string {
 // Layout is the files of a runtime.
 type Layout struct {
 	Files []File
-	// Notes are for people: what is not in the files and why, what they have to
-	// do besides.
+	// Notes are messages for the user: what is missing from the files and why,
+	// and what else has to be done.
 	Notes []string
 }
 
@@ -95,29 +95,31 @@ type Layout struct {
 type File struct {
 	Path string
 	Edit Edit
-	// Aside says that the file is not below the folder that somebody names, and
-	// is no part of what is printed: only what is there is mended.
-	Aside bool
+	// Extra says that the file is outside of the given folder, and not part of
+	// what is printed. Only an existing file is changed.
+	Extra bool
 }
 
-// Edit makes of what a file holds what it has to hold. It is given what people
-// wrote alone, nil where they have no such file, and MUST keep the meaning of
-// all of it: or else it returns [Blocked]. The same in gives the same out.
+// Edit returns the new content of a file. It gets the user's content, without
+// entrepot's settings, or nil if the user has no such file. It MUST preserve
+// the meaning of that content, or return [Blocked]. The same input gives the
+// same output.
 type Edit func(theirs []byte) (Change, error)
 
-// Change is what a file has to hold, and how ours comes out of it again.
+// Change is the new content of a file, and how to remove entrepot's settings
+// from it.
 type Change struct {
 	Content []byte
 	Undo    Undo
 }
 
-// Verdict is what a runtime's own parser says.
+// Verdict is the result of a runtime's own parser.
 type Verdict struct {
 	Asked string // the command
-	Said  string // empty where it has nothing to say against the files
+	Said  string // empty if the parser accepts the files
 }
 
-// Runtimes are all that are known, most used first.
+// Runtimes returns all runtimes, the most used first.
 func Runtimes() []Runtime {
 	return append([]Runtime{
 		containerd(), docker(), registriesConf("crio"), registriesConf("podman"), registriesConf("skopeo"), registriesConf("buildah"),
@@ -125,7 +127,7 @@ func Runtimes() []Runtime {
 	}, elsewhere()...)
 }
 
-// Names are those of the runtimes.
+// Names returns the names of the runtimes.
 func Names() []string {
 	var names []string
 	for _, r := range Runtimes() {
@@ -134,7 +136,7 @@ func Names() []string {
 	return names
 }
 
-// Find returns the runtime of that name.
+// Find returns the runtime with that name.
 func Find(name string) (Runtime, bool) {
 	all := Runtimes()
 	i := slices.IndexFunc(all, func(r Runtime) bool { return r.Name == name })
@@ -144,10 +146,10 @@ func Find(name string) (Runtime, bool) {
 	return all[i], true
 }
 
-// AfterRemove is what to do once files are given back.
+// AfterRemove returns what to do after files are restored.
 func (r Runtime) AfterRemove() string { return cmp.Or(r.Undone, r.Restart) }
 
-// owner is the name under which files are recorded.
+// owner returns the name under which files are recorded.
 func (r Runtime) owner() string {
 	if r.Shares != "" {
 		return r.Shares
@@ -155,7 +157,7 @@ func (r Runtime) owner() string {
 	return r.Name
 }
 
-// FindVersion asks the machine for the runtime's version.
+// FindVersion finds out the version of the runtime on the machine.
 func (r Runtime) FindVersion(ctx context.Context, m Machine) Version {
 	if len(r.Program) == 0 || r.Version == nil {
 		return Version{}
@@ -167,17 +169,17 @@ func (r Runtime) FindVersion(ctx context.Context, m Machine) Version {
 	return versionIn(said)
 }
 
-// NewSetting puts together what files are made for. Dir is what somebody named,
-// or empty for the runtime's own place.
+// NewSetting returns the setting that files are made for. Dir is the folder
+// that the user named, or empty for the runtime's default.
 func (r Runtime) NewSetting(m Mirror, v Version, machine Machine, dir string) (Setting, error) {
-	s := Setting{Mirror: m, Version: v, Machine: machine, Dir: dir, Told: dir != ""}
-	if !s.Told {
+	s := Setting{Mirror: m, Version: v, Machine: machine, Dir: dir, DirGiven: dir != ""}
+	if !s.DirGiven {
 		s.Dir = r.Place(machine)
 	}
 	var err error
 	if s.Dir, err = filepath.Abs(s.Dir); err != nil {
 		return s, err
 	}
-	s.kept, err = readState(s.Dir)
+	s.state, err = readState(s.Dir)
 	return s, err
 }

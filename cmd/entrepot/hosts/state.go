@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// StateName is the file below a runtime's folder that says what was written
-	// where, so that it can be given back. No runtime reads it.
+	// StateName is the file below a runtime's folder that records which files
+	// were written, so that they can be restored. No runtime reads it.
 	StateName = "entrepot-hosts.json"
-	// BackupEnding is behind the name of what a file was before.
+	// BackupEnding is added to the name of a file for its backup.
 	BackupEnding = ".entrepot-backup"
 )
 
-// state is what is kept in StateName.
+// state is the content of StateName.
 type state struct {
 	About string   `json:"about"`
 	Files []record `json:"files"`
@@ -28,15 +28,15 @@ type state struct {
 
 const aboutState = `What "entrepot hosts" wrote. "entrepot hosts RUNTIME --remove" gives back what was there.`
 
-// record is what is known of one file.
+// record describes one file.
 type record struct {
 	Runtime string        `json:"runtime"`
 	Path    string        `json:"path"`
-	Existed bool          `json:"existed"`            // before it was written
-	Before  digest.Digest `json:"original,omitempty"` // of its backup
+	Existed bool          `json:"existed"`            // the file existed before
+	Before  digest.Digest `json:"original,omitempty"` // of the backup
 	Written digest.Digest `json:"written"`
 	Undo    Undo          `json:"undo"`
-	// Folders were made for it, the outermost first.
+	// Folders were made for the file, the outermost first.
 	Folders []string `json:"folders,omitempty"`
 }
 
@@ -47,10 +47,10 @@ func readState(dir string) (state, error) {
 		return s, nil
 	}
 	if err != nil {
-		return s, fmt.Errorf("read what was written before: %w", err)
+		return s, fmt.Errorf("read the record of earlier writes: %w", err)
 	}
 	if err := json.Unmarshal(content, &s); err != nil {
-		return s, fmt.Errorf("%s can't be read: %w; move it away, and --write goes by the marks in the files", filepath.Join(dir, StateName), err)
+		return s, fmt.Errorf("%s can't be read: %w; move it away, and --write uses the marks in the files", filepath.Join(dir, StateName), err)
 	}
 	return s, nil
 }
@@ -79,8 +79,8 @@ func (s state) find(path string) (record, bool) {
 	return s.Files[i], true
 }
 
-// with is the state with one record more, in place of that of the same path;
-// without takes it out.
+// with returns the state with a record added, which replaces that of the same
+// path. without returns it with the record removed.
 func (s state) with(r record) state {
 	s = s.without(r.Path)
 	s.Files = append(s.Files, r)
@@ -92,16 +92,16 @@ func (s state) without(path string) state {
 	return s
 }
 
-// made says that a folder was made by entrepot.
+// made reports whether entrepot made a folder.
 func (s state) made(folder string) bool {
 	return slices.ContainsFunc(s.Files, func(r record) bool { return slices.Contains(r.Folders, folder) })
 }
 
-// readFile is nil, and no error, where there is no file.
+// readFile returns nil and no error if there is no file.
 func readFile(path string) ([]byte, error) {
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // nil is no file
+		return nil, nil // nil means no file
 	}
 	if content == nil && err == nil {
 		content = []byte{}
@@ -109,22 +109,22 @@ func readFile(path string) ([]byte, error) {
 	return content, err
 }
 
-// Theirs is what a file holds without ours, whichever runtime that is for: nil
-// where people have none.
+// Theirs returns what a file contains without entrepot's settings, for
+// whichever runtime they are. It is nil if the user has no such file.
 func (s Setting) Theirs(path string) ([]byte, error) {
 	if s.blank {
 		return nil, nil
 	}
 	now, err := readFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read what is there: %w", err)
+		return nil, fmt.Errorf("read the existing file: %w", err)
 	}
-	r, known := s.kept.find(path)
+	r, known := s.state.find(path)
 	return theirs(path, now, r, known, anyRuntime)
 }
 
-// theirs is what a file holds without what was written for a runtime. A file
-// that two of them share has what is the other's still.
+// theirs returns what a file contains without what was written for a runtime.
+// If two runtimes share a file, settings for the other stay.
 func theirs(path string, now []byte, r record, known bool, runtime string) ([]byte, error) {
 	switch {
 	case now == nil:
@@ -141,11 +141,11 @@ func theirs(path string, now []byte, r record, known bool, runtime string) ([]by
 			return original, nil
 		}
 	}
-	undo := Undo{Kind: undoMarked} // by which what nobody recorded is recognised
+	undo := Undo{Kind: undoMarked} // marks are found without a record
 	if known {
 		undo = r.Undo
 	}
-	rest, err := undo.take(now, runtime)
+	rest, err := undo.remove(now, runtime)
 	var blocked Blocked
 	if errors.As(err, &blocked) {
 		blocked.Path = path

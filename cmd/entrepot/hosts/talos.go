@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// talos takes patches of a machine's configuration. From 1.12 on each registry
-// is a document of its own; those before know machine.registries alone, which
-// 1.12 reads as well.
+// talos configures a machine by patches. From 1.12 on, each registry is a
+// separate document. Earlier versions know only machine.registries, which 1.12
+// reads as well.
 func talos() Runtime {
 	r := Runtime{
 		Name:      "talos",
 		Elsewhere: true,
-		Version: func(told string) (Version, error) {
-			v, ok := ParseVersion(told)
+		Version: func(text string) (Version, error) {
+			v, ok := ParseVersion(text)
 			if !ok || v.Minor == latest {
 				return Version{}, errors.New("is not a version such as 1.12")
 			}
@@ -34,10 +34,10 @@ func talos() Runtime {
 			case s.Version.AtLeast(1, 12):
 				text = s.Mirror.talosDocuments(certificates)
 			case !s.Version.Known():
-				layout.Notes = append(layout.Notes, "without --version this is machine.registries, which every Talos reads; tell it for Talos 1.12 and later, which have documents for each registry in its place")
+				layout.Notes = append(layout.Notes, "without --version this is machine.registries, which every Talos reads; give the version for Talos 1.12 and later, which have a document for each registry instead")
 			}
 			if s.Version.AtLeast(1, 12) {
-				layout.Notes = append(layout.Notes, talosMerges+"; what machine.registries says of it counts no more")
+				layout.Notes = append(layout.Notes, talosMerges+"; its settings in machine.registries no longer count")
 			} else {
 				layout.Notes = append(layout.Notes, talosMerges)
 			}
@@ -53,11 +53,11 @@ func talos() Runtime {
 	return r
 }
 
-// talosMerges is what a patch does: a list gets what is new at its end.
-const talosMerges = "endpoints that a machine has for a registry stay before these: talosctl patch machineconfig --dry-run shows what comes of it"
+// talosMerges describes a patch: new items are added at the end of a list.
+const talosMerges = "endpoints that a machine has for a registry stay before these: talosctl patch machineconfig --dry-run shows the result"
 
-// certificatesAsText are those of each file that is named. Print has them too:
-// a patch has certificates in it, and not their files' names.
+// certificatesAsText returns the content of each certificate file. Print needs
+// it too, because a patch contains certificates, not file names.
 func (s Setting) certificatesAsText() (map[string]string, error) {
 	texts := map[string]string{}
 	for _, file := range s.Mirror.caFiles() {
@@ -70,9 +70,9 @@ func (s Setting) certificatesAsText() (map[string]string, error) {
 	return texts, nil
 }
 
-// talosEndpoints have the registry itself in them where there is something to say
-// of its certificate: Talos says that of endpoints alone, and not of where it
-// goes when these have nothing.
+// The endpoints include the registry itself if it has certificate settings.
+// Talos has these settings only for endpoints, not for the registry that it
+// falls back to.
 func (m Mirror) talosEndpoints(r Registry) []endpoint {
 	endpoints := m.endpoints(r)
 	if len(endpoints) == len(m.Addresses) && (r.Server.CAFile != "" || r.Server.Insecure) {
@@ -81,7 +81,7 @@ func (m Mirror) talosEndpoints(r Registry) []endpoint {
 	return endpoints
 }
 
-// talosDocuments are for 1.12 and later.
+// talosDocuments returns the documents for 1.12 and later.
 func (m Mirror) talosDocuments(certificates map[string]string) string {
 	var documents []string
 	for _, r := range m.Registries {
@@ -117,8 +117,8 @@ func indented(text, indent string) string {
 	return b.String()
 }
 
-// talosPatch is for every version. There, that a path is that of the API is
-// said of all endpoints of a registry at once.
+// talosPatch returns the patch for every version. It marks paths as that of the
+// API for all endpoints of a registry at once.
 func (m Mirror) talosPatch(certificates map[string]string) string {
 	var b strings.Builder
 	b.WriteString("machine:\n  registries:\n    mirrors:\n")

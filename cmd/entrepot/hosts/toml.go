@@ -12,10 +12,10 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// No library writes TOML back with its comments. So ours is put in as text, and
-// what comes of it is read by the library and held against what was meant.
+// No library writes TOML and preserves comments. So settings are added as text,
+// and the result is decoded and compared with what was intended.
 
-// readTOML reads a document, nil too.
+// readTOML decodes a document, which may be nil.
 func readTOML(content []byte) (map[string]any, error) {
 	if err := noMark(content); err != nil {
 		return nil, err
@@ -28,17 +28,17 @@ func readTOML(content []byte) (map[string]any, error) {
 			line, _ := at.Position()
 			problem = fmt.Sprintf("line %d is not TOML: %s", line, strings.TrimPrefix(err.Error(), "toml: "))
 		}
-		return nil, Blocked{Problem: problem, Mend: "mend it first"}
+		return nil, Blocked{Problem: problem, Fix: "correct it first"}
 	}
 	return read, nil
 }
 
-// errUnproven means that text which was put into a document does not mean what
-// it should.
-var errUnproven = errors.New("what is there is written in a form that nothing can be put into")
+// errUnproven means that a document with text added does not mean what it
+// should.
+var errUnproven = errors.New("the file is written in a form to which nothing can be added")
 
-// proveTOML makes sure that a document means what another does, with values set
-// at the paths of keys, and nothing else.
+// proveTOML checks that a document means the same as another with values set at
+// the paths of keys, and nothing else.
 func proveTOML(before, after []byte, sets ...setKey) error {
 	want, err := readTOML(before)
 	if err != nil {
@@ -56,7 +56,8 @@ func proveTOML(before, after []byte, sets ...setKey) error {
 	return nil
 }
 
-// setKey is a value at a path of keys, in the types that the library reads.
+// setKey is a value at a path of keys, in the types that the library decodes
+// to.
 type setKey struct {
 	path  []string
 	value any
@@ -77,7 +78,7 @@ func (s setKey) in(table map[string]any) bool {
 	return true
 }
 
-// lookUp finds what is at a path of keys.
+// lookUp returns the value at a path of keys.
 func lookUp(table map[string]any, path ...string) any {
 	for _, key := range path[:len(path)-1] {
 		next, ok := table[key].(map[string]any)
@@ -89,7 +90,7 @@ func lookUp(table map[string]any, path ...string) any {
 	return table[path[len(path)-1]]
 }
 
-// tableAt is the table at a path of keys, nil where there is none.
+// tableAt returns the table at a path of keys, or nil.
 func tableAt(table map[string]any, path ...string) map[string]any {
 	found, _ := lookUp(table, path...).(map[string]any)
 	return found
@@ -102,7 +103,7 @@ type expression struct {
 	path  []string // of the table, or of the key from the root
 }
 
-// expressions are all of a document that [readTOML] reads.
+// expressions returns all expressions of a document that [readTOML] accepts.
 func expressions(content []byte) []expression {
 	var parser unstable.Parser
 	parser.Reset(content)
@@ -131,7 +132,8 @@ func expressions(content []byte) []expression {
 	return all
 }
 
-// linesOf are a document's lines with their ends; the last has one in any case.
+// linesOf returns a document's lines with their ends. The last line always gets
+// one.
 func linesOf(content []byte) []string {
 	lines := slices.Collect(strings.Lines(string(content)))
 	if last := len(lines) - 1; last >= 0 && !strings.HasSuffix(lines[last], "\n") {
@@ -140,8 +142,8 @@ func linesOf(content []byte) []string {
 	return lines
 }
 
-// above is the first line of the comments that stand right above a line, so
-// that what is put there does not come between the two.
+// above returns the first line of the comments directly above a line, so that
+// an insertion does not separate the two.
 func above(lines []string, line int) int {
 	for line > 1 && strings.HasPrefix(strings.TrimSpace(lines[line-2]), "#") {
 		line--
@@ -149,12 +151,12 @@ func above(lines []string, line int) int {
 	return line
 }
 
-// putBefore puts text before a line; one past the last is the end.
+// putBefore inserts text before a line. One past the last line is the end.
 func putBefore(lines []string, line int, text string) []byte {
 	return []byte(strings.Join(lines[:line-1], "") + text + strings.Join(lines[line-1:], ""))
 }
 
-// quote writes a string as JSON does, which TOML and YAML read as well.
+// quote writes a string as JSON does, which is also valid TOML and YAML.
 func quote(text string) string {
 	var b strings.Builder
 	encoder := json.NewEncoder(&b)

@@ -7,8 +7,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// tableEdit sets keys of one table of a TOML document. Remark is a comment for
-// where the table is new.
+// tableEdit sets keys of one table in a TOML document. Remark is a comment that
+// is written if the table is new.
 type tableEdit struct {
 	path   []string
 	remark string
@@ -17,13 +17,13 @@ type tableEdit struct {
 
 type keyEdit struct {
 	key     string
-	value   any // as the library reads it
+	value   any // as the library decodes it
 	written string
 }
 
 func (k keyEdit) line() string { return "  " + k.key + " = " + k.written + "\n" }
 
-// header is the line that opens the table.
+// header returns the line that opens the table.
 func (t tableEdit) header() string {
 	var b strings.Builder
 	b.WriteString("[" + t.path[0])
@@ -50,14 +50,14 @@ func textOfTables(tables []tableEdit) string {
 	return strings.Join(all, "\n")
 }
 
-// replacement is lines of ours in place of lines of theirs, before the first.
+// replacement replaces lines, beginning at first, by text.
 type replacement struct {
 	first, lines int
 	text         string
 }
 
-// setInTables sets keys in tables that are there, and puts the others at the
-// end. The caller has merged the values with those that are there.
+// setInTables sets keys in existing tables and adds the other tables at the
+// end. The caller has merged the values with existing ones.
 func setInTables(runtime string, theirs []byte, tables []tableEdit) ([]byte, error) {
 	lines, all := linesOf(theirs), expressions(theirs)
 	var changes []replacement
@@ -99,10 +99,10 @@ func setInTables(runtime string, theirs []byte, tables []tableEdit) ([]byte, err
 	return []byte(content), proveTOML(theirs, []byte(content), sets...)
 }
 
-// replaced are the lines with what is put in place of some of them.
+// replaced returns the lines with the replacements made.
 func replaced(lines []string, changes []replacement) []string {
-	// From the end, so that the lines before keep their numbers. What replaces
-	// nothing comes before what replaces the same line.
+	// From the end, so that line numbers before it stay valid. An insertion
+	// comes before the replacement of the same line.
 	slices.SortStableFunc(changes, func(a, b replacement) int {
 		if a.first != b.first {
 			return b.first - a.first
@@ -115,7 +115,7 @@ func replaced(lines []string, changes []replacement) []string {
 	return lines
 }
 
-// valueLines is how many lines a key takes with its value.
+// valueLines returns how many lines a key and its value take.
 func valueLines(lines []string) int {
 	for n := 1; n < len(lines); n++ {
 		if toml.Unmarshal([]byte(strings.Join(lines[:n], "")), &map[string]any{}) == nil {

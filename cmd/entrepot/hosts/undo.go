@@ -5,39 +5,39 @@ import (
 	"errors"
 )
 
-// Undo says how ours comes out of a file that somebody else has edited since it
-// was written. One that nobody has edited is given back from its backup.
+// Undo says how to remove entrepot's settings from a file that has been edited
+// since it was written. A file that was not edited is restored from its backup.
 type Undo struct {
 	Kind undoKind `json:"kind"`
-	// Lists are what was put into arrays of strings that are the values of a
-	// JSON object's keys.
+	// Lists are the items that were added to lists of strings under keys of a
+	// JSON object.
 	Lists map[string][]string `json:"lists,omitempty"`
 }
 
 type undoKind string
 
 const (
-	undoMarked undoKind = "marked" // ours stands between marks
-	undoLists  undoKind = "lists"  // ours is items of lists in a JSON object
-	undoWhole  undoKind = "whole"  // the file is ours, and nobody else's
+	undoMarked undoKind = "marked" // entrepot's lines are between marks
+	undoLists  undoKind = "lists"  // entrepot's settings are items of lists in a JSON object
+	undoWhole  undoKind = "whole"  // the whole file is entrepot's
 )
 
-// take returns what is left of a file without what is a runtime's, nil where
-// that is nothing.
-func (u Undo) take(content []byte, runtime string) ([]byte, error) {
+// remove returns a file without a runtime's settings, or nil if nothing is
+// left.
+func (u Undo) remove(content []byte, runtime string) ([]byte, error) {
 	switch u.Kind {
 	case undoMarked:
 		rest, _, err := unmark(content, runtime)
 		return rest, err
 	case undoLists:
-		return takeFromLists(content, u.Lists)
+		return removeFromLists(content, u.Lists)
 	case undoWhole:
-		return nil, errors.New("it has been edited since entrepot wrote it, and its format has no marks: take out by hand what is not yours")
+		return nil, errors.New("it has been edited since entrepot wrote it, and its format has no marks: remove by hand what is not yours")
 	}
-	return nil, errors.New("what is recorded of it is of a newer entrepot")
+	return nil, errors.New("its record was written by a newer entrepot")
 }
 
-// orNil is nil for what holds nothing.
+// orNil returns nil if there is only white space.
 func orNil(content []byte) []byte {
 	if len(bytes.TrimSpace(content)) == 0 {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// tableOf is a value as a table, nil where it is none.
+// tableOf returns a value as a table, or nil if it is not one.
 func tableOf(value any) map[string]any {
 	table, _ := value.(map[string]any)
 	return table
@@ -14,13 +14,13 @@ func tableOf(value any) map[string]any {
 
 func sortedKeys(table map[string]any) []string { return slices.Sorted(maps.Keys(table)) }
 
-// listHas says whether a value is a list that has the text.
+// listHas reports whether a value is a list that contains the text.
 func listHas(value any, text string) bool {
 	list, _ := value.([]any)
 	return slices.Contains(list, any(text))
 }
 
-// splitList are the folders of a value such as config_path.
+// splitList returns the folders in a value such as config_path.
 func splitList(value string) []string {
 	if value == "" {
 		return nil

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// Version is how far a runtime is. The zero value is one that nobody knows.
+// Version is the version of a runtime. The zero value means unknown.
 type Version struct {
 	Major, Minor int
-	// Found says that the machine told it, not a person.
+	// Found says that the version comes from the machine, not from the user.
 	Found bool
 }
 
-// latest stands for the minor version where only the major one is told.
+// latest is the minor version if only the major version is given.
 const latest = -1
 
-// Known says that there is a version.
+// Known reports whether the version is known.
 func (v Version) Known() bool { return v.Major != 0 }
 
-// AtLeast is false for a version that nobody knows.
+// AtLeast returns false if the version is unknown.
 func (v Version) AtLeast(major, minor int) bool {
 	return v.Major > major || v.Major == major && (v.Minor == latest || v.Minor >= minor)
 }
@@ -34,9 +34,10 @@ func (v Version) String() string {
 	return strconv.Itoa(v.Major) + "." + strconv.Itoa(v.Minor)
 }
 
-// ParseVersion reads "2.2.1", "v2.2.0-rc.1" or, where that says enough, "29".
-func ParseVersion(told string) (Version, bool) {
-	parts := strings.SplitN(strings.TrimPrefix(told, "v"), ".", 3)
+// ParseVersion parses "2.2.1", "v2.2.0-rc.1" or, if the minor version does not
+// matter, "29".
+func ParseVersion(text string) (Version, bool) {
+	parts := strings.SplitN(strings.TrimPrefix(text, "v"), ".", 3)
 	major, err := strconv.ParseUint(parts[0], 10, 16)
 	if err != nil || major == 0 {
 		return Version{}, false
@@ -48,10 +49,10 @@ func ParseVersion(told string) (Version, bool) {
 	return Version{Major: int(major), Minor: int(minor)}, err == nil
 }
 
-// versionWord is a version as programs print it.
+// versionWord matches a version as programs print it.
 var versionWord = regexp.MustCompile(`\bv?[0-9]+\.[0-9]+(\.[0-9]+)?`)
 
-// versionIn finds the version in what a program prints of itself.
+// versionIn returns the version in a program's output.
 func versionIn(output string) Version {
 	v, ok := ParseVersion(versionWord.FindString(output))
 	if !ok {

@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// branch is a part of a YAML document that has to be there: a mapping, a list
-// of strings or a scalar.
+// branch is a part that a YAML document has to contain: a mapping, a list of
+// strings or a scalar.
 type branch struct {
 	key      string
 	branches []branch
@@ -18,7 +18,7 @@ type branch struct {
 	scalar   any
 }
 
-// text writes branches at a depth of spaces.
+// textOfBranches writes branches, indented by a number of spaces.
 func textOfBranches(all []branch, indent int) string {
 	var b strings.Builder
 	space := strings.Repeat(" ", indent)
@@ -45,7 +45,7 @@ func textOfBranches(all []branch, indent int) string {
 	return b.String()
 }
 
-// plainKey is a key that is itself without quotes, in every version of YAML.
+// plainKeys need no quotes in any version of YAML.
 var plainKeys = []string{"mirrors", "configs", "endpoint", "tls", "ca_file", "insecure_skip_verify"}
 
 func (b branch) written() string {
@@ -55,7 +55,7 @@ func (b branch) written() string {
 	return quote(b.key)
 }
 
-// putIn sets the branch in what a document means: lists get its items first.
+// putIn sets the branch in a decoded document. Items come first in lists.
 func (b branch) putIn(table map[string]any) bool {
 	switch there := table[b.key]; {
 	case b.branches != nil:
@@ -78,23 +78,23 @@ func (b branch) putIn(table map[string]any) bool {
 	}
 }
 
-// missing are the items that are not there yet.
+// missing returns the items that are not there yet.
 func (b branch) missing(there []any) []string {
 	return slices.DeleteFunc(slices.Clone(b.list), func(item string) bool { return slices.Contains(there, any(item)) })
 }
 
-// readYAML reads a document, nil too.
+// readYAML decodes a document, which may be nil.
 func readYAML(content []byte) (map[string]any, error) {
 	read := map[string]any{}
 	if err := yaml.Unmarshal(content, &read); err != nil {
-		return nil, Blocked{Problem: "it is not YAML that is a mapping: " + strings.TrimPrefix(err.Error(), "yaml: "), Mend: "mend it first"}
+		return nil, Blocked{Problem: "it is not a YAML mapping: " + strings.TrimPrefix(err.Error(), "yaml: "), Fix: "correct it first"}
 	}
 	return read, nil
 }
 
-// putIntoYAML puts branches into a document as text, at the places that its
-// nodes have, so that comments and the form of everything else stay. What comes
-// of it is read and held against what was meant.
+// putIntoYAML adds branches to a document as text, at the positions of its
+// nodes, so that comments and formatting stay. The result is decoded and
+// compared with what was intended.
 func putIntoYAML(runtime string, theirs []byte, branches []branch) ([]byte, error) {
 	want, err := readYAML(theirs)
 	if err != nil {
@@ -130,8 +130,8 @@ type yamlEdit struct {
 	changes []replacement
 }
 
-// merge puts branches into a mapping. Where it is empty, they go behind the
-// line of its key, which stands at a column.
+// merge adds branches to a mapping. If it is empty, they go after the line of
+// its key, indented below it.
 func (e *yamlEdit) merge(node *yaml.Node, branches []branch, indent, line int) bool {
 	if node.Tag == "!!null" && node.Value == "" {
 		e.insert(line+1, textOfBranches(branches, indent+2))
@@ -164,14 +164,14 @@ func (e *yamlEdit) merge(node *yaml.Node, branches []branch, indent, line int) b
 	}
 	first := node.Content[0]
 	at := above(e.lines, first.Line)
-	if indent < 0 { // at the end of the document
+	if indent < 0 { // add to the end of the document
 		at = len(e.lines) + 1
 	}
 	e.insert(at, textOfBranches(fresh, first.Column-1))
 	return true
 }
 
-// prepend puts items before those of a list.
+// prepend adds items at the start of a list.
 func (e *yamlEdit) prepend(b branch, key, value *yaml.Node) bool {
 	var there []any
 	for _, item := range value.Content {
@@ -190,7 +190,8 @@ func (e *yamlEdit) prepend(b branch, key, value *yaml.Node) bool {
 		e.insert(above(e.lines, value.Line), itemsAt(items, value.Column-1))
 		return true
 	}
-	// In one line: as a whole, for nothing can be marked inside of it.
+	// A list on one line is replaced as a whole, because marks can't be put
+	// inside it.
 	old := e.lines[key.Line-1]
 	at := value.Column - 1
 	if key.Line != value.Line || !strings.HasPrefix(old[min(at, len(old)):], "[") {
