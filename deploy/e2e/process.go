@@ -157,13 +157,23 @@ func (s *suite) freePort(t *testing.T) int {
 		if port > 32000 {
 			t.Fatal("no free port")
 		}
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
+		if isFree(port) {
+			return port
 		}
-		l.Close()
-		return port
 	}
+}
+
+// isFree listens for a moment. Nothing is forked meanwhile: until it runs its
+// program, a child holds the listener too, and the port would be in use.
+func isFree(port int) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
 
 func tail(file string, n int) string {
