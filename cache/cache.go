@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -56,9 +57,26 @@ type Blobs interface {
 
 	// Create starts a draft of want.Digest. want.Size is the expected size in
 	// bytes, or -1 if it is not known. Two drafts of one digest MUST NOT affect
-	// each other. Create returns ErrFull if there is no room for want.Size
-	// bytes, and an error if the digest's algorithm is not available.
+	// each other. Create returns ErrFull if there is no room at all, and an
+	// error if the digest's algorithm is not available. It reserves nothing.
 	Create(ctx context.Context, want Descriptor) (Draft, error)
+
+	// Resume continues a draft that was kept: nothing of it is in the prefix,
+	// everything is in its pieces. It returns ErrNotFound if there is none. The
+	// draft no longer counts as kept, but if the process ends it still is.
+	Resume(ctx context.Context, d Digest) (Draft, KeptDraft, error)
+
+	// Kept describes the draft of d that was kept, if there is one. It does not
+	// wait for the disk.
+	Kept(d Digest) (KeptDraft, bool)
+
+	// AllKept describes the drafts that were kept, in no particular order. It
+	// does not wait for the disk.
+	AllKept() []KeptDraft
+
+	// DropKept removes the draft of d that was kept. It is not an error if
+	// there is none.
+	DropKept(ctx context.Context, d Digest) error
 
 	// Delete removes the content with digest d from the store. Readers that
 	// have it open MUST be able to finish. Deleting absent content is not an
@@ -116,34 +134,73 @@ type PublishedBlob interface {
 	InvalidateChecks()
 }
 
-// Draft is content that has not been verified yet. Write, Commit and Close are
-// called by one goroutine. ReadAt and Reader may be called concurrently with
-// them.
+// Draft is content that has not been verified yet, in pieces that are written in
+// any order. Its prefix are the bytes from the start on that were hashed.
+//
+// Write, Advance, Reserve, Commit, Keep and Close are called by one goroutine at
+// a time. All others may be called concurrently with them and with each other.
+// Parts of the content that are written concurrently do not overlap.
 type Draft interface {
-	// Write appends. It returns ErrFull if there is no room; what was written
-	// before stays readable. A write beyond the announced size MUST fail with
-	// ErrMismatch.
+	// Write appends to the prefix. It returns ErrFull if there is no room; what
+	// was written before stays readable. A write beyond the announced size MUST
+	// fail with ErrMismatch.
 	io.Writer
+	// WriteAt writes a piece behind the prefix. Its errors are those of Write.
+	io.WriterAt
+	// Advance extends the prefix by at most n bytes of the pieces that follow
+	// it, which it reads back, and returns by how many; 0 if none follows. If
+	// what it reads is damaged, it drops that piece and returns ErrMismatch.
+	Advance(n int) (int, error)
+	// Reserve reserves room for everything that is not written yet. It returns
+	// ErrFull if there is not so much.
+	Reserve() error
+	// Pieces returns what has been written, the prefix included.
+	Pieces() Spans
+	// Check returns how many of the n bytes at off may be read; 0 if the first
+	// is not there. Pieces of a draft that was kept may have become damaged:
+	// each is checked once before it is read, and dropped if it is damaged.
+	Check(off, n int64) int64
 	// ReadAt reads bytes that have been written.
 	io.ReaderAt
 	// Reader opens a reader with its own offset, which is at the start. It
-	// reads what has been written so far (io.EOF at that end, more after the
-	// next Write) and stays valid after Commit and Close. Its Size is the
-	// number of bytes written at the time of the call.
+	// reads what has been written so far (io.EOF at the end of that, more after
+	// the next write) and stays valid after Commit and Close. Its Size is the
+	// announced one, or the number of bytes written at the time of the call.
 	Reader() (Blob, error)
-	// Written returns the number of bytes written so far.
+	// Written returns the length of the prefix in bytes.
 	Written() int64
-	// Verify MUST fail with ErrMismatch unless the written content has the
-	// announced digest and size. It does not wait for the disk.
+	// Verify MUST fail with ErrMismatch unless the prefix has the announced
+	// digest and size. It does not wait for the disk.
 	Verify() error
 	// Commit MUST verify size and digest (ErrMismatch), then publish atomically
 	// and durably. It is not an error if another draft has published the
-	// content meanwhile. After Commit, only Close, ReadAt and Reader may be
-	// called.
+	// content meanwhile. A draft of the same digest that was kept is removed.
+	// After Commit, only Close, ReadAt and Reader may be called.
 	Commit() error
-	// Close releases the draft. Without a successful Commit it MUST leave
-	// nothing behind. Closing twice is not an error.
+	// Save makes everything durable that was written before the call, and note
+	// with it: if the process ends without a Close, Resume finds it.
+	Save(note []byte) error
+	// Keep does what Save does, and makes Close leave the draft behind for
+	// Resume. It replaces a draft of the same digest that was kept before.
+	// After Keep, only Close, ReadAt and Reader may be called.
+	Keep(note []byte) error
+	// Close releases the draft. Without a successful Commit or Keep it MUST
+	// leave nothing behind, nor anything that was saved. Closing twice is not
+	// an error.
 	Close() error
+}
+
+// KeptDraft describes a draft that was kept.
+type KeptDraft struct {
+	Digest Digest
+	// Size is the announced size of the whole content in bytes.
+	Size int64
+	// Bytes is how many of them are there.
+	Bytes int64
+	// Note is what was saved with it.
+	Note []byte
+	// KeptAt is when it was last saved.
+	KeptAt time.Time
 }
 
 // A Bucket separates one kind of record from the others.
