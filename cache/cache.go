@@ -151,6 +151,9 @@ type Draft interface {
 	// it, which it reads back, and returns by how many; 0 if none follows. If
 	// what it reads is damaged, it drops that piece and returns ErrMismatch.
 	Advance(n int) (int, error)
+	// Drop forgets the pieces from off on, which is not before the end of the
+	// prefix. They may be written again.
+	Drop(off int64)
 	// Reserve reserves room for everything that is not written yet. It returns
 	// ErrFull if there is not so much.
 	Reserve() error

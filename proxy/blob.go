@@ -3,7 +3,9 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -35,7 +37,7 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	default:
 		return errTooManyBlobs // at once, so that a runtime goes on to its next host (W33)
 	}
-	b, err := s.puller.Blob(r.Context(), q.repo, q.digest)
+	b, err := s.puller.Blob(r.Context(), q.repo, q.digest, wantOf(ranges))
 	if err != nil {
 		return err
 	}
@@ -54,6 +56,28 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 		header["Content-Length"] = []string{strconv.FormatInt(size, 10)}
 	}
 	return writeSpan(w, r, b, http.StatusOK, span{0, -1}, size)
+}
+
+// wantOf is what a client with these ranges wants to read.
+func wantOf(ranges []byteRange) pull.Want {
+	toEnd := openEnded(ranges)
+	if len(ranges) == 0 || toEnd && ranges[0].first == 0 {
+		return pull.Want{}
+	}
+	parts := func(size int64) []pull.Span {
+		if size < 0 {
+			if slices.ContainsFunc(ranges, func(r byteRange) bool { return r.first < 0 }) {
+				return nil
+			}
+			size = math.MaxInt64
+		}
+		var all []pull.Span
+		for _, s := range spansOf(ranges, size) {
+			all = append(all, pull.Span{From: s.off, To: s.off + s.n})
+		}
+		return all
+	}
+	return pull.Want{Parts: parts, ToEnd: toEnd}
 }
 
 // describeBlob responds without the content, and without fetching it.

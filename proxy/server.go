@@ -34,7 +34,7 @@ type Puller interface {
 	Manifest(ctx context.Context, repo pull.Repository, ref string) (pull.Manifest, error)
 	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
 	ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
-	Blob(ctx context.Context, repo pull.Repository, d digest.Digest) (pull.Blob, error)
+	Blob(ctx context.Context, repo pull.Repository, d digest.Digest, want pull.Want) (pull.Blob, error)
 	Tags(ctx context.Context, repo pull.Repository, page url.Values) (pull.Tags, error)
 	Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error)
 }

@@ -119,6 +119,9 @@ func decodeManifest(resp *http.Response, c Content, ref string) (Content, error)
 // contentOf reads the header of a response with content.
 func contentOf(resp *http.Response, ref string) Content {
 	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
+	if etag := resp.Header.Get("ETag"); !strings.HasPrefix(etag, "W/") {
+		c.ETag = etag
+	}
 	if d, err := digest.Parse(resp.Header.Get("Docker-Content-Digest")); err == nil {
 		c.Digest = d
 	}

@@ -99,6 +99,9 @@ type Content struct {
 	// From is the offset in the whole content at which Body begins. It is 0 if
 	// the upstream ignored the requested range.
 	From int64
+	// ETag is the strong validator of the content (RFC 9110, section 8.8.3);
+	// empty if not sent.
+	ETag string
 	// Warnings are the values of Warning headers with code 299, verbatim.
 	Warnings []string
 }

@@ -16,6 +16,8 @@ type Source interface {
 	// n is negative. It returns what upstream.Registry's Blob does. It may be
 	// called again to continue at another offset.
 	Blob(ctx context.Context, from, n int64) (upstream.Content, error)
+	// Origin is where the content comes from.
+	Origin() Origin
 }
 
 // A Sink is where content is stored. Its methods MUST be safe for concurrent
@@ -26,6 +28,13 @@ type Sink interface {
 	// Create begins a draft, as cache.Blobs does. If it returns an error, the
 	// content is downloaded without being stored.
 	Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error)
+	// Reserve reserves room for the rest of a draft of want. If it returns an
+	// error, the download continues without storing anything.
+	Reserve(draft cache.Draft, want cache.Descriptor) error
+	// Keep keeps the draft of d for Resume, with a note.
+	Keep(ctx context.Context, d cache.Digest, draft cache.Draft, note []byte) error
+	// Resume returns the draft of d that was kept, or cache.ErrNotFound.
+	Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error)
 	// AddIncoming adds n to the number of bytes that are being downloaded; n
 	// may be negative.
 	AddIncoming(n int64)

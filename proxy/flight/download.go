@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -21,36 +21,107 @@ const (
 	minProgress = 128 << 10
 	// bufferSize is the size of one read from a source, in bytes.
 	bufferSize = 128 << 10
+	// linger is how long a download of which only ranges were read waits for
+	// the next reader before it is kept for later.
+	linger = 30 * time.Second
+	// saveEvery is how often a draft is made durable while it is downloaded, so
+	// that a crash loses less.
+	saveEvery = 15 * time.Second
+	// idleEvery and idleBytes: a download that nobody waits for ends if it has
+	// received less in that time.
+	idleEvery = time.Minute
+	idleBytes = 64 << 10
 )
 
-// download fills a Flight. It is used by one goroutine.
+var (
+	// errLost says that what was received can't be used again.
+	errLost = errors.New("what was received is dropped")
+	// errParked ends a download that nobody reads and that nobody wants whole.
+	errParked = errors.New("nobody reads it")
+	// errAbandoned ends a download that nobody waits for and that gets nowhere.
+	errAbandoned = fmt.Errorf("%w: nobody waits for it, and the upstream sends next to nothing", upstream.ErrUnavailable)
+)
+
+// download fills a Flight. Its run decides what is requested. Each request and
+// the hashing are goroutines of their own.
 type download struct {
 	*Flight
+	group    *Group
+	after    <-chan struct{} // closed when the download of the same content before this one is over; may be nil
 	sink     Sink
 	observer Observer
 	log      *slog.Logger
 	seed     *Seed
-	buf      []byte
+
+	answer   sync.Mutex // held while an answer of the source is looked at
+	told     bool       // the observer knows the size
+	etag     string     // of what has been received
+	incoming int64      // bytes that the sink expects
+	reserved bool       // room for all of it, or there is none
+
+	// What follows is guarded by mu.
+	stored  int64 // bytes received from the source that were not there before
+	hashing bool
+
+	results chan result
+	tasks   sync.WaitGroup // requests and hashing
+	saving  sync.WaitGroup
+	resumes int
+	mark    int64     // of stored, at the last progress
+	retryAt time.Time // no request is started before
+}
+
+// result is how a request ended.
+type result struct {
+	*request
+	err error
 }
 
 // run runs the download to its end.
 func (d *download) run(ctx context.Context) {
-	d.buf = make([]byte, bufferSize)
-	if err := d.fill(ctx); err != nil {
+	if d.after != nil {
+		select {
+		case <-d.after:
+		case <-ctx.Done():
+		}
+	}
+	if d.isWanted() {
+		d.expect(max(d.size.announced, 0))
+	}
+	defer func() { d.expect(-d.incoming) }()
+	err := d.receive(ctx)
+	if errors.Is(err, errParked) {
+		d.keep(ctx)
+		return
+	}
+	if err != nil {
 		err = fmt.Errorf("%s: %w", d.source, causeOf(ctx, err))
 		d.log.Warn("download failed", "error", err)
 		d.fail(err)
+		if !errors.Is(err, errLost) {
+			d.keep(ctx)
+		}
 		return
 	}
 	if err := d.spool.verify(); err != nil {
-		err = fmt.Errorf("%s: %w: %w", d.source, upstream.ErrInvalidResponse, err)
+		err = fmt.Errorf("%s: %w: %w: %w", d.source, errLost, upstream.ErrInvalidResponse, err)
 		d.log.Error("content refused", "error", err)
 		d.fail(err)
 		return
 	}
-	d.update(func() { d.state, d.size.total = complete, d.written })
-	d.observer.Completed(d.written)
-	d.publish(ctx)
+	var size int64
+	d.update(func() {
+		size = d.plan.prefix()
+		d.state, d.size.total = complete, size
+	})
+	d.observer.Completed(size)
+	d.publish(ctx, size)
+}
+
+// expect adds to what the sink expects, which is nothing for ranges.
+func (d *download) expect(n int64) {
+	d.incoming += n
+	d.sink.AddIncoming(n)
 }
 
 func (d *download) fail(err error) {
@@ -68,11 +139,12 @@ func causeOf(ctx context.Context, err error) error {
 }
 
 // publish stores verified content when there is room for it.
-func (d *download) publish(ctx context.Context) {
-	if d.spool.inMemory {
+func (d *download) publish(ctx context.Context, size int64) {
+	if d.spool.isInMemory() {
 		return // it has no disk space, which has been reported
 	}
-	if err := d.sink.Publish(ctx, d.digest, d.written, d.spool.draft); err != nil {
+	d.saving.Wait()
+	if err := d.sink.Publish(ctx, d.digest, size, d.spool.draft); err != nil {
 		d.notCached(err)
 	}
 }
@@ -85,32 +157,144 @@ func (d *download) notCached(err error) {
 	d.log.Warn("blob could not be cached", "error", err)
 }
 
-// fill receives the whole content, and resumes if the source breaks off.
-func (d *download) fill(ctx context.Context) error {
-	if err := d.copySeed(ctx); err != nil {
+// receive receives the content until all of it is there and hashed, or, if
+// nobody wants all of it, until nobody reads.
+func (d *download) receive(ctx context.Context) error {
+	if err := d.begin(ctx); err != nil {
 		return err
 	}
-	seeded := d.written
-	for resumes, mark := 0, d.written; ; {
-		err := d.fetch(ctx, d.next())
-		switch {
-		case err == nil:
+	ctx, cancel := context.WithCancel(ctx)
+	defer d.tasks.Wait()
+	defer cancel()
+	clock := newClock(d)
+	defer clock.stop()
+	for {
+		if err := d.reserve(); err != nil {
+			return err
+		}
+		if d.step(ctx) {
 			return nil
-		case ctx.Err() != nil:
-			return err
-		case !isResumable(err):
-			return err
-		case d.written >= mark+minProgress:
-			resumes, mark = 0, d.written
 		}
-		if d.written == seeded || resumes == maxResumes {
-			return err // nothing was received: the source has retried by itself
+		select {
+		case <-d.wake:
+		case r := <-d.results:
+			if err := d.ended(ctx, r); err != nil {
+				return err
+			}
+		case <-clock.tick(d.retryAt):
+			if err := clock.due(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		resumes++
-		d.log.Info("download resumed", "offset", d.written, "error", err)
-		if err := pause(ctx, time.Duration(resumes)*200*time.Millisecond); err != nil {
-			return err
+	}
+}
+
+// step starts what is to be requested now. It returns true if there is nothing
+// left to do.
+func (d *download) step(ctx context.Context) (done bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.plan.isWhole() && len(d.plan.requests) == 0 && !d.hashing {
+		if d.spool.isInMemory() || d.spool.hashed() >= d.plan.total {
+			return true
 		}
+	}
+	d.startHashing()
+	if time.Now().Before(d.retryAt) {
+		return false
+	}
+	for {
+		waits, readers := d.waits()
+		r, served := d.plan.next(waits)
+		if r == nil {
+			return false
+		}
+		if served >= 0 { // the others are next
+			d.serveLast(readers[served])
+		}
+		d.plan.requests = append(d.plan.requests, r)
+		d.tasks.Go(func() { d.results <- result{r, d.fetch(ctx, r)} })
+	}
+}
+
+// waits are what the readers need, in the order in which they are served. d.mu
+// is held.
+func (d *download) waits() (waits []wait, readers []*Reader) {
+	for _, r := range d.readers {
+		if r.err == nil && len(r.wait.spans) > 0 {
+			waits, readers = append(waits, r.wait), append(readers, r)
+		}
+	}
+	return waits, readers
+}
+
+func (d *download) serveLast(r *Reader) {
+	for i, other := range d.readers {
+		if other == r {
+			d.readers = append(append(d.readers[:i:i], d.readers[i+1:]...), r)
+			return
+		}
+	}
+}
+
+// ended handles the end of a request. It returns an error if the download has
+// failed.
+func (d *download) ended(ctx context.Context, r result) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.plan.remove(r.request)
+	switch {
+	case r.err == nil, errors.Is(r.err, errNoRoom):
+		return nil
+	case ctx.Err() != nil, errors.Is(r.err, errLost):
+		return r.err
+	case d.state == waiting && !r.open && errors.Is(r.err, upstream.ErrInvalidResponse):
+		// There may be no such range, or no ranges at all. Only the whole
+		// content tells.
+		d.plan.inOrder, d.plan.fill = true, true
+		return nil
+	case d.stored >= d.mark+minProgress:
+		d.resumes, d.mark = 0, d.stored
+	}
+	// Without a byte, the source has retried by itself.
+	hopeless := !isResumable(r.err) || d.resumes == maxResumes || r.at == r.from && (!r.fill || d.stored == 0)
+	switch {
+	case d.state == waiting, hopeless && r.fill && d.plan.insisted:
+		return r.err
+	case hopeless:
+		d.giveUp(r)
+		return nil
+	}
+	d.resumes++
+	d.log.Info("download resumed", "offset", r.at, "error", r.err)
+	d.retryAt = time.Now().Add(jitter(time.Duration(d.resumes) * 200 * time.Millisecond))
+	return nil
+}
+
+// giveUp tells the readers of what could not be fetched. Others go on, with what
+// is there. d.mu is held.
+func (d *download) giveUp(r result) {
+	if r.fill {
+		d.plan.fill, d.plan.noFill = false, true
+	}
+	lost := cache.Span{From: r.at, To: r.to}
+	for _, reader := range d.readers {
+		for _, span := range reader.wait.spans {
+			if span.From >= lost.To || lost.From >= span.To || reader.err != nil {
+				continue
+			}
+			if d.plan.fill {
+				reader.wait.patient = true // the fill may get there
+			} else {
+				reader.err = fmt.Errorf("%s: %w", d.source, r.err)
+			}
+		}
+	}
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
 	}
 }
 
@@ -119,154 +303,33 @@ func isResumable(err error) bool {
 	return errors.Is(err, upstream.ErrUnavailable) && !errors.Is(err, upstream.ErrInvalidResponse) && !errors.Is(err, ErrReaderTooSlow)
 }
 
-// pause waits for about t, with jitter.
-func pause(ctx context.Context, t time.Duration) error {
-	timer := time.NewTimer(t/2 + rand.N(t))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+// jitter is about t.
+func jitter(t time.Duration) time.Duration { return t/2 + rand.N(t) }
 
-// copySeed copies the sound bytes of the seed, from the start to the first
-// damaged one. The digest verifies at the end that they belong to the rest.
-func (d *download) copySeed(ctx context.Context) error {
-	if d.seed == nil {
-		return nil
-	}
-	defer d.seed.Close()
-	d.open(ctx, d.size.announced)
-	d.update(func() { d.size, d.state = d.size.trusted(), receiving })
-	for d.written < d.size.total {
-		sound, err := d.seed.file.Check(ctx, d.written, int64(len(d.buf)))
-		if errors.Is(err, cache.ErrQuarantined) {
-			d.sink.Quarantined(d.size.total)
-		}
-		if err != nil || sound == 0 {
-			return nil // the rest is downloaded
-		}
-		n, err := d.seed.file.ReadAt(d.buf[:sound], d.written)
-		if n == 0 && err != nil {
-			return nil // the rest is downloaded
-		}
-		if err := d.append(ctx, d.buf[:n]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// open opens the spool for content of that size.
-func (d *download) open(ctx context.Context, size int64) {
-	if d.spool.inMemory {
+// startHashing hashes the pieces that the prefix has reached. d.mu is held.
+func (d *download) startHashing() {
+	if d.hashing || !d.spool.isUsable() || d.spool.hashed() >= d.plan.prefix() {
 		return
 	}
-	draft, err := d.sink.Create(ctx, cache.Descriptor{Digest: d.digest, Size: size})
-	if err != nil {
-		d.notCached(err)
-		draft = nil
-	}
-	d.spool.open(draft)
+	d.hashing = true
+	d.tasks.Go(d.hash)
 }
 
-// fetch makes one request. It returns nil when the content is complete.
-func (d *download) fetch(ctx context.Context, want span) error {
-	content, err := d.source.Blob(ctx, want.from, want.n)
-	if err != nil {
-		return err
-	}
-	defer content.Body.Close()
-	if err := d.answered(ctx, content); err != nil {
-		return err
-	}
-	// A source that does not support ranges starts at the beginning. Skip the
-	// bytes that readers already have. The digest verifies at the end that both
-	// parts belong together.
-	for skip := d.written - content.From; skip > 0; {
-		n, err := content.Body.Read(d.buf[:min(skip, int64(len(d.buf)))])
-		d.observer.Received(int64(n))
-		skip -= int64(n)
-		if err != nil {
-			return bodyError(err)
-		}
-	}
+func (d *download) hash() {
 	for {
-		n, err := content.Body.Read(d.size.clip(d.buf, d.written))
+		n, err := d.spool.advance()
+		if err != nil {
+			d.takeStock() // it is fetched again
+		}
 		if n > 0 {
-			d.observer.Received(int64(n))
-			if err := d.append(ctx, d.buf[:n]); err != nil {
-				return err
-			}
+			continue
 		}
-		switch {
-		case d.isComplete(err):
-			return nil
-		case err != nil:
-			return bodyError(err)
+		d.mu.Lock()
+		if d.hashing = d.spool.isUsable() && d.spool.hashed() < d.plan.prefix() && err == nil; !d.hashing {
+			d.decide()
+			d.mu.Unlock()
+			return
 		}
+		d.mu.Unlock()
 	}
-}
-
-// answered handles an answer of the source before its body is read.
-func (d *download) answered(ctx context.Context, c upstream.Content) error {
-	known := d.size
-	var err error
-	if d.state == waiting {
-		if known, err = known.withFirstAnswer(c); err != nil {
-			return err
-		}
-		d.open(ctx, c.Size)
-	}
-	if c.From > d.written {
-		return fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrInvalidResponse, d.written, c.From)
-	}
-	if known, err = known.withAnswer(c); err != nil {
-		return err
-	}
-	d.update(func() { d.size, d.state = known, receiving })
-	if d.written == 0 {
-		d.observer.Answered(known.total)
-	}
-	return nil
-}
-
-// append makes b available to readers.
-func (d *download) append(ctx context.Context, b []byte) error {
-	if err := d.size.check(d.written + int64(len(b))); err != nil {
-		return err
-	}
-	if err := d.spool.write(ctx, b); err != nil {
-		if !errors.Is(err, cache.ErrFull) {
-			return err
-		}
-		d.notCached(err)
-		if err := d.spool.switchToMemory(ctx, b); err != nil {
-			return err
-		}
-	}
-	d.update(func() { d.written += int64(len(b)) })
-	return nil
-}
-
-// isComplete says whether all bytes are received, after a read that returned
-// err. If the source does not give the size, the content is complete once it
-// has the size that a manifest gives and the digest matches; anything after
-// that is ignored.
-func (d *download) isComplete(err error) bool {
-	if d.size.total >= 0 {
-		return d.written == d.size.total
-	}
-	return errors.Is(err, io.EOF) || d.written == d.size.announced && d.spool.verify() == nil
-}
-
-// bodyError translates an error of a body: an EOF before the end of the content
-// is a broken connection.
-func bodyError(err error) error {
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)
-	}
-	return err
 }

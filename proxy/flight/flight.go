@@ -35,8 +35,8 @@ package flight
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/entrepot/entrepot/cache"
@@ -57,16 +57,18 @@ type Flight struct {
 	digest cache.Digest
 	source Source
 	spool  *spool
+	wake   chan struct{} // has a value if the download has to decide what is requested next
 	done   chan struct{} // closed when nothing more will happen
 
-	// Only the download changes the following fields, and it holds mu to do so.
-	// It reads them without the lock.
+	// Only the download changes the following fields, and it holds mu to do so,
+	// except for what readers ask for.
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	state   state
 	err     error // why it failed
 	size    size
-	written int64 // bytes received from the source
+	plan    schedule
+	readers []*Reader // in the order in which they are served
 }
 
 // state is the state of a flight.
@@ -74,13 +76,17 @@ type state int
 
 const (
 	waiting   state = iota // the source has not answered yet
-	receiving              // bytes are being received
+	receiving              // the size is known, or never will be
 	complete               // all bytes are received and verified
 	failed                 // for good
+	parked                 // nobody reads; what has been received is kept
 )
 
 func newFlight(want cache.Descriptor, source Source, s *spool) *Flight {
-	return &Flight{digest: want.Digest, source: source, spool: s, size: sizeOf(want), done: make(chan struct{})}
+	return &Flight{
+		digest: want.Digest, source: source, spool: s, size: sizeOf(want), plan: schedule{total: -1},
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+	}
 }
 
 // Digest is the digest of the content.
@@ -100,12 +106,12 @@ func (f *Flight) Err() error {
 	return f.err
 }
 
-// Progress returns how many bytes have been received, and whether they are
-// complete and verified.
-func (f *Flight) Progress() (written int64, verified bool) {
+// Progress returns how many bytes from the start on have been received, and
+// whether they are complete and verified.
+func (f *Flight) Progress() (received int64, verified bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.written, f.state == complete
+	return f.plan.prefix(), f.state == complete
 }
 
 // Size waits until the source has answered and returns the size in bytes, or -1
@@ -135,63 +141,77 @@ func (f *Flight) KnownSize() (n int64, ok bool) {
 	return f.size.total, f.size.total >= 0 && (f.state == receiving || f.state == complete)
 }
 
-// Release ends what Join or StartPrivate began: the caller reads no more. It
-// must be called once.
-func (f *Flight) Release() { f.spool.release() }
-
-// Follow writes n bytes starting at off to w as they arrive, or all the rest if
-// n is negative, in pieces of at most 256 KiB. The caller must not have
-// released the flight. Follow returns ErrReaderTooSlow if the download has no
-// disk space and has continued without this reader.
-func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
-	r := f.spool.reader(off)
-	defer r.close()
-	for n < 0 || written < n {
-		at := off + written
-		end, err := f.waitPast(ctx, at)
-		if err != nil {
-			return written, err
-		}
-		if end == at {
-			if n >= 0 {
-				return written, io.ErrUnexpectedEOF
-			}
-			return written, nil
-		}
-		want := min(pieceSize, end-at)
-		if n >= 0 {
-			want = min(want, n-written)
-		}
-		wrote, err := r.next(w, want)
-		written += wrote
-		if err != nil {
-			return written, fmt.Errorf("blob %s: %w", f.digest, err)
-		}
-	}
-	return written, nil
+// Fill has the whole content fetched, whatever is read of it.
+func (f *Flight) Fill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.plan.insist()
+	f.decide()
 }
 
-// waitPast waits until bytes after off may be read, and returns the offset up
-// to which reading is allowed. At the end of the content it returns off itself.
-func (f *Flight) waitPast(ctx context.Context, off int64) (int64, error) {
+// Bypasses says whether a reader of what begins at off has to get it from the
+// source by itself: there is no disk space for what the download does not fetch
+// soon.
+func (f *Flight) Bypasses(off int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state == receiving && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
+}
+
+// Release ends what Join or StartPrivate began: the caller reads no more. It
+// must be called once.
+func (f *Flight) Release() {
+	f.spool.release()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decide()
+}
+
+// decide has the download look at what is to be requested. f.mu is held.
+func (f *Flight) decide() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// waitPast waits until r may read bytes after off, and returns the offset up to
+// which it may. At the end of the content it returns off itself. What a reader
+// that began at the start may read is held back.
+func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) (int64, error) {
 	var end int64
 	var err error
+	said := false
 	waitErr := f.waitUntil(ctx, func() bool {
-		switch f.state {
-		case complete:
-			end = f.written
+		end, err = f.available(off, held), nil
+		switch {
+		case f.state == complete:
 			return true
-		case failed:
+		case f.state == failed && (end <= off || errors.Is(f.err, errLost)):
 			err = f.err
 			return true
+		case end <= off && r.err != nil:
+			err = r.err
+			return true
+		case end <= off && !said && !f.plan.isAwaited(off):
+			said = true
+			f.decide()
 		}
-		end = f.size.readable(f.written)
 		return end > off
 	})
 	if waitErr != nil {
 		return 0, waitErr
 	}
 	return max(end, off), err
+}
+
+// available is the end of what may be read at off. f.mu is held.
+func (f *Flight) available(off int64, held bool) int64 {
+	end := f.plan.have.End(off)
+	if held && f.state != complete {
+		end = min(end, f.size.readable(f.plan.prefix()))
+	}
+	return end
 }
 
 // waitUntil returns when ready returns true. ready is called with f.mu held.
@@ -226,8 +246,9 @@ func (f *Flight) update(fn func()) {
 	}
 }
 
-func (f *Flight) hasFailed() bool {
+// isOver says whether a flight can't be joined any more.
+func (f *Flight) isOver() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state == failed
+	return f.state == failed || f.state == parked
 }

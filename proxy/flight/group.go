@@ -51,6 +51,9 @@ type StartOptions struct {
 	Refetch bool
 	// Seed is what the download begins with; nil means nothing.
 	Seed *Seed
+	// Look means that only ranges are to be read: nothing is fetched before a
+	// Reader says which.
+	Look bool
 }
 
 // Join joins the download of want or starts it; started says which. want.Size
@@ -60,9 +63,16 @@ type StartOptions struct {
 func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, started bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.byDigest[want.Digest]; f != nil && !f.hasFailed() { // a failed one may not have been removed yet
-		f.spool.hold()
-		return f, false, nil
+	var after <-chan struct{}
+	if f := g.byDigest[want.Digest]; f != nil {
+		if !f.isOver() {
+			f.spool.hold()
+			if !start.Look {
+				f.Fill()
+			}
+			return f, false, nil
+		}
+		after = f.done // it has not been removed yet, and may leave something to take up
 	}
 	// A download is removed from the group after its content is published.
 	// Without this check, the caller could miss both and download the content
@@ -75,7 +85,7 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 	}
 	f = newFlight(want, start.Source, newSpool(want.Digest))
 	g.byDigest[want.Digest] = f
-	g.run(f, start)
+	g.run(f, start, after)
 	return f, true, nil
 }
 
@@ -86,7 +96,8 @@ func (g *Group) StartPrivate(want cache.Descriptor, start StartOptions) *Flight 
 	s.patient = true
 	s.open(nil)
 	f := newFlight(want, start.Source, s)
-	g.run(f, start)
+	f.plan.inOrder = true
+	g.run(f, start, nil)
 	return f
 }
 
@@ -109,22 +120,37 @@ func (g *Group) Len() int {
 // group's context is done, at the latest.
 func (g *Group) Wait() { g.work.Wait() }
 
-// run starts the download that fills f. Like the caller, the download holds the
-// spool until it is over.
-func (g *Group) run(f *Flight, start StartOptions) {
+// run starts the download that fills f, once the one before is over. Like the
+// caller, the download holds the spool until it is over.
+func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
-	d := &download{Flight: f, sink: g.sink, observer: start.Observer, log: start.Log, seed: start.Seed.Hold()}
+	if !start.Look {
+		f.plan.insist()
+	}
+	d := &download{
+		Flight: f, group: g, after: after, sink: g.sink, observer: start.Observer, log: start.Log, seed: start.Seed.Hold(),
+		results: make(chan result, maxRequests),
+	}
 	g.work.Go(func() {
 		g.running(+1)
 		defer g.running(-1)
 		defer close(f.done)
 		defer f.spool.release() // after the removal: a flight in the group can always be held
 		defer g.remove(f)
-		incoming := max(f.size.announced, 0)
-		g.sink.AddIncoming(incoming)
-		defer g.sink.AddIncoming(-incoming)
 		d.run(g.ctx)
 	})
+}
+
+// park ends a flight that nobody holds but its download, so that nobody joins it
+// any more.
+func (g *Group) park(f *Flight) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.spool.isHeld() {
+		return false
+	}
+	f.update(func() { f.state = parked })
+	return true
 }
 
 func (g *Group) running(delta int) {

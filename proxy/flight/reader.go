@@ -1,82 +1,150 @@
 package flight
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/upstream"
 )
 
-// reader is the position of one client in a spool. It must be used by one
-// goroutine at a time.
-type reader struct {
-	s       *spool
-	off     int64 // guarded by s.mu
-	dropped bool  // too slow: the writer no longer waits for it; guarded by s.mu
-	file    cache.Blob
-	cursor  cache.Cursor // over file
+// A Reader reads parts of a flight's content for one request of a client. It
+// must be used by one goroutine at a time.
+type Reader struct {
+	f    *Flight
+	at   position
+	wait wait  // what it needs; guarded by f.mu
+	err  error // why what it needs can't be fetched; guarded by f.mu
 }
 
-// reader returns a reader at off. The caller holds the spool.
-func (s *spool) reader(off int64) *reader {
-	r := &reader{s: s, off: off}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.readers[r] = struct{}{}
+// ReadOptions describe what a Reader will read.
+type ReadOptions struct {
+	// Parts are the parts of the content, in the order in which they are read.
+	// nil means all of it, or all from some offset on: then the whole content is
+	// fetched.
+	Parts []cache.Span
+	// ToEnd means that Parts is one part that has all the rest of the content:
+	// the whole content is fetched, and if it is not being fetched already, this
+	// part is fetched at once.
+	ToEnd bool
+	// Patient readers wait for the download wherever it is. What others need
+	// is fetched by itself, if the download is far away from it.
+	Patient bool
+}
+
+// NewReader begins to read. The caller must not have released the flight, and
+// closes the Reader before.
+func (f *Flight) NewReader(opts ReadOptions) *Reader {
+	r := &Reader{f: f, at: position{s: f.spool}, wait: wait{spans: opts.Parts, patient: opts.Patient}}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers = append(f.readers, r)
+	switch {
+	case opts.ToEnd:
+		r.wait.toEnd = true
+		r.wait.patient = opts.Patient || f.plan.fill // many of them are one download (W21)
+		f.plan.insist()
+	case opts.Parts == nil:
+		f.plan.insist()
+	default:
+		f.plan.ask(opts.Parts)
+	}
+	f.decide()
 	return r
 }
 
-// next writes at most n of the bytes at the reader's position to w. The caller
-// knows that they are available.
-func (r *reader) next(w io.Writer, n int64) (int64, error) {
-	r.s.mu.Lock()
-	onDisk, off := r.s.onDisk, r.off
-	var piece []byte
-	if off >= onDisk {
-		piece = r.s.window.at(off)
-		if piece == nil {
-			r.s.mu.Unlock()
-			return 0, ErrReaderTooSlow
-		}
-		piece = piece[:min(n, int64(len(piece)))]
-	}
-	r.s.mu.Unlock()
-
-	var written int64
-	var err error
-	if piece != nil {
-		var wrote int
-		wrote, err = w.Write(piece)
-		written = int64(wrote)
-	} else {
-		written, err = r.fromDisk(w, off, min(n, onDisk-off))
-	}
-	r.s.mu.Lock()
-	defer r.s.mu.Unlock()
-	r.off += written
-	r.s.wakeWriter()
-	return written, err
-}
-
-func (r *reader) fromDisk(w io.Writer, off, n int64) (int64, error) {
-	if r.file == nil {
-		file, err := r.s.draft.Reader()
+// Follow writes n bytes starting at off to w as they arrive, or all the rest if
+// n is negative, in pieces of at most 256 KiB. It returns ErrReaderTooSlow if
+// the download has no disk space and has continued without this reader, and
+// cache.ErrFull if there is no disk space for what it needs.
+func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	r.need(off, n)
+	r.at.begin(off)
+	defer r.at.end()
+	for n < 0 || written < n {
+		at := off + written
+		end, err := r.f.waitPast(ctx, r, at, off == 0)
 		if err != nil {
-			return 0, fmt.Errorf("%w: read the draft: %w", upstream.ErrUnavailable, err)
+			return written, err
 		}
-		r.file, r.cursor = file, cache.NewCursor(file)
+		if end == at {
+			if n >= 0 {
+				return written, io.ErrUnexpectedEOF
+			}
+			return written, nil
+		}
+		want := min(pieceSize, end-at)
+		if n >= 0 {
+			want = min(want, n-written)
+		}
+		if want = r.sound(at, want); want == 0 {
+			continue // it is fetched again
+		}
+		wrote, err := r.at.next(w, want)
+		written += wrote
+		if err != nil {
+			return written, fmt.Errorf("blob %s: %w", r.f.digest, err)
+		}
 	}
-	return r.cursor.Copy(w, off, n)
+	return written, nil
 }
 
-func (r *reader) close() error {
-	r.s.mu.Lock()
-	delete(r.s.readers, r)
-	r.s.wakeWriter()
-	r.s.mu.Unlock()
-	if r.file != nil {
-		return r.file.Close()
+// need notes what is read, if that was not known when the reader began.
+func (r *Reader) need(off, n int64) {
+	f := r.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	span := cache.Span{From: off, To: f.plan.end()}
+	if n >= 0 {
+		span.To = off + n
 	}
-	return nil
+	if n == 0 || slices.ContainsFunc(r.wait.spans, func(s cache.Span) bool { return s.From <= span.From && span.To <= s.To }) {
+		return
+	}
+	if n >= 0 {
+		f.plan.ask([]cache.Span{span})
+		r.wait.spans = append(slices.Clip(r.wait.spans), span)
+	} else {
+		f.plan.insist()
+	}
+	f.decide()
+}
+
+// sound is how many of the n bytes at off may be read. Those of an earlier
+// download may have become damaged, and are then fetched again.
+func (r *Reader) sound(off, n int64) int64 {
+	sound, lost := r.at.s.check(off, n)
+	if lost {
+		r.f.takeStock()
+	}
+	return sound
+}
+
+// takeStock notes that pieces of the draft were lost.
+func (f *Flight) takeStock() {
+	pieces := f.spool.draft.Pieces()
+	f.update(func() {
+		f.plan.have = pieces
+		f.decide()
+	})
+}
+
+// Close ends the reading.
+func (r *Reader) Close() error {
+	r.f.mu.Lock()
+	r.f.readers = slices.DeleteFunc(r.f.readers, func(other *Reader) bool { return other == r })
+	r.f.mu.Unlock()
+	return r.at.close()
+}
+
+// Follow reads with a Reader of its own.
+func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	opts := ReadOptions{Patient: true}
+	if n >= 0 {
+		opts.Parts = []cache.Span{{From: off, To: off + n}}
+	}
+	r := f.NewReader(opts)
+	defer r.Close()
+	return r.Follow(ctx, w, off, n)
 }

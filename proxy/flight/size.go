@@ -34,10 +34,10 @@ type size struct {
 
 func sizeOf(want cache.Descriptor) size { return size{total: -1, announced: want.Size} }
 
-// trusted makes the announced size final. It is the size of content that was
-// verified before.
-func (s size) trusted() size {
-	s.total, s.limit = s.announced, s.announced
+// withTotal makes a size final that the source has given, or that of content
+// that was verified before.
+func (s size) withTotal(total int64) size {
+	s.total, s.limit = total, total
 	return s
 }
 
@@ -67,7 +67,7 @@ func (s size) withAnswer(c upstream.Content) (size, error) {
 		s.total = c.Size
 	}
 	if c.Size >= 0 && c.Size != s.total {
-		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sends %d", upstream.ErrInvalidResponse, s.total, c.Size)
+		return s, fmt.Errorf("%w: %w: the blob has %d bytes, and the upstream sends %d", errLost, upstream.ErrInvalidResponse, s.total, c.Size)
 	}
 	return s, nil
 }
@@ -76,7 +76,7 @@ func (s size) withAnswer(c upstream.Content) (size, error) {
 func (s size) check(written int64) error {
 	switch {
 	case s.total >= 0 && written > s.total:
-		return fmt.Errorf("%w: the upstream sent more than the %d bytes of the blob", upstream.ErrInvalidResponse, s.total)
+		return fmt.Errorf("%w: %w: the upstream sent more than the %d bytes of the blob", errLost, upstream.ErrInvalidResponse, s.total)
 	case s.total < 0 && written > s.limit:
 		return fmt.Errorf("%w: the upstream gave no size and sent more than %d bytes", upstream.ErrInvalidResponse, s.limit)
 	}
@@ -97,11 +97,11 @@ func (s size) readable(written int64) int64 {
 	return written - heldBack
 }
 
-// clip limits buf to the end of the content that a manifest gives, if the
-// source does not give a size.
-func (s size) clip(buf []byte, written int64) []byte {
-	if left := s.announced - written; s.total < 0 && left > 0 {
-		return buf[:min(left, int64(len(buf)))]
+// clip limits n to the end of the content that a manifest gives, if the source
+// does not give a size.
+func (s size) clip(n, at int64) int64 {
+	if left := s.announced - at; left > 0 {
+		return min(left, n)
 	}
-	return buf
+	return n
 }

@@ -3,6 +3,7 @@ package flight
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -22,6 +23,9 @@ const (
 	// maxReaderWait is how long a download without disk space waits for its
 	// slowest reader before it continues without it.
 	maxReaderWait = 5 * time.Second
+	// hashSize is how many bytes of pieces are hashed at once, when the prefix
+	// has reached them.
+	hashSize = 1 << 20
 )
 
 // spool holds a download's bytes for its readers: in a draft on disk, or, when
@@ -30,23 +34,60 @@ const (
 type spool struct {
 	digest   cache.Digest
 	draft    cache.Draft     // nil if there never was disk space
-	inMemory bool            // there is no disk space, or no more: all further bytes go to the window
+	resumed  bool            // the draft was kept by an earlier download: it is checked before it is read
 	verifier digest.Verifier // of content that is not entirely on disk
 	// patient means that the writer waits for its reader without a limit.
 	patient bool
+	// prefix is held while the prefix of the draft grows.
+	prefix sync.Mutex
 
 	mu           sync.Mutex
 	holders      int   // the download, and everyone who may still read
-	onDisk       int64 // bytes of the draft that may be read
+	inMemory     bool  // there is no disk space, or no more: all further bytes go to the window
+	onDisk       int64 // then, bytes of the draft that may be read
 	window       memoryWindow
-	readers      map[*reader]struct{}
+	readers      map[*position]struct{}
 	readersMoved chan struct{} // closed when a reader advances or leaves; nil while nobody waits
 }
 
 // newSpool returns a spool that is held by the caller. It must be opened before
 // anything is written.
 func newSpool(d cache.Digest) *spool {
-	return &spool{digest: d, holders: 1, readers: make(map[*reader]struct{})}
+	return &spool{digest: d, holders: 1, readers: make(map[*position]struct{})}
+}
+
+func (s *spool) isInMemory() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inMemory
+}
+
+// isHeld says whether anyone but the download may read.
+func (s *spool) isHeld() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holders > 1
+}
+
+// isUsable says whether there is a draft with all that was received.
+func (s *spool) isUsable() bool { return s.draft != nil && !s.isInMemory() }
+
+// check is how many of the n bytes at off may be read, and whether some turned
+// out to be lost.
+func (s *spool) check(off, n int64) (sound int64, lost bool) {
+	if !s.resumed {
+		return n, false
+	}
+	if s.isInMemory() {
+		s.mu.Lock()
+		onDisk := s.onDisk
+		s.mu.Unlock()
+		if off >= onDisk {
+			return n, false
+		}
+	}
+	sound = s.draft.Check(off, n)
+	return sound, sound == 0
 }
 
 // open says where the bytes go: to a draft, or to memory if draft is nil.
@@ -76,35 +117,76 @@ func (s *spool) release() {
 	}
 }
 
-// write appends b to the draft, or to the window if there is no disk space. If
-// it returns cache.ErrFull, the caller calls switchToMemory with the same
-// bytes.
-func (s *spool) write(ctx context.Context, b []byte) error {
-	if s.inMemory {
+// write writes b at off: to the draft, or to the window if there is no disk
+// space. If it returns cache.ErrFull, the caller calls switchToMemory.
+func (s *spool) write(ctx context.Context, off int64, b []byte) error {
+	if s.isInMemory() {
+		if !s.isNext(off) {
+			return errNoRoom
+		}
 		return s.push(ctx, b)
 	}
-	if _, err := s.draft.Write(b); err != nil {
+	if err := s.writeDraft(off, b); err != nil && !errors.Is(err, cache.ErrMismatch) {
 		// Whatever the error of the disk is, the clients come first.
 		return fmt.Errorf("%w: %w", cache.ErrFull, err)
+	} else if err != nil {
+		return err
 	}
-	s.mu.Lock()
-	s.onDisk += int64(len(b))
-	s.mu.Unlock()
 	return nil
 }
 
-// switchToMemory continues in memory, starting with b. A part of b may have
-// been written to disk before it was full.
-func (s *spool) switchToMemory(ctx context.Context, b []byte) error {
-	s.verifier = s.digest.Verifier()
-	if _, err := io.Copy(s.verifier, io.NewSectionReader(s.draft, 0, s.onDisk)); err != nil {
-		return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
-	}
+// isNext says whether the window ends at off.
+func (s *spool) isNext(off int64) bool {
 	s.mu.Lock()
-	s.inMemory = true
-	s.window.start, s.window.end = s.onDisk, s.onDisk
-	s.mu.Unlock()
-	return s.push(ctx, b)
+	defer s.mu.Unlock()
+	return s.window.end == off
+}
+
+// dropPieces drops what is not hashed yet.
+func (s *spool) dropPieces() {
+	s.prefix.Lock()
+	defer s.prefix.Unlock()
+	s.draft.Drop(s.draft.Written())
+}
+
+func (s *spool) writeDraft(off int64, b []byte) error {
+	if s.prefix.TryLock() {
+		if s.draft.Written() == off {
+			defer s.prefix.Unlock()
+			_, err := s.draft.Write(b)
+			return err
+		}
+		s.prefix.Unlock()
+	}
+	_, err := s.draft.WriteAt(b, off)
+	return err
+}
+
+// advance hashes what follows the prefix, and returns how much; 0 if there is
+// nothing. It returns cache.ErrMismatch if that is damaged.
+func (s *spool) advance() (int, error) {
+	s.prefix.Lock()
+	defer s.prefix.Unlock()
+	return s.draft.Advance(hashSize)
+}
+
+// hashed is the length of the prefix that is hashed.
+func (s *spool) hashed() int64 { return s.draft.Written() }
+
+// switchToMemory continues in memory, after the first n bytes, which are on disk.
+func (s *spool) switchToMemory(n int64) error {
+	verifier := s.digest.Verifier()
+	if n > 0 {
+		if _, err := io.Copy(verifier, io.NewSectionReader(s.draft, 0, n)); err != nil {
+			return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
+		}
+	}
+	s.verifier = verifier
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inMemory, s.onDisk = true, n
+	s.window.start, s.window.end = n, n
+	return nil
 }
 
 // push appends b to the window. It makes room for it first, and waits for
@@ -172,7 +254,7 @@ func (s *spool) slowest() int64 {
 
 // verify verifies the whole content, wherever it is.
 func (s *spool) verify() error {
-	if !s.inMemory {
+	if !s.isInMemory() {
 		return s.draft.Verify()
 	}
 	if !s.verifier.Verified() {

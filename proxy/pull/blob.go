@@ -7,18 +7,40 @@ import (
 	"io"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-const (
-	// pieceSize is the largest number of bytes written to a client at once. It
-	// is small enough to notice that a slow client still makes progress.
-	pieceSize = 256 << 10
-	// farAhead is the largest distance, in bytes, between a download and a
-	// range that is worth waiting for.
-	farAhead = 4 << 20
-)
+// pieceSize is the largest number of bytes written to a client at once. It is
+// small enough to notice that a slow client still makes progress.
+const pieceSize = 256 << 10
+
+// Span is a part of a blob, from one offset up to another.
+type Span = cache.Span
+
+// Want is what a client wants to read of a blob. The zero value is all of it.
+type Want struct {
+	// Parts returns the parts that are read, in order, of a blob of size bytes.
+	// If size is -1, it returns what does not depend on it, or nil. If Parts is
+	// nil, everything is wanted.
+	Parts func(size int64) []Span
+	// ToEnd means that there is one part, which has all the rest of the blob.
+	ToEnd bool
+}
+
+// options describe it to a download, as far as it is known for a blob of size
+// bytes, or of unknown size if that is -1.
+func (w Want) options(size int64) flight.ReadOptions {
+	if w.Parts == nil {
+		return flight.ReadOptions{}
+	}
+	parts := w.Parts(size)
+	if len(parts) == 0 {
+		parts = []Span{{From: 0, To: 1}} // no part of it, but somebody has to find out its size
+	}
+	return flight.ReadOptions{Parts: parts, ToEnd: w.ToEnd}
+}
 
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
 // the blob.
@@ -35,6 +57,9 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 			if size, ok := f.KnownSize(); ok {
 				return Descriptor{Digest: d, Size: size}, Joined, nil
 			}
+		}
+		if kept, ok := p.store.Kept(d); ok && kept.Size >= 0 {
+			return Descriptor{Digest: d, Size: kept.Size}, Hit, nil
 		}
 	}
 	desc, err := p.resolveUpstreamBlob(ctx, u, repo, d)
@@ -70,15 +95,15 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 // Blob opens a blob of a repository: from the cache, from a download that is
 // under way, or from a new download. For a new download it waits for the
 // upstream's answer, because only that tells the size.
-func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
-	b, err := p.openBlob(ctx, repo, d)
+func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
+	b, err := p.openBlob(ctx, repo, d, want)
 	if err == nil {
 		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
 	}
 	return b, err
 }
 
-func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob, error) {
+func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return nil, err
@@ -103,7 +128,7 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 	} else {
 		member.Size = -1
 	}
-	return p.openDownload(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, known, refetch)
+	return p.openDownload(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, downloadOptions{want, known, refetch})
 }
 
 // isHeldForOthers says whether the content of d is cached or being downloaded
@@ -111,6 +136,10 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest) (Blob,
 func (p *Puller) isHeldForOthers(ctx context.Context, repo Repository, d Digest) bool {
 	if f := p.flights.Get(d); f != nil {
 		return startedFor(f) != repo
+	}
+	if kept, ok := p.store.Kept(d); ok {
+		of, err := flight.OriginOf(kept.Note)
+		return err != nil || of != originOf(repo)
 	}
 	_, err := p.store.Stat(ctx, d)
 	return err == nil
@@ -127,27 +156,39 @@ func (p *Puller) openCached(ctx context.Context, u Upstream, repo Repository, d 
 	return memoryBlob{d, content}, nil
 }
 
-// openDownload joins or starts the download of a blob. With refetch set, it
-// downloads the blob even if it is cached.
-func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, want Descriptor, known, refetch bool) (Blob, error) {
-	if err := p.negative.get(blobKey(repo, want.Digest)); err != nil {
+// downloadOptions say how a blob is downloaded.
+type downloadOptions struct {
+	want    Want
+	known   bool // the repository is known to have it
+	refetch bool // download it even if it is cached
+}
+
+// openDownload joins or starts the download of a blob.
+func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, blob Descriptor, opts downloadOptions) (Blob, error) {
+	if err := p.negative.get(blobKey(repo, blob.Digest)); err != nil {
 		return nil, err
 	}
-	if p.rules.Offline {
-		return nil, fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
+	if p.rules.Offline && !p.hasPieces(blob.Digest, opts.want) {
+		return nil, fmt.Errorf("blob %s of %s: %w", blob.Digest, repo, ErrOffline)
 	}
-	source := p.newBlobSource(u, repo, want.Digest)
+	hint, err := p.sizeHint(ctx, u, repo, blob, opts.want)
+	if err != nil {
+		return nil, err
+	}
+	source := p.newBlobSource(u, repo, blob.Digest)
 	start := source.startOptions()
-	start.Refetch = refetch
-	f, started, err := p.flights.Join(want, start)
+	start.Refetch = opts.refetch
+	start.Look = opts.want.Parts != nil
+	f, started, err := p.flights.Join(blob, start)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil { // it was completed in the meantime
-		return p.openBlob(ctx, repo, want.Digest)
+		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	}
-	b := &flightBlob{source: source, f: f, started: started, repairs: p.diskReaders.any(want.Digest)}
 	foreign := !started && startedFor(f) != repo
+	b := &flightBlob{source: source, f: f, started: started, repairs: p.diskReaders.any(blob.Digest)}
+	b.read(opts.want.options(hint))
 	size, err := f.Size(ctx)
 	switch {
 	case err == nil:
@@ -156,18 +197,46 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 		// The download of another repository failed. That says nothing about
 		// this repository.
 		b.Close()
-		return p.openBlob(ctx, repo, want.Digest)
+		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	default:
 		b.Close()
 		return nil, err
 	}
-	if foreign && !known {
-		if _, err := p.resolveUpstreamBlob(ctx, u, repo, want.Digest); err != nil {
+	if foreign && !opts.known {
+		if _, err := p.resolveUpstreamBlob(ctx, u, repo, blob.Digest); err != nil {
 			b.Close()
 			return nil, err
 		}
 	}
 	return b, nil
+}
+
+// hasPieces says whether there may be pieces of a blob for a client that asks for
+// ranges.
+func (p *Puller) hasPieces(d Digest, want Want) bool {
+	_, kept := p.store.Kept(d)
+	return want.Parts != nil && (kept || p.flights.Get(d) != nil)
+}
+
+// sizeHint is the size of a blob of which ranges are wanted, as far as it is
+// known, or -1. If the ranges depend on the size, the upstream is asked for it.
+func (p *Puller) sizeHint(ctx context.Context, u Upstream, repo Repository, blob Descriptor, want Want) (int64, error) {
+	if want.Parts == nil {
+		return -1, nil
+	}
+	if f := p.flights.Get(blob.Digest); f != nil {
+		if size, ok := f.KnownSize(); ok {
+			return size, nil
+		}
+	}
+	if kept, ok := p.store.Kept(blob.Digest); ok && kept.Size >= 0 {
+		return kept.Size, nil
+	}
+	if blob.Size >= 0 || want.Parts(-1) != nil {
+		return blob.Size, nil
+	}
+	desc, err := p.resolveUpstreamBlob(ctx, u, repo, blob.Digest)
+	return desc.Size, err
 }
 
 // FetchBlob caches a blob unless it is cached already. It does not count as a

@@ -27,6 +27,13 @@ func (s *blobSource) startOptions() flight.StartOptions {
 	return flight.StartOptions{Source: s, Observer: s, Log: log}
 }
 
+// Origin is the repository.
+func (s *blobSource) Origin() flight.Origin { return originOf(s.repo) }
+
+func originOf(repo Repository) flight.Origin {
+	return flight.Origin{Upstream: repo.Upstream, Repository: repo.Name}
+}
+
 func (s *blobSource) descriptor(size int64) Descriptor {
 	return Descriptor{Digest: s.digest, Size: size}
 }
@@ -34,6 +41,9 @@ func (s *blobSource) descriptor(size int64) Descriptor {
 func (s *blobSource) String() string { return "blob " + s.digest.String() + " of " + s.repo.String() }
 
 func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content, error) {
+	if s.p.rules.Offline {
+		return upstream.Content{}, ErrOffline
+	}
 	return s.u.Registry.Blob(ctx, s.repo.Name, s.digest, from, n)
 }
 

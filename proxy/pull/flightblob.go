@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -16,6 +17,7 @@ import (
 type flightBlob struct {
 	source        *blobSource
 	f             *flight.Flight
+	r             *flight.Reader
 	started       bool // this client's request started the download
 	size          int64
 	passedThrough bool
@@ -36,14 +38,30 @@ func (b *flightBlob) Outcome() Outcome {
 }
 
 func (b *flightBlob) Close() error {
+	err := b.r.Close()
 	b.f.Release()
-	return nil
+	return err
 }
 
-// WriteRange follows the download, or fetches a range separately if the range
-// is far ahead of it.
+// read begins to read from the download.
+func (b *flightBlob) read(opts flight.ReadOptions) {
+	opts.Patient = b.repairs
+	if b.isFromAnotherUpstream() && opts.Parts != nil {
+		opts = flight.ReadOptions{Parts: []cache.Span{}} // what is not verified is not shared with it
+	}
+	b.r = b.f.NewReader(opts)
+}
+
+// isFromAnotherUpstream says whether the download was started for another
+// upstream.
+func (b *flightBlob) isFromAnotherUpstream() bool {
+	return startedFor(b.f).Upstream != b.source.repo.Upstream
+}
+
+// WriteRange follows the download. A range that the download can't store, or
+// that comes from another upstream, is fetched by itself.
 func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	if b.shouldPassThrough(off, n) {
+	if b.bypasses(off, n) {
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || err == nil {
 			b.passedThrough = true
@@ -51,11 +69,11 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		}
 		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
 	}
-	written, err := b.f.Follow(ctx, w, off, n)
+	written, err := b.r.Follow(ctx, w, off, n)
 	switch {
 	case err == nil || written > 0 || ctx.Err() != nil:
 		return written, err
-	case errors.Is(err, flight.ErrReaderTooSlow):
+	case errors.Is(err, flight.ErrReaderTooSlow), errors.Is(err, cache.ErrFull):
 		return b.followPrivate(ctx, w, off, n)
 	case !b.started && startedFor(b.f) != b.source.repo:
 		return b.rejoin(ctx, w, off, n)
@@ -63,16 +81,18 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 	return 0, err
 }
 
-// shouldPassThrough says whether a range is better fetched separately than
-// waited for. Ranges without an end wait, so that many of them over one blob
-// are one download (wire fact W21). The exception is the client whose
-// resumption started the download.
-func (b *flightBlob) shouldPassThrough(off, n int64) bool {
+// bypasses says whether a range is fetched by itself. Ranges without an end wait
+// for a download that is there already, so that many of them over one blob are
+// one download (wire fact W21).
+func (b *flightBlob) bypasses(off, n int64) bool {
 	if b.repairs || n < 0 && !b.started {
 		return false
 	}
-	received, complete := b.f.Progress()
-	return !complete && off > received+farAhead
+	if b.isFromAnotherUpstream() && (off > 0 || n >= 0 && n < b.size) {
+		_, verified := b.f.Progress()
+		return !verified
+	}
+	return b.f.Bypasses(off)
 }
 
 // passThrough writes n bytes starting at off directly from the upstream without
@@ -106,9 +126,10 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int
 	if f == nil {
 		return b.writeCached(ctx, w, off, n)
 	}
-	b.f.Release()
+	b.Close()
 	b.f, b.started = f, started
-	return f.Follow(ctx, w, off, n)
+	b.r = f.NewReader(flight.ReadOptions{})
+	return b.r.Follow(ctx, w, off, n)
 }
 
 // writeCached writes the content that another download has cached in the

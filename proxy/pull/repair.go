@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -36,6 +37,7 @@ func (b *diskBlob) repair(ctx context.Context, w io.Writer, off, n int64, why er
 		return b.writeCached(ctx, w, off, n)
 	}
 	repair := &flightBlob{source: source, f: f, started: started, size: b.Size(), repairs: true}
+	repair.read(flight.ReadOptions{})
 	defer repair.Close()
 	return repair.WriteRange(ctx, w, off, n)
 }

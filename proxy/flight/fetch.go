@@ -1,0 +1,297 @@
+package flight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// fetch makes one request. It returns nil if the request has got as far as it
+// should.
+func (d *download) fetch(ctx context.Context, r *request) error {
+	n := int64(-1)
+	if !r.open {
+		n = r.to - r.from
+	}
+	content, err := d.source.Blob(ctx, r.from, n)
+	if err != nil {
+		return err
+	}
+	defer content.Body.Close()
+	begins, err := d.answered(ctx, r, content)
+	if err != nil || !begins {
+		return err
+	}
+	body := body{content.Body, make([]byte, bufferSize), d.observer}
+	// A source without ranges starts at the beginning. The digest verifies at
+	// the end that what was there and what comes now belong together.
+	if err := body.skip(r.at - content.From); err != nil {
+		return err
+	}
+	for {
+		room, twice := d.room(r)
+		if twice > 0 {
+			if err := body.skip(twice); err != nil {
+				return err
+			}
+			d.passed(r, twice)
+			continue
+		}
+		if room == 0 {
+			return nil
+		}
+		b, err := body.next(room)
+		if len(b) > 0 {
+			if err := d.store(ctx, r, b); err != nil {
+				return err
+			}
+		}
+		switch {
+		case d.isReceived(r, err):
+			return nil
+		case err != nil:
+			return bodyError(err)
+		}
+	}
+}
+
+// body is a body that is being received.
+type body struct {
+	io.Reader
+	buf      []byte
+	observer Observer
+}
+
+// next reads at most n bytes.
+func (b body) next(n int64) ([]byte, error) {
+	got, err := b.Read(b.buf[:min(n, int64(len(b.buf)))])
+	if got > 0 {
+		b.observer.Received(int64(got))
+	}
+	return b.buf[:got], err
+}
+
+// skip reads n bytes for nothing.
+func (b body) skip(n int64) error {
+	for n > 0 {
+		got, err := b.next(n)
+		n -= int64(len(got))
+		if err != nil && n > 0 {
+			return bodyError(err)
+		}
+	}
+	return nil
+}
+
+// answered handles an answer of the source before its body is read. It returns
+// false if the body is of no use.
+func (d *download) answered(ctx context.Context, r *request, c upstream.Content) (begins bool, err error) {
+	d.answer.Lock()
+	defer d.answer.Unlock()
+	d.mu.Lock()
+	known, first := d.size, d.state == waiting
+	d.mu.Unlock()
+	if first {
+		if known, err = known.withFirstAnswer(c); err != nil {
+			return false, err
+		}
+	}
+	if c.From > r.from {
+		return false, fmt.Errorf("%w: asked for offset %d, got %d", upstream.ErrInvalidResponse, r.from, c.From)
+	}
+	if known, err = known.withAnswer(c); err != nil {
+		return false, err
+	}
+	if first {
+		d.open(ctx, known.total)
+	}
+	d.bind(c.ETag)
+	d.update(func() {
+		d.size, d.state = known, receiving
+		d.plan.sized(known)
+		begins = d.plan.answered(r, c.From)
+	})
+	if !d.told {
+		d.told = true
+		d.observer.Answered(known.total)
+	}
+	return begins, nil
+}
+
+// bind drops the pieces of content that has changed, going by its validator.
+// What has been hashed stays: the digest verifies it.
+func (d *download) bind(etag string) {
+	if etag == "" || etag == d.etag {
+		return
+	}
+	changed := d.etag != ""
+	d.etag = etag
+	if changed && d.spool.isUsable() {
+		d.log.Info("the upstream sends the blob with another ETag: pieces of it are dropped")
+		d.spool.dropPieces()
+		d.takeStock()
+	}
+}
+
+// sized notes the size.
+func (s *schedule) sized(known size) {
+	if known.total < 0 || known.conflicting {
+		s.fill = true
+	}
+	if s.inOrder = s.inOrder || known.total < 0; s.total >= 0 || known.total < 0 {
+		return
+	}
+	s.total = known.total
+	for _, r := range s.requests {
+		r.to = min(r.to, s.total)
+	}
+	s.consider()
+}
+
+// answered notes that the answer to a request begins at from. It returns false
+// if the request is of no use: it got the content from its start, and that is
+// being received already.
+func (s *schedule) answered(r *request, from int64) bool {
+	if from == r.from || from > 0 {
+		return from == r.from
+	}
+	// The source has no ranges.
+	s.inOrder, s.fill = true, true
+	for _, other := range s.requests {
+		if other != r && other.fill {
+			return false
+		}
+	}
+	at := s.prefix()
+	r.fill, r.open = true, true
+	r.from, r.at, r.to = at, at, s.end()
+	return true
+}
+
+// open opens the spool for content of that size.
+func (d *download) open(ctx context.Context, size int64) {
+	if d.spool.isInMemory() {
+		return
+	}
+	want := cache.Descriptor{Digest: d.digest, Size: size}
+	draft, err := d.sink.Create(ctx, want)
+	if err == nil && d.isWanted() {
+		d.reserved = true
+		if err = d.sink.Reserve(draft, want); err != nil {
+			draft.Close()
+		}
+	}
+	if err != nil {
+		d.notCached(err)
+		draft = nil
+	}
+	d.spool.open(draft)
+	if draft == nil {
+		d.update(func() { d.plan.inOrder = true })
+	}
+}
+
+// isWanted says whether all of the content is wanted.
+func (d *download) isWanted() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.plan.fill
+}
+
+// room is how much a request may receive now. If it is the last one it may
+// receive too much, so that this is noticed.
+func (d *download) room(r *request) (n, twice int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, twice = d.plan.room(r)
+	if n > 0 && r.open && r.at+n == d.plan.total {
+		n++
+	}
+	if d.plan.total < 0 && n > 0 {
+		n = d.size.clip(n, r.at)
+	}
+	return n, twice
+}
+
+// passed notes what a request has received although it was there.
+func (d *download) passed(r *request, n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.at += n
+	r.twice += n
+}
+
+// store makes b available to readers.
+func (d *download) store(ctx context.Context, r *request, b []byte) error {
+	d.mu.Lock()
+	err := d.size.check(r.at + int64(len(b)))
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	err = d.write(ctx, r, b)
+	if err != nil {
+		return err
+	}
+	n := int64(len(b))
+	d.update(func() {
+		if !r.fill && d.spool.isInMemory() {
+			return // it came too late to be stored
+		}
+		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
+		r.at += n
+		d.stored += n
+		d.startHashing()
+	})
+	return nil
+}
+
+// write writes b to the spool. If there is no disk space any more, it continues
+// in memory.
+func (d *download) write(ctx context.Context, r *request, b []byte) error {
+	err := d.spool.write(ctx, r.at, b)
+	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
+		return err
+	}
+	d.answer.Lock()
+	err = d.continueInMemory(err)
+	d.answer.Unlock()
+	if err != nil {
+		return err
+	}
+	return d.spool.write(ctx, r.at, b)
+}
+
+// isReceived says whether a request has all that it asked for, after a read that
+// returned err. If the source does not give the size, the content is complete
+// once it has the size that a manifest gives and the digest matches; anything
+// after that is ignored.
+func (d *download) isReceived(r *request, err error) bool {
+	d.mu.Lock()
+	known, total, at := d.size, d.plan.total, r.at
+	d.mu.Unlock()
+	if total >= 0 {
+		return at >= r.to
+	}
+	if !errors.Is(err, io.EOF) && (at != known.announced || d.spool.verify() != nil) {
+		return false
+	}
+	d.update(func() {
+		d.plan.total = at
+		r.to = min(r.to, at)
+	})
+	return true
+}
+
+// bodyError translates an error of a body: an EOF before the end of the content
+// is a broken connection.
+func bodyError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: the body ended early", upstream.ErrUnavailable)
+	}
+	return err
+}

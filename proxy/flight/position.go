@@ -1,0 +1,88 @@
+package flight
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// position is the position of one reader in a spool. While it reads, a download
+// without disk space waits for it.
+type position struct {
+	s       *spool
+	off     int64 // guarded by s.mu
+	dropped bool  // too slow: the writer no longer waits for it; guarded by s.mu
+	file    cache.Blob
+	cursor  cache.Cursor // over file
+}
+
+// begin begins to read at off.
+func (p *position) begin(off int64) {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.off, p.dropped = off, false
+	p.s.readers[p] = struct{}{}
+}
+
+// end ends what begin began.
+func (p *position) end() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	delete(p.s.readers, p)
+	p.s.wakeWriter()
+}
+
+// next writes at most n of the bytes at the position to w. The caller knows that
+// they are available.
+func (p *position) next(w io.Writer, n int64) (int64, error) {
+	p.s.mu.Lock()
+	off := p.off
+	inMemory := p.s.inMemory && off >= p.s.onDisk
+	var piece []byte
+	if inMemory {
+		piece = p.s.window.at(off)
+		if piece == nil {
+			p.s.mu.Unlock()
+			return 0, ErrReaderTooSlow
+		}
+		piece = piece[:min(n, int64(len(piece)))]
+	} else if p.s.inMemory {
+		n = min(n, p.s.onDisk-off)
+	}
+	p.s.mu.Unlock()
+
+	var written int64
+	var err error
+	if inMemory {
+		var wrote int
+		wrote, err = w.Write(piece)
+		written = int64(wrote)
+	} else {
+		written, err = p.fromDisk(w, off, n)
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	p.off += written
+	p.s.wakeWriter()
+	return written, err
+}
+
+func (p *position) fromDisk(w io.Writer, off, n int64) (int64, error) {
+	if p.file == nil {
+		file, err := p.s.draft.Reader()
+		if err != nil {
+			return 0, fmt.Errorf("%w: read the draft: %w", upstream.ErrUnavailable, err)
+		}
+		p.file, p.cursor = file, cache.NewCursor(file)
+	}
+	return p.cursor.Copy(w, off, n)
+}
+
+func (p *position) close() error {
+	if p.file != nil {
+		return p.file.Close()
+	}
+	return nil
+}

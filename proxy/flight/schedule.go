@@ -1,0 +1,280 @@
+package flight
+
+import (
+	"math"
+	"slices"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+const (
+	// maxRequests is how many requests for one content may be under way: the
+	// fill and one for what is far ahead of it, or, without a fill, two for
+	// what readers wait for.
+	maxRequests = 2
+	// farAhead is the largest distance, in bytes, between a request for all the
+	// rest and a byte that is worth waiting for.
+	farAhead = 4 << 20
+	// segment is the largest number of bytes of one request once readers ask
+	// for ranges. What is within it is waited for, so that requests do not run
+	// into one another: the bytes that are on their way when a connection is
+	// closed cross the link for nothing.
+	segment = 16 << 20
+	// smallContent is the size in bytes below which content is fetched whole
+	// whatever is asked for.
+	smallContent = 4 << 20
+	// lookShare is the share of the content, in percent, that may be asked for
+	// by ranges before all of it is fetched. Partial updates of images read a
+	// third (F4).
+	lookShare = 60
+	// mergeLimit is how many bytes a request may have for 5 that are wanted:
+	// it fetches a gap between two ranges if that costs no more.
+	mergeLimit = 6
+	// passOver is the share of what a request has received that it may receive
+	// a second time, in order not to be closed: a 64th.
+	passOver = 64
+)
+
+// A schedule decides which part of the content is requested next. It is what a
+// download knows about bytes, without any of them.
+type schedule struct {
+	total int64 // size of the content in bytes; -1 while it is not known
+	have  cache.Spans
+	asked cache.Spans // by readers of ranges, and what was there before
+	fill  bool        // all of it is wanted
+	// insisted means that a reader wants all of it: without it, the fill is
+	// only to be expected, and what is there is served if it fails. noFill
+	// means that it has failed.
+	insisted, noFill bool
+	// inOrder means that only a request from the start on gets anywhere: the
+	// source has no ranges (F38), or does not tell the size.
+	inOrder  bool
+	requests []*request
+}
+
+// request is a part of the content that is being received.
+type request struct {
+	from, at, to int64 // to is math.MaxInt64 if the end is not known
+	fill         bool
+	open         bool  // it has no end
+	twice        int64 // bytes that were there already
+}
+
+// wait is what one reader still needs, in the order in which it reads.
+type wait struct {
+	spans []cache.Span
+	// toEnd means that it reads all the rest.
+	toEnd bool
+	// patient readers wait for the fill, however far away it is.
+	patient bool
+}
+
+// ask notes that ranges are to be read, and says whether that makes the fill
+// start.
+func (s *schedule) ask(spans []cache.Span) {
+	for _, span := range spans {
+		s.asked.Add(span)
+	}
+	s.consider()
+}
+
+// insist starts the fill for a reader.
+func (s *schedule) insist() { s.fill, s.insisted = true, true }
+
+// consider starts the fill where it is due.
+func (s *schedule) consider() {
+	if s.total >= 0 && !s.noFill && (s.total < smallContent || s.asked.Len() > s.total/100*lookShare) {
+		s.fill = true
+	}
+}
+
+// prefix is how many bytes there are from the start on.
+func (s *schedule) prefix() int64 { return s.have.End(0) }
+
+// isWhole says whether everything is there.
+func (s *schedule) isWhole() bool { return s.total >= 0 && s.prefix() >= s.total }
+
+// next is the request to start now, if there is one. The waits come in the order
+// in which they are served; index is that of the wait the request is for, or -1.
+func (s *schedule) next(waits []wait) (r *request, index int) {
+	if len(s.requests) >= maxRequests || s.total < 0 && len(s.requests) > 0 || s.isWhole() {
+		return nil, -1
+	}
+	ahead := 0
+	for _, r := range s.requests {
+		if !r.fill {
+			ahead++
+		}
+	}
+	if !s.inOrder && (!s.fill || ahead == 0) {
+		for i, w := range waits {
+			if r := s.nextAhead(w, waits); r != nil {
+				return r, i
+			}
+		}
+	}
+	if s.fill && ahead == len(s.requests) {
+		return s.nextFill(), -1
+	}
+	return nil, -1
+}
+
+// nextAhead is a request for what a reader needs and nobody fetches.
+func (s *schedule) nextAhead(w wait, all []wait) *request {
+	if w.patient {
+		return nil
+	}
+	for _, span := range w.spans {
+		span.To = min(span.To, s.end())
+		for missing := s.have.Missing(span); missing.Len() > 0; missing = s.have.Missing(span) {
+			if awaited := s.awaitedTo(missing.From, missing.To); awaited > missing.From {
+				span.From = awaited // what follows may not be on its way
+				continue
+			}
+			r := &request{from: missing.From, at: missing.From, to: s.obstacle(missing.From, missing.To)}
+			r.open = w.toEnd && r.to == s.end()
+			if !r.open {
+				r.to = s.merge(r.from, min(r.to, r.from+segment), all)
+			}
+			return r
+		}
+	}
+	return nil
+}
+
+// merge extends a request over what follows and is wanted too.
+func (s *schedule) merge(from, to int64, waits []wait) int64 {
+	var wanted cache.Spans
+	for _, w := range waits {
+		if w.patient {
+			continue
+		}
+		for _, span := range w.spans {
+			wanted.Add(span)
+		}
+	}
+	useful := to - from
+	for {
+		at := wanted.End(to) // what touches is wanted without a gap
+		if at == to {
+			following, ok := wanted.Next(to)
+			if !ok {
+				return to
+			}
+			useful -= following.From - to
+			at = following.To
+		}
+		at = min(at, from+segment)
+		useful += at - to
+		if at <= to || s.obstacle(to, at) < at || (at-from)*5 > useful*mergeLimit {
+			return to
+		}
+		to = at
+	}
+}
+
+// nextFill is the request for what is missing first and is not on its way.
+func (s *schedule) nextFill() *request {
+	at := s.prefix()
+	if s.inOrder {
+		return &request{from: at, at: at, to: s.end(), fill: true, open: true}
+	}
+	for moved := true; moved; {
+		moved = false
+		for _, r := range s.requests {
+			if r.at <= at && at < r.to {
+				at, moved = s.have.End(r.to), true
+			}
+		}
+	}
+	if at >= s.end() {
+		return nil
+	}
+	r := &request{from: at, at: at, to: s.obstacle(at, s.end()), fill: true}
+	if len(s.asked) > 0 {
+		r.to = min(r.to, at+segment)
+	}
+	r.open = r.to == s.end()
+	return r
+}
+
+func (s *schedule) end() int64 {
+	if s.total < 0 {
+		return math.MaxInt64
+	}
+	return s.total
+}
+
+// obstacle is the end of what can be requested from at on, up to to: where there
+// is something, or another request.
+func (s *schedule) obstacle(at, to int64) int64 {
+	if next, ok := s.have.Next(at); ok && next.From > at {
+		to = min(to, next.From)
+	}
+	for _, r := range s.requests {
+		if r.at > at {
+			to = min(to, r.at)
+		}
+	}
+	return to
+}
+
+// isAwaited says whether a byte is on its way, near enough to wait for it.
+func (s *schedule) isAwaited(at int64) bool { return s.awaitedTo(at, at+1) > at }
+
+// awaitedTo is the end of what is on its way from at on, up to to, as far as it
+// is near enough to wait for it.
+func (s *schedule) awaitedTo(at, to int64) int64 {
+	if s.inOrder && s.fill {
+		return to
+	}
+	for _, r := range s.requests {
+		reach := r.to
+		if r.open {
+			reach = min(r.to, r.at+farAhead)
+		}
+		if r.at <= at && at < reach {
+			return min(to, reach)
+		}
+	}
+	return at
+}
+
+// room is how many bytes a request may receive now: up to its end, or to the
+// next obstacle. If there is none, twice is how many bytes it receives again
+// in order to go on behind them; if that is 0 too, it is over.
+func (s *schedule) room(r *request) (n, twice int64) {
+	end := s.have.End(r.at)
+	if end == r.at {
+		return s.obstacleFor(r) - r.at, 0
+	}
+	twice = min(end, r.to) - r.at
+	if s.inOrder || end < r.to && !s.isAt(end) && (r.twice+twice)*passOver <= r.at-r.from {
+		return 0, twice
+	}
+	return 0, 0
+}
+
+// obstacleFor is where a request has to stop, or to pass over something.
+func (s *schedule) obstacleFor(r *request) int64 {
+	to := r.to
+	if next, ok := s.have.Next(r.at); ok {
+		to = min(to, next.From)
+	}
+	for _, other := range s.requests {
+		if !s.inOrder && other != r && other.at > r.at {
+			to = min(to, other.at)
+		}
+	}
+	return to
+}
+
+// isAt says whether a request is at that offset.
+func (s *schedule) isAt(at int64) bool {
+	return slices.ContainsFunc(s.requests, func(r *request) bool { return r.at == at })
+}
+
+// remove removes a request that is over.
+func (s *schedule) remove(r *request) {
+	s.requests = slices.DeleteFunc(s.requests, func(other *request) bool { return other == r })
+}
