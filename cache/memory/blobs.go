@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -15,6 +16,14 @@ type blobs struct {
 	mu        sync.RWMutex
 	available int64 // bytes that may still be written
 	content   map[cache.Digest][]byte
+	kept      map[cache.Digest]keptDraft
+}
+
+// keptDraft is a draft that was kept.
+type keptDraft struct {
+	*draft
+	note []byte
+	at   time.Time
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
@@ -43,10 +52,68 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if want.Size > b.available {
-		return nil, fmt.Errorf("create %s: %d of %d bytes left: %w", want.Digest, b.available, want.Size, cache.ErrFull)
+	if b.available <= 0 {
+		return nil, fmt.Errorf("create %s: nothing left: %w", want.Digest, cache.ErrFull)
 	}
 	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash()}, nil
+}
+
+func (b *blobs) Resume(_ context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	kept, ok := b.kept[d]
+	if !ok {
+		return nil, cache.KeptDraft{}, fmt.Errorf("resume %s: %w", d, cache.ErrNotFound)
+	}
+	delete(b.kept, d)
+	// The bytes are copied, because readers of the kept draft may still be there.
+	return &draft{blobs: b, want: kept.want, hash: d.Algorithm().Hash(), content: bytes.Clone(kept.bytes()), pieces: kept.Pieces()}, kept.describe(), nil
+}
+
+func (k keptDraft) describe() cache.KeptDraft {
+	return cache.KeptDraft{Digest: k.want.Digest, Size: k.want.Size, Bytes: k.Pieces().Len(), Note: k.note, KeptAt: k.at}
+}
+
+func (b *blobs) Kept(d cache.Digest) (cache.KeptDraft, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	kept, ok := b.kept[d]
+	if !ok {
+		return cache.KeptDraft{}, false
+	}
+	return kept.describe(), true
+}
+
+func (b *blobs) AllKept() (all []cache.KeptDraft) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, kept := range b.kept {
+		all = append(all, kept.describe())
+	}
+	return all
+}
+
+func (b *blobs) DropKept(_ context.Context, d cache.Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropKept(d)
+	return nil
+}
+
+// dropKept removes the draft of d that was kept. b.mu is held.
+func (b *blobs) dropKept(d cache.Digest) {
+	if kept, ok := b.kept[d]; ok {
+		b.available += kept.Pieces().Len()
+		delete(b.kept, d)
+	}
+}
+
+// keep keeps a draft.
+func (b *blobs) keep(d *draft, note []byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropKept(d.want.Digest)
+	b.kept[d.want.Digest] = keptDraft{d, bytes.Clone(note), time.Now()}
 }
 
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
@@ -142,6 +209,7 @@ func (b *blobs) release(n int) {
 func (b *blobs) publish(d cache.Digest, content []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.dropKept(d)
 	b.available += int64(len(b.content[d]))
 	b.content[d] = content
 }

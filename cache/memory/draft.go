@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -18,23 +19,45 @@ type draft struct {
 	blobs *blobs
 	want  cache.Descriptor
 	hash  hash.Hash
-	done  bool // committed or closed
+	done  bool // committed, kept or closed
 
 	mu      sync.RWMutex
-	content []byte // append-only
+	content []byte // grows, and never moves what readers have
+	pieces  cache.Spans
+	prefix  int64
 }
 
 func (d *draft) Write(p []byte) (int, error) {
 	if d.done {
 		return 0, fmt.Errorf("write %s: %w", d.want.Digest, errClosed)
 	}
-	if d.want.Size >= 0 && d.Written()+int64(len(p)) > d.want.Size {
+	n, err := d.store(p, d.Written())
+	d.hash.Write(p[:n])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.prefix += int64(n)
+	return n, err
+}
+
+func (d *draft) WriteAt(p []byte, off int64) (int, error) {
+	if off < d.Written() {
+		return 0, fmt.Errorf("write %s at %d, before the end of its prefix", d.want.Digest, off)
+	}
+	return d.store(p, off)
+}
+
+func (d *draft) store(p []byte, off int64) (int, error) {
+	if d.want.Size >= 0 && off+int64(len(p)) > d.want.Size {
 		return 0, fmt.Errorf("write %s past its %d bytes: %w", d.want.Digest, d.want.Size, cache.ErrMismatch)
 	}
 	n := d.blobs.reserve(len(p))
-	d.hash.Write(p[:n])
+	end := off + int64(n)
 	d.mu.Lock()
-	d.content = append(d.content, p[:n]...)
+	if more := end - int64(len(d.content)); more > 0 {
+		d.content = append(d.content, make([]byte, more)...)
+	}
+	copy(d.content[off:end], p)
+	d.pieces.Add(cache.Span{From: off, To: end})
 	d.mu.Unlock()
 	if n < len(p) {
 		return n, fmt.Errorf("write %s: %w", d.want.Digest, cache.ErrFull)
@@ -42,15 +65,65 @@ func (d *draft) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+func (d *draft) Advance(n int) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end := min(d.pieces.End(d.prefix), d.prefix+int64(n))
+	d.hash.Write(d.content[d.prefix:end])
+	n = int(end - d.prefix)
+	d.prefix = end
+	return n, nil
+}
+
+func (d *draft) Drop(off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lost := d.pieces.Len()
+	d.pieces.Remove(cache.Span{From: max(off, d.prefix), To: int64(len(d.content))})
+	d.blobs.release(int(lost - d.pieces.Len()))
+}
+
+func (d *draft) Reserve() error {
+	if d.want.Size < 0 {
+		return nil
+	}
+	d.blobs.mu.RLock()
+	defer d.blobs.mu.RUnlock()
+	if rest := d.want.Size - d.Pieces().Len(); rest > d.blobs.available {
+		return fmt.Errorf("reserve %s: %d of %d bytes left: %w", d.want.Digest, d.blobs.available, rest, cache.ErrFull)
+	}
+	return nil
+}
+
+func (d *draft) Pieces() cache.Spans {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return slices.Clone(d.pieces)
+}
+
+func (d *draft) Check(off, n int64) int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return min(n, d.pieces.End(off)-off)
+}
+
 func (d *draft) ReadAt(p []byte, off int64) (int, error) {
 	return readAt(d.bytes(), p, off)
 }
 
 func (d *draft) Reader() (cache.Blob, error) {
-	return &draftReader{draft: d, size: d.Written()}, nil
+	size := d.want.Size
+	if size < 0 {
+		size = d.Written()
+	}
+	return &draftReader{draft: d, size: size}, nil
 }
 
-func (d *draft) Written() int64 { return int64(len(d.bytes())) }
+func (d *draft) Written() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.prefix
+}
 
 func (d *draft) Verify() error {
 	if n := d.Written(); d.want.Size >= 0 && n != d.want.Size {
@@ -74,10 +147,27 @@ func (d *draft) Commit() error {
 	return nil
 }
 
+// Save does nothing: nothing here outlives the process.
+func (d *draft) Save([]byte) error {
+	if d.done {
+		return fmt.Errorf("save %s: %w", d.want.Digest, errClosed)
+	}
+	return nil
+}
+
+func (d *draft) Keep(note []byte) error {
+	if d.done {
+		return fmt.Errorf("keep %s: %w", d.want.Digest, errClosed)
+	}
+	d.done = true
+	d.blobs.keep(d, note)
+	return nil
+}
+
 func (d *draft) Close() error {
 	if !d.done {
 		d.done = true
-		d.blobs.release(len(d.bytes()))
+		d.blobs.release(int(d.Pieces().Len()))
 	}
 	return nil
 }

@@ -58,6 +58,7 @@ func (d *download) begin(ctx context.Context) error {
 	d.update(func() {
 		d.size, d.state = d.size.withTotal(kept.Size), receiving
 		d.plan.have, d.plan.total = pieces, kept.Size
+		d.plan.scattered = len(pieces) > 1
 		d.plan.ask(pieces)
 	})
 	return nil

@@ -50,6 +50,9 @@ type schedule struct {
 	// source has no ranges (F38), or does not tell the size.
 	inOrder  bool
 	requests []*request
+	// scattered means that pieces have been requested ahead of the fill. It
+	// then goes by segments, so that it is not on its way into them.
+	scattered bool
 }
 
 // request is a part of the content that is being received.
@@ -132,6 +135,7 @@ func (s *schedule) nextAhead(w wait, all []wait) *request {
 				continue
 			}
 			r := &request{from: missing.From, at: missing.From, to: s.obstacle(missing.From, missing.To)}
+			s.scattered = s.scattered || r.from > s.prefix()
 			r.open = w.toEnd && r.to == s.end()
 			if !r.open {
 				r.to = s.merge(r.from, min(r.to, r.from+segment), all)
@@ -191,7 +195,7 @@ func (s *schedule) nextFill() *request {
 		return nil
 	}
 	r := &request{from: at, at: at, to: s.obstacle(at, s.end()), fill: true}
-	if len(s.asked) > 0 {
+	if s.scattered {
 		r.to = min(r.to, at+segment)
 	}
 	r.open = r.to == s.end()

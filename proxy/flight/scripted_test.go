@@ -42,6 +42,8 @@ type scripted struct {
 
 func (s *scripted) String() string { return "the scripted content" }
 
+func (s *scripted) Origin() flight.Origin { return flight.Origin{Upstream: "hub", Repository: "app"} }
+
 func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, error) {
 	s.called()
 	s.mu.Lock()
@@ -159,6 +161,21 @@ func (s *testSink) Has(ctx context.Context, d cache.Digest) bool {
 func (s *testSink) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
 	s.called()
 	return s.Blobs.Create(ctx, want)
+}
+
+func (s *testSink) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {
+	s.called()
+	return s.Blobs.Resume(ctx, d)
+}
+
+func (s *testSink) Reserve(draft cache.Draft, _ cache.Descriptor) error {
+	s.called()
+	return draft.Reserve()
+}
+
+func (s *testSink) Keep(_ context.Context, _ cache.Digest, draft cache.Draft, note []byte) error {
+	s.called()
+	return draft.Keep(note)
 }
 
 func (s *testSink) AddIncoming(n int64) {
