@@ -44,8 +44,8 @@ func (r *room) endPass(pass int, vain bool) {
 	r.passes.next = make(chan struct{})
 }
 
-// Count walks everything on disk, calls visit for it, and takes the sum for the
-// bytes in use. The result is exact unless someone else deletes files in the
+// Count walks everything on disk, calls visit for published content, and takes
+// the sum for the bytes in use. The result is exact unless someone else deletes files in the
 // meantime. Nothing may be deleted while it runs: the caller is the only one
 // that deletes.
 func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
@@ -76,7 +76,7 @@ func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) err
 	if err != nil {
 		return err
 	}
-	r.addUsed(total + c.bytes - r.used)
+	r.addUsed(total + c.bytes + r.countAllKept(s.blobs.AllKept()) - r.used)
 	r.counted = true
 	return nil
 }

@@ -37,9 +37,10 @@ type room struct {
 	evictionDue chan struct{}          // requests an eviction pass
 
 	mu       sync.Mutex
-	used     int64                    // bytes published or reserved
+	used     int64                    // bytes published, reserved or kept
 	counted  bool                     // used is known
 	reserved map[Digest]int64         // the part of used that is not published yet
+	kept     map[Digest]int64         // the part of used that partial downloads take
 	deleting map[Digest]chan struct{} // closed when the deletion is over
 	counting *recount                 // the recount that is under way, or nil
 	demand   demand
@@ -69,7 +70,7 @@ type recount struct {
 func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
 		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
-		reserved: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
+		reserved: make(map[Digest]int64), kept: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
 		passes: passes{next: make(chan struct{})},
 	}
 }

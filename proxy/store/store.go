@@ -85,13 +85,19 @@ func (s *Store) Has(ctx context.Context, d Digest) bool {
 // Weight is how many bytes content of that size takes on disk.
 func (s *Store) Weight(size int64) int64 { return s.blobs.Weight(size) }
 
-// Create begins a draft. It returns cache.ErrFull if there is no room, or if
-// the content could never fit and would only push out other content.
+// Create begins a draft. It returns cache.ErrFull if there is no room at all.
 func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
-	if most := s.MaxBytes(); most > 0 && want.Size > most {
-		return nil, fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, want.Size)
-	}
 	return s.blobs.Create(ctx, want)
+}
+
+// Reserve reserves room for the rest of a draft of want. It returns
+// cache.ErrFull if there is not so much, or if the content could never fit and
+// would only push out other content.
+func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
+	if most := s.MaxBytes(); most > 0 && want.Size > most {
+		return fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, want.Size)
+	}
+	return draft.Reserve()
 }
 
 // Publish commits a verified draft of size bytes. It waits until there is room,
@@ -103,6 +109,7 @@ func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.D
 	}
 	err := draft.Commit()
 	s.room.endReservation(d, err == nil)
+	s.countKept(d) // Commit removes what was kept of it
 	return err
 }
 

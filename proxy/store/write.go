@@ -46,6 +46,9 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 			return nil, err
 		}
 		defer draft.Close()
+		if err := draft.Reserve(); err != nil {
+			return nil, err
+		}
 		if _, err := draft.Write(content); err != nil {
 			return nil, err
 		}
