@@ -41,7 +41,7 @@ func (s script) ResolveBlob(_ context.Context, repo pull.Repository, d digest.Di
 	return s.resolveBlob(repo, d)
 }
 
-func (s script) Blob(_ context.Context, repo pull.Repository, d digest.Digest) (pull.Blob, error) {
+func (s script) Blob(_ context.Context, repo pull.Repository, d digest.Digest, _ pull.Want) (pull.Blob, error) {
 	return s.blob(repo, d)
 }
 

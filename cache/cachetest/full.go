@@ -12,11 +12,11 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 	t.Run("a draft of more than there is room for is refused", func(t *testing.T) {
 		blobs := open(t, 1000)
 		_, want := content(1, 1001)
-		draft, err := blobs.Create(t.Context(), want)
-		if err == nil {
-			draft.Close()
+		draft := create(t, blobs, want)
+		wantErr(t, "Reserve of 1001 bytes with room for 1000", draft.Reserve(), cache.ErrFull)
+		if err := draft.Close(); err != nil {
+			t.Fatal(err)
 		}
-		wantErr(t, "Create of 1001 bytes with room for 1000", err, cache.ErrFull)
 
 		b, fits := content(2, 1000)
 		publish(t, blobs, fits, b)

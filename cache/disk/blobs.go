@@ -30,6 +30,8 @@ type blobs struct {
 	log     *slog.Logger
 	faults  faults
 
+	kept keptDrafts
+
 	// reserved is the number of bytes that open drafts have reserved and not
 	// written yet.
 	reserved atomic.Int64
@@ -53,7 +55,7 @@ type blobs struct {
 	durableFolders map[string]bool
 }
 
-func newBlobs(dir string, opts Options, records *records) *blobs {
+func newBlobs(dir string, opts Options, records *records, kept map[cache.Digest]keptDraft) *blobs {
 	b := &blobs{
 		root:    filepath.Join(dir, "blobs"),
 		drafts:  filepath.Join(dir, "drafts"),
@@ -61,6 +63,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		faults:  opts.faults,
+		kept:    keptDrafts{all: kept},
 
 		verifyEvery:    opts.VerifyEvery,
 		onDamage:       opts.OnDamage,

@@ -250,12 +250,17 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		two := create(t, b, second)
-		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create beyond what was promised: %v, want ErrFull", err)
+		for _, draft := range []cache.Draft{one, two} {
+			if err := draft.Reserve(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := create(t, b, third).Reserve(); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Reserve beyond what was promised: %v, want ErrFull", err)
 		}
 		// An upstream may announce any size.
-		if _, err := b.Create(t.Context(), cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create of the largest size: %v, want ErrFull", err)
+		if err := create(t, b, cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}).Reserve(); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Reserve of the largest size: %v, want ErrFull", err)
 		}
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)
@@ -267,9 +272,11 @@ func TestFullDisk(t *testing.T) {
 		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to a draft that is committed", left)
 		}
-		create(t, b, second)
-		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create with nothing above MinFree: %v, want ErrFull", err)
+		if err := create(t, b, second).Reserve(); err != nil {
+			t.Fatal(err)
+		}
+		if err := create(t, b, third).Reserve(); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Reserve with nothing above MinFree: %v, want ErrFull", err)
 		}
 	})
 
@@ -277,10 +284,12 @@ func TestFullDisk(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		want := descriptor("x", 1)
 		want.Size = 1 << 60
-		if _, err := b.Create(t.Context(), want); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create of 1 EiB: %v, want ErrFull", err)
+		if err := create(t, b, want).Reserve(); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Reserve of 1 EiB: %v, want ErrFull", err)
 		}
-		create(t, b, descriptor("x", 1))
+		if err := create(t, b, descriptor("x", 1)).Reserve(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

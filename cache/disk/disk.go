@@ -3,7 +3,8 @@
 //
 //	blobs/<algorithm>/<2>/<hex>  published content
 //	blobs/…/<hex>.sums           checksums of its pieces, if it has several
-//	drafts/                      content that is not verified yet; emptied at the start
+//	drafts/                      content that is not verified yet, in pieces
+//	drafts/….map                 which pieces; a draft without it is removed at the start
 //	damaged/                     quarantined content, the last few files
 //	records.db                   records
 //	records.journal              a second copy of some records, see Options.Journal
@@ -18,6 +19,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -102,13 +104,18 @@ func Open(dir string, opts Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
+	kept := keptDrafts{all: make(map[cache.Digest]keptDraft)}
+	if err := kept.findKept(filepath.Join(dir, "drafts"), opts.Log); err != nil {
+		lock.Close()
+		return nil, err
+	}
 	records, err := openRecords(dir, opts)
 	if err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return &Cache{
-		blobs:   newBlobs(dir, opts, records),
+		blobs:   newBlobs(dir, opts, records, kept.all),
 		records: records,
 		lock:    lock,
 	}, nil

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,77 +20,142 @@ import (
 
 var errDone = errors.New("the draft is closed or committed")
 
+// draft is a sparse file. What is known of it is in memory; Save writes that to
+// a file beside it.
 type draft struct {
-	blobs    *blobs
-	want     cache.Descriptor
-	hash     hash.Hash
-	sums     sumWriter
-	file     *os.File
-	written  atomic.Int64
-	reserved int64 // bytes still reserved for this draft
-	done     bool  // committed or closed
+	blobs *blobs
+	want  cache.Descriptor
+	hash  hash.Hash // of the prefix
+	file  *os.File
+	done  bool // committed, kept or closed
+	// offset is where the file stands. Only the prefix is written there.
+	offset int64
 
-	mu     sync.Mutex // guards what follows
-	path   string     // of the file
-	closed bool
+	written atomic.Int64 // length of the prefix
+
+	mu        sync.Mutex // guards what follows, and the growth of the prefix
+	path      string     // of the file
+	closed    bool
+	saved     bool        // there is a file with the map
+	reserved  int64       // bytes still reserved for this draft
+	pieces    cache.Spans // that are in the file
+	sums      sumWriter   // of the prefix
+	runs      []run       // of pieces behind it
+	unchecked cache.Spans // pieces of an earlier draft that nobody has read yet
+	checking  sync.Mutex  // held while they are read
 }
 
 func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, error) {
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	promised := max(want.Size, 0)
-	if err := b.reserve(promised); err != nil {
+	if err := b.reserve(0); err != nil {
 		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, wrapFull(err))
 	}
 	file, err := createShared(b.drafts, want.Digest.Encoded()[:12]+"-*")
 	if err != nil {
-		b.reserved.Add(-promised)
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
-	return &draft{
-		blobs:    b,
-		want:     want,
-		hash:     want.Digest.Algorithm().Hash(),
-		file:     file,
-		reserved: promised,
-		path:     file.Name(),
-	}, nil
+	return b.newDraft(want, file), nil
+}
+
+func (b *blobs) newDraft(want cache.Descriptor, file *os.File) *draft {
+	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash(), file: file, path: file.Name()}
+}
+
+func (d *draft) Reserve() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	more := d.want.Size - d.pieces.Len() - d.reserved
+	if more <= 0 {
+		return nil
+	}
+	if err := d.blobs.reserve(more); err != nil {
+		return fmt.Errorf("reserve %d bytes for %s: %w", more, d.want.Digest, wrapFull(err))
+	}
+	d.reserved += more
+	return nil
 }
 
 func (d *draft) Write(p []byte) (int, error) {
+	off := d.Written()
+	n, err := d.write(p, off, d.append)
+	// What reached the file counts, even if the write failed, because readers
+	// may have it already.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.extend(p[:n])
+	d.add(off, n)
+	return n, err
+}
+
+func (d *draft) WriteAt(p []byte, off int64) (int, error) {
+	if off < d.Written() {
+		return 0, fmt.Errorf("write %s at %d, which is in its prefix", d.want.Digest, off)
+	}
+	n, err := d.write(p, off, d.file.WriteAt)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.addRun(off, p[:n])
+	d.add(off, n)
+	return n, err
+}
+
+// append writes to the end of the prefix. Unlike os.File.WriteAt, it says how
+// much has reached a file that can't grow any more.
+func (d *draft) append(p []byte, off int64) (int, error) {
+	if d.offset != off {
+		if _, err := d.file.Seek(off, io.SeekStart); err != nil {
+			return 0, err
+		}
+	}
+	n, err := d.file.Write(p)
+	d.offset = off + int64(n)
+	return n, err
+}
+
+// write writes to the file.
+func (d *draft) write(p []byte, off int64, write func(p []byte, off int64) (int, error)) (int, error) {
 	if d.done {
 		return 0, fmt.Errorf("write %s: %w", d.want.Digest, errDone)
 	}
-	if d.want.Size >= 0 && d.Written()+int64(len(p)) > d.want.Size {
+	if d.want.Size >= 0 && off+int64(len(p)) > d.want.Size {
 		return 0, fmt.Errorf("write %s past its %d bytes: %w", d.want.Digest, d.want.Size, cache.ErrMismatch)
 	}
-	n, err := d.write(p)
-	// What reached the file counts, even if the write failed, because readers
-	// may have it already.
-	d.hash.Write(p[:n])
-	_, _ = d.sums.Write(p[:n]) // never fails
-	d.written.Add(int64(n))
-	d.release(min(int64(n), d.reserved))
-	if err != nil {
+	allowed, refused := len(p), error(nil)
+	if d.blobs.faults.write != nil {
+		allowed, refused = d.blobs.faults.write(len(p))
+	}
+	n, err := write(p[:allowed], off)
+	if err = errors.Join(err, refused); err != nil {
 		return n, fmt.Errorf("write %s: %w", d.want.Digest, wrapFull(err))
 	}
 	return n, nil
 }
 
-func (d *draft) write(p []byte) (int, error) {
-	if d.blobs.faults.write == nil {
-		return d.file.Write(p)
-	}
-	allowed, refused := d.blobs.faults.write(len(p))
-	n, err := d.file.Write(p[:allowed])
-	return n, errors.Join(err, refused)
+// extend appends b to the prefix. d.mu is held.
+func (d *draft) extend(b []byte) {
+	d.hash.Write(b)
+	_, _ = d.sums.Write(b) // never fails
+	d.written.Add(int64(len(b)))
 }
 
-// release releases n of the reserved bytes.
+// add notes that n bytes are in the file. d.mu is held.
+func (d *draft) add(off int64, n int) {
+	d.pieces.Add(cache.Span{From: off, To: off + int64(n)})
+	d.release(min(int64(n), d.reserved))
+}
+
+// release releases n of the reserved bytes. d.mu is held.
 func (d *draft) release(n int64) {
 	d.reserved -= n
 	d.blobs.reserved.Add(-n)
+}
+
+func (d *draft) Pieces() cache.Spans {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.pieces)
 }
 
 func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.file.ReadAt(p, off) }
@@ -96,7 +163,10 @@ func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.file.ReadAt(
 func (d *draft) Written() int64 { return d.written.Load() }
 
 func (d *draft) Reader() (cache.Blob, error) {
-	size := d.Written()
+	size := d.want.Size
+	if size < 0 {
+		size = d.Written()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -145,14 +215,27 @@ func (d *draft) Close() error {
 	return nil
 }
 
-// discard removes the file of a draft that was not committed. If the file is
+// discard removes the files of a draft that was not committed. If the file is
 // already at its final path and Commit failed in its last step, it stays: it is
-// verified, and another draft of the same digest may rely on it.
+// verified, and another draft of the same digest may rely on it. d.mu is held.
 func (d *draft) discard() error {
 	if filepath.Dir(d.path) != d.blobs.drafts {
 		return nil
 	}
-	if err := os.Remove(d.path); !errors.Is(err, fs.ErrNotExist) {
+	return errors.Join(d.removeMap(d.path), removeFile(d.path))
+}
+
+// removeMap removes the map of the draft at a path. d.mu is held.
+func (d *draft) removeMap(path string) error {
+	if !d.saved {
+		return nil
+	}
+	d.saved = false
+	return removeFile(path + mapSuffix)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

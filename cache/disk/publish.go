@@ -27,6 +27,8 @@ func (d *draft) Commit() error {
 		return fmt.Errorf("commit %s: %w", d.want.Digest, wrapFull(err))
 	}
 	d.done = true
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.release(d.reserved)
 	return nil
 }
@@ -51,7 +53,12 @@ func (d *draft) moveTo(path string) error {
 	if err := d.blobs.moveToPath(d.path, path); err != nil {
 		return err
 	}
+	draft := d.path
 	d.path = path
+	// What a crash leaves of the map is removed when the cache is opened.
+	if err := errors.Join(d.removeMap(draft), d.blobs.dropKept(d.want.Digest)); err != nil {
+		d.blobs.log.Warn("a part of an earlier download cannot be removed", "digest", d.want.Digest.String(), "error", err)
+	}
 	return nil
 }
 

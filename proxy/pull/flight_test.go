@@ -71,7 +71,7 @@ func TestAClientThatLeavesDoesNotStopTheDownload(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan error, 1)
 		go func() {
-			b, err := m.Blob(ctx, mirrortest.App, layer.Digest)
+			b, err := m.Blob(ctx, mirrortest.App, layer.Digest, pull.Want{})
 			if err == nil {
 				_, err = b.WriteRange(ctx, io.Discard, 0, -1)
 				b.Close()
@@ -198,7 +198,7 @@ func TestRanges(t *testing.T) {
 			return io.NopCloser(gated{flows, bytes.NewReader(body)})
 		}
 		read := func(off, n int64) (<-chan []byte, pull.Blob) {
-			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -290,7 +290,7 @@ func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 		stuck, free := make(chan error, 1), make(chan []byte, 1)
 		unstick := make(chan struct{})
 		go func() {
-			b, err := m.Blob(context.Background(), mirrortest.App, layer.Digest)
+			b, err := m.Blob(context.Background(), mirrortest.App, layer.Digest, pull.Want{})
 			if err == nil {
 				_, err = b.WriteRange(context.Background(), stuckWriter{unstick}, 0, -1)
 				b.Close()
@@ -352,7 +352,7 @@ func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 			{0, -1, pull.Joined, "GET blob app " + d},
 			{1000, 5000, pull.PassedThrough, "GET blob app " + d + " 1000+5000"},
 		} {
-			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+			b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -503,7 +503,7 @@ func TestAClientOfAnothersDownloadIsAnsweredThroughItsOwnRepository(t *testing.T
 
 		release()
 		synctest.Wait()
-		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -541,7 +541,7 @@ func TestCloseWaitsForDownloads(t *testing.T) {
 		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Events.Flights = func(delta int) { running.Add(int64(delta)) }
 		})
-		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -185,7 +185,7 @@ func TestTheSizeOfABlobComesFromTheUpstream(t *testing.T) {
 						t.Fatal(err)
 					}
 					for range 2 { // during the download, and from the cache
-						b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+						b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -221,7 +221,7 @@ func TestAWebPageInPlaceOfABlobIsRefusedBeforeItsFirstByte(t *testing.T) {
 			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:60<<10]), gated{rest, bytes.NewReader(body[60<<10:])}))
 		}
 		time.AfterFunc(time.Minute, func() { close(rest) })
-		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 		if err == nil {
 			var got bytes.Buffer
 			_, err = b.WriteRange(t.Context(), &got, 0, -1)
@@ -249,7 +249,7 @@ func TestABlobLargerThanTheCacheGetsNoDraft(t *testing.T) {
 			opts.Bounds.MaxBytes = 1 << 20
 			opts.Events.Bypassed = func(string) { bypassed++ }
 		})
-		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest)
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, pull.Want{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func (r damagedMirror) wantRange(t *testing.T, b pull.Blob, off, n int64) {
 
 func (r damagedMirror) open(t *testing.T) pull.Blob {
 	t.Helper()
-	b, err := r.Blob(t.Context(), mirrortest.App, r.layer.Digest)
+	b, err := r.Blob(t.Context(), mirrortest.App, r.layer.Digest, pull.Want{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -163,7 +163,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 // leave after some bytes.
 func (m *model) verify(repo retention.Repository, d retention.Digest, off, n int64, leaves int) error {
 	truth := m.up.bodies[d].Body
-	b, err := m.Blob(context.Background(), repo, d)
+	b, err := m.Blob(context.Background(), repo, d, pull.Want{})
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func TestAnImageThatContainerdPulledCanBePulledByDockerWithTheUpstreamGone(t *te
 
 func readBlob(t *testing.T, m mirrortest.Mirror, d warm.Descriptor) {
 	t.Helper()
-	b, err := m.Blob(t.Context(), mirrortest.App, d.Digest)
+	b, err := m.Blob(t.Context(), mirrortest.App, d.Digest, pull.Want{})
 	if err != nil {
 		t.Errorf("blob %s: %v", d.Digest, err)
 		return

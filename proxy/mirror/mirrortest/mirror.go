@@ -116,7 +116,7 @@ func (m Mirror) PullImage(t *testing.T, repo Repository, tag string) Digest {
 
 // Read reads a blob to its end and checks its digest.
 func (m Mirror) Read(ctx context.Context, repo Repository, d Digest) error {
-	b, err := m.Blob(ctx, repo, d)
+	b, err := m.Blob(ctx, repo, d, pull.Want{})
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (m Mirror) HasManifest(repo Repository, d Digest) bool {
 
 // Fetch reads a whole blob as a client would.
 func (m Mirror) Fetch(repo Repository, d Digest) ([]byte, error) {
-	b, err := m.Blob(context.Background(), repo, d)
+	b, err := m.Blob(context.Background(), repo, d, pull.Want{})
 	if err != nil {
 		return nil, err
 	}
