@@ -222,7 +222,7 @@ func (d *download) passed(r *request, n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r.at += n
-	r.twice += n
+	d.plan.twice += n
 }
 
 // store makes b available to readers.

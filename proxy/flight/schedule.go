@@ -30,9 +30,11 @@ const (
 	// mergeLimit is how many bytes a request may have for 5 that are wanted:
 	// it fetches a gap between two ranges if that costs no more.
 	mergeLimit = 6
-	// passOver is the share of what a request has received that it may receive
-	// a second time, in order not to be closed: a 64th.
-	passOver = 64
+	// passOver is the share of the content that may be received a second time,
+	// a 64th: the fill passes over pieces that are there, so that it is not
+	// closed, and does not make a request for each gap between small ones.
+	passOver   = 64
+	smallPiece = 64 << 10
 )
 
 // A schedule decides which part of the content is requested next. It is what a
@@ -50,6 +52,7 @@ type schedule struct {
 	// source has no ranges (F38), or does not tell the size.
 	inOrder  bool
 	requests []*request
+	twice    int64 // bytes that were received although they were there
 	// scattered means that pieces have been requested ahead of the fill. It
 	// then goes by segments, so that it is not on its way into them.
 	scattered bool
@@ -59,8 +62,7 @@ type schedule struct {
 type request struct {
 	from, at, to int64 // to is math.MaxInt64 if the end is not known
 	fill         bool
-	open         bool  // it has no end
-	twice        int64 // bytes that were there already
+	open         bool // it has no end
 }
 
 // wait is what one reader still needs, in the order in which it reads.
@@ -131,6 +133,9 @@ func (s *schedule) nextAhead(w wait, all []wait) *request {
 		span.To = min(span.To, s.end())
 		for missing := s.have.Missing(span); missing.Len() > 0; missing = s.have.Missing(span) {
 			if awaited := s.awaitedTo(missing.From, missing.To); awaited > missing.From {
+				if s.total < 0 {
+					return nil // what follows may be past the end
+				}
 				span.From = awaited // what follows may not be on its way
 				continue
 			}
@@ -195,6 +200,14 @@ func (s *schedule) nextFill() *request {
 		return nil
 	}
 	r := &request{from: at, at: at, to: s.obstacle(at, s.end()), fill: true}
+	for planned := int64(0); r.to < s.end(); {
+		piece := s.have.End(r.to) - r.to
+		planned += piece
+		if piece == 0 || piece > smallPiece || s.isAt(r.to+piece) || !s.mayRepeat(planned) {
+			break
+		}
+		r.to = s.obstacle(r.to+piece, s.end())
+	}
 	if s.scattered {
 		r.to = min(r.to, at+segment)
 	}
@@ -241,6 +254,10 @@ func (s *schedule) awaitedTo(at, to int64) int64 {
 			return min(to, reach)
 		}
 	}
+	// The fill may be about to start.
+	if prefix := s.prefix(); s.fill && at >= prefix && at < prefix+farAhead && !slices.ContainsFunc(s.requests, func(r *request) bool { return r.fill }) {
+		return min(to, prefix+farAhead)
+	}
 	return at
 }
 
@@ -253,11 +270,14 @@ func (s *schedule) room(r *request) (n, twice int64) {
 		return s.obstacleFor(r) - r.at, 0
 	}
 	twice = min(end, r.to) - r.at
-	if s.inOrder || end < r.to && !s.isAt(end) && (r.twice+twice)*passOver <= r.at-r.from {
+	if s.inOrder || end < r.to && !s.isAt(end) && s.mayRepeat(twice) {
 		return 0, twice
 	}
 	return 0, 0
 }
+
+// mayRepeat says whether n more bytes may be received a second time.
+func (s *schedule) mayRepeat(n int64) bool { return s.twice+n <= s.total/passOver }
 
 // obstacleFor is where a request has to stop, or to pass over something.
 func (s *schedule) obstacleFor(r *request) int64 {

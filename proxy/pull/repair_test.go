@@ -263,7 +263,11 @@ func TestWithoutAnUpstreamADamagedBlobEndsInAnError(t *testing.T) {
 					t.Errorf("once it is back: %v", err)
 				}
 				mirrortest.Wait()
-				mirrortest.WantTranscript(t, r.Origin, r.request(0))
+				from := int64(1 << 20) // the sound part is kept as a draft
+				if offline {
+					from = 0
+				}
+				mirrortest.WantTranscript(t, r.Origin, r.request(from))
 				r.wantRepaired(t)
 			})
 		})

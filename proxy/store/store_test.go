@@ -277,7 +277,13 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			t.Errorf("others take what goes, and %v", err)
 		}
 		// A blob that can never fit is refused too: nothing of it is written.
-		if _, err := k.Create(t.Context(), store.Descriptor{Digest: o.Digest, Size: weight * 3}); !errors.Is(err, cache.ErrFull) {
+		large := store.Descriptor{Digest: o.Digest, Size: weight * 3}
+		draft, err := k.Create(t.Context(), large)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer draft.Close()
+		if err := k.Reserve(draft, large); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("it is larger than the bound, and %v", err)
 		}
 	})
