@@ -185,39 +185,37 @@ func TestW20W23ALayerIsReadLazily(t *testing.T) {
 	more, dir := make(chan struct{}), t.TempDir()
 	l, fake := newLazyLayer(t, more, setup{dir: dir})
 	near, far := small(0, come/2, 40), small(lazySize/2, lazySize-1000, 3)
-	apart := int64(0) // bytes that were asked for besides the whole
 
-	// On a miss: the first range brings the whole on its way, and is answered
-	// while it is.
+	// On a miss only what is asked for is fetched.
 	l.piece("bytes=0-1", section{0, 1})
-	l.m.wantAsked(l.line("GET", ""))
+	l.m.wantAsked(l.line("GET", "bytes=0-1"))
 	l.size()
-	l.m.wantAsked()
-
-	// During the flight: what has come is here, and what is far ahead is not
-	// waited for.
 	l.piece("bytes=0-1", section{0, 1})
-	l.piece(near[20].asRange(), near[20])
-	l.pieces(near...)
 	l.m.wantAsked()
 	l.piece(l.footer().asRange(), l.footer())
 	l.m.wantAsked(l.line("GET", l.footer().asRange()))
 	l.piece("bytes=-51", l.footer())
-	l.m.wantAsked(l.line("GET", l.footer().asRange()))
-	l.pieces(near[0], far[0], near[1], far[1], far[2])
+	l.m.wantAsked()
+	l.piece(near[20].asRange(), near[20])
+	l.m.wantAsked(l.line("GET", near[20].asRange()))
+	l.pieces(near[20], far[0], far[1], far[2])
 	l.m.wantAsked(l.line("GET", far[0].asRange()), l.line("GET", far[1].asRange()), l.line("GET", far[2].asRange()))
-	for _, s := range append(far, l.footer(), l.footer()) {
-		apart += int64(s[1] - s[0] + 1)
+	l.pieces(near...) // a gap is cheaper than a request
+	if asked := fake.Transcript(); len(asked) > 5 {
+		t.Errorf("%d requests for 40 pieces near to each other: %q", len(asked), asked)
+	}
+	if got := fake.BlobBytes(); got > come {
+		t.Errorf("%d bytes crossed for some small pieces", got)
 	}
 
-	// The whole has crossed once, whatever was asked for meanwhile.
+	// Then the whole: each byte has crossed once.
 	close(more)
 	l.whole()
-	l.m.wantAsked()
+	fake.Transcript()
 	l.m.stop()
 	fake.Stop()
-	if got := fake.BlobBytes(); got != lazySize+apart {
-		t.Errorf("%d bytes crossed, want the layer's %d and %d apart", got, lazySize, apart)
+	if got := fake.BlobBytes(); got > lazySize+lazySize/64 {
+		t.Errorf("%d bytes crossed, and the layer has %d", got, lazySize)
 	}
 
 	// On a hit, with the upstream unplugged.

@@ -54,6 +54,7 @@ func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 		// Some only accept ranges with both ends (F34), or none: start from the
 		// beginning.
 		c, err = r.blob(ctx, repo, d, "", 0)
+		c.Whole = true
 	}
 	if err != nil {
 		return Content{}, fmt.Errorf("blob %s: %w", imageName(repo, d.String()), err)
@@ -74,6 +75,8 @@ func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange stri
 		if err == nil && c.From != from {
 			err = fmt.Errorf("%w: asked for bytes from %d, got %s", ErrInvalidResponse, from, resp.Header.Get("Content-Range"))
 		}
+	} else {
+		c.Whole = byteRange != ""
 	}
 	if err != nil {
 		resp.Body.Close()

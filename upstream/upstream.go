@@ -99,6 +99,9 @@ type Content struct {
 	// From is the offset in the whole content at which Body begins. It is 0 if
 	// the upstream ignored the requested range.
 	From int64
+	// Whole says that Body is the whole content although a range was requested:
+	// the upstream has no ranges.
+	Whole bool
 	// ETag is the strong validator of the content (RFC 9110, section 8.8.3);
 	// empty if not sent.
 	ETag string

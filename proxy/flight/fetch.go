@@ -113,7 +113,7 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	d.update(func() {
 		d.size, d.state = known, receiving
 		d.plan.sized(known)
-		begins = d.plan.answered(r, c.From)
+		begins = d.plan.answered(r, c)
 	})
 	if !d.told {
 		d.told = true
@@ -152,12 +152,11 @@ func (s *schedule) sized(known size) {
 	s.consider()
 }
 
-// answered notes that the answer to a request begins at from. It returns false
-// if the request is of no use: it got the content from its start, and that is
-// being received already.
-func (s *schedule) answered(r *request, from int64) bool {
-	if from == r.from || from > 0 {
-		return from == r.from
+// answered notes the answer to a request. It returns false if that is of no use:
+// it is the content from its start, which is being received already.
+func (s *schedule) answered(r *request, c upstream.Content) bool {
+	if !c.Whole && c.From == r.from {
+		return true
 	}
 	// The source has no ranges.
 	s.inOrder, s.fill = true, true

@@ -27,9 +27,11 @@ const (
 	// by ranges before all of it is fetched. Partial updates of images read a
 	// third (F4).
 	lookShare = 60
-	// mergeLimit is how many bytes a request may have for 5 that are wanted:
-	// it fetches a gap between two ranges if that costs no more.
-	mergeLimit = 6
+	// extraShare is the share of what readers have asked for that may be fetched
+	// besides, a fifth, and extraBytes how much in any case: a gap between two
+	// ranges costs less than a request.
+	extraShare = 5
+	extraBytes = 512 << 10
 	// passOver is the share of the content that may be received a second time,
 	// a 64th: the fill passes over pieces that are there, so that it is not
 	// closed, and does not make a request for each gap between small ones.
@@ -53,6 +55,7 @@ type schedule struct {
 	inOrder  bool
 	requests []*request
 	twice    int64 // bytes that were received although they were there
+	extra    int64 // bytes that were requested although no reader asked for them
 	// scattered means that pieces have been requested ahead of the fill. It
 	// then goes by segments, so that it is not on its way into them.
 	scattered bool
@@ -162,22 +165,21 @@ func (s *schedule) merge(from, to int64, waits []wait) int64 {
 			wanted.Add(span)
 		}
 	}
-	useful := to - from
 	for {
 		at := wanted.End(to) // what touches is wanted without a gap
+		gap := int64(0)
 		if at == to {
 			following, ok := wanted.Next(to)
 			if !ok {
 				return to
 			}
-			useful -= following.From - to
-			at = following.To
+			gap, at = following.From-to, following.To
 		}
-		at = min(at, from+segment)
-		useful += at - to
-		if at <= to || s.obstacle(to, at) < at || (at-from)*5 > useful*mergeLimit {
+		at = min(at, from+segment, s.end())
+		if at <= to+gap || s.obstacle(to, at) < at || s.extra+gap > max(s.asked.Len()/extraShare, extraBytes) {
 			return to
 		}
+		s.extra += gap
 		to = at
 	}
 }

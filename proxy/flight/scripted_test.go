@@ -59,6 +59,7 @@ func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, e
 	if s.fail != nil {
 		return upstream.Content{}, s.fail
 	}
+	whole := s.noRange && (from > 0 || n >= 0)
 	if s.noRange {
 		from, n = 0, -1
 	}
@@ -66,7 +67,7 @@ func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, e
 	if n >= 0 {
 		body = body[:min(n, int64(len(body)))]
 	}
-	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from}
+	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole}
 	if s.bodies != nil {
 		c.Body = s.bodies(from, body)
 	}

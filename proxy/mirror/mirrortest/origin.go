@@ -187,6 +187,7 @@ func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 		return upstream.Content{}, err
 	}
 	size := int64(len(c.Body))
+	whole := o.NoRange && (from > 0 || n >= 0)
 	if o.NoRange {
 		from, n = 0, -1
 	}
@@ -201,7 +202,7 @@ func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 	if o.NoLength {
 		size = -1
 	}
-	return upstream.Content{Body: rc, MediaType: c.MediaType, Size: size, From: from}, nil
+	return upstream.Content{Body: rc, MediaType: c.MediaType, Size: size, From: from, Whole: whole}, nil
 }
 
 // Referrers implements [upstream.Registry].
