@@ -129,7 +129,7 @@ func testDraftFollowed(t *testing.T, blobs cache.Blobs) {
 		t.Errorf("Read of an empty draft = %d, %v, want io.EOF", n, err)
 	}
 	if early.Size() != want.Size {
-		t.Errorf("Size of a reader of an empty draft = %d", early.Size())
+		t.Errorf("Size of a reader of an empty draft = %d, want the announced %d", early.Size(), want.Size)
 	}
 
 	for part := range 3 {
@@ -142,7 +142,7 @@ func testDraftFollowed(t *testing.T, blobs cache.Blobs) {
 
 		fresh := draftReader(t, draft)
 		if fresh.Size() != want.Size {
-			t.Errorf("Size of a reader = %d of a draft of %d bytes", fresh.Size(), want.Size)
+			t.Errorf("Size of a reader = %d with %d bytes written, want the announced %d", fresh.Size(), to, want.Size)
 		}
 		wantRead(t, fresh, b[:to])
 

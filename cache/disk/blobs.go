@@ -30,11 +30,12 @@ type blobs struct {
 	log     *slog.Logger
 	faults  faults
 
-	kept keptDrafts
-
 	// reserved is the number of bytes that open drafts have reserved and not
 	// written yet.
 	reserved atomic.Int64
+
+	keptMu sync.Mutex // guards kept
+	kept   map[cache.Digest]keptFile
 
 	verifyEvery time.Duration
 	onDamage    func()
@@ -55,7 +56,7 @@ type blobs struct {
 	durableFolders map[string]bool
 }
 
-func newBlobs(dir string, opts Options, records *records, kept map[cache.Digest]keptDraft) *blobs {
+func newBlobs(dir string, opts Options, records *records) *blobs {
 	b := &blobs{
 		root:    filepath.Join(dir, "blobs"),
 		drafts:  filepath.Join(dir, "drafts"),
@@ -63,11 +64,11 @@ func newBlobs(dir string, opts Options, records *records, kept map[cache.Digest]
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		faults:  opts.faults,
-		kept:    keptDrafts{all: kept},
 
 		verifyEvery:    opts.VerifyEvery,
 		onDamage:       opts.OnDamage,
 		checks:         newKnown(),
+		kept:           make(map[cache.Digest]keptFile),
 		durableFolders: make(map[string]bool),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
@@ -208,13 +209,21 @@ func readFolder(path string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// wrapNotFound adds cache.ErrNotFound to the errors of a path without a file.
-// FreeBSD reports EMLINK for a symbolic link that is not followed.
-func wrapNotFound(err error) error {
+// isMissing reports whether an error is that of a path without a file. FreeBSD
+// reports EMLINK for a symbolic link that is not followed.
+func isMissing(err error) bool {
 	for _, none := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.EMLINK} {
 		if errors.Is(err, none) {
-			return fmt.Errorf("%w: %w", cache.ErrNotFound, err)
+			return true
 		}
+	}
+	return false
+}
+
+// wrapNotFound adds cache.ErrNotFound to the errors of a path without a file.
+func wrapNotFound(err error) error {
+	if isMissing(err) {
+		return fmt.Errorf("%w: %w", cache.ErrNotFound, err)
 	}
 	return err
 }

@@ -246,21 +246,16 @@ func TestFullDisk(t *testing.T) {
 		b := open(t, dir, Options{MinFree: 100, faults: bounded(t, dir, 1100)}).blobs
 		first, second, third := descriptor("1", 600), descriptor("2", 400), descriptor("3", 1)
 		one := create(t, b, first)
+		two, three := create(t, b, second), create(t, b, third)
+		reserve(t, one, nil)
 		if _, err := one.Write(pattern("1", 600)[:300]); err != nil {
 			t.Fatal(err)
 		}
-		two := create(t, b, second)
-		for _, draft := range []cache.Draft{one, two} {
-			if err := draft.Reserve(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := create(t, b, third).Reserve(); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Reserve beyond what was promised: %v, want ErrFull", err)
-		}
-		// An upstream may announce any size.
-		if err := create(t, b, cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}).Reserve(); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Reserve of the largest size: %v, want ErrFull", err)
+		reserve(t, two, nil)
+		reserve(t, three, cache.ErrFull)
+		reserve(t, one, nil) // it has all that it needs
+		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Create beyond what was promised: %v, want ErrFull", err)
 		}
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)
@@ -268,15 +263,15 @@ func TestFullDisk(t *testing.T) {
 		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to drafts that are closed", left)
 		}
+		// An upstream may announce any size.
+		reserve(t, create(t, b, cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}), cache.ErrFull)
 		publish(t, b, "1", 600)
 		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to a draft that is committed", left)
 		}
-		if err := create(t, b, second).Reserve(); err != nil {
-			t.Fatal(err)
-		}
-		if err := create(t, b, third).Reserve(); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Reserve with nothing above MinFree: %v, want ErrFull", err)
+		reserve(t, create(t, b, second), nil)
+		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
+			t.Errorf("Create with nothing above MinFree: %v, want ErrFull", err)
 		}
 	})
 
@@ -284,13 +279,16 @@ func TestFullDisk(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		want := descriptor("x", 1)
 		want.Size = 1 << 60
-		if err := create(t, b, want).Reserve(); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Reserve of 1 EiB: %v, want ErrFull", err)
-		}
-		if err := create(t, b, descriptor("x", 1)).Reserve(); err != nil {
-			t.Error(err)
-		}
+		reserve(t, create(t, b, want), cache.ErrFull)
+		reserve(t, create(t, b, descriptor("x", 1)), nil)
 	})
+}
+
+func reserve(t *testing.T, draft cache.Draft, want error) {
+	t.Helper()
+	if err := draft.Reserve(); !errors.Is(err, want) {
+		t.Errorf("Reserve: %v, want %v", err, want)
+	}
 }
 
 func TestFoldersClearedAway(t *testing.T) {

@@ -152,10 +152,11 @@ func writeDurably(path string, content []byte) error {
 		return err
 	}
 	_, err = next.Write(content)
-	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
-		return err
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = rename(next.Name(), path)
 	}
-	if err := rename(next.Name(), path); err != nil {
+	if err != nil {
+		os.Remove(next.Name())
 		return err
 	}
 	return syncFolder(filepath.Dir(path))

@@ -1,153 +1,253 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"io/fs"
+	"math"
 	"slices"
 
 	"github.com/entrepot/entrepot/cache"
 )
 
-// runLength is the largest number of bytes with one checksum in a draft. It is
-// what has to be read again before a byte of an earlier draft is sent.
-const runLength = 1 << 20
-
-// run is a piece of a draft with its CRC-32C.
-type run struct {
-	From int64  `json:"from"`
-	To   int64  `json:"to"`
-	Sum  uint32 `json:"sum"`
-}
-
-func (r run) span() cache.Span { return cache.Span{From: r.From, To: r.To} }
-
-// addRun notes the checksum of what was written behind the prefix. d.mu is held.
-func (d *draft) addRun(off int64, b []byte) {
-	for len(b) > 0 {
-		i := d.runAt(off)
-		if i > 0 && d.runs[i-1].To == off && d.runs[i-1].span().Len() < runLength {
-			last := &d.runs[i-1]
-			part := b[:min(int64(len(b)), runLength-last.span().Len())]
-			last.Sum = crc32.Update(last.Sum, castagnoli, part)
-			last.To += int64(len(part))
-			off, b = last.To, b[len(part):]
-			continue
+// WriteAt leaves bytes that are there already as they are, because readers may
+// have them.
+func (d *draft) WriteAt(p []byte, off int64) (int, error) {
+	all := cache.Span{From: off, To: off + int64(len(p))}
+	if err := d.refuse(all); err != nil {
+		return 0, fmt.Errorf("write %s at %d: %w", d.want.Digest, off, err)
+	}
+	d.sparse.Store(true)
+	for rest := all; ; {
+		missing := d.missing(rest)
+		if missing.Len() == 0 {
+			return len(p), nil
 		}
-		part := b[:min(len(b), runLength)]
-		r := run{off, off + int64(len(part)), crc32.Checksum(part, castagnoli)}
-		d.runs = slices.Insert(d.runs, i, r)
-		off, b = r.To, b[len(part):]
+		piece := p[missing.From-off : missing.To-off]
+		n, err := d.write(piece, missing.From, true)
+		d.add(piece[:n], missing.From)
+		rest.From = missing.From + int64(n)
+		if err != nil {
+			return int(rest.From - off), fmt.Errorf("write %s at %d: %w", d.want.Digest, off, wrapFull(err))
+		}
 	}
 }
 
-// runAt is the index of the first run that begins at off or later.
-func (d *draft) runAt(off int64) int {
-	i, _ := slices.BinarySearchFunc(d.runs, off, func(r run, off int64) int { return int(min(max(r.From-off, -1), 1)) })
-	return i
-}
-
-func (d *draft) Advance(n int) (int, error) {
-	if d.done {
-		return 0, fmt.Errorf("advance %s: %w", d.want.Digest, errDone)
-	}
-	off := d.Written()
-	d.mu.Lock()
-	follows := d.pieces.End(off) - off
-	d.mu.Unlock()
-	if follows = min(follows, int64(n)); follows == 0 {
-		return 0, nil
-	}
-	sound := d.Check(off, follows)
-	if sound == 0 {
-		return 0, fmt.Errorf("%s: what was kept of it is damaged at %d: %w", d.want.Digest, off, cache.ErrMismatch)
-	}
-	b := make([]byte, sound)
-	if _, err := d.file.ReadAt(b, off); err != nil {
-		d.forget(cache.Span{From: off, To: off + sound})
-		return 0, fmt.Errorf("%s: what was kept of it cannot be read: %w: %w", d.want.Digest, cache.ErrMismatch, err)
-	}
+// missing is the first part of a span that is not there.
+func (d *draft) missing(of cache.Span) cache.Span {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.extend(b)
-	prefix := d.Written()
-	d.runs = slices.DeleteFunc(d.runs, func(r run) bool { return r.To <= prefix })
-	return len(b), nil
+	of.From = max(of.From, d.Written())
+	return d.ahead.Missing(of)
+}
+
+// add adds a piece that is in the file.
+func (d *draft) add(piece []byte, off int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.runs.add(piece, off)
+	d.ahead.Add(cache.Span{From: off, To: off + int64(len(piece))})
+	d.have += int64(len(piece))
+	d.trimReserved()
+}
+
+// readRun is a run whose bytes have been read and match its checksum.
+type readRun struct {
+	run
+	content []byte
+}
+
+// read reads a run. It returns an error that wraps cache.ErrMismatch if the run
+// is damaged or can't be read.
+func (d *draft) read(r run, buffer *[pieceSize]byte) (*readRun, error) {
+	content := buffer[:r.Len()]
+	err := d.blobs.faults.inject(d.blobs.faults.read)
+	if err == nil {
+		_, err = d.file.ReadAt(content, r.From)
+	}
+	if err == nil && crc32.Checksum(content, castagnoli) != r.sum {
+		err = errors.New("other bytes than were written")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%d bytes at %d: %w: %w", r.Len(), r.From, cache.ErrMismatch, err)
+	}
+	return &readRun{r, content}, nil
+}
+
+// Advance reads whole runs, so that only bytes that match their checksums are
+// hashed.
+func (d *draft) Advance(n int) (advanced int, err error) {
+	if err := d.stopped(); err != nil {
+		return 0, fmt.Errorf("advance %s: %w", d.want.Digest, err)
+	}
+	buffer := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buffer)
+	for advanced < n {
+		next, ok := d.runAt(d.Written())
+		if !ok {
+			break
+		}
+		read, err := d.read(next, buffer)
+		if err != nil {
+			d.drop(next, err)
+			return advanced, fmt.Errorf("advance %s: %w", d.want.Digest, err)
+		}
+		advanced += d.advance(read, n-advanced)
+	}
+	return advanced, nil
+}
+
+// advance extends the prefix by at most n bytes of the run that follows it.
+func (d *draft) advance(next *readRun, n int) int {
+	d.hashing.Lock()
+	defer d.hashing.Unlock()
+	by := next.content[:min(n, len(next.content))]
+	d.hash.Write(by)
+	d.extend(by, next)
+	return len(by)
+}
+
+func (d *draft) runAt(off int64) (run, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.runs.at(off)
+}
+
+// cut cuts the run that has the bytes before and after an offset, so that the
+// latter have their own checksum. It reads it for that, unless known is that
+// run. d.mu is held.
+func (d *draft) cut(at int64, known *readRun) {
+	r, ok := d.runs.at(at)
+	if !ok || r.From == at {
+		return
+	}
+	if known == nil || known.Span != r.Span || known.sum != r.sum {
+		buffer := pieces.Get().(*[pieceSize]byte)
+		defer pieces.Put(buffer)
+		var err error
+		if known, err = d.read(r, buffer); err != nil {
+			d.remove(r, err)
+			return
+		}
+	}
+	before, after := known.content[:at-r.From], known.content[at-r.From:]
+	d.runs.remove(r.Span)
+	d.runs.put(run{cache.Span{From: r.From, To: at}, crc32.Checksum(before, castagnoli), true})
+	d.runs.put(run{cache.Span{From: at, To: r.To}, crc32.Checksum(after, castagnoli), true})
+}
+
+// drop drops a run that is damaged, unless it was replaced meanwhile.
+func (d *draft) drop(r run, why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now, ok := d.runs.at(r.From); ok && now == r {
+		d.remove(r, why)
+	}
+}
+
+// remove removes a run. d.mu is held.
+func (d *draft) remove(r run, why error) {
+	d.blobs.log.Warn("a piece of an unfinished download is damaged; it is fetched again", "digest", d.want.Digest.String(), "error", why)
+	d.runs.remove(r.Span)
+	d.ahead.Remove(r.Span)
+	d.have -= r.Len()
 }
 
 func (d *draft) Drop(off int64) {
-	d.forget(cache.Span{From: max(off, d.Written()), To: 1<<63 - 1})
-}
-
-// forget forgets a part that is behind the prefix.
-func (d *draft) forget(span cache.Span) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	prefix := d.Written()
-	var rest []run
-	for _, r := range d.runs {
-		if r.From < span.To && span.From < r.To {
-			// Without its checksum the rest of the run can't be kept either.
-			span.From, span.To = max(min(span.From, r.From), prefix), max(span.To, r.To)
-			continue
+	off = max(off, d.Written())
+	d.cut(off, nil)
+	for _, span := range d.ahead {
+		if span.From = max(span.From, off); span.Len() > 0 {
+			d.runs.remove(span)
+			d.have -= span.Len()
 		}
-		rest = append(rest, r)
 	}
-	d.runs = rest
-	d.pieces.Remove(span)
-	d.unchecked.Remove(span)
+	d.ahead.Remove(cache.Span{From: off, To: math.MaxInt64})
 }
 
+func (d *draft) Pieces() cache.Spans {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := slices.Clone(d.ahead)
+	all.Add(cache.Span{To: d.Written()})
+	return all
+}
+
+// Check checks all runs that have any of the bytes.
 func (d *draft) Check(off, n int64) int64 {
-	d.mu.Lock()
-	end := min(d.pieces.End(off), off+n)
-	plain := len(d.unchecked) == 0
-	d.mu.Unlock()
-	if plain || end <= off {
-		return end - off
-	}
-	d.checking.Lock()
-	defer d.checking.Unlock()
-	for at := off; at < end; {
-		next, ok := d.nextUnchecked(at, end)
-		if !ok {
-			return end - off
+	at := off
+	for at >= 0 && at-off < n {
+		end, unchecked := d.checked(at, n-(at-off))
+		at = end
+		if unchecked == nil || !d.check(*unchecked) {
+			break
 		}
-		if next.From > off && !d.isSound(next) {
-			d.forget(next.span())
-			return max(next.From, off) - off
-		} else if next.From <= off && !d.isSound(next) {
-			d.forget(next.span())
-			return 0
-		}
-		d.mu.Lock()
-		d.unchecked.Remove(next.span())
-		d.mu.Unlock()
-		at = next.To
 	}
-	return end - off
+	return max(0, min(n, at-off))
 }
 
-// nextUnchecked is the first run between two offsets that nobody has read yet.
-func (d *draft) nextUnchecked(from, to int64) (run, bool) {
+// checked returns where the bytes from off on that are checked end, and the run
+// there that is not; nil if nothing is there, or n bytes are checked.
+func (d *draft) checked(off, n int64) (end int64, unchecked *run) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	span, ok := d.unchecked.Next(from)
-	if !ok || span.From >= to {
-		return run{}, false
+	at := max(off, d.Written())
+	if !d.runs.unchecked() {
+		return d.ahead.End(at), nil
 	}
-	at := max(span.From, from)
-	i := d.runAt(at + 1)
-	if i == 0 || d.runs[i-1].To <= at {
-		return run{at, span.To, 0}, true // there is no checksum of it, so it is not sound
+	for at-off < n {
+		r, ok := d.runs.at(at)
+		if !ok {
+			break
+		}
+		if !r.checked {
+			return at, &r
+		}
+		at = r.To
 	}
-	return d.runs[i-1], true
+	return at, nil
 }
 
-// isSound says whether a run is what was written.
-func (d *draft) isSound(r run) bool {
-	b := make([]byte, min(r.span().Len(), runLength))
-	if _, err := d.file.ReadAt(b, r.From); err != nil {
+// check checks a run and reports whether it is what was written. If not, it is
+// dropped.
+func (d *draft) check(r run) bool {
+	buffer := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buffer)
+	if _, err := d.read(r, buffer); err != nil {
+		if !errors.Is(err, fs.ErrClosed) {
+			d.drop(r, err)
+		}
 		return false
 	}
-	return crc32.Checksum(b, castagnoli) == r.Sum && int64(len(b)) == r.span().Len()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.runs.markChecked(r)
+	return true
+}
+
+// ReadAt ends before a hole.
+func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.readAt(d.file, p, off) }
+
+func (d *draft) readAt(file io.ReaderAt, p []byte, off int64) (int, error) {
+	there := d.there(p, off)
+	n, err := file.ReadAt(there, off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// there returns the part of p that can be filled with bytes from off on.
+func (d *draft) there(p []byte, off int64) []byte {
+	if !d.sparse.Load() {
+		return p // the file ends with the prefix
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end := d.ahead.End(max(off, d.Written()))
+	return p[:max(0, min(int64(len(p)), end-off))]
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -16,14 +15,7 @@ type blobs struct {
 	mu        sync.RWMutex
 	available int64 // bytes that may still be written
 	content   map[cache.Digest][]byte
-	kept      map[cache.Digest]keptDraft
-}
-
-// keptDraft is a draft that was kept.
-type keptDraft struct {
-	*draft
-	note []byte
-	at   time.Time
+	kept      map[cache.Digest]*kept
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
@@ -52,68 +44,10 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if b.available <= 0 {
-		return nil, fmt.Errorf("create %s: nothing left: %w", want.Digest, cache.ErrFull)
+	if b.available == 0 && want.Size != 0 {
+		return nil, fmt.Errorf("create %s: %w", want.Digest, cache.ErrFull)
 	}
-	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash()}, nil
-}
-
-func (b *blobs) Resume(_ context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	kept, ok := b.kept[d]
-	if !ok {
-		return nil, cache.KeptDraft{}, fmt.Errorf("resume %s: %w", d, cache.ErrNotFound)
-	}
-	delete(b.kept, d)
-	// The bytes are copied, because readers of the kept draft may still be there.
-	return &draft{blobs: b, want: kept.want, hash: d.Algorithm().Hash(), content: bytes.Clone(kept.bytes()), pieces: kept.Pieces()}, kept.describe(), nil
-}
-
-func (k keptDraft) describe() cache.KeptDraft {
-	return cache.KeptDraft{Digest: k.want.Digest, Size: k.want.Size, Bytes: k.Pieces().Len(), Note: k.note, KeptAt: k.at}
-}
-
-func (b *blobs) Kept(d cache.Digest) (cache.KeptDraft, bool) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	kept, ok := b.kept[d]
-	if !ok {
-		return cache.KeptDraft{}, false
-	}
-	return kept.describe(), true
-}
-
-func (b *blobs) AllKept() (all []cache.KeptDraft) {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, kept := range b.kept {
-		all = append(all, kept.describe())
-	}
-	return all
-}
-
-func (b *blobs) DropKept(_ context.Context, d cache.Digest) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.dropKept(d)
-	return nil
-}
-
-// dropKept removes the draft of d that was kept. b.mu is held.
-func (b *blobs) dropKept(d cache.Digest) {
-	if kept, ok := b.kept[d]; ok {
-		b.available += kept.Pieces().Len()
-		delete(b.kept, d)
-	}
-}
-
-// keep keeps a draft.
-func (b *blobs) keep(d *draft, note []byte) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.dropKept(d.want.Digest)
-	b.kept[d.want.Digest] = keptDraft{d, bytes.Clone(note), time.Now()}
+	return b.newDraft(want), nil
 }
 
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
@@ -191,27 +125,31 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 }
 
 // reserve reserves n bytes, or as many as are available.
-func (b *blobs) reserve(n int) int {
+func (b *blobs) reserve(n int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n = int(min(int64(n), b.available))
-	b.available -= int64(n)
+	n = min(n, b.available)
+	b.available -= n
 	return n
 }
 
-func (b *blobs) release(n int) {
+func (b *blobs) release(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.available += int64(n)
+	b.available += n
 }
 
-// publish stores content whose bytes have been reserved.
+// publish stores content whose bytes have been reserved, and removes a draft of
+// it that was kept.
 func (b *blobs) publish(d cache.Digest, content []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.dropKept(d)
 	b.available += int64(len(b.content[d]))
 	b.content[d] = content
+	if k := b.kept[d]; k != nil {
+		b.available += k.Bytes
+		delete(b.kept, d)
+	}
 }
 
 // blob is open content. The first Check verifies all of it.
