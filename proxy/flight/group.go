@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,9 @@ type Options struct {
 	// Max is how many downloads may be under way or waiting for a connection;
 	// each is an open file.
 	Max int
+	// Small is the size in bytes below which content is fetched whole whatever
+	// is read of it. 0 means 4 MiB.
+	Small int64
 	// Running is called with +1 when a download starts and -1 when it is over.
 	// It may be nil.
 	Running func(delta int)
@@ -124,6 +128,7 @@ func (g *Group) Wait() { g.work.Wait() }
 // caller, the download holds the spool until it is over.
 func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
+	f.plan.small = cmp.Or(g.opts.Small, smallContent)
 	if !start.Look {
 		f.plan.insist()
 	}

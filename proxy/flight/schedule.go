@@ -21,7 +21,7 @@ const (
 	// closed cross the link for nothing.
 	segment = 16 << 20
 	// smallContent is the size in bytes below which content is fetched whole
-	// whatever is asked for.
+	// whatever is asked for, unless the group's options say otherwise.
 	smallContent = 4 << 20
 	// lookShare is the share of the content, in percent, that may be asked for
 	// by ranges before all of it is fetched. Partial updates of images read a
@@ -43,6 +43,7 @@ const (
 // download knows about bytes, without any of them.
 type schedule struct {
 	total int64 // size of the content in bytes; -1 while it is not known
+	small int64 // size below which all of it is wanted
 	have  cache.Spans
 	asked cache.Spans // by readers of ranges, and what was there before
 	fill  bool        // all of it is wanted
@@ -91,7 +92,7 @@ func (s *schedule) insist() { s.fill, s.insisted = true, true }
 
 // consider starts the fill where it is due.
 func (s *schedule) consider() {
-	if s.total >= 0 && !s.noFill && (s.total < smallContent || s.asked.Len() > s.total/100*lookShare) {
+	if s.total >= 0 && !s.noFill && (s.total < s.small || s.asked.Len() > s.total/100*lookShare) {
 		s.fill = true
 	}
 }

@@ -44,6 +44,9 @@ type Options struct {
 	// MaxFlights is how many downloads may be under way or waiting for a
 	// connection; each is an open file. Zero means 1024.
 	MaxFlights int
+	// SmallBlob is the size in bytes below which a blob is fetched whole
+	// whatever ranges of it are read. Zero means 4 MiB.
+	SmallBlob int64
 
 	Logger *slog.Logger
 	Events Events
@@ -93,7 +96,7 @@ func New(opts Options) *Mirror {
 		scrubRate: opts.ScrubRate,
 		work:      background.New(),
 	}
-	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights})
+	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights, Small: opts.SmallBlob})
 	// A new manifest may lead to more to prefetch, and a pinned tag that moves
 	// must be completed again. Package pull reports both events without knowing
 	// who handles them.
