@@ -193,6 +193,9 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 		case end <= off && r.err != nil:
 			err = r.err
 			return true
+		case end <= off && f.state == receiving && f.plan.inOrder && !f.plan.fill:
+			err = errNoRoom
+			return true
 		case end <= off && !said && !f.plan.isAwaited(off):
 			said = true
 			f.decide()

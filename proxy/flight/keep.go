@@ -137,11 +137,6 @@ func (d *download) continueInMemory(why error) error {
 	d.update(func() {
 		d.plan.have.Remove(cache.Span{From: prefix, To: d.plan.end()})
 		d.plan.inOrder = true
-		for _, r := range d.readers {
-			if !d.plan.fill && r.err == nil {
-				r.err = errNoRoom
-			}
-		}
 		d.decide()
 	})
 	return nil

@@ -14,6 +14,7 @@ import (
 type Reader struct {
 	f    *Flight
 	at   position
+	held bool
 	wait wait  // what it needs; guarded by f.mu
 	err  error // why what it needs can't be fetched; guarded by f.mu
 }
@@ -31,12 +32,15 @@ type ReadOptions struct {
 	// Patient readers wait for the download wherever it is. What others need
 	// is fetched by itself, if the download is far away from it.
 	Patient bool
+	// Held means that the last bytes are held back until the digest is
+	// verified, as they are for whoever reads from the start.
+	Held bool
 }
 
 // NewReader begins to read. The caller must not have released the flight, and
 // closes the Reader before.
 func (f *Flight) NewReader(opts ReadOptions) *Reader {
-	r := &Reader{f: f, at: position{s: f.spool}, wait: wait{spans: opts.Parts, patient: opts.Patient}}
+	r := &Reader{f: f, at: position{s: f.spool}, held: opts.Held, wait: wait{spans: opts.Parts, patient: opts.Patient}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.readers = append(f.readers, r)
@@ -64,7 +68,7 @@ func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 	defer r.at.end()
 	for n < 0 || written < n {
 		at := off + written
-		end, err := r.f.waitPast(ctx, r, at, off == 0)
+		end, err := r.f.waitPast(ctx, r, at, off == 0 || r.held)
 		if err != nil {
 			return written, err
 		}

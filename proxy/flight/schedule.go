@@ -167,6 +167,10 @@ func (s *schedule) merge(from, to int64, waits []wait) int64 {
 		}
 	}
 	for {
+		piece := s.have.End(to) - to // is received again, if it is small
+		if piece > smallPiece || !s.mayRepeat(piece) {
+			return to
+		}
 		at := wanted.End(to) // what touches is wanted without a gap
 		gap := int64(0)
 		if at == to {

@@ -2,6 +2,7 @@ package flight_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,6 +30,8 @@ type scripted struct {
 	mediaType string
 	noRange   bool
 	noLength  bool
+	etag      string
+	upstream  string
 	fail      error
 	gate      chan struct{}                               // nil, or answers wait until it is closed
 	bodies    func(from int64, body []byte) io.ReadCloser // nil for the content itself
@@ -42,7 +45,9 @@ type scripted struct {
 
 func (s *scripted) String() string { return "the scripted content" }
 
-func (s *scripted) Origin() flight.Origin { return flight.Origin{Upstream: "hub", Repository: "app"} }
+func (s *scripted) Origin() flight.Origin {
+	return flight.Origin{Upstream: cmp.Or(s.upstream, "hub"), Repository: "app"}
+}
 
 func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, error) {
 	s.called()
@@ -67,7 +72,7 @@ func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, e
 	if n >= 0 {
 		body = body[:min(n, int64(len(body)))]
 	}
-	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole}
+	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole, ETag: s.etag}
 	if s.bodies != nil {
 		c.Body = s.bodies(from, body)
 	}
@@ -116,6 +121,13 @@ func (s *scripted) transcript() []string {
 	asked := s.asked
 	s.asked = nil
 	return asked
+}
+
+// transcriptSoFar leaves the transcript as it is.
+func (s *scripted) transcriptSoFar() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
 }
 
 func (s *scripted) wantAsked(t *testing.T, want ...string) {

@@ -45,7 +45,7 @@ func (b *flightBlob) Close() error {
 
 // read begins to read from the download.
 func (b *flightBlob) read(opts flight.ReadOptions) {
-	opts.Patient = b.repairs
+	opts.Patient, opts.Held = b.repairs, b.repairs // the client may have everything before it
 	if b.isFromAnotherUpstream() && opts.Parts != nil {
 		opts = flight.ReadOptions{Parts: []cache.Span{}} // what is not verified is not shared with it
 	}
