@@ -128,8 +128,8 @@ func testDraftFollowed(t *testing.T, blobs cache.Blobs) {
 	if n, err := early.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("Read of an empty draft = %d, %v, want io.EOF", n, err)
 	}
-	if early.Size() != 0 {
-		t.Errorf("Size of a reader of an empty draft = %d", early.Size())
+	if early.Size() != want.Size {
+		t.Errorf("Size of a reader of an empty draft = %d, want the announced %d", early.Size(), want.Size)
 	}
 
 	for part := range 3 {
@@ -141,8 +141,8 @@ func testDraftFollowed(t *testing.T, blobs cache.Blobs) {
 		wantRead(t, early, b[from:to])
 
 		fresh := draftReader(t, draft)
-		if fresh.Size() != int64(to) {
-			t.Errorf("Size of a reader = %d with %d bytes written", fresh.Size(), to)
+		if fresh.Size() != want.Size {
+			t.Errorf("Size of a reader = %d with %d bytes written, want the announced %d", fresh.Size(), to, want.Size)
 		}
 		wantRead(t, fresh, b[:to])
 

@@ -37,22 +37,19 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	promised := max(want.Size, 0)
-	if err := b.reserve(promised); err != nil {
-		return nil, fmt.Errorf("create %s of %d bytes: %w", want.Digest, want.Size, wrapFull(err))
+	if err := b.hasRoom(want.Size); err != nil {
+		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	file, err := createShared(b.drafts, want.Digest.Encoded()[:12]+"-*")
 	if err != nil {
-		b.reserved.Add(-promised)
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	return &draft{
-		blobs:    b,
-		want:     want,
-		hash:     want.Digest.Algorithm().Hash(),
-		file:     file,
-		reserved: promised,
-		path:     file.Name(),
+		blobs: b,
+		want:  want,
+		hash:  want.Digest.Algorithm().Hash(),
+		file:  file,
+		path:  file.Name(),
 	}, nil
 }
 
@@ -96,7 +93,10 @@ func (d *draft) ReadAt(p []byte, off int64) (int, error) { return d.file.ReadAt(
 func (d *draft) Written() int64 { return d.written.Load() }
 
 func (d *draft) Reader() (cache.Blob, error) {
-	size := d.Written()
+	size := d.want.Size
+	if size < 0 {
+		size = d.Written()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {

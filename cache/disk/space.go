@@ -35,6 +35,15 @@ func wrapFull(err error) error {
 	return err
 }
 
+// hasRoom returns cache.ErrFull if there is no room at all for a draft.
+func (b *blobs) hasRoom(size int64) error {
+	free, err := b.free()
+	if err == nil && size != 0 && free-b.minFree-b.reserved.Load() <= 0 {
+		err = fmt.Errorf("%w: %d bytes are free, and %d have to stay free", cache.ErrFull, free, b.minFree)
+	}
+	return err
+}
+
 // reserve reserves n bytes of the file system for a draft, so that concurrent
 // drafts are not promised the same space.
 func (b *blobs) reserve(n int64) error {

@@ -15,6 +15,7 @@ type blobs struct {
 	mu        sync.RWMutex
 	available int64 // bytes that may still be written
 	content   map[cache.Digest][]byte
+	kept      map[cache.Digest]*kept
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
@@ -43,10 +44,10 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	if want.Size > b.available {
-		return nil, fmt.Errorf("create %s: %d of %d bytes left: %w", want.Digest, b.available, want.Size, cache.ErrFull)
+	if b.available == 0 && want.Size != 0 {
+		return nil, fmt.Errorf("create %s: %w", want.Digest, cache.ErrFull)
 	}
-	return &draft{blobs: b, want: want, hash: want.Digest.Algorithm().Hash()}, nil
+	return b.newDraft(want), nil
 }
 
 func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
@@ -124,26 +125,31 @@ func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bo
 }
 
 // reserve reserves n bytes, or as many as are available.
-func (b *blobs) reserve(n int) int {
+func (b *blobs) reserve(n int64) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n = int(min(int64(n), b.available))
-	b.available -= int64(n)
+	n = min(n, b.available)
+	b.available -= n
 	return n
 }
 
-func (b *blobs) release(n int) {
+func (b *blobs) release(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.available += int64(n)
+	b.available += n
 }
 
-// publish stores content whose bytes have been reserved.
+// publish stores content whose bytes have been reserved, and removes a draft of
+// it that was kept.
 func (b *blobs) publish(d cache.Digest, content []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.available += int64(len(b.content[d]))
 	b.content[d] = content
+	if k := b.kept[d]; k != nil {
+		b.available += k.Bytes
+		delete(b.kept, d)
+	}
 }
 
 // blob is open content. The first Check verifies all of it.

@@ -27,7 +27,11 @@ func New() *Cache { return NewBounded(math.MaxInt64) }
 // counted.
 func NewBounded(maxBytes int64) *Cache {
 	return &Cache{
-		blobs:   &blobs{available: maxBytes, content: make(map[cache.Digest][]byte)},
+		blobs: &blobs{
+			available: maxBytes,
+			content:   make(map[cache.Digest][]byte),
+			kept:      make(map[cache.Digest]*kept),
+		},
 		records: &records{buckets: make(map[cache.Bucket]map[string][]byte)},
 	}
 }
