@@ -98,6 +98,33 @@ func BenchmarkDraftWrite(b *testing.B) {
 	}
 }
 
+// BenchmarkDraftWriteLarge is a layer that is only appended to.
+func BenchmarkDraftWriteLarge(b *testing.B) {
+	c := openBench(b)
+	piece := pattern("content", 128<<10)
+	const size = 64 << 20
+	b.SetBytes(size)
+	b.ReportAllocs()
+	want := cache.Descriptor{Digest: descriptor("content", 1).Digest, Size: size}
+	for b.Loop() {
+		draft, err := c.Blobs().Create(b.Context(), want)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := draft.Reserve(); err != nil {
+			b.Fatal(err)
+		}
+		for range size / len(piece) {
+			if _, err := draft.Write(piece); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := draft.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkRecordsGet(b *testing.B) {
 	for _, state := range []string{"waiting", "durable"} {
 		b.Run(state, func(b *testing.B) {

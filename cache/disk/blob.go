@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 )
 
 // offsetReader reads an open file at an offset of its own, because others move
 // the file's.
 type offsetReader struct {
-	file         *os.File
+	file interface {
+		io.ReaderAt
+		io.Closer
+	}
 	size, offset int64
 }
 

@@ -13,9 +13,14 @@ import (
 // lets everybody else wait, slow clients first. It does not use the file's
 // offset either, because on Windows even ReadAt moves it, and reopened files
 // share it.
-type blob struct{ offsetReader }
+type blob struct {
+	offsetReader
+	file *os.File
+}
 
-func newBlob(file *os.File, size int64) *blob { return &blob{offsetReader{file: file, size: size}} }
+func newBlob(file *os.File, size int64) *blob {
+	return &blob{offsetReader{file: file, size: size}, file}
+}
 
 // Read maps read errors of the disk to EIO, which the code that sends a blob
 // checks for, as if the kernel had sent it.

@@ -34,6 +34,9 @@ type blobs struct {
 	// written yet.
 	reserved atomic.Int64
 
+	keptMu sync.Mutex // guards kept
+	kept   map[cache.Digest]keptFile
+
 	verifyEvery time.Duration
 	onDamage    func()
 	checks      *checkCache
@@ -65,6 +68,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		verifyEvery:    opts.VerifyEvery,
 		onDamage:       opts.OnDamage,
 		checks:         newKnown(),
+		kept:           make(map[cache.Digest]keptFile),
 		durableFolders: make(map[string]bool),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
@@ -205,13 +209,21 @@ func readFolder(path string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// wrapNotFound adds cache.ErrNotFound to the errors of a path without a file.
-// FreeBSD reports EMLINK for a symbolic link that is not followed.
-func wrapNotFound(err error) error {
+// isMissing reports whether an error is that of a path without a file. FreeBSD
+// reports EMLINK for a symbolic link that is not followed.
+func isMissing(err error) bool {
 	for _, none := range []error{fs.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.EMLINK} {
 		if errors.Is(err, none) {
-			return fmt.Errorf("%w: %w", cache.ErrNotFound, err)
+			return true
 		}
+	}
+	return false
+}
+
+// wrapNotFound adds cache.ErrNotFound to the errors of a path without a file.
+func wrapNotFound(err error) error {
+	if isMissing(err) {
+		return fmt.Errorf("%w: %w", cache.ErrNotFound, err)
 	}
 	return err
 }

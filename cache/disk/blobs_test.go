@@ -246,16 +246,16 @@ func TestFullDisk(t *testing.T) {
 		b := open(t, dir, Options{MinFree: 100, faults: bounded(t, dir, 1100)}).blobs
 		first, second, third := descriptor("1", 600), descriptor("2", 400), descriptor("3", 1)
 		one := create(t, b, first)
+		two, three := create(t, b, second), create(t, b, third)
+		reserve(t, one, nil)
 		if _, err := one.Write(pattern("1", 600)[:300]); err != nil {
 			t.Fatal(err)
 		}
-		two := create(t, b, second)
+		reserve(t, two, nil)
+		reserve(t, three, cache.ErrFull)
+		reserve(t, one, nil) // it has all that it needs
 		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("Create beyond what was promised: %v, want ErrFull", err)
-		}
-		// An upstream may announce any size.
-		if _, err := b.Create(t.Context(), cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create of the largest size: %v, want ErrFull", err)
 		}
 		if err := errors.Join(one.Close(), two.Close()); err != nil {
 			t.Fatal(err)
@@ -263,11 +263,13 @@ func TestFullDisk(t *testing.T) {
 		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to drafts that are closed", left)
 		}
+		// An upstream may announce any size.
+		reserve(t, create(t, b, cache.Descriptor{Digest: digest.FromString("huge"), Size: math.MaxInt64}), cache.ErrFull)
 		publish(t, b, "1", 600)
 		if left := b.reserved.Load(); left != 0 {
 			t.Errorf("%d bytes stay promised to a draft that is committed", left)
 		}
-		create(t, b, second)
+		reserve(t, create(t, b, second), nil)
 		if _, err := b.Create(t.Context(), third); !errors.Is(err, cache.ErrFull) {
 			t.Errorf("Create with nothing above MinFree: %v, want ErrFull", err)
 		}
@@ -277,11 +279,16 @@ func TestFullDisk(t *testing.T) {
 		b := open(t, t.TempDir(), Options{}).blobs
 		want := descriptor("x", 1)
 		want.Size = 1 << 60
-		if _, err := b.Create(t.Context(), want); !errors.Is(err, cache.ErrFull) {
-			t.Errorf("Create of 1 EiB: %v, want ErrFull", err)
-		}
-		create(t, b, descriptor("x", 1))
+		reserve(t, create(t, b, want), cache.ErrFull)
+		reserve(t, create(t, b, descriptor("x", 1)), nil)
 	})
+}
+
+func reserve(t *testing.T, draft cache.Draft, want error) {
+	t.Helper()
+	if err := draft.Reserve(); !errors.Is(err, want) {
+		t.Errorf("Reserve: %v, want %v", err, want)
+	}
 }
 
 func TestFoldersClearedAway(t *testing.T) {

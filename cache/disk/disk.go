@@ -3,7 +3,8 @@
 //
 //	blobs/<algorithm>/<2>/<hex>  published content
 //	blobs/…/<hex>.sums           checksums of its pieces, if it has several
-//	drafts/                      content that is not verified yet; emptied at the start
+//	drafts/<12 hex>-…            content that is not verified yet; those without a map are removed at the start
+//	drafts/….map                 which pieces of it are durable, with their checksums; see draftMap
 //	damaged/                     quarantined content, the last few files
 //	records.db                   records
 //	records.journal              a second copy of some records, see Options.Journal
@@ -94,8 +95,9 @@ type Cache struct {
 
 // Open opens the cache in dir, and creates it if there is none. It returns an
 // error that wraps cache.ErrLocked if another process has it open. The work of
-// Open does not grow with the cache, except when the records are damaged: then
-// it reads the journal.
+// Open does not grow with the cache, only with the number of drafts that were
+// kept, of which it reads the maps. But when the records are damaged, it reads
+// the journal.
 func Open(dir string, opts Options) (*Cache, error) {
 	opts = opts.withDefaults()
 	lock, err := openFolder(dir, opts.Log)
@@ -107,8 +109,14 @@ func Open(dir string, opts Options) (*Cache, error) {
 		lock.Close()
 		return nil, err
 	}
+	blobs := newBlobs(dir, opts, records)
+	if err := blobs.loadKept(); err != nil {
+		records.Close()
+		lock.Close()
+		return nil, err
+	}
 	return &Cache{
-		blobs:   newBlobs(dir, opts, records),
+		blobs:   blobs,
 		records: records,
 		lock:    lock,
 	}, nil

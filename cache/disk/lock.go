@@ -50,7 +50,7 @@ func prepareFolder(dir string, log *slog.Logger) error {
 			return fmt.Errorf("the cache folder %s can't be written: %w; choose another, or make this user its owner", dir, pathErrorCause(err))
 		}
 	}
-	return removeDrafts(filepath.Join(dir, "drafts"), log)
+	return nil
 }
 
 // lockFolder locks a cache folder. The kernel releases the lock when the
@@ -145,28 +145,6 @@ func newerFormat(version string) bool {
 	return len(version) > len(format) || len(version) == len(format) && version > format
 }
 
-// removeDrafts removes the drafts of a process that ended early.
-func removeDrafts(drafts string, log *slog.Logger) error {
-	entries, err := os.ReadDir(drafts)
-	if err != nil {
-		return fmt.Errorf("drafts of an earlier run: %w", err)
-	}
-	removed := 0
-	for _, entry := range entries {
-		if entry.IsDir() {
-			continue // not created by this package
-		}
-		if err := os.Remove(filepath.Join(drafts, entry.Name())); err != nil {
-			return fmt.Errorf("drafts of an earlier run: %w", err)
-		}
-		removed++
-	}
-	if removed > 0 {
-		log.Info("removed unfinished downloads of an earlier run", "count", removed)
-	}
-	return nil
-}
-
 // writeDurably writes a small file atomically.
 func writeDurably(path string, content []byte) error {
 	next, err := openShared(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
@@ -174,10 +152,11 @@ func writeDurably(path string, content []byte) error {
 		return err
 	}
 	_, err = next.Write(content)
-	if err = errors.Join(err, next.Sync(), next.Close()); err != nil {
-		return err
+	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
+		err = rename(next.Name(), path)
 	}
-	if err := rename(next.Name(), path); err != nil {
+	if err != nil {
+		os.Remove(next.Name())
 		return err
 	}
 	return syncFolder(filepath.Dir(path))

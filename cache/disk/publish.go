@@ -8,17 +8,21 @@ import (
 	"path/filepath"
 )
 
+// Commit waits for a Save that has begun. The map is removed last: one without
+// its file is removed at the start, but a file without its map as well.
 func (d *draft) Commit() error {
-	if d.done {
-		return fmt.Errorf("commit %s: %w", d.want.Digest, errDone)
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	if err := d.stopped(); err != nil {
+		return fmt.Errorf("commit %s: %w", d.want.Digest, err)
 	}
 	if err := d.Verify(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	d.blobs.sizes.publish(d.want.Digest, d.file, d.Written())
-	err := d.blobs.faults.inject(d.blobs.faults.sync)
+	err := d.cutToPrefix()
 	if err == nil {
-		err = d.file.Sync()
+		err = d.sync()
 	}
 	if err == nil {
 		err = d.publish()
@@ -26,9 +30,35 @@ func (d *draft) Commit() error {
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", d.want.Digest, wrapFull(err))
 	}
+	d.end()
+	if err := errors.Join(d.removeMap(), d.blobs.dropKept(d.want.Digest)); err != nil {
+		d.blobs.log.Warn("an unfinished download could not be removed after the content was published", "digest", d.want.Digest.String(), "error", err)
+	}
+	return nil
+}
+
+// cutToPrefix removes what is behind the prefix. If the size was not announced,
+// pieces may be.
+func (d *draft) cutToPrefix() error {
+	if !d.sparse.Load() {
+		return nil
+	}
+	return d.file.Truncate(d.Written())
+}
+
+func (d *draft) sync() error {
+	if err := d.blobs.faults.inject(d.blobs.faults.sync); err != nil {
+		return err
+	}
+	return d.file.Sync()
+}
+
+// end ends the writing of a draft that stays.
+func (d *draft) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.done = true
 	d.release(d.reserved)
-	return nil
 }
 
 // publish moves the file to its final path. It replaces a file that is already
