@@ -32,6 +32,8 @@ func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run("a walk ends when fn returns false", testWalkStops)
 	run("a walk ends with its context", testWalkContext)
 	t.Run("draft", func(t *testing.T) { drafts(t, open) })
+	t.Run("draft in pieces", func(t *testing.T) { draftPieces(t, open) })
+	t.Run("kept draft", func(t *testing.T) { keptDrafts(t, open) })
 }
 
 func testNeverPublished(t *testing.T, blobs cache.Blobs) {

@@ -56,4 +56,131 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 		}
 		wantContent(t, blobs, next.Digest, other)
 	})
+	t.Run("a draft is not made when there is no room at all", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 2000)
+		write(t, create(t, blobs, want), b[:1000])
+		_, other := content(2, 10)
+		draft, err := blobs.Create(t.Context(), other)
+		if err == nil {
+			draft.Close()
+		}
+		wantErr(t, "Create without room", err, cache.ErrFull)
+	})
+	t.Run("what is reserved for one draft is not there for another", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 800)
+		_, other := content(2, 400)
+		first, second := create(t, blobs, want), create(t, blobs, other)
+		wantReserved(t, first, nil)
+		wantReserved(t, first, nil)
+		wantReserved(t, second, cache.ErrFull)
+		// Whatever is written takes from what is reserved.
+		writeAt(t, first, b[100:500], 100)
+		write(t, first, b[:200])
+		wantReserved(t, first, nil)
+		wantReserved(t, second, cache.ErrFull)
+		advance(t, first, 1000, 300)
+		write(t, first, b[500:])
+		wantReserved(t, second, cache.ErrFull)
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantReserved(t, second, nil)
+	})
+	t.Run("only what is missing of a draft is reserved", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 1000)
+		draft := create(t, blobs, want)
+		writeAt(t, draft, b[:600], 0)
+		other, small := content(2, 100)
+		second := create(t, blobs, small)
+		write(t, second, other[:50])
+		wantReserved(t, draft, cache.ErrFull)
+		if err := second.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantReserved(t, draft, nil)
+		advance(t, draft, 1000, 600)
+		write(t, draft, b[600:])
+		commit(t, draft)
+		wantContent(t, blobs, want.Digest, b)
+	})
+	t.Run("a piece without room counts as far as it was written", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 3000)
+		draft := create(t, blobs, want)
+		writeAt(t, draft, b[:900], 0)
+		n, err := draft.WriteAt(b[900:], 900)
+		wantErr(t, "WriteAt without room", err, cache.ErrFull)
+		if n < 0 || n > 100 {
+			t.Fatalf("WriteAt = %d bytes with room for 100", n)
+		}
+		wantPieces(t, draft, cache.Span{To: int64(900 + n)})
+		wantRead(t, draftReader(t, draft), b[:900+n])
+		advance(t, draft, 3000, 900+n)
+	})
+	t.Run("a draft that is kept takes room until it is dropped", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 2000)
+		draft := create(t, blobs, want)
+		write(t, draft, b[:700])
+		keep(t, draft, "")
+		other, next := content(2, 900)
+		second := create(t, blobs, next)
+		wantReserved(t, second, cache.ErrFull)
+		if err := blobs.DropKept(t.Context(), want.Digest); err != nil {
+			t.Fatal(err)
+		}
+		wantReserved(t, second, nil)
+		write(t, second, other)
+		commit(t, second)
+		wantContent(t, blobs, next.Digest, other)
+	})
+	t.Run("a draft gives back what was reserved when it is kept, and its room when it is replaced, published or closed", func(t *testing.T) {
+		blobs := open(t, 1000)
+		b, want := content(1, 1000)
+		draft := create(t, blobs, want)
+		wantReserved(t, draft, nil)
+		write(t, draft, b[:500])
+		keep(t, draft, "")
+		_, probe := content(2, 500)
+		wantRoom(t, blobs, probe)
+		again := create(t, blobs, want)
+		write(t, again, b[:400])
+		keep(t, again, "")
+		_, probe = content(3, 600)
+		wantRoom(t, blobs, probe)
+		resumed, _ := resume(t, blobs, want.Digest)
+		if err := resumed.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, probe = content(4, 1000)
+		wantRoom(t, blobs, probe)
+	})
+}
+
+func wantReserved(t *testing.T, draft cache.Draft, want error) {
+	t.Helper()
+	if err := draft.Reserve(); (err == nil) != (want == nil) {
+		t.Errorf("Reserve: %v, want %v", err, want)
+	} else if want != nil {
+		wantErr(t, "Reserve", err, want)
+	}
+}
+
+// wantRoom fails unless there is room for so much, and not for a byte more.
+func wantRoom(t *testing.T, blobs cache.Blobs, want cache.Descriptor) {
+	t.Helper()
+	draft := create(t, blobs, want)
+	wantReserved(t, draft, nil)
+	if err := draft.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want.Size++
+	draft = create(t, blobs, want)
+	wantReserved(t, draft, cache.ErrFull)
+	if err := draft.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

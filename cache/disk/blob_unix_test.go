@@ -31,7 +31,17 @@ func TestKernelSendsBlobs(t *testing.T) {
 	}
 	defer following.Close()
 
-	for name, from := range map[string]cache.Blob{"a blob": blob, "a draft": following} {
+	sparse := create(t, b, cache.Descriptor{Digest: d, Size: 1 << 20})
+	if _, err := sparse.WriteAt(content[1000:901_000], 1000); err != nil {
+		t.Fatal(err)
+	}
+	piece, err := sparse.Reader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer piece.Close()
+
+	for name, from := range map[string]cache.Blob{"a blob": blob, "a draft": following, "a piece of a draft": piece} {
 		t.Run(name+" goes to a connection without passing through Read", func(t *testing.T) {
 			got := make(chan []byte, 1)
 			out, in := connection(t)

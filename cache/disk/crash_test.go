@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,9 +105,7 @@ func killed(t *testing.T, dir string, round int, random *rand.Rand, acknowledged
 
 func checkAfterCrash(t *testing.T, c *Cache, dir string, acknowledged map[string]string) {
 	t.Helper()
-	if left := list(t, filepath.Join(dir, "drafts")); len(left) != 0 {
-		t.Errorf("drafts are left: %q", left)
-	}
+	checkKeptAfterCrash(t, c.blobs)
 	if _, err := os.Stat(filepath.Join(dir, "damaged")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("something was quarantined: %v", err)
 	}
@@ -131,13 +130,48 @@ func checkAfterCrash(t *testing.T, c *Cache, dir string, acknowledged map[string
 		t.Error(err)
 	}
 	for name, kind := range acknowledged {
-		if kind == "blob" {
-			if _, err := c.Blobs().Stat(t.Context(), digest.Digest(name)); err != nil {
-				t.Errorf("committed before the kill: %v", err)
+		if kind == "blob" || kind == "kept" || kind == "saved" {
+			_, err := c.Blobs().Stat(t.Context(), digest.Digest(name))
+			if _, kept := c.Blobs().Kept(digest.Digest(name)); err != nil && (!kept || kind == "blob") {
+				t.Errorf("%s before the kill: %v, kept %t", kind, err, kept)
 			}
 			continue
 		}
 		wantRecord(t, c, cache.Bucket(kind), name, "value of "+name)
+	}
+}
+
+// checkKeptAfterCrash resumes every draft that was kept, holds it against the
+// content that its note names, and keeps it again for the next process.
+func checkKeptAfterCrash(t *testing.T, b *blobs) {
+	t.Helper()
+	all := b.AllKept()
+	if left := list(t, b.drafts); len(left) != 2*len(all) {
+		t.Errorf("%d drafts are kept in the files %q", len(all), left)
+	}
+	for _, kept := range all {
+		draft, _, err := b.Resume(t.Context(), kept.Digest)
+		if err != nil {
+			t.Errorf("Resume: %v", err)
+			continue
+		}
+		content := crashContent(string(kept.Note))
+		pieces := draft.Pieces()
+		for _, s := range pieces {
+			got := make([]byte, s.Len())
+			if n := draft.Check(s.From, s.Len()); n != s.Len() {
+				t.Errorf("Check of %v of %s = %d", s, kept.Digest, n)
+			}
+			if _, err := draft.ReadAt(got, s.From); err != nil || !bytes.Equal(got, content[s.From:s.To]) {
+				t.Errorf("%v of %s: other bytes, or %v", s, kept.Digest, err)
+			}
+		}
+		if pieces.Len() != kept.Bytes {
+			t.Errorf("%d bytes of %s are %d", kept.Bytes, kept.Digest, pieces.Len())
+		}
+		if err := errors.Join(draft.Keep(kept.Note), draft.Close()); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -154,17 +188,39 @@ func TestCrashChild(t *testing.T) {
 	}
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("%s-%d", os.Getenv(crashRound), i)
-		if err := writeForCrash(c, name, i); err != nil {
+		err := writeForCrash(c, name)
+		if err == nil {
+			err = writePiecesForCrash(c, "pieces-"+name, i)
+		}
+		if err == nil {
+			err = resumeForCrash(c)
+		}
+		if err == nil {
+			err = recordsForCrash(c, name, i)
+		}
+		if err != nil {
 			fmt.Println("failed:", err)
 			return
 		}
 	}
 }
 
-func writeForCrash(c *Cache, name string, i int) error {
-	content := bytes.Repeat([]byte(name), 1+i%7*20_000)
+// crashContent is the content of a name. Its length depends on the number that
+// the name ends with.
+func crashContent(name string) []byte {
+	i, _ := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	return bytes.Repeat([]byte(name), 1+i%7*20_000)
+}
+
+func createForCrash(c *Cache, name string) (cache.Draft, []byte, cache.Digest, error) {
+	content := crashContent(name)
 	d := digest.FromBytes(content)
 	draft, err := c.Blobs().Create(context.Background(), cache.Descriptor{Digest: d, Size: int64(len(content))})
+	return draft, content, d, err
+}
+
+func writeForCrash(c *Cache, name string) error {
+	draft, content, d, err := createForCrash(c, name)
 	if err != nil {
 		return err
 	}
@@ -175,10 +231,76 @@ func writeForCrash(c *Cache, name string, i int) error {
 			return err
 		}
 	}
+	return commitForCrash(draft, d)
+}
+
+func commitForCrash(draft cache.Draft, d cache.Digest) error {
 	if err := draft.Commit(); err != nil {
 		return err
 	}
 	fmt.Println("blob", d)
+	return nil
+}
+
+// writePiecesForCrash writes three of four parts, saves them now and then, and
+// keeps them.
+func writePiecesForCrash(c *Cache, name string, i int) error {
+	draft, content, d, err := createForCrash(c, name)
+	if err != nil {
+		return err
+	}
+	defer draft.Close()
+	fmt.Println("begin", d)
+	quarter := (len(content) + 3) / 4
+	for part := range 3 {
+		from := (part + i) % 4 * quarter
+		from = min(from, len(content))
+		if _, err := draft.WriteAt(content[from:min(from+quarter, len(content))], int64(from)); err != nil {
+			return err
+		}
+		if _, err := draft.Advance(quarter / 2); err != nil {
+			return err
+		}
+		if part == i%3 {
+			if err := draft.Save([]byte(name)); err != nil {
+				return err
+			}
+			fmt.Println("saved", d)
+		}
+	}
+	if err := draft.Keep([]byte(name)); err != nil {
+		return err
+	}
+	fmt.Println("kept", d)
+	return nil
+}
+
+// resumeForCrash completes a draft that was kept, or keeps it again, if there
+// are several.
+func resumeForCrash(c *Cache) error {
+	all := c.Blobs().AllKept()
+	if len(all) < 3 {
+		return nil
+	}
+	draft, kept, err := c.Blobs().Resume(context.Background(), all[0].Digest)
+	if err != nil {
+		return err
+	}
+	defer draft.Close()
+	content := crashContent(string(kept.Note))
+	if _, err := draft.WriteAt(content, 0); err != nil {
+		return err
+	}
+	if len(all)%2 == 0 {
+		return draft.Keep(kept.Note)
+	}
+	if _, err := draft.Advance(len(content)); err != nil {
+		return err
+	}
+	return commitForCrash(draft, kept.Digest)
+}
+
+func recordsForCrash(c *Cache, name string, i int) error {
 	for _, b := range []cache.Bucket{"durable", "other"} {
 		c.Records().Put(b, name+"/"+string(b), []byte("value of "+name+"/"+string(b)))
 	}

@@ -81,6 +81,11 @@ func (m draftMap) encode() []byte {
 		b = binary.BigEndian.AppendUint32(b, r.sum)
 		at = r.To
 	}
+	return sealMap(b)
+}
+
+// sealMap appends the checksum of a map.
+func sealMap(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 

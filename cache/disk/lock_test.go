@@ -130,7 +130,7 @@ func TestOpenFolder(t *testing.T) {
 		c := open(t, dir, Options{})
 		d := publish(t, c.Blobs(), "content", 10)
 		c.Close()
-		for _, name := range []string{"drafts/abc-1", "drafts/abc-2", "damaged"} {
+		for _, name := range []string{"drafts/abc-1", "drafts/abc-2", "drafts/abc-2.map", "drafts/abc-3.map", "drafts/.map", "damaged"} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
 				t.Fatal(err)
 			}
