@@ -45,9 +45,10 @@ func (r *room) endPass(pass int, vain bool) {
 }
 
 // Count walks everything on disk, calls visit for published content, and takes
-// the sum for the bytes in use. The result is exact unless someone else deletes files in the
-// meantime. Nothing may be deleted while it runs: the caller is the only one
-// that deletes.
+// the sum for the bytes in use, with the drafts that were kept. The result is
+// exact unless someone else deletes files in the meantime. Nothing published may
+// be deleted while it runs: the caller is the only one that deletes. Drafts may
+// come and go.
 func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
 	r := s.room
 	c := &recount{added: make(map[Digest]bool)}
@@ -76,7 +77,9 @@ func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) err
 	if err != nil {
 		return err
 	}
-	r.addUsed(total + c.bytes + r.countAllKept(s.blobs.AllKept()) - r.used)
+	// After the walk, under the lock: what is kept or resumed from now on changes
+	// the count itself.
+	r.addUsed(total + c.bytes + r.recountAllKept(s.blobs.AllKept()) - r.used)
 	r.counted = true
 	return nil
 }
@@ -88,13 +91,17 @@ func (s *Store) Walk(ctx context.Context, fn func(d Digest, size int64) bool) er
 
 // State is the internal state of a Store, in bytes and counts. It is for tests.
 type State struct {
-	Used, Incoming, Waiting int64
-	Reserved                int
+	Used, Kept, Incoming, Waiting int64
+	Reserved                      int
 }
 
 // State returns the internal state.
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	return State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
+	state := State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
+	for _, n := range s.room.kept {
+		state.Kept += n
+	}
+	return state
 }

@@ -27,24 +27,30 @@ const (
 )
 
 // room counts the bytes in use, so that they stay within the bounds. It counts
-// published content. A downloaded blob is published only when it fits (see
-// waitAndReserve), and no client waits for that. So the bound holds however
-// fast images are pulled; content beyond it is still in flight.
+// published content, and drafts that were kept. A downloaded blob is published
+// only when it fits (see waitAndReserve), and no client waits for that. So the
+// bound holds however fast images are pulled; content beyond it is still in
+// flight, or was kept a moment ago and is about to be evicted.
 type room struct {
 	bounds      Bounds
 	weight      func(size int64) int64 // bytes that content of a size takes on disk
 	onChange    func(bytes int64)      // called with used; may be nil
 	evictionDue chan struct{}          // requests an eviction pass
 
-	mu       sync.Mutex
-	used     int64                    // bytes published, reserved or kept
-	counted  bool                     // used is known
-	reserved map[Digest]int64         // the part of used that is not published yet
-	kept     map[Digest]int64         // the part of used that partial downloads take
+	mu sync.Mutex
+	usage
 	deleting map[Digest]chan struct{} // closed when the deletion is over
 	counting *recount                 // the recount that is under way, or nil
 	demand   demand
 	passes   passes // of eviction
+}
+
+// usage is what takes room, in bytes.
+type usage struct {
+	used     int64            // published, reserved or kept
+	counted  bool             // used is known
+	reserved map[Digest]int64 // the part of used that is not published yet
+	kept     map[Digest]int64 // the part of used that drafts take which were kept
 }
 
 // demand is what will need room soon, in bytes.
@@ -70,8 +76,8 @@ type recount struct {
 func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
 		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
-		reserved: make(map[Digest]int64), kept: make(map[Digest]int64), deleting: make(map[Digest]chan struct{}),
-		passes: passes{next: make(chan struct{})},
+		usage:    usage{reserved: make(map[Digest]int64), kept: make(map[Digest]int64)},
+		deleting: make(map[Digest]chan struct{}), passes: passes{next: make(chan struct{})},
 	}
 }
 

@@ -8,17 +8,18 @@
 //
 //   - Content that it returns matches its digest
 //     (TestDamagedContentIsNotReturned).
-//   - The count of bytes in use is what is on disk
-//     (TestTheCountIsWhatIsOnDisk).
+//   - The count of bytes in use is what is on disk, with the drafts that were
+//     kept (TestTheCountIsWhatIsOnDisk, TestDraftsThatAreKeptAreCounted).
 //   - A blob is published only when it fits (TestABlobWaitsForRoom).
 //   - Content is not deleted while it is being published, and a publication
 //     waits for a deletion that has begun
 //     (TestAPublicationWaitsForADeletionThatHasBegun).
 //
-// There is one lock, that of the room. It is not held during slow operations,
-// and no other lock is taken under it. To delete content, first hold a
-// [metadata.Watch], which protects leased content, and then call
-// [Store.Delete], which protects content that is being published.
+// There is one lock, that of the room. It is not held during slow operations.
+// Under it, the cache is asked which drafts were kept, and no other lock is
+// taken. To delete content, first hold a [metadata.Watch], which protects leased
+// content, and then call [Store.Delete], which protects content that is being
+// published. Drafts that were kept need neither.
 package store
 
 import (
@@ -109,7 +110,7 @@ func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.D
 	}
 	err := draft.Commit()
 	s.room.endReservation(d, err == nil)
-	s.countKept(d) // Commit removes what was kept of it
+	s.recountKept(d) // Commit removes the draft that was kept
 	return err
 }
 

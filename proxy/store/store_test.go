@@ -72,6 +72,9 @@ func (k *testStore) wantUsageExact(t *testing.T) {
 	if err := k.Walk(t.Context(), func(_ store.Digest, size int64) bool { there += k.Weight(size); return true }); err != nil {
 		t.Fatal(err)
 	}
+	for _, kept := range k.AllKept() {
+		there += k.Weight(kept.Bytes)
+	}
 	if counted := k.State().Used; counted != there || k.bytes.Load() != there {
 		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
 	}
