@@ -83,5 +83,5 @@ func (c *clock) due() error {
 func (d *download) look() (stored int64, fill bool, state state) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.stored, d.plan.fill, d.state
+	return d.progress.stored, d.plan.fill, d.state
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -47,28 +46,32 @@ var (
 type download struct {
 	*Flight
 	group    *Group
+	start    StartOptions
 	after    <-chan struct{} // closed when the download of the same content before this one is over; may be nil
-	sink     Sink
-	observer Observer
-	log      *slog.Logger
-	seed     *Seed
+	known    known
+	progress progress
+	results  chan result
+	tasks    sync.WaitGroup // requests and hashing
+	saving   sync.WaitGroup
+}
 
-	answer   sync.Mutex // held while an answer of the source is looked at
-	told     bool       // the observer knows the size
-	etag     string     // of what has been received
-	incoming int64      // bytes that the sink expects
-	reserved bool       // room for all of it, or there is none
+// known is what the answers of the source have told. It is held while one is
+// looked at.
+type known struct {
+	sync.Mutex
+	told     bool   // to the observer: the size
+	etag     string // of what has been received
+	incoming int64  // bytes that the sink expects
+	reserved bool   // room for all of it, or there is none
+}
 
-	// What follows is guarded by mu.
+// progress is how far a download has got. It is guarded by the flight's mu.
+type progress struct {
 	stored  int64 // bytes received from the source that were not there before
 	hashing bool
-
-	results chan result
-	tasks   sync.WaitGroup // requests and hashing
-	saving  sync.WaitGroup
 	resumes int
-	mark    int64     // of stored, at the last progress
-	retryAt time.Time // no request is started before
+	mark    int64     // of stored, at the last resumption that got further
+	retryAt time.Time // no request is started before; only the download itself uses it
 }
 
 // result is how a request ended.
@@ -88,7 +91,7 @@ func (d *download) run(ctx context.Context) {
 	if d.isWanted() {
 		d.expect(max(d.size.announced, 0))
 	}
-	defer func() { d.expect(-d.incoming) }()
+	defer func() { d.expect(-d.known.incoming) }()
 	err := d.receive(ctx)
 	if errors.Is(err, errParked) {
 		d.keep(ctx)
@@ -96,7 +99,7 @@ func (d *download) run(ctx context.Context) {
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", d.source, causeOf(ctx, err))
-		d.log.Warn("download failed", "error", err)
+		d.start.Log.Warn("download failed", "error", err)
 		d.fail(err)
 		if !errors.Is(err, errLost) {
 			d.keep(ctx)
@@ -105,7 +108,7 @@ func (d *download) run(ctx context.Context) {
 	}
 	if err := d.spool.verify(); err != nil {
 		err = fmt.Errorf("%s: %w: %w: %w", d.source, errLost, upstream.ErrInvalidResponse, err)
-		d.log.Error("content refused", "error", err)
+		d.start.Log.Error("content refused", "error", err)
 		d.fail(err)
 		return
 	}
@@ -114,18 +117,18 @@ func (d *download) run(ctx context.Context) {
 		size = d.plan.prefix()
 		d.state, d.size.total = complete, size
 	})
-	d.observer.Completed(size)
+	d.start.Observer.Completed(size)
 	d.publish(ctx, size)
 }
 
 // expect adds to what the sink expects, which is nothing for ranges.
 func (d *download) expect(n int64) {
-	d.incoming += n
-	d.sink.AddIncoming(n)
+	d.known.incoming += n
+	d.group.sink.AddIncoming(n)
 }
 
 func (d *download) fail(err error) {
-	d.observer.Failed(err)
+	d.start.Observer.Failed(err)
 	d.update(func() { d.state, d.err = failed, err })
 }
 
@@ -144,7 +147,7 @@ func (d *download) publish(ctx context.Context, size int64) {
 		return // it has no disk space, which has been reported
 	}
 	d.saving.Wait()
-	if err := d.sink.Publish(ctx, d.digest, size, d.spool.draft); err != nil {
+	if err := d.group.sink.Publish(ctx, d.digest, size, d.spool.draft); err != nil {
 		d.notCached(err)
 	}
 }
@@ -152,9 +155,9 @@ func (d *download) publish(ctx context.Context, size int64) {
 // notCached reports that content is delivered to its readers without being
 // stored.
 func (d *download) notCached(err error) {
-	d.observer.NotCached()
-	d.sink.NotCached()
-	d.log.Warn("blob could not be cached", "error", err)
+	d.start.Observer.NotCached()
+	d.group.sink.NotCached()
+	d.start.Log.Warn("blob could not be cached", "error", err)
 }
 
 // receive receives the content until all of it is there and hashed, or, if
@@ -181,7 +184,7 @@ func (d *download) receive(ctx context.Context) error {
 			if err := d.ended(ctx, r); err != nil {
 				return err
 			}
-		case <-clock.tick(d.retryAt):
+		case <-clock.tick(d.progress.retryAt):
 			if err := clock.due(); err != nil {
 				return err
 			}
@@ -196,13 +199,13 @@ func (d *download) receive(ctx context.Context) error {
 func (d *download) step(ctx context.Context) (done bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.plan.isWhole() && len(d.plan.requests) == 0 && !d.hashing {
+	if d.plan.isWhole() && len(d.plan.requests) == 0 && !d.progress.hashing {
 		if d.spool.isInMemory() || d.spool.hashed() >= d.plan.total {
 			return true
 		}
 	}
 	d.startHashing()
-	if time.Now().Before(d.retryAt) {
+	if time.Now().Before(d.progress.retryAt) {
 		return false
 	}
 	for {
@@ -255,11 +258,11 @@ func (d *download) ended(ctx context.Context, r result) error {
 		// content tells.
 		d.plan.inOrder, d.plan.fill = true, true
 		return nil
-	case d.stored >= d.mark+minProgress:
-		d.resumes, d.mark = 0, d.stored
+	case d.progress.stored >= d.progress.mark+minProgress:
+		d.progress.resumes, d.progress.mark = 0, d.progress.stored
 	}
 	// Without a byte, the source has retried by itself.
-	hopeless := !isResumable(r.err) || d.resumes == maxResumes || r.at == r.from && (!r.fill || d.stored == 0)
+	hopeless := !isResumable(r.err) || d.progress.resumes == maxResumes || r.at == r.from && (!r.fill || d.progress.stored == 0)
 	switch {
 	case d.state == waiting, hopeless && r.fill && d.plan.insisted:
 		return r.err
@@ -267,9 +270,9 @@ func (d *download) ended(ctx context.Context, r result) error {
 		d.giveUp(r)
 		return nil
 	}
-	d.resumes++
-	d.log.Info("download resumed", "offset", r.at, "error", r.err)
-	d.retryAt = time.Now().Add(jitter(time.Duration(d.resumes) * 200 * time.Millisecond))
+	d.progress.resumes++
+	d.start.Log.Info("download resumed", "offset", r.at, "error", r.err)
+	d.progress.retryAt = time.Now().Add(jitter(time.Duration(d.progress.resumes) * 200 * time.Millisecond))
 	return nil
 }
 
@@ -308,10 +311,10 @@ func jitter(t time.Duration) time.Duration { return t/2 + rand.N(t) }
 
 // startHashing hashes the pieces that the prefix has reached. d.mu is held.
 func (d *download) startHashing() {
-	if d.hashing || !d.spool.isUsable() || d.spool.hashed() >= d.plan.prefix() {
+	if d.progress.hashing || !d.spool.isUsable() || d.spool.hashed() >= d.plan.prefix() {
 		return
 	}
-	d.hashing = true
+	d.progress.hashing = true
 	d.tasks.Go(d.hash)
 }
 
@@ -325,7 +328,7 @@ func (d *download) hash() {
 			continue
 		}
 		d.mu.Lock()
-		if d.hashing = d.spool.isUsable() && d.spool.hashed() < d.plan.prefix() && err == nil; !d.hashing {
+		if d.progress.hashing = d.spool.isUsable() && d.spool.hashed() < d.plan.prefix() && err == nil; !d.progress.hashing {
 			d.decide()
 			d.mu.Unlock()
 			return

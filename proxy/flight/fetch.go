@@ -26,7 +26,7 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	if err != nil || !begins {
 		return err
 	}
-	body := body{content.Body, make([]byte, bufferSize), d.observer}
+	body := body{content.Body, make([]byte, bufferSize), d.start.Observer}
 	// A source without ranges starts at the beginning. The digest verifies at
 	// the end that what was there and what comes now belong together.
 	if err := body.skip(r.at - content.From); err != nil {
@@ -90,8 +90,8 @@ func (b body) skip(n int64) error {
 // answered handles an answer of the source before its body is read. It returns
 // false if the body is of no use.
 func (d *download) answered(ctx context.Context, r *request, c upstream.Content) (begins bool, err error) {
-	d.answer.Lock()
-	defer d.answer.Unlock()
+	d.known.Lock()
+	defer d.known.Unlock()
 	d.mu.Lock()
 	known, first := d.size, d.state == waiting
 	d.mu.Unlock()
@@ -115,9 +115,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 		d.plan.sized(known)
 		begins = d.plan.answered(r, c)
 	})
-	if !d.told {
-		d.told = true
-		d.observer.Answered(known.total)
+	if !d.known.told {
+		d.known.told = true
+		d.start.Observer.Answered(known.total)
 	}
 	return begins, nil
 }
@@ -125,13 +125,13 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 // bind drops the pieces of content that has changed, going by its validator.
 // What has been hashed stays: the digest verifies it.
 func (d *download) bind(etag string) {
-	if etag == "" || etag == d.etag {
+	if etag == "" || etag == d.known.etag {
 		return
 	}
-	changed := d.etag != ""
-	d.etag = etag
+	changed := d.known.etag != ""
+	d.known.etag = etag
 	if changed && d.spool.isUsable() {
-		d.log.Info("the upstream sends the blob with another ETag: pieces of it are dropped")
+		d.start.Log.Info("the upstream sends the blob with another ETag: pieces of it are dropped")
 		d.spool.dropPieces()
 		d.takeStock()
 	}
@@ -177,10 +177,10 @@ func (d *download) open(ctx context.Context, size int64) {
 		return
 	}
 	want := cache.Descriptor{Digest: d.digest, Size: size}
-	draft, err := d.sink.Create(ctx, want)
+	draft, err := d.group.sink.Create(ctx, want)
 	if err == nil && d.isWanted() {
-		d.reserved = true
-		if err = d.sink.Reserve(draft, want); err != nil {
+		d.known.reserved = true
+		if err = d.group.sink.Reserve(draft, want); err != nil {
 			draft.Close()
 		}
 	}
@@ -243,7 +243,7 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 		}
 		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
 		r.at += n
-		d.stored += n
+		d.progress.stored += n
 		d.startHashing()
 	})
 	return nil
@@ -256,9 +256,9 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
-	d.answer.Lock()
+	d.known.Lock()
 	err = d.continueInMemory(err)
-	d.answer.Unlock()
+	d.known.Unlock()
 	if err != nil {
 		return err
 	}

@@ -132,10 +132,8 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	if !start.Look {
 		f.plan.insist()
 	}
-	d := &download{
-		Flight: f, group: g, after: after, sink: g.sink, observer: start.Observer, log: start.Log, seed: start.Seed.Hold(),
-		results: make(chan result, maxRequests),
-	}
+	start.Seed.Hold()
+	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests)}
 	g.work.Go(func() {
 		g.running(+1)
 		defer g.running(-1)

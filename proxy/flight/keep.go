@@ -32,42 +32,47 @@ func OriginOf(b []byte) (Origin, error) {
 // begin takes up what there is already: the sound part of a stored file, or a
 // draft that an earlier download has left.
 func (d *download) begin(ctx context.Context) error {
-	if d.seed != nil {
+	if d.start.Seed != nil {
 		return d.copySeed(ctx)
 	}
 	if d.spool.isInMemory() {
 		return nil
 	}
-	draft, kept, err := d.sink.Resume(ctx, d.digest)
+	d.takeUp(ctx)
+	return nil
+}
+
+// takeUp takes up a draft that an earlier download has left.
+func (d *download) takeUp(ctx context.Context) {
+	draft, kept, err := d.group.sink.Resume(ctx, d.digest)
 	if err != nil {
 		if !errors.Is(err, cache.ErrNotFound) {
-			d.log.Warn("an earlier part of the download cannot be used", "error", err)
+			d.start.Log.Warn("an earlier part of the download cannot be used", "error", err)
 		}
-		return nil
+		return
 	}
 	var of note
 	if err := json.Unmarshal(kept.Note, &of); err != nil || of.Upstream != d.source.Origin().Upstream || kept.Size < 0 {
 		draft.Close()
-		return nil
+		return
 	}
-	d.etag = of.ETag
+	d.known.etag = of.ETag
 	d.spool.resumed = true
 	d.spool.open(draft)
 	pieces := draft.Pieces()
-	d.log.Info("an earlier download is taken up", "bytes", pieces.Len(), "size", kept.Size)
+	d.start.Log.Info("an earlier download is taken up", "bytes", pieces.Len(), "size", kept.Size)
 	d.update(func() {
 		d.size, d.state = d.size.withTotal(kept.Size), receiving
 		d.plan.have, d.plan.total = pieces, kept.Size
 		d.plan.scattered = len(pieces) > 1
 		d.plan.ask(pieces)
 	})
-	return nil
 }
 
 // copySeed copies the sound bytes of the seed, from the start to the first
 // damaged one. The digest verifies at the end that they belong to the rest.
 func (d *download) copySeed(ctx context.Context) error {
-	defer d.seed.Close()
+	defer d.start.Seed.Close()
 	total := d.size.announced
 	d.open(ctx, total)
 	r := &request{to: total, fill: true, open: true}
@@ -76,17 +81,17 @@ func (d *download) copySeed(ctx context.Context) error {
 		d.plan.total = total
 		d.plan.insist()
 	})
-	defer func() { d.stored = 0 }()
+	defer func() { d.progress.stored = 0 }()
 	buf := make([]byte, bufferSize)
 	for r.at < total {
-		sound, err := d.seed.file.Check(ctx, r.at, int64(len(buf)))
+		sound, err := d.start.Seed.file.Check(ctx, r.at, int64(len(buf)))
 		if errors.Is(err, cache.ErrQuarantined) {
-			d.sink.Quarantined(total)
+			d.group.sink.Quarantined(total)
 		}
 		if err != nil || sound == 0 {
 			return nil // the rest is downloaded
 		}
-		n, err := d.seed.file.ReadAt(buf[:sound], r.at)
+		n, err := d.start.Seed.file.ReadAt(buf[:sound], r.at)
 		if n == 0 && err != nil {
 			return nil // the rest is downloaded
 		}
@@ -99,20 +104,20 @@ func (d *download) copySeed(ctx context.Context) error {
 
 // reserve reserves room for all of the content, once all of it is wanted.
 func (d *download) reserve() error {
-	d.answer.Lock()
-	defer d.answer.Unlock()
+	d.known.Lock()
+	defer d.known.Unlock()
 	d.mu.Lock()
-	due := d.plan.fill && d.state == receiving && !d.reserved && d.spool.isUsable()
+	due := d.plan.fill && d.state == receiving && !d.known.reserved && d.spool.isUsable()
 	total := d.plan.total
 	d.mu.Unlock()
 	if !due {
 		return nil
 	}
-	d.reserved = true
+	d.known.reserved = true
 	if total >= 0 {
-		d.expect(total - d.incoming)
+		d.expect(total - d.known.incoming)
 	}
-	if err := d.sink.Reserve(d.spool.draft, cache.Descriptor{Digest: d.digest, Size: total}); err != nil {
+	if err := d.group.sink.Reserve(d.spool.draft, cache.Descriptor{Digest: d.digest, Size: total}); err != nil {
 		return d.continueInMemory(err)
 	}
 	return nil
@@ -122,7 +127,7 @@ func (d *download) reserve() error {
 var errNoRoom = fmt.Errorf("%w: there is no disk space for a part of the blob", cache.ErrFull)
 
 // continueInMemory continues without disk space. Only what is there from the
-// start on is of use then. d.answer is held.
+// start on is of use then. d.known is held.
 func (d *download) continueInMemory(why error) error {
 	if d.spool.isInMemory() {
 		return nil
@@ -151,8 +156,8 @@ func (d *download) keep(ctx context.Context) {
 	if !worth {
 		return
 	}
-	if err := d.sink.Keep(context.WithoutCancel(ctx), d.digest, d.spool.draft, d.note()); err != nil {
-		d.log.Warn("what was received of a blob cannot be kept", "error", err)
+	if err := d.group.sink.Keep(context.WithoutCancel(ctx), d.digest, d.spool.draft, d.note()); err != nil {
+		d.start.Log.Warn("what was received of a blob cannot be kept", "error", err)
 	}
 }
 
@@ -165,15 +170,15 @@ func (d *download) save() {
 	note := d.note()
 	d.saving.Go(func() {
 		if err := d.spool.draft.Save(note); err != nil {
-			d.log.Warn("what was received of a blob cannot be made durable", "error", err)
+			d.start.Log.Warn("what was received of a blob cannot be made durable", "error", err)
 		}
 	})
 }
 
 func (d *download) note() []byte {
-	d.answer.Lock()
-	defer d.answer.Unlock()
-	b, err := json.Marshal(note{d.source.Origin(), d.etag})
+	d.known.Lock()
+	defer d.known.Unlock()
+	b, err := json.Marshal(note{d.source.Origin(), d.known.etag})
 	if err != nil {
 		panic(fmt.Sprintf("a note of strings: %v", err))
 	}

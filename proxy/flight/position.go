@@ -39,7 +39,7 @@ func (p *position) end() {
 func (p *position) next(w io.Writer, n int64) (int64, error) {
 	p.s.mu.Lock()
 	off := p.off
-	inMemory := p.s.inMemory && off >= p.s.onDisk
+	inMemory := p.s.inMemory && off >= p.s.window.onDisk
 	var piece []byte
 	if inMemory {
 		piece = p.s.window.at(off)
@@ -49,7 +49,7 @@ func (p *position) next(w io.Writer, n int64) (int64, error) {
 		}
 		piece = piece[:min(n, int64(len(piece)))]
 	} else if p.s.inMemory {
-		n = min(n, p.s.onDisk-off)
+		n = min(n, p.s.window.onDisk-off)
 	}
 	p.s.mu.Unlock()
 

@@ -42,9 +42,8 @@ type spool struct {
 	prefix sync.Mutex
 
 	mu           sync.Mutex
-	holders      int   // the download, and everyone who may still read
-	inMemory     bool  // there is no disk space, or no more: all further bytes go to the window
-	onDisk       int64 // then, bytes of the draft that may be read
+	holders      int  // the download, and everyone who may still read
+	inMemory     bool // there is no disk space, or no more: all further bytes go to the window
 	window       memoryWindow
 	readers      map[*position]struct{}
 	readersMoved chan struct{} // closed when a reader advances or leaves; nil while nobody waits
@@ -80,7 +79,7 @@ func (s *spool) check(off, n int64) (sound int64, lost bool) {
 	}
 	if s.isInMemory() {
 		s.mu.Lock()
-		onDisk := s.onDisk
+		onDisk := s.window.onDisk
 		s.mu.Unlock()
 		if off >= onDisk {
 			return n, false
@@ -184,8 +183,8 @@ func (s *spool) switchToMemory(n int64) error {
 	s.verifier = verifier
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.inMemory, s.onDisk = true, n
-	s.window.start, s.window.end = n, n
+	s.inMemory = true
+	s.window.onDisk, s.window.start, s.window.end = n, n, n
 	return nil
 }
 
@@ -274,6 +273,7 @@ func (s *spool) wakeWriter() {
 // memoryWindow holds the last bytes of content, in the pieces in which they
 // arrived.
 type memoryWindow struct {
+	onDisk     int64    // bytes before it that are in the draft
 	start, end int64    // offsets of the first byte and after the last one
 	pieces     [][]byte // never modified
 }
