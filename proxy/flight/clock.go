@@ -61,8 +61,9 @@ func (c *clock) isIdle() bool {
 func (c *clock) due() error {
 	now := time.Now()
 	stored, fill, state := c.d.look()
-	if !c.idleSince.IsZero() && now.Sub(c.idleSince) >= linger && c.d.group.park(c.d.Flight) {
-		return errParked
+	if !c.idleSince.IsZero() && now.Sub(c.idleSince) >= linger {
+		c.idleSince = time.Time{}
+		c.d.group.park(c.d.Flight)
 	}
 	if now.Sub(c.saved) >= saveEvery {
 		if stored > c.savedAt && fill {

@@ -178,6 +178,9 @@ func (d *download) receive(ctx context.Context) error {
 		if d.step(ctx) {
 			return nil
 		}
+		if d.isParked() {
+			return errParked
+		}
 		select {
 		case <-d.wake:
 		case r := <-d.results:
@@ -220,6 +223,12 @@ func (d *download) step(ctx context.Context) (done bool) {
 		d.plan.requests = append(d.plan.requests, r)
 		d.tasks.Go(func() { d.results <- result{r, d.fetch(ctx, r)} })
 	}
+}
+
+func (d *download) isParked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state == parked
 }
 
 // waits are what the readers need, in the order in which they are served. d.mu

@@ -13,9 +13,10 @@ import (
 // fetch makes one request. It returns nil if the request has got as far as it
 // should.
 func (d *download) fetch(ctx context.Context, r *request) error {
-	n := int64(-1)
+	n, size := int64(-1), int64(bufferSize)
 	if !r.open {
 		n = r.to - r.from
+		size = min(n, size)
 	}
 	content, err := d.source.Blob(ctx, r.from, n)
 	if err != nil {
@@ -26,7 +27,7 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	if err != nil || !begins {
 		return err
 	}
-	body := body{content.Body, make([]byte, bufferSize), d.start.Observer}
+	body := body{content.Body, make([]byte, size), d.start.Observer}
 	// A source without ranges starts at the beginning. The digest verifies at
 	// the end that what was there and what comes now belong together.
 	if err := body.skip(r.at - content.From); err != nil {

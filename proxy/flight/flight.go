@@ -1,24 +1,43 @@
 // Package flight downloads content once for any number of readers.
 //
 // A [Group] holds the downloads that are under way, by digest, and starts new
-// ones. A [Flight] is one of them as its readers see it: they follow it from
-// any offset, each at its own pace. Behind it, a download fills a spool: a
+// ones. A [Flight] is one of them as its readers see it: each [Reader] reads the
+// parts that it needs, at its own pace. Behind it, a download fills a spool: a
 // draft on disk, or a window in memory if there is no room on disk.
+//
+// A download is made of pieces. A schedule knows which parts are there, which
+// are on their way and which are wanted, and decides what is requested next:
+// the fill, which is everything from the start on, or what is far ahead of it.
+// If only ranges are read, only they are fetched, until they are most of the
+// content. A download that is not needed any more, that fails or is stopped
+// leaves its pieces in the sink, and the next one takes them up.
+//
+// The states of a flight: it waits for the first answer, or takes up what is
+// there; it receives; it is complete, failed or parked. Only the first two can
+// be joined.
 //
 // The package depends on two interfaces that it declares: a [Source], which
 // opens the content at an offset, and a [Sink], which stores it. It knows
-// nothing of repositories, configured upstreams or records. It notifies its
-// caller of what needs recording through an [Observer].
+// nothing of configured upstreams or records. It notifies its caller of what
+// needs recording through an [Observer].
 //
 // Invariants, with the tests that guard them:
 //
 //   - There is one download per digest at a time, however many readers join it
 //     (TestManyReadersOfOneDigestShareOneDownload).
+//   - Each byte is received once, whoever asks for it, but for a 64th of the
+//     content (TestEachByteIsRequestedOnceWhoeverAsks,
+//     TestARangeIsFetchedOnceAndAlone).
 //   - A download belongs to its group: it continues when a reader leaves
 //     (TestAReaderThatLeavesDoesNotStopTheDownload).
-//   - No reader gets the last bytes before the digest is verified
-//     (TestTheLastBytesAreHeldBackUntilTheDigestIsVerified, TestDownloads).
+//   - No reader that began at the start gets the last bytes before the digest
+//     is verified (TestTheLastBytesAreHeldBackUntilTheDigestIsVerified,
+//     TestDownloads).
 //   - Only verified content is published (TestDownloads).
+//   - What was received is not lost, unless it is wrong
+//     (TestAFailedDownloadIsTakenUp, TestWhatWasReadIsKeptForLater).
+//   - Pieces of content that has changed are not mixed
+//     (TestPiecesOfChangedContentAreDropped).
 //   - If the disk is full, the content is not stored, but its readers get it
 //     (TestAFullDiskPreventsStoringButNotReading).
 //   - A slow reader does not hold up the others for long
@@ -27,10 +46,11 @@
 //     (TestADownloadEndsWithItsGroup).
 //
 // Locks: a group's lock is held while it calls Sink.Has, and during no other
-// call that leaves the package. The locks of a flight and of its spool are
-// taken one at a time, alone or under the group's lock. They are never held
-// while a source, a sink, an observer or a reader's writer is called. So all of
-// these may use the group, except for Sink.Has (TestEverythingButHasMayUseTheGroup).
+// call that leaves the package. Under it the locks of a flight and of its spool
+// are taken, and under a flight's that of its spool. None of them is held while
+// a source, a sink, an observer or a reader's writer is called. So all of these
+// may use the group, except for Sink.Has (TestEverythingButHasMayUseTheGroup).
+// Of a draft, the flight's lock is held for what does not wait: its length.
 package flight
 
 import (

@@ -84,7 +84,7 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 	if !start.Refetch && g.sink.Has(g.ctx, want.Digest) {
 		return nil, false, nil
 	}
-	if len(g.byDigest) >= g.opts.Max {
+	if len(g.byDigest) >= g.opts.Max && !g.parkOne() {
 		return nil, false, fmt.Errorf("%s: %w", start.Source, ErrBusy)
 	}
 	f = newFlight(want, start.Source, newSpool(want.Digest))
@@ -144,15 +144,35 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	})
 }
 
-// park ends a flight that nobody holds but its download, so that nobody joins it
-// any more.
+// park ends a flight that nobody holds but its download, and of which nobody
+// wants all, so that nobody joins it any more.
 func (g *Group) park(f *Flight) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return f.park()
+}
+
+// parkOne makes room for another download. g.mu is held.
+func (g *Group) parkOne() bool {
+	for _, f := range g.byDigest {
+		if f.park() {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Flight) park() bool {
 	if f.spool.isHeld() {
 		return false
 	}
-	f.update(func() { f.state = parked })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.plan.fill || f.state != receiving {
+		return false
+	}
+	f.state = parked
+	f.decide()
 	return true
 }
 

@@ -26,7 +26,7 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 		size, _ := f.KnownSize()
 		n = size - off
 	}
-	buf := make([]byte, bufferSize)
+	buf := make([]byte, min(n, bufferSize))
 	for written < n {
 		got, err := content.Body.Read(buf[:min(int64(len(buf)), n-written)])
 		received(int64(got))

@@ -350,3 +350,40 @@ func TestADownloadThatNobodyWaitsForAndThatGetsNowhereEnds(t *testing.T) {
 		}
 	})
 }
+
+func TestDownloadsThatNobodyReadsMakeRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := newTestSink(memory.New())
+		g := flight.NewGroup(t.Context(), sink, flight.Options{Max: 2})
+		defer g.Wait()
+		for i := range byte(6) {
+			s := &scripted{content: bytesOf(i, largeSize)}
+			f, _, err := g.Join(s.want(), s.look())
+			if err != nil {
+				t.Fatalf("download %d: %v", i, err)
+			}
+			if err := readParts(f, s.content, cache.Span{From: 5 * mib, To: 6 * mib}); err != nil {
+				t.Error(err)
+			}
+			f.Release()
+			synctest.Wait()
+		}
+		if n := len(sink.AllKept()); n != 4 || g.Len() != 2 {
+			t.Errorf("%d are kept, %d are under way", n, g.Len())
+		}
+		// Those that somebody reads, or wants whole, stay.
+		held := &scripted{content: bytesOf(7, largeSize), gate: make(chan struct{})}
+		defer close(held.gate)
+		for range 2 {
+			f, _, err := g.Join(held.want(), held.start())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Release()
+			held.content = bytesOf(8, largeSize)
+		}
+		if _, _, err := g.Join((&scripted{content: bytesOf(9, 100)}).want(), held.start()); !errors.Is(err, flight.ErrBusy) {
+			t.Errorf("one too many: %v", err)
+		}
+	})
+}

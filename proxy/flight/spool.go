@@ -69,7 +69,11 @@ func (s *spool) isHeld() bool {
 }
 
 // isUsable says whether there is a draft with all that was received.
-func (s *spool) isUsable() bool { return s.draft != nil && !s.isInMemory() }
+func (s *spool) isUsable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draft != nil && !s.inMemory
+}
 
 // check is how many of the n bytes at off may be read, and whether some turned
 // out to be lost.

@@ -372,6 +372,47 @@ func TestAClientTooLateForADownloadOnAFullDiskGetsItsOwn(t *testing.T) {
 	})
 }
 
+// An upstream without ranges has to send everything again.
+func TestARangeTooLateForADownloadOnAFullDiskNeedsNoRangesUpstream(t *testing.T) {
+	const size = 18 << 20
+	content := mirrortest.Bytes(8, size)
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		o.NoRange = true
+		layer := o.Put("app", "layer", content)
+		full := memory.NewBounded(0)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = full.Blobs() })
+		last := make(chan struct{})
+		var once sync.Once
+		o.Bodies = func(_ string, _ pull.Digest, _ int64, body []byte) (rc io.ReadCloser) {
+			rc = io.NopCloser(bytes.NewReader(body))
+			once.Do(func() {
+				rc = io.NopCloser(io.MultiReader(bytes.NewReader(body[:size-1]), gated{last, bytes.NewReader(body[size-1:])}))
+			})
+			return rc
+		}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if got, err := m.Fetch(mirrortest.App, layer.Digest); err != nil || !bytes.Equal(got, content) {
+				t.Errorf("the first client got %d bytes and %v", len(got), err)
+			}
+		})
+		synctest.Wait()
+		want := pull.Want{Parts: func(int64) []pull.Span { return []pull.Span{{From: 9_000_000, To: 9_005_000}} }}
+		b, err := m.Blob(t.Context(), mirrortest.App, layer.Digest, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		var got bytes.Buffer
+		if _, err := b.WriteRange(t.Context(), &got, 9_000_000, 5000); err != nil || !bytes.Equal(got.Bytes(), content[9_000_000:9_005_000]) {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+		close(last)
+		first.Wait()
+	})
+}
+
 type stuckWriter struct{ until <-chan struct{} }
 
 func (w stuckWriter) Write(b []byte) (int, error) {

@@ -102,13 +102,16 @@ func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64)
 }
 
 // followPrivate serves a client that was too slow for a download without disk
-// space: the bytes it needs next are gone. It starts a download that nobody
-// else can join. A range of the blob cannot be verified anyway, so it is passed
-// through.
+// space, or needs what it does not fetch: the bytes are gone. A range of the
+// blob cannot be verified anyway, so it is passed through. Otherwise, and if the
+// upstream has no ranges, it starts a download that nobody else can join.
 func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	if off > 0 || n >= 0 && n < b.size {
 		b.passedThrough = true
-		return b.passThrough(ctx, w, off, n)
+		written, err := b.passThrough(ctx, w, off, n)
+		if written > 0 || !errors.Is(err, upstream.ErrUnsupported) {
+			return written, err
+		}
 	}
 	f := b.source.p.flights.StartPrivate(b.source.descriptor(b.size), b.source.startOptions())
 	defer f.Release()
