@@ -1,17 +1,26 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// evict frees at least want bytes, if there is that much to remove. It removes
-// images and unreferenced blobs, least recently used first. It reports the
-// freed bytes as it goes, because a pass over a full disk takes a while.
+// candidate is what eviction removes in one step: an image, a blob that no image
+// references, or a draft.
+type candidate struct {
+	use    int64 // last use, in Unix nanoseconds
+	remove func(ctx context.Context) (freed int64, err error)
+}
+
+// evict frees at least want bytes, if there is that much to remove, least
+// recently used first. It reports the freed bytes as it goes, because a pass
+// over a full disk takes a while.
 func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
@@ -20,29 +29,50 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 		return 0, err
 	}
 	defer s.watch.End()
-	images, blobs := s.images(), s.unreferencedBlobs()
-	for freed < want && ctx.Err() == nil && len(images)+len(blobs) > 0 {
-		if len(blobs) > 0 && (len(images) == 0 || blobs[0].use <= images[0].use) {
-			n := r.deleteBlobs(ctx, s, []Digest{blobs[0].digest})
+	for _, next := range r.candidates(s) {
+		if freed >= want || ctx.Err() != nil {
+			break
+		}
+		n, err := next.remove(ctx)
+		if n > 0 {
 			r.evicted(n)
-			freed += n
-			blobs = blobs[1:]
-			continue
 		}
-		next := images[0]
-		images = images[1:]
-		removed, ok := s.evict(next)
-		if !ok {
-			continue
-		}
-		n, err := r.deleteContent(ctx, s, removed)
-		r.evicted(n)
 		freed += n
 		if err != nil {
 			return freed, err
 		}
 	}
 	return freed, ctx.Err()
+}
+
+// candidates returns everything that may be evicted, least recently used first.
+// A draft is evicted as everything else is, because room is short, and never
+// because of its age: as long as there is room it may save a download.
+func (r *Retention) candidates(s *snapshot) []candidate {
+	var all []candidate
+	for _, blob := range s.unreferencedBlobs() {
+		all = append(all, candidate{blob.use, func(ctx context.Context) (int64, error) {
+			return r.deleteBlobs(ctx, s, []Digest{blob.digest}), nil
+		}})
+	}
+	for _, d := range s.unpinnedDrafts() {
+		all = append(all, candidate{d.lastUse(), func(ctx context.Context) (int64, error) { return r.evictDraft(ctx, d), nil }})
+	}
+	for _, image := range s.images() {
+		all = append(all, candidate{image.use, func(ctx context.Context) (int64, error) { return r.evictImage(ctx, s, image) }})
+	}
+	// Of what was used at the same time, images go last.
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.use, b.use) })
+	return all
+}
+
+// evictImage removes an image, unless it is needed after all.
+func (r *Retention) evictImage(ctx context.Context, s *snapshot, next image) (freed int64, err error) {
+	removed, ok := s.evict(next)
+	if !ok {
+		return 0, nil
+	}
+	return r.deleteContent(ctx, s, removed)
 }
 
 // evict removes an image from the records, unless something else references it,
@@ -117,6 +147,9 @@ func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed remo
 		return 0, err
 	}
 	freed := r.deleteBlobs(ctx, s, removed.blobs)
+	for _, d := range removed.drafts {
+		freed += r.dropDraft(ctx, d)
+	}
 	if err != nil {
 		// There was no room to write the records, and now there is. After a
 		// power cut in between, the manifests would be on record again, but

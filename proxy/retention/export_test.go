@@ -19,6 +19,7 @@ type View struct {
 	Nodes        map[string]*Node
 	Roots        []Root
 	Unreferenced int // blobs
+	Drafts       int // that no pinned image needs
 }
 
 // Root is the root of an image.
@@ -56,7 +57,7 @@ func (r *Retention) Look(ctx context.Context) (View, error) {
 		return View{}, err
 	}
 	defer s.watch.End()
-	v := View{Total: s.total, Sizes: s.sizes, Nodes: map[string]*Node{}, Unreferenced: len(s.unreferencedBlobs())}
+	v := View{Total: s.total, Sizes: s.sizes, Nodes: map[string]*Node{}, Unreferenced: len(s.unreferencedBlobs()), Drafts: len(s.unpinnedDrafts())}
 	for key, n := range s.nodes {
 		v.Nodes[key] = &Node{n}
 	}

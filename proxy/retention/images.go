@@ -72,16 +72,22 @@ func (s *snapshot) ownUse(n *node) int64 {
 }
 
 // removal is what is removed together: manifests, starting with the root, and
-// the content that nothing else references, manifests before their blobs.
+// the content that nothing else references, manifests before their blobs. A
+// purge removes drafts with them. Eviction does not: a draft has a use of its
+// own.
 type removal struct {
 	manifests []*node
 	blobs     []Digest
+	drafts    []Digest
 }
 
 // bytes is how many bytes a removal frees.
 func (s *snapshot) bytes(all removal) (n int64) {
 	for _, d := range all.blobs {
 		n += s.sizes[d]
+	}
+	for _, d := range all.drafts {
+		n += s.drafts[d].weight
 	}
 	return n
 }

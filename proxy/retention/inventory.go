@@ -1,6 +1,7 @@
 package retention
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ type CachedImage struct {
 	Tags       []string `json:"tags"`
 	Digest     Digest   `json:"digest"`
 	MediaType  string   `json:"mediaType"`
-	Size       int64    `json:"size"`  // on disk, including what it shares with other images
+	Size       int64    `json:"size"`  // on disk, with unfinished downloads and what it shares with other images
 	Alone      int64    `json:"alone"` // the part of it that no other image references
 	Manifests  int      `json:"manifests"`
 	Whole      bool     `json:"whole"` // nothing that is known to belong to it is missing
@@ -35,11 +36,25 @@ type CachedImage struct {
 	GoneSince time.Time `json:"goneSince,omitzero"`
 }
 
+// CachedDraft is an unfinished download of a blob that was kept. Sizes are in
+// bytes.
+type CachedDraft struct {
+	Digest Digest `json:"digest"`
+	// Upstream and Repository are where the download was begun; they are
+	// omitted if that is not known.
+	Upstream   string    `json:"upstream,omitempty"`
+	Repository string    `json:"repository,omitempty"`
+	Size       int64     `json:"size"`  // of the whole blob, or -1 if that is not known
+	Bytes      int64     `json:"bytes"` // that are there
+	KeptAt     time.Time `json:"keptAt"`
+}
+
 // Inventory is the content of the cache.
 type Inventory struct {
 	Images []CachedImage `json:"images"`
-	// Bytes is the size of all content. Strays is the size of the part that
-	// belongs to no image.
+	Drafts []CachedDraft `json:"drafts"`
+	// Bytes is the size of all content, with unfinished downloads. Strays is
+	// the size of the part that belongs to no image.
 	Bytes  int64 `json:"bytes"`
 	Strays int64 `json:"strays"`
 	// MaxBytes is the bound, or 0 if there is none.
@@ -55,9 +70,14 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return Inventory{}, err
 	}
 	defer s.watch.End()
-	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}}
+	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts()}
 	for _, blob := range s.unreferencedBlobs() {
 		list.Strays += s.sizes[blob.digest]
+	}
+	for d, draft := range s.drafts {
+		if s.references.content[d] == 0 {
+			list.Strays += draft.weight
+		}
 	}
 	for _, image := range s.images() {
 		list.Images = append(list.Images, r.describe(ctx, s, image))
@@ -66,6 +86,21 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return strings.Compare(a.name(), b.name())
 	})
 	return list, nil
+}
+
+// listDrafts describes the drafts, sorted by where they were begun.
+func (s *snapshot) listDrafts() []CachedDraft {
+	all := []CachedDraft{}
+	for _, d := range s.drafts {
+		all = append(all, CachedDraft{
+			Digest: d.Digest, Upstream: d.repo.Upstream, Repository: d.repo.Name,
+			Size: d.Size, Bytes: d.Bytes, KeptAt: d.KeptAt.UTC(),
+		})
+	}
+	slices.SortFunc(all, func(a, b CachedDraft) int {
+		return cmp.Or(strings.Compare(a.Upstream, b.Upstream), strings.Compare(a.Repository, b.Repository), cmp.Compare(a.Digest, b.Digest))
+	})
+	return all
 }
 
 func (k CachedImage) name() string {
@@ -107,9 +142,10 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 		}
 	}
 	for d, by := range needs {
-		k.Size += s.sizes[d]
+		size := s.sizes[d] + s.drafts[d].weight
+		k.Size += size
 		if s.references.content[d] == by {
-			k.Alone += s.sizes[d]
+			k.Alone += size
 		}
 	}
 	k.Unlearnt = []string{}

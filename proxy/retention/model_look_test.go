@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/proxy/retention"
@@ -49,11 +50,9 @@ func (m *model) observeAgain(patient bool) {
 	if counted != w.Total {
 		m.fail("%d bytes lie on the disk, and %d are counted, after %s", w.Total, counted, strings.Join(m.disk.trace, ", "))
 	}
-	if left := m.drafts(m.disk.dir); len(left) > 0 {
-		m.fail("nothing is under way, and there are drafts: %v", left)
-	}
+	m.checkDrafts(m.disk.dir, m.Store.AllKept())
 	now := observation{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
-	evictable := w.Unreferenced > 0
+	evictable := w.Unreferenced > 0 || w.Drafts > 0
 	for _, image := range w.Roots {
 		r := root{own: image.Own, use: image.Use, kept: image.HasParents(), pinned: image.Pinned()}
 		now.roots[image.Key()] = r
@@ -82,16 +81,27 @@ func (m *model) observeAgain(patient bool) {
 	m.disk.update(m.known)
 }
 
-func (m *model) drafts(dir string) []string {
+// checkDrafts checks that the drafts on disk are those that were kept, each with
+// its map, whenever nothing is under way.
+func (m *model) checkDrafts(dir string, kept []cache.KeptDraft) {
+	m.t.Helper()
 	entries, err := os.ReadDir(filepath.Join(dir, "drafts"))
 	if err != nil {
 		m.fail("%v", err)
 	}
 	var names []string
+	drafts, maps := 0, 0
 	for _, e := range entries {
 		names = append(names, e.Name())
+		if strings.HasSuffix(e.Name(), ".map") {
+			maps++
+		} else {
+			drafts++
+		}
 	}
-	return names
+	if drafts != len(kept) || maps != len(kept) {
+		m.fail("%d drafts are kept, and there are %v", len(kept), names)
+	}
 }
 
 // checkManifests checks that a manifest that would be served still has

@@ -197,7 +197,7 @@ func (w *testDisk) cutPower() {
 		switch {
 		case entry.IsDir():
 			return os.Mkdir(to, 0o700)
-		case filepath.Dir(path) == w.dir:
+		case filepath.Dir(path) == w.dir, filepath.Dir(path) == filepath.Join(w.dir, "drafts"):
 			content, err := os.ReadFile(path)
 			return errors.Join(err, os.WriteFile(to, content, 0o600))
 		}

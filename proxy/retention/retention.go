@@ -1,9 +1,9 @@
 // Package retention decides what stays in the cache. It reads the cache as a
 // graph of images ([Retention.Inventory]), evicts the least recently used
-// images when room is short ([Retention.Run]), removes what an operator names
-// ([Retention.Purge]), and quarantines damaged content ([Retention.Scrub]). It
-// also finds what a cached image lacks ([Retention.FindMissing]). It asks no
-// upstream and starts no download.
+// images and unfinished downloads when room is short ([Retention.Run]), removes
+// what an operator names ([Retention.Purge]), and quarantines damaged content
+// ([Retention.Scrub]). It also finds what a cached image lacks
+// ([Retention.FindMissing]). It asks no upstream and starts no download.
 //
 // Its invariants, with the tests that guard them:
 //
@@ -11,6 +11,10 @@
 //     (TestWhatIsLeftAfterEvictionIsWhole).
 //   - A pinned image stays, and so does an image that was used after the
 //     snapshot was taken (TestAnImageThatIsPulledWhileItIsBeingEvictedStays).
+//   - An unfinished download is evicted in one order with images, and stays if a
+//     pinned image needs it or if it was used after the snapshot was taken
+//     (TestDraftsAreEvictedInOneOrderWithImagesAndBlobs,
+//     TestADraftThatIsUsedWhileDraftsAreEvictedStays).
 //   - Records are removed first, and durably, before their content is deleted:
 //     a crash in between leaves unreferenced blobs, but never a manifest
 //     without its blobs (TestModel, with its crashes).

@@ -51,10 +51,11 @@ func (n *node) collect(seen map[*node]bool) {
 type snapshot struct {
 	nodes      map[string]*node
 	sizes      map[Digest]int64 // of content on disk, in bytes
+	drafts     map[Digest]draft
 	references references
 	ledger     *metadata.Ledger
 	watch      *metadata.Watch
-	total      int64
+	total      int64 // bytes of content and drafts
 }
 
 // references count why content has to stay.
@@ -86,6 +87,10 @@ func (s *snapshot) read(ctx context.Context, from *store.Store) error {
 	})
 	if err != nil {
 		return err
+	}
+	s.drafts = draftsIn(from)
+	for _, d := range s.drafts {
+		s.total += d.weight
 	}
 	err = s.ledger.EachManifest(func(repo Repository, d Digest, rec metadata.Manifest) {
 		n := &node{repo: repo, digest: d, rec: rec}

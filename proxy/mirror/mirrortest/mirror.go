@@ -131,11 +131,15 @@ func (m Mirror) Read(ctx context.Context, repo Repository, d Digest) error {
 	return nil
 }
 
-// BytesOnDisk is the size of the content that is in the cache.
+// BytesOnDisk is the size of the content that is in the cache, with unfinished
+// downloads that were kept.
 func (m Mirror) BytesOnDisk(t *testing.T) (total int64) {
 	t.Helper()
 	if err := m.Blobs.Walk(t.Context(), func(_ Digest, size int64) bool { total += size; return true }); err != nil {
 		t.Fatal(err)
+	}
+	for _, kept := range m.Blobs.AllKept() {
+		total += kept.Bytes
 	}
 	return total
 }
