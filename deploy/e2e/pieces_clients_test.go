@@ -33,14 +33,20 @@ func TestAClientThatReadsInPiecesPullsThroughTheMirror(t *testing.T) {
 				blob:       layer.knownBlob, start: layer.reads(layer.scattered),
 			}
 		},
+		func(t *testing.T) pieceLife {
+			images := s.pushUpdated(t, registry.host)
+			return pieceLife{
+				pieceLimit: pieceLimit{note: "F4", name: "Podman " + s.version(t, "podman") + " with enable_partial_images, an update", most: 1.25, look: true},
+				blob:       images.newer, itself: true, unasked: unreadFile, start: partialPodman(images),
+			}
+		},
 	}
 	page := &piecesPage{}
-	var names []string
 	t.Run("clients", func(t *testing.T) {
 		for _, made := range lives {
 			life := made(t)
 			life.registry = reverseProxy(registry.host)
-			names = append(names, life.name)
+			page.order = append(page.order, life.name)
 			t.Run(life.note+" "+life.name, func(t *testing.T) {
 				t.Parallel()
 				page.add(s.readInPieces(t, life))
@@ -48,5 +54,12 @@ func TestAClientThatReadsInPiecesPullsThroughTheMirror(t *testing.T) {
 		}
 	})
 	registry.process.end(t, syscall.SIGTERM)
-	_ = names
+	put(t, "pieces by clients", `### By the clients themselves
+
+The same of programs and libraries: containerd pulls by its transfer service. The stargz snapshotter's library reads files of an eStargz layer as the
+snapshotter does for a container that starts, without FUSE, and then brings what is left in the background: there are more holes than
+a request may have ranges. Podman has an image of a zstd:chunked layer, and pulls one of which a third of the files is new; only what it
+asks of that layer is counted.
+
+`+page.String())
 }

@@ -34,6 +34,8 @@ func (s *suite) readInPieces(t *testing.T, life pieceLife) pieceFigures {
 		f.read = f.straight.bytes()
 	}
 
+	f.checkStraight(t)
+
 	up := s.serveUpstream(t, newLine(life.registry), func(*testing.T) {})
 	m := s.startMirror(t, up, time.Hour)
 	read := life.start(t, s, m, m.address)

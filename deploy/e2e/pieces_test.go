@@ -44,6 +44,9 @@ func TestABlobThatIsReadInPiecesCrossesTheLineOnce(t *testing.T) {
 		}
 	}
 	page := &piecesPage{}
+	for _, row := range pieceRows {
+		page.order = append(page.order, row.name)
+	}
 	t.Run("rows", func(t *testing.T) {
 		for _, row := range pieceRows {
 			t.Run(row.note+" "+row.name, func(t *testing.T) {
@@ -53,20 +56,16 @@ func TestABlobThatIsReadInPiecesCrossesTheLineOnce(t *testing.T) {
 		}
 	})
 	registry.process.end(t, syscall.SIGTERM)
-	var names []string
-	for _, row := range pieceRows {
-		names = append(names, row.name)
-	}
 	put(t, "pieces", `## Downloads in pieces
 
 Clients that read a blob in pieces, by the requests that their sources make at the versions named, as notes of the field number
 them; each byte that they get is held against what was pushed. What is counted are the bytes of all bodies that an upstream sends,
 distribution behind a line of 60 MiB a second that is the same for all who ask: until nothing more is asked for, so that what
 entrepot downloads when its clients have left counts too. Where the whole is read, or a part from an offset to the end, it is held to the
-size of the blob, however many nodes there are; where a client only looks at a blob, to what it read. Nobody asked for it: what then is
+size of the blob, however many nodes there are; where a client only looks at a blob, to what it read. Nobody read it: what then is
 the answer, with the upstream stopped, for a range that no client read.
 
-`+page.table(names))
+`+page.String())
 }
 
 // registry leads to the one of a host, as the row wants it.
