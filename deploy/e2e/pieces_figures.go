@@ -35,6 +35,18 @@ func (f pieceFigures) ratio() float64 {
 	return float64(f.cold.bytes()) / float64(of)
 }
 
+// checkStraight checks that the client does what the row is about.
+func (f pieceFigures) checkStraight(t *testing.T) {
+	t.Helper()
+	if len(f.straight.where(func(r request) bool { return r.rng != "" })) == 0 {
+		t.Errorf("the client asks for no range:\n%s", f.straight.lines())
+	}
+	const whole = 0.6 // From there on it would be more than a look.
+	if f.look && float64(f.read) > whole*float64(f.blob) {
+		t.Errorf("the client reads %d of %d bytes, which is more than a look:\n%s", f.read, f.blob, f.straight.lines())
+	}
+}
+
 // checkCold checks what crossed the line for what had never been seen.
 func (f pieceFigures) checkCold(t *testing.T) {
 	t.Helper()

@@ -11,6 +11,8 @@ import (
 
 // piecesPage is the section of the page of results on downloads in pieces.
 type piecesPage struct {
+	order []string // of the rows, by their names
+
 	mu  sync.Mutex
 	all []pieceFigures
 }
@@ -21,20 +23,16 @@ func (p *piecesPage) add(f pieceFigures) {
 	p.all = append(p.all, f)
 }
 
-// table is of the rows in the order of names.
-func (p *piecesPage) table(names []string) string {
+// String is what was counted, and who asked for what, in the order of the rows.
+func (p *piecesPage) String() string {
 	slices.SortFunc(p.all, func(a, b pieceFigures) int {
-		return cmp.Compare(slices.Index(names, a.name), slices.Index(names, b.name))
+		return cmp.Compare(slices.Index(p.order, a.name), slices.Index(p.order, b.name))
 	})
 	var b strings.Builder
-	b.WriteString("| note | what reads | blob | one node reads | without a mirror | through entrepot, cold | of | at most | warm | upstream stopped | nobody asked for it |\n" +
+	b.WriteString("| note | what reads | blob | a node reads | without a mirror | through entrepot, cold | ratio | at most | warm | upstream stopped | nobody read it |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, f := range p.all {
-		blob := grouped(f.blob)
-		if f.blob == 0 {
-			blob = "several"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.3f of %s | %.2f | %s | %s | %s |\n", f.note, f.name, blob, grouped(f.read),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.3f of %s | %.2f | %s | %s | %s |\n", f.note, f.name, grouped(f.blob), grouped(f.read),
 			grouped(f.straight.bytes()), grouped(f.cold.bytes()), f.ratio(), f.heldTo(), f.most, grouped(f.warm.bytes()),
 			"served, after a restart too", whether(f.look, "502"))
 	}
@@ -83,7 +81,7 @@ func (all requests) asked() string {
 		known[q.text].bytes += r.bytes
 	}
 	slices.SortStableFunc(questions, func(a, b *question) int { return cmp.Compare(a.order, b.order) })
-	const first, last = 5, 1
+	const first, last = 5, 1 // that are shown
 	var parts []string
 	for i, q := range questions {
 		if i == first && len(questions) > first+last {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"syscall"
@@ -45,29 +44,28 @@ func TestABlobThatIsReadInPiecesCrossesTheLineOnce(t *testing.T) {
 		}
 	}
 	page := &piecesPage{}
+	for _, row := range pieceRows {
+		page.order = append(page.order, row.name)
+	}
 	t.Run("rows", func(t *testing.T) {
 		for _, row := range pieceRows {
 			t.Run(row.note+" "+row.name, func(t *testing.T) {
 				t.Parallel()
-				page.add(s.readInPieces(t, row, blobs[row.size], registry.host))
+				page.add(s.readInPieces(t, row.life(blobs[row.size], registry.host)))
 			})
 		}
 	})
 	registry.process.end(t, syscall.SIGTERM)
-	var names []string
-	for _, row := range pieceRows {
-		names = append(names, row.name)
-	}
 	put(t, "pieces", `## Downloads in pieces
 
 Clients that read a blob in pieces, by the requests that their sources make at the versions named, as notes of the field number
 them; each byte that they get is held against what was pushed. What is counted are the bytes of all bodies that an upstream sends,
 distribution behind a line of 60 MiB a second that is the same for all who ask: until nothing more is asked for, so that what
 entrepot downloads when its clients have left counts too. Where the whole is read, or a part from an offset to the end, it is held to the
-size of the blob, however many nodes there are; where a client only looks at a blob, to what it read. Nobody asked for it: what then is
+size of the blob, however many nodes there are; where a client only looks at a blob, to what it read. Nobody read it: what then is
 the answer, with the upstream stopped, for a range that no client read.
 
-`+page.table(names))
+`+page.String())
 }
 
 // registry leads to the one of a host, as the row wants it.
@@ -78,32 +76,14 @@ func (row pieceRow) registry(host string) http.Handler {
 	return withoutRanges(host)
 }
 
-// readInPieces has nodes read a blob straight from an upstream, and then through a
-// mirror that has never seen it, that has, and that has lost its upstream.
-func (s *suite) readInPieces(t *testing.T, row pieceRow, blob *knownBlob, host string) pieceFigures {
-	t.Helper()
-	straight := s.serveUpstream(t, row.registry(host), func(*testing.T) {})
-	f := pieceFigures{pieceLimit: row.pieceLimit, blob: blob.size()}
-	row.readBy(t, "straight", straight.host, blob)
-	f.straight = straight.settled(t)
-
-	up := s.serveUpstream(t, newLine(row.registry(host)), func(*testing.T) {})
-	m := s.startMirror(t, up, time.Hour)
-	f.read = row.readBy(t, "cold", m.address, blob)
-	f.cold = up.settled(t)
-	f.checkCold(t)
-
-	row.readBy(t, "warm", m.address, blob)
-	f.warm = up.settled(t)
-	f.checkWarm(t)
-	up.stop(t)
-	row.readBy(t, "with the upstream stopped", m.address, blob)
-	row.unaskedIsNotHad(t, m, blob)
-	m.stop(t)
-	m.start(t)
-	row.readBy(t, "with the upstream stopped, after a restart", m.address, blob)
-	row.unaskedIsNotHad(t, m, blob)
-	return f
+// life is the row's, of a blob that the registry of a host has.
+func (row pieceRow) life(blob *knownBlob, host string) pieceLife {
+	return pieceLife{
+		pieceLimit: row.pieceLimit, blob: blob, registry: row.registry(host), unasked: row.unasked,
+		start: func(_ *testing.T, _ *suite, _ *mirror, host string) pieceReading {
+			return func(t *testing.T, when string) int64 { return row.readBy(t, when, host, blob) }
+		},
+	}
 }
 
 // readBy has the row's nodes read at once, and says how much one of them got.
@@ -128,20 +108,4 @@ func (row pieceRow) readBy(t *testing.T, when, host string, blob *knownBlob) int
 		t.Errorf("%s: %v", when, err)
 	}
 	return read
-}
-
-// unaskedIsNotHad checks that with the upstream gone there is no answer for what
-// nobody has read of a blob, and that this is said.
-func (row pieceRow) unaskedIsNotHad(t *testing.T, m *mirror, blob *knownBlob) {
-	t.Helper()
-	if !row.look {
-		return
-	}
-	r := newPieceReader(m.address, blob)
-	defer r.leave()
-	_, err := r.spans(t.Context(), row.unasked)
-	var answered *errStatus
-	if !errors.As(err, &answered) || answered.status != http.StatusBadGateway {
-		t.Errorf("what nobody read is answered with %v, want %d", err, http.StatusBadGateway)
-	}
 }
