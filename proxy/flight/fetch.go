@@ -13,10 +13,9 @@ import (
 // fetch makes one request. It returns nil if the request has got as far as it
 // should.
 func (d *download) fetch(ctx context.Context, r *request) error {
-	n, size := int64(-1), int64(bufferSize)
+	n := int64(-1)
 	if !r.open {
 		n = r.to - r.from
-		size = min(n, size)
 	}
 	content, err := d.source.Blob(ctx, r.from, n)
 	if err != nil {
@@ -26,6 +25,10 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	begins, err := d.answered(ctx, r, content)
 	if err != nil || !begins {
 		return err
+	}
+	size := int64(bufferSize)
+	if !r.open { // it may be the fill by now
+		size = min(size, n)
 	}
 	body := body{content.Body, make([]byte, size), d.start.Observer}
 	// A source without ranges starts at the beginning. The digest verifies at
