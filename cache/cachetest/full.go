@@ -76,13 +76,17 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 		wantReserved(t, first, nil)
 		wantReserved(t, second, cache.ErrFull)
 		// Whatever is written takes from what is reserved.
-		writeAt(t, first, b[100:500], 100)
-		write(t, first, b[:200])
+		_, rest := content(3, 200)
+		wantRoom(t, blobs, rest)
+		writeAt(t, first, b[:500], 0)
+		wantRoom(t, blobs, rest)
+		write(t, first, b[:200]) // over a part of that
+		wantRoom(t, blobs, rest)
 		wantReserved(t, first, nil)
-		wantReserved(t, second, cache.ErrFull)
 		advance(t, first, 1000, 300)
+		wantRoom(t, blobs, rest)
 		write(t, first, b[500:])
-		wantReserved(t, second, cache.ErrFull)
+		wantRoom(t, blobs, rest)
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -152,10 +156,21 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 		_, probe = content(3, 600)
 		wantRoom(t, blobs, probe)
 		resumed, _ := resume(t, blobs, want.Digest)
+		wantRoom(t, blobs, probe)
+		wantReserved(t, resumed, nil) // of what is missing
 		if err := resumed.Close(); err != nil {
 			t.Fatal(err)
 		}
 		_, probe = content(4, 1000)
+		wantRoom(t, blobs, probe)
+
+		b, want = content(5, 300)
+		want.Size = -1
+		unknown := create(t, blobs, want)
+		write(t, unknown, b)
+		writeAt(t, unknown, b, 300) // behind the end
+		commit(t, unknown)
+		_, probe = content(6, 700)
 		wantRoom(t, blobs, probe)
 	})
 }

@@ -19,6 +19,7 @@ func draftPieces(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run("is not whole before its pieces are in the prefix", testPiecesAreNotThePrefix)
 	run("advances by at most so many bytes, and not over a hole", testAdvance)
 	run("reads end before a hole", testReadsEndBeforeAHole)
+	run("has readers that see no hole when it gets its first piece", testFirstHole)
 	run("has checked what is there, and nothing else", testDraftCheck)
 	run("refuses a piece past the announced size, and before the start", testPieceTooFar)
 	run("keeps the bytes that are there when a piece is written over them", testPieceOverPieces)
@@ -172,6 +173,47 @@ func testReadsEndBeforeAHole(t *testing.T, blobs cache.Blobs) {
 	wantRead(t, early, b[1000:6000])
 }
 
+func testFirstHole(t *testing.T, blobs cache.Blobs) {
+	b, want := content(1, 100_000)
+	for range 1000 {
+		draft := create(t, blobs, want)
+		write(t, draft, b[:1000])
+		reader := draftReader(t, draft)
+		if _, err := reader.Seek(990, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		written := make(chan struct{})
+		group.Go(func() {
+			buffer, got, last := make([]byte, 100_000), 0, false
+			for !last {
+				select {
+				case <-written:
+					last = true
+				default:
+				}
+				n, _ := reader.Read(buffer)
+				if n > 0 && got == 0 && string(buffer[:n]) != string(b[990:990+n]) {
+					t.Errorf("Read = %d bytes, and others than were written", n)
+				}
+				got += n
+				if n, _ := draft.ReadAt(buffer, 995); n != 5 {
+					t.Errorf("ReadAt = %d bytes, want the 5 before the hole", n)
+				}
+			}
+			if got != 10 {
+				t.Errorf("read %d bytes before the hole, want 10", got)
+			}
+		})
+		writeAt(t, draft, b[50_000:], 50_000)
+		close(written)
+		group.Wait()
+		if err := draft.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func testDraftCheck(t *testing.T, blobs cache.Blobs) {
 	b, want := content(1, 1_000_000)
 	draft := create(t, blobs, want)
@@ -258,7 +300,11 @@ func testWriteOverWrongPieces(t *testing.T, blobs cache.Blobs) {
 		write(t, draft, rest[:min(1500, len(rest))])
 	}
 	wantRead(t, draftReader(t, draft), b)
-	commit(t, draft)
+	keep(t, draft, "")
+	resumed, _ := resume(t, blobs, want.Digest)
+	wantRead(t, draftReader(t, resumed), b)
+	advance(t, resumed, 10_000, 10_000)
+	commit(t, resumed)
 	wantContent(t, blobs, want.Digest, b)
 }
 

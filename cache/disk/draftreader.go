@@ -45,9 +45,17 @@ type draftReader struct {
 	draft *draft
 }
 
+// Read asks for its offset only if there may be holes. The first piece may be
+// written while it reads.
 func (r *draftReader) Read(p []byte) (int, error) {
 	if !r.draft.sparse.Load() {
-		return r.blob.Read(p)
+		n, err := r.blob.Read(p)
+		if !r.draft.sparse.Load() || n == 0 {
+			return n, err
+		}
+		if _, err := r.Seek(-int64(n), io.SeekCurrent); err != nil {
+			return 0, err
+		}
 	}
 	at, err := r.Seek(0, io.SeekCurrent)
 	if err != nil {

@@ -84,6 +84,9 @@ func finish(t *testing.T, b *blobs, draft cache.Draft, content []byte) {
 			t.Fatalf("Write: %v", err)
 		}
 	}
+	if d := draft.(*draftOnDisk); d.have != size || len(d.runs.byPiece) > 0 || d.runs.unchecked() {
+		t.Errorf("%d bytes are counted of %d, with %+v behind the prefix", d.have, size, d.runs)
+	}
 	if err := draft.Commit(); err != nil {
 		t.Fatalf("Commit: %v", err)
 	}
@@ -229,6 +232,8 @@ func TestWhatAKillLeavesBetweenTwoSteps(t *testing.T) {
 		})
 	}
 }
+
+type draftOnDisk = draft // where a variable has that name
 
 // fileOf is the path of the file of a draft.
 func fileOf(d cache.Draft) string { return d.(*draft).path }
@@ -391,6 +396,36 @@ func TestPiecesAreReadOnceToBeChecked(t *testing.T) {
 	r.want(t, "Check of the prefix and all", 0)
 }
 
+func TestWhatFollowsAKeptPieceIsNotReadToBeChecked(t *testing.T) {
+	var r reads
+	b := open(t, t.TempDir(), Options{faults: r.faults()}).blobs
+	draft, content, pieces := begun(t, b)
+	if err := errors.Join(draft.Keep(nil), draft.Close()); err != nil {
+		t.Fatal(err)
+	}
+	draft = resume(t, b, digest.FromBytes(content))
+	end := pieces[1].To
+	writeAt(t, draft, content[end:end+100], end)
+	if n := draft.Check(end, 100); n != 100 {
+		t.Errorf("Check = %d", n)
+	}
+	r.want(t, "Check of what this process wrote", 0)
+	finish(t, b, draft, content)
+}
+
+func TestWhatIsWrittenWhileRoomIsReservedIsNotReserved(t *testing.T) {
+	b := open(t, t.TempDir(), Options{}).blobs
+	draft := create(t, b, descriptor("content", large))
+	b.faults.free = func() (int64, error) {
+		writeAt(t, draft, pattern("content", pieceSize), 0)
+		return 1 << 40, nil
+	}
+	reserve(t, draft, nil)
+	if n := b.reserved.Load(); n != large-pieceSize {
+		t.Errorf("%d bytes are reserved, want %d", n, large-pieceSize)
+	}
+}
+
 func TestDamageSinceAPieceWasWrittenIsFoundWhenItIsHashed(t *testing.T) {
 	b := open(t, t.TempDir(), Options{}).blobs
 	content := pattern("content", large)
@@ -545,6 +580,29 @@ func TestACommitRemovesWhatWasSaved(t *testing.T) {
 	c.blobs.faults.rename = nil
 	finish(t, c.blobs, draft, content)
 	wantDrafts(t, c.blobs, 0)
+}
+
+func TestADraftWhoseCommitFailedAtTheEndIsNotKept(t *testing.T) {
+	b := open(t, t.TempDir(), Options{}).blobs
+	content := pattern("content", 1000)
+	draft := create(t, b, descriptor("content", 1000))
+	if _, err := draft.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := draft.(*draftOnDisk).publish(); err != nil { // Commit does one thing more
+		t.Fatal(err)
+	}
+	if err := draft.Keep(nil); !errors.Is(err, errPublished) {
+		t.Errorf("Keep: %v", err)
+	}
+	if _, _, err := b.Resume(t.Context(), digest.FromBytes(content)); !errors.Is(err, cache.ErrNotFound) {
+		t.Errorf("Resume: %v, want ErrNotFound", err)
+	}
+	if err := draft.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantSound(t, openKept(t, b, digest.FromBytes(content)))
+	wantDrafts(t, b, 0)
 }
 
 func TestAFileThatGrewIsPublishedWithoutItsRest(t *testing.T) {

@@ -243,11 +243,11 @@ func (d *draft) readAt(file io.ReaderAt, p []byte, off int64) (int, error) {
 
 // there returns the part of p that can be filled with bytes from off on.
 func (d *draft) there(p []byte, off int64) []byte {
-	if !d.sparse.Load() {
-		return p // the file ends with the prefix
+	end := d.Written()
+	if d.sparse.Load() {
+		d.mu.Lock()
+		end = d.ahead.End(max(off, d.Written()))
+		d.mu.Unlock()
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	end := d.ahead.End(max(off, d.Written()))
 	return p[:max(0, min(int64(len(p)), end-off))]
 }

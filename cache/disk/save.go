@@ -2,8 +2,12 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"path/filepath"
 )
+
+var errPublished = errors.New("the content is published, but may not be durable")
 
 // Save does not hold up writes. What is written while it waits for the disk is
 // not in the map.
@@ -21,6 +25,9 @@ func (d *draft) save(note []byte) (m draftMap, err error) {
 	if err := d.stopped(); err != nil {
 		return m, err
 	}
+	if d.isPublished() {
+		return m, errPublished
+	}
 	m = d.snapshot(bytes.Clone(note))
 	if err := d.sync(); err != nil {
 		return m, err
@@ -29,6 +36,14 @@ func (d *draft) save(note []byte) (m draftMap, err error) {
 	// The folder is synced with the map's name, which makes that of the draft
 	// durable as well.
 	return m, writeDurably(d.mapPath, m.encode())
+}
+
+// isPublished reports whether a Commit that failed has moved the file to its
+// final path.
+func (d *draft) isPublished() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return filepath.Dir(d.path) != d.blobs.drafts
 }
 
 func (d *draft) Keep(note []byte) error {

@@ -40,6 +40,8 @@ type testDisk struct {
 	came  map[retention.Digest]bool // manifests that went on record since the last look
 	went  map[string]bool           // manifests that went off the records since the last look, if only for a moment
 
+	drafts drafts
+
 	full    bool // nothing more can be written
 	refused int  // writes of content
 	sizes   map[retention.Digest]int64
@@ -48,10 +50,13 @@ type testDisk struct {
 }
 
 func newTestDisk(t *testing.T, dir string, bound int64, records map[cache.Bucket]map[string]string, blobs cache.Blobs) *testDisk {
-	w := &testDisk{t: t, dir: dir, bound: bound, put: clone(records), flushed: clone(records), sizes: map[retention.Digest]int64{}, went: map[string]bool{}, came: map[retention.Digest]bool{}}
+	w := &testDisk{t: t, dir: dir, bound: bound, put: clone(records), flushed: clone(records), sizes: map[retention.Digest]int64{}, went: map[string]bool{}, came: map[retention.Digest]bool{}, drafts: newDrafts()}
 	err := blobs.Walk(t.Context(), func(d retention.Digest, size int64) bool { w.sizes[d] = size; return true })
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, kept := range blobs.AllKept() {
+		w.drafts.synced[kept.Digest] = cache.Spans{{To: kept.Size}}
 	}
 	return w
 }
@@ -90,6 +95,7 @@ func (w *testDisk) update(k *known) {
 	w.now = k
 	clear(w.went)
 	clear(w.came)
+	clear(w.drafts.lost)
 }
 
 // isNew says whether a manifest was recorded since the last observation.
@@ -189,6 +195,7 @@ func (w *testDisk) cutPower() {
 	w.note("cut")
 	w.cut = w.dir + "+"
 	w.atCut, w.flushedAtCut = w.lasting, w.flushed
+	w.drafts.atCut = w.drafts.durable()
 	err := filepath.WalkDir(w.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -199,6 +206,12 @@ func (w *testDisk) cutPower() {
 			return os.Mkdir(to, 0o700)
 		case filepath.Dir(path) == w.dir, filepath.Dir(path) == filepath.Join(w.dir, "drafts"):
 			content, err := os.ReadFile(path)
+			return errors.Join(err, os.WriteFile(to, content, 0o600))
+		case filepath.Dir(path) == filepath.Join(w.dir, draftsFolder):
+			content, err := os.ReadFile(path)
+			if filepath.Ext(path) != mapSuffix {
+				content = w.drafts.afterCut(filepath.Base(path), content)
+			}
 			return errors.Join(err, os.WriteFile(to, content, 0o600))
 		}
 		return os.Link(path, to) // never changed once it has its name
@@ -225,79 +238,6 @@ func (w *testDisk) hasRoomForContent() error {
 		w.refused++
 	}
 	return err
-}
-
-// testDiskBlobs are blobs on a disk whose power may be cut.
-type testDiskBlobs struct {
-	cache.Blobs
-	power *testDisk
-}
-
-func (b testDiskBlobs) Create(ctx context.Context, want retention.Descriptor) (draft cache.Draft, err error) {
-	err = b.power.step(func() (err error) {
-		if err = b.power.hasRoomForContent(); err == nil {
-			draft, err = b.Blobs.Create(ctx, want)
-		}
-		return err
-	})
-	return testDiskDraft{draft, want.Digest, b.power}, err
-}
-
-func (b testDiskBlobs) Delete(ctx context.Context, d retention.Digest) error {
-	return b.power.step(func() error {
-		err := b.Blobs.Delete(ctx, d)
-		if err == nil {
-			b.power.note("%s of %d deleted", mirrortest.Short(d.String()), b.power.sizes[d])
-			delete(b.power.sizes, d)
-		}
-		return err
-	})
-}
-
-type testDiskDraft struct {
-	cache.Draft
-	digest retention.Digest
-	power  *testDisk
-}
-
-func (d testDiskDraft) Write(b []byte) (n int, err error) {
-	err = d.power.step(func() (err error) {
-		if err = d.power.hasRoomForContent(); err != nil {
-			b = b[:len(b)/2] // of a write that fails a part may be there
-		}
-		wrote, writeErr := d.Draft.Write(b)
-		n = wrote
-		return errors.Join(err, writeErr)
-	})
-	return n, err
-}
-
-func (d testDiskDraft) Commit() error {
-	return d.power.step(func() error {
-		if err := d.power.hasRoomForContent(); err != nil {
-			return err
-		}
-		if err := d.Draft.Commit(); err != nil {
-			return err
-		}
-		d.power.note("%s of %d published", mirrortest.Short(d.digest.String()), d.Written())
-		d.power.sizes[d.digest] = d.Written()
-		var total int64
-		for _, size := range d.power.sizes {
-			total += size
-		}
-		d.power.over = max(d.power.over, total-d.power.bound)
-		return nil
-	})
-}
-
-func (d testDiskDraft) Close() error {
-	if d.Draft == nil {
-		return nil
-	}
-	d.power.mu.Lock()
-	defer d.power.mu.Unlock()
-	return d.Draft.Close()
 }
 
 // testDiskRecords are records that are durable only once they are flushed.
