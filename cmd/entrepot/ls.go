@@ -19,7 +19,7 @@ import (
 
 func newLs() *cobra.Command {
 	var output string
-	cmd := newCacheCommand("ls", "List the images in the cache", noArguments, func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
+	cmd := newCacheCommand("ls", "List the images in the cache, and unfinished downloads", noArguments, func(cmd *cobra.Command, _ config.Config, c admin.Cache, _ []string) error {
 		if output != "table" && output != "json" {
 			return unknownValue("output", output, []string{"table", "json"})
 		}
@@ -58,12 +58,41 @@ func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if err := writeDrafts(w, list.Drafts, now); err != nil {
+		return err
+	}
 	limit := ""
 	if list.MaxBytes > 0 {
 		limit = " of at most " + size(list.MaxBytes)
 	}
-	_, err := fmt.Fprintf(w, "%d images, %s%s; no image refers to %s of that\n", len(list.Images), size(list.Bytes), limit, size(list.Strays))
+	count := fmt.Sprintf("%d images", len(list.Images))
+	if n := len(list.Drafts); n > 0 {
+		count += fmt.Sprintf(" and %d unfinished downloads", n)
+	}
+	_, err := fmt.Fprintf(w, "%s, %s%s; no image refers to %s of that\n", count, size(list.Bytes), limit, size(list.Strays))
 	return err
+}
+
+// writeDrafts writes a section with a line for each unfinished download, if
+// there are any.
+func writeDrafts(w io.Writer, drafts []retention.CachedDraft, now time.Time) error {
+	if len(drafts) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nUNFINISHED DOWNLOAD\tDIGEST\tPRESENT\tLAST USED")
+	for _, d := range drafts {
+		name, whole := "unknown", "unknown"
+		if d.Repository != "" {
+			name = d.Upstream + "/" + d.Repository
+		}
+		if d.Size >= 0 {
+			whole = size(d.Size)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s of %s\t%s\n", name, shortDigest(d.Digest), size(d.Bytes), whole, relativeTime(d.KeptAt, now))
+	}
+	fmt.Fprintln(table)
+	return table.Flush()
 }
 
 func shortDigest(d metadata.Digest) string {

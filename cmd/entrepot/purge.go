@@ -37,7 +37,11 @@ func newPurge() *cobra.Command {
 			if dryRun {
 				verb = "would purge"
 			}
-			_, err = fmt.Fprintf(out, "%s %d tags, %d manifests and %d files, %s\n", verb, len(purged.Tags), len(purged.Manifests), purged.Blobs, size(purged.Bytes))
+			counts := fmt.Sprintf("%d tags, %d manifests and %d files", len(purged.Tags), len(purged.Manifests), purged.Blobs)
+			if purged.Drafts > 0 {
+				counts = fmt.Sprintf("%d tags, %d manifests, %d files and %d unfinished downloads", len(purged.Tags), len(purged.Manifests), purged.Blobs, purged.Drafts)
+			}
+			_, err = fmt.Fprintf(out, "%s %s, %s\n", verb, counts, size(purged.Bytes))
 			return err
 		})
 	cmd.Example = "entrepot purge docker.io/library/alpine:3"

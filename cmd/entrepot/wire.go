@@ -158,6 +158,10 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
 	})
+	if err := metrics.DraftBytes(m.Store.KeptBytes); err != nil {
+		content.Close()
+		return nil, nil, errors.Join(err, files.Close())
+	}
 	if files.Rebuilt() {
 		manifests, err := m.Ledger.RebuildMembers()
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)

@@ -126,6 +126,21 @@ func (m *Metrics) RecordsBehind(behind func() time.Duration) error {
 	return nil
 }
 
+// DraftBytes exports what bytes returns: the bytes of unfinished downloads that
+// are kept.
+func (m *Metrics) DraftBytes(bytes func() int64) error {
+	_, err := m.provider.Meter("entrepot").Int64ObservableGauge("entrepot.cache.drafts", metric.WithUnit("By"),
+		metric.WithDescription("Bytes of unfinished downloads that are kept; a part of entrepot_cache_bytes."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(bytes())
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("metric entrepot.cache.drafts: %w", err)
+	}
+	return nil
+}
+
 // Flights counts downloads that start (+1) and end (-1).
 func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
 

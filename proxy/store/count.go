@@ -89,7 +89,11 @@ func (s *Store) Walk(ctx context.Context, fn func(d Digest, size int64) bool) er
 	return s.blobs.Walk(ctx, fn)
 }
 
-// State is the internal state of a Store, in bytes and counts. It is for tests.
+// KeptBytes is how many of the bytes in use are those of drafts that were kept.
+func (s *Store) KeptBytes() int64 { return s.State().Kept }
+
+// State is the internal state of a Store, in bytes and counts. It is for tests
+// and metrics.
 type State struct {
 	Used, Kept, Incoming, Waiting int64
 	Reserved                      int
