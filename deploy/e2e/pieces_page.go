@@ -63,7 +63,7 @@ func (all requests) asked() string {
 	var questions []*question
 	known := map[string]*question{}
 	for _, r := range all {
-		q := question{text: "manifests", order: -2}
+		q := question{text: "no blob", order: -2}
 		if strings.Contains(r.path, "/blobs/") {
 			q.text, q.order = "`"+shortened(r.rng)+"`", r.first()
 			if r.rng == "" {
