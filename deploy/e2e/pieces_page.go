@@ -63,7 +63,7 @@ func (all requests) asked() string {
 	var questions []*question
 	known := map[string]*question{}
 	for _, r := range all {
-		q := question{text: "other than the blob", order: -2}
+		q := question{text: "no blob", order: -2}
 		if strings.Contains(r.path, "/blobs/") {
 			q.text, q.order = "`"+shortened(r.rng)+"`", r.first()
 			if r.rng == "" {
@@ -81,11 +81,11 @@ func (all requests) asked() string {
 		known[q.text].bytes += r.bytes
 	}
 	slices.SortStableFunc(questions, func(a, b *question) int { return cmp.Compare(a.order, b.order) })
-	const first, last = 5, 1 // that are shown
+	const first, last = 6, 1 // that are shown
 	var parts []string
 	for i, q := range questions {
-		if i == first && len(questions) > first+last {
-			parts = append(parts, fmt.Sprintf("… %d more …", len(questions)-first-last))
+		if hidden := len(questions) - first - last; i == first && hidden > 0 {
+			parts = append(parts, fmt.Sprintf("… %d more …", hidden))
 		}
 		if i >= first && i < len(questions)-last {
 			continue

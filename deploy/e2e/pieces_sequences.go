@@ -113,7 +113,9 @@ func holes(b *knownBlob) []span {
 	return all
 }
 
-// headerLook is what gguf-parser 0.28.2 asks for to say what a model is (F16).
+// headerLook is what gguf-parser 0.28.2 asks for to say what the model at a URL is
+// (F16). Of a model that it knows by Ollama's name it asks for the whole in HEAD's
+// place and leaves with the header: that is no look.
 func headerLook(ctx context.Context, r *pieceReader) error {
 	if err := r.head(ctx); err != nil {
 		return err
