@@ -274,6 +274,9 @@ func TestASourceWithoutRangesIsAskedOnce(t *testing.T) {
 				close(s.gate)
 				readers.Wait()
 				synctest.Wait()
+				if s.reads > 2*largeSize/(64<<10) {
+					t.Errorf("%d reads of %d bytes", s.reads, largeSize)
+				}
 				if asked := s.transcript(); len(asked) > 1 && s.noRange || len(asked) > 2 || !sink.has(s.want().Digest) {
 					t.Errorf("it was asked %q; cached: %v", asked, sink.has(s.want().Digest))
 				}

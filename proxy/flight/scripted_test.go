@@ -41,6 +41,7 @@ type scripted struct {
 	asked    []string
 	notified []string // by the download, but for Received
 	received int64
+	reads    int
 }
 
 func (s *scripted) String() string { return "the scripted content" }
@@ -105,6 +106,7 @@ func (s *scripted) Received(n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.received += n
+	s.reads++
 }
 
 func (s *scripted) want() cache.Descriptor {
