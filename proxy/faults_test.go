@@ -114,6 +114,7 @@ func TestFaultTable(t *testing.T) {
 		{"routes", routesFaults},
 		{"disk", diskFaults},
 		{"ranges", rangeFaults},
+		{"pieces", pieceFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

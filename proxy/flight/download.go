@@ -292,6 +292,11 @@ func (d *download) giveUp(r result) {
 		d.plan.fill, d.plan.noFill = false, true
 	}
 	lost := cache.Span{From: r.at, To: r.to}
+	err := fmt.Errorf("%s: %w", d.source, r.err)
+	if errors.As(err, new(*upstream.RefusedError)) {
+		// What its readers asked for is right: the blob has such a part.
+		err = fmt.Errorf("%s: %w: a part of the blob: %v", d.source, upstream.ErrInvalidResponse, r.err) //nolint:errorlint // the refusal is not the client's
+	}
 	for _, reader := range d.readers {
 		for _, span := range reader.wait.spans {
 			if span.From >= lost.To || lost.From >= span.To || reader.err != nil {
@@ -300,7 +305,7 @@ func (d *download) giveUp(r result) {
 			if d.plan.fill {
 				reader.wait.patient = true // the fill may get there
 			} else {
-				reader.err = fmt.Errorf("%s: %w", d.source, r.err)
+				reader.err = err
 			}
 		}
 	}

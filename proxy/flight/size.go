@@ -66,6 +66,9 @@ func (s size) withAnswer(c upstream.Content) (size, error) {
 	if s.total < 0 {
 		s.total = c.Size
 	}
+	if c.Size >= 0 && c.Size != s.total && c.MediaType == "text/html" {
+		return s, fmt.Errorf("%w: the blob has %d bytes, and the upstream sent a web page", upstream.ErrInvalidResponse, s.total)
+	}
 	if c.Size >= 0 && c.Size != s.total {
 		return s, fmt.Errorf("%w: %w: the blob has %d bytes, and the upstream sends %d", errLost, upstream.ErrInvalidResponse, s.total, c.Size)
 	}
