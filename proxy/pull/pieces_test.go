@@ -1,0 +1,120 @@
+package pull_test
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/entrepot/entrepot/proxy/mirror"
+	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
+	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// readPart reads a range as a client does.
+func readPart(t *testing.T, m mirrortest.Mirror, repo pull.Repository, d pull.Digest, part pull.Span) ([]byte, error) {
+	t.Helper()
+	b, err := m.Blob(t.Context(), repo, d, pull.Want{Parts: func(int64) []pull.Span { return []pull.Span{part} }})
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	var got bytes.Buffer
+	_, err = b.WriteRange(t.Context(), &got, part.From, part.Len())
+	return got.Bytes(), err
+}
+
+// Pieces of a draft are nobody's proof: who may read them is asked as for
+// content that is cached, and another upstream's are not read at all.
+func TestPiecesAreReadByWhoMayReadTheBlob(t *testing.T) {
+	const size = 8 << 20
+	content := mirrortest.Bytes(1, size)
+	part := pull.Span{From: 5 << 20, To: 5<<20 + 1000}
+	private, elsewhere := pull.Repository{Upstream: "hub", Name: "private"}, pull.Repository{Upstream: "quay", Name: "app"}
+	for name, kept := range map[string]bool{"while they are being read": false, "when they are kept": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
+				layer := o.Put("app", "layer", content)
+				quay.Put("app", "layer", content)
+				m := mirrortest.New(t, o, func(opts *mirror.Options) {
+					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Registry: quay})
+				})
+				d := mirrortest.Short(layer.Digest.String())
+				want := func(repo pull.Repository, asked, askedElsewhere []string) {
+					t.Helper()
+					got, err := readPart(t, m, repo, layer.Digest, part)
+					if err != nil || !bytes.Equal(got, content[part.From:part.To]) {
+						t.Errorf("%s got %d bytes: %v", repo, len(got), err)
+					}
+					mirrortest.WantTranscript(t, o, asked...)
+					mirrortest.WantTranscript(t, quay, askedElsewhere...)
+				}
+				wait := func() {
+					if kept {
+						time.Sleep(time.Minute)
+					}
+				}
+				get := "GET blob app " + d + " 5242880+1000"
+				want(mirrortest.App, []string{get}, nil)
+				wait()
+				// Nobody has asked whether this repository has it, and now nobody can.
+				o.Fail("HEAD blob private "+d, upstream.ErrRefused)
+				if got, err := readPart(t, m, private, layer.Digest, part); !errors.Is(err, upstream.ErrUnavailable) || len(got) > 0 {
+					t.Errorf("a repository that nobody has asked for got %d bytes and %v", len(got), err)
+				}
+				o.ClearFailures()
+				o.Fail("HEAD blob private "+d, upstream.ErrNotFound)
+				if got, err := readPart(t, m, private, layer.Digest, part); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
+					t.Errorf("a repository without it got %d bytes and %v", len(got), err)
+				}
+				o.ClearFailures()
+				o.Transcript()
+				// One that has it reads the pieces.
+				o.Put("second", "layer", content)
+				want(pull.Repository{Upstream: "hub", Name: "second"}, []string{"HEAD blob second " + d}, nil)
+				wait()
+				want(mirrortest.App, nil, nil)
+				wait()
+				// Those of another upstream are its own.
+				want(elsewhere, nil, []string{"HEAD blob app " + d, get})
+				mirrortest.Wait()
+			})
+		})
+	}
+}
+
+func TestOfflinePiecesAreServedAndTheRestIsNot(t *testing.T) {
+	const size = 8 << 20
+	content := mirrortest.Bytes(1, size)
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", content)
+		m := mirrortest.New(t, o, nil)
+		part, other := pull.Span{From: 0, To: 1000}, pull.Span{From: 2000, To: 3000}
+		if _, err := readPart(t, m, mirrortest.App, layer.Digest, part); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		m.SetOffline(true)
+		o.Transcript()
+		if got, err := readPart(t, m, mirrortest.App, layer.Digest, part); err != nil || !bytes.Equal(got, content[:1000]) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if desc, _, err := m.ResolveBlob(t.Context(), mirrortest.App, layer.Digest); err != nil || desc.Size != size {
+			t.Errorf("its size is %d: %v", desc.Size, err)
+		}
+		if got, err := readPart(t, m, mirrortest.App, layer.Digest, other); !errors.Is(err, pull.ErrOffline) || len(got) > 0 {
+			t.Errorf("what is not there: %d bytes, %v", len(got), err)
+		}
+		if _, err := m.Fetch(mirrortest.App, layer.Digest); !errors.Is(err, pull.ErrOffline) {
+			t.Errorf("the whole: %v", err)
+		}
+		if asked := slices.Clone(o.Transcript()); len(asked) > 0 {
+			t.Errorf("the upstream was asked %q", asked)
+		}
+	})
+}
