@@ -291,6 +291,9 @@ func (d *download) giveUp(r result) {
 				reader.err = fmt.Errorf("%s: %w", d.source, r.err)
 			}
 		}
+		if r.fill {
+			reader.wait.patient = false // it does not
+		}
 	}
 	if d.changed != nil {
 		close(d.changed)
