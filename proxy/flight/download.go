@@ -308,6 +308,9 @@ func (d *download) giveUp(r result) {
 				reader.err = err
 			}
 		}
+		if r.fill {
+			reader.wait.patient = false // it does not
+		}
 	}
 	if d.changed != nil {
 		close(d.changed)

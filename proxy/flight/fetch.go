@@ -253,10 +253,10 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 	return nil
 }
 
-// write writes b to the spool. If there is no disk space any more, it continues
-// in memory.
+// write writes b to the spool. If there is no disk space any more, the fill
+// continues in memory.
 func (d *download) write(ctx context.Context, r *request, b []byte) error {
-	err := d.spool.write(ctx, r.at, b)
+	err := d.writeSpool(ctx, r, b)
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
@@ -265,6 +265,15 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	d.known.Unlock()
 	if err != nil {
 		return err
+	}
+	return d.writeSpool(ctx, r, b)
+}
+
+// writeSpool writes b to the spool. What is in memory is written by the fill
+// alone: others would leave it with what the fill does not continue.
+func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
+	if !r.fill && d.spool.isInMemory() {
+		return errNoRoom
 	}
 	return d.spool.write(ctx, r.at, b)
 }

@@ -213,6 +213,9 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 		case end <= off && r.err != nil:
 			err = r.err
 			return true
+		case end <= off && held && !f.plan.insisted && f.plan.have.End(off) > off:
+			f.plan.insist() // what is held back is proven by nothing less
+			f.decide()
 		case end <= off && f.state == receiving && f.plan.inOrder && !f.plan.fill:
 			err = errNoRoom
 			return true
