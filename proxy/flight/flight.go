@@ -235,7 +235,8 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 func (f *Flight) available(off int64, held bool) int64 {
 	end := f.plan.have.End(off)
 	if held && f.state != complete {
-		end = min(end, f.size.readable(f.plan.prefix()))
+		// What is not hashed may be dropped yet, and other bytes be verified.
+		end = min(end, f.size.readable(min(f.plan.prefix(), f.spool.hashed())))
 	}
 	return end
 }

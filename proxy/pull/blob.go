@@ -42,6 +42,19 @@ func (w Want) options(size int64) flight.ReadOptions {
 	return flight.ReadOptions{Parts: parts, ToEnd: w.ToEnd}
 }
 
+// isAllInParts says whether several parts are all of a blob of size bytes, in
+// any order. Such an answer has to be proven like one that has all in one part.
+func (w Want) isAllInParts(size int64) bool {
+	if w.Parts == nil || size < 0 {
+		return false
+	}
+	var all cache.Spans
+	for _, part := range w.Parts(size) {
+		all.Add(part)
+	}
+	return all.End(0) >= size
+}
+
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
 // the blob.
 func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
@@ -184,12 +197,13 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	}
 	foreign := !started && startedFor(f) != repo
-	b := &flightBlob{source: source, f: f, started: started, repairs: p.diskReaders.any(blob.Digest)}
+	b := &flightBlob{source: source, f: f, started: started, want: opts.want, repairs: p.diskReaders.any(blob.Digest)}
 	b.read(opts.want.options(hint))
 	size, err := f.Size(ctx)
 	switch {
 	case err == nil:
 		b.size = size
+		b.holdIfAll()
 	case foreign:
 		// The download of another repository failed. That says nothing about
 		// this repository.

@@ -22,6 +22,11 @@ type flightBlob struct {
 	size          int64
 	passedThrough bool
 	repairs       bool // it replaces a damaged file: ranges wait, so that nothing is downloaded twice
+	want          Want
+	// inParts means that the client reads everything, in several parts. They
+	// come from one download, and the last bytes are held back.
+	inParts bool
+	begun   bool // some of it was written
 }
 
 func (b *flightBlob) Digest() Digest { return b.source.digest }
@@ -58,9 +63,16 @@ func (b *flightBlob) isFromAnotherUpstream() bool {
 	return startedFor(b.f).Upstream != b.source.repo.Upstream
 }
 
+// holdIfAll notes whether the client reads everything in several parts.
+func (b *flightBlob) holdIfAll() {
+	if b.inParts = b.want.isAllInParts(b.size); b.inParts {
+		b.r.Hold()
+	}
+}
+
 // WriteRange follows the download. A range that the download can't store, or
 // that comes from another upstream, is fetched by itself.
-func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	if b.bypasses(off, n) {
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || err == nil {
@@ -69,11 +81,21 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		}
 		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
 	}
-	written, err := b.r.Follow(ctx, w, off, n)
+	written, err = b.r.Follow(ctx, w, off, n)
+	b.begun = b.begun || written > 0
+	full, slow := errors.Is(err, cache.ErrFull), errors.Is(err, flight.ErrReaderTooSlow)
 	switch {
-	case err == nil || written > 0 || ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil, b.inParts && (b.begun || full || slow):
 		return written, err
-	case errors.Is(err, flight.ErrReaderTooSlow), errors.Is(err, cache.ErrFull):
+	case written > 0 && full && b.isPart(off, n):
+		if n >= 0 {
+			n -= written
+		}
+		more, err := b.passThrough(ctx, w, off+written, n)
+		return written + more, err
+	case written > 0:
+		return written, err
+	case full, slow:
 		return b.followPrivate(ctx, w, off, n)
 	case !b.started && startedFor(b.f) != b.source.repo:
 		return b.rejoin(ctx, w, off, n)
@@ -81,14 +103,17 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 	return 0, err
 }
 
+// isPart says whether that is not the whole blob.
+func (b *flightBlob) isPart(off, n int64) bool { return off > 0 || n >= 0 && n < b.size }
+
 // bypasses says whether a range is fetched by itself. Ranges without an end wait
 // for a download that is there already, so that many of them over one blob are
 // one download (wire fact W21).
 func (b *flightBlob) bypasses(off, n int64) bool {
-	if b.repairs || n < 0 && !b.started {
+	if b.repairs || b.inParts || n < 0 && !b.started {
 		return false
 	}
-	if b.isFromAnotherUpstream() && (off > 0 || n >= 0 && n < b.size) {
+	if b.isFromAnotherUpstream() && b.isPart(off, n) {
 		_, verified := b.f.Progress()
 		return !verified
 	}
@@ -106,7 +131,7 @@ func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64)
 // blob cannot be verified anyway, so it is passed through. Otherwise, and if the
 // upstream has no ranges, it starts a download that nobody else can join.
 func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	if off > 0 || n >= 0 && n < b.size {
+	if b.isPart(off, n) {
 		b.passedThrough = true
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || !errors.Is(err, upstream.ErrUnsupported) {
@@ -122,7 +147,9 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 // repository. That failure says nothing about the client's own repository, so
 // it joins or starts a download there.
 func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), b.source.startOptions())
+	start := b.source.startOptions()
+	start.Look = b.want.Parts != nil
+	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), start)
 	if err != nil {
 		return 0, err
 	}
@@ -131,8 +158,9 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int
 	}
 	b.Close()
 	b.f, b.started = f, started
-	b.r = f.NewReader(flight.ReadOptions{})
-	return b.r.Follow(ctx, w, off, n)
+	b.read(b.want.options(b.size))
+	b.holdIfAll()
+	return b.WriteRange(ctx, w, off, n)
 }
 
 // writeCached writes the content that another download has cached in the

@@ -59,7 +59,8 @@ func (m *model) restart() {
 	excused, kept := m.sinceRead(), m.files.Blobs().AllKept()
 	m.start(m.disk.dir, m.disk.put)
 	m.checkSame(kept, m.Store.AllKept())
-	m.checkRead(excused)
+	m.wait()
+	m.checkRead(excused || m.sinceRead())
 	m.observe()
 	if m.random.IntN(3) == 0 {
 		m.pullEverything()
@@ -95,7 +96,8 @@ func (m *model) crash() {
 	before := m.disk
 	m.start(dir, records)
 	m.disk.inheritNotes(before)
-	m.checkRead(false)
+	m.wait()
+	m.checkRead(m.sinceRead())
 	if m.broken != "" {
 		// The copy may have been made before the damage was noticed.
 		if !m.Store.Has(context.Background(), m.broken) {

@@ -200,6 +200,7 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	m.memory = &testMemory{kept: map[retention.Digest][]byte{}}
 	m.evicted.Store(0)
 	m.bypassed.Store(0)
+	m.sinceRead = m.excuses()
 	m.records = testDiskRecords{files.Records(), m.disk}
 	m.Mirror = mirror.New(mirror.Options{
 		Blobs: testDiskBlobs{files.Blobs(), m.disk}, Records: m.records, Memory: m.memory,
@@ -225,7 +226,6 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 		m.StartPrefetching()
 	}
 	m.before = observation{}
-	m.sinceRead = m.excuses()
 }
 
 const modelNegativeTTL = 10 * time.Second

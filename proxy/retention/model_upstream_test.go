@@ -26,7 +26,7 @@ type blobServer struct {
 	// lies are the wrong bytes that were sent, by their offsets.
 	lies map[retention.Digest]map[int64]bool
 	// versions are how often the validator of a blob has changed, and changed
-	// are those that have since the last look.
+	// are those that have since something of them is here.
 	versions map[retention.Digest]int
 	changed  map[retention.Digest]bool
 }
@@ -125,8 +125,8 @@ func (s *blobServer) hasLied(of ...retention.Digest) bool {
 	return len(of) == 0 && len(s.lies) > 0
 }
 
-// hasChanged says whether the validator of a blob has changed since the last
-// look.
+// hasChanged says whether the validator of a blob has changed, and pieces may be
+// of what it was before.
 func (s *blobServer) hasChanged(d retention.Digest) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +150,7 @@ func (s *blobServer) wrong(d retention.Digest, truth, got []byte, off int64) int
 	return -1
 }
 
-// settle forgets the lies about content that is proven or has gone.
+// settle forgets the lies and changes of content that is proven or has gone.
 func (s *blobServer) settle(kept []cache.KeptDraft) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,5 +159,5 @@ func (s *blobServer) settle(kept []cache.KeptDraft) {
 		still[k.Digest] = true
 	}
 	maps.DeleteFunc(s.lies, func(d retention.Digest, _ map[int64]bool) bool { return !still[d] })
-	clear(s.changed)
+	maps.DeleteFunc(s.changed, func(d retention.Digest, _ bool) bool { return !still[d] })
 }
