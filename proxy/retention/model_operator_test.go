@@ -113,7 +113,6 @@ func (m *model) pin() {
 		m.fail("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.disk.trace, ", "))
 	case err == nil:
 	case errors.Is(err, warm.ErrIncomplete) && m.evicted.Load() > evicted: // it went again as it came
-	case m.up.blobs.hasLied(): // a part fails loudly, once
 	case m.up.mood() == up && !m.disk.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
 		m.fail("pin %s: %v", r, err)
 	}
@@ -171,7 +170,6 @@ func (m *model) damage() {
 	m.counts.damages++
 	m.broken = d
 	m.markMissing(d)
-	m.forgetRead(d)
 	m.revise(func(k *known) {
 		maps.DeleteFunc(k.pins, func(_ retention.Reference, parts map[retention.Digest]bool) bool { return parts[d] })
 	})

@@ -81,12 +81,11 @@ func clone(records map[cache.Bucket]map[string]string) map[cache.Bucket]map[stri
 	return all
 }
 
-// cutAfter cuts the power at the n-th step from now. It forgets what was not
-// synced, or does not.
-func (w *testDisk) cutAfter(n int, forgets bool) {
+// cutAfter cuts the power at the n-th step from now.
+func (w *testDisk) cutAfter(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.after, w.drafts.forgets = n, forgets
+	w.after = n
 }
 
 // update records what the model knows now.

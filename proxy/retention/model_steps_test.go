@@ -29,9 +29,6 @@ func (m *model) step() {
 	if m.random.IntN(8) == 0 {
 		m.up.be(choose(m.random, []mood{up, up, up, down, slow, flaky}))
 	}
-	if m.random.IntN(12) == 0 {
-		m.up.blobs.noRanges.Store(m.random.IntN(4) == 0)
-	}
 	if m.random.IntN(5) == 0 {
 		m.memory.forget()
 	}
@@ -42,11 +39,15 @@ func (m *model) step() {
 	m.up.Transcript() // nobody reads it, and it grows
 	cut := m.random.IntN(12) == 0
 	if cut {
-		m.disk.cutAfter(1+m.random.IntN(24), m.random.IntN(2) == 0)
+		m.disk.cutAfter(1 + m.random.IntN(24))
 	}
 	switch n := m.random.IntN(100); {
 	case n < 70:
-		m.runAll(m.errands()...)
+		all := []errand{m.errand()}
+		for m.random.IntN(3) == 0 {
+			all = append(all, m.errand())
+		}
+		m.runAll(all...)
 	case n < 78:
 		m.purge()
 	case n < 82:
@@ -65,29 +66,6 @@ func (m *model) step() {
 	if cut {
 		m.crash()
 	}
-}
-
-// errands are what clients do in a step, together: anything, or several things
-// with one blob.
-func (m *model) errands() (all []errand) {
-	repo, d := m.anyBlob()
-	if d != "" && m.random.IntN(5) == 0 {
-		for range 2 + m.random.IntN(4) {
-			all = append(all, m.askRanges(repo, d))
-			if m.random.IntN(3) == 0 {
-				all = append(all, m.askBlob(repo, d))
-			}
-			if m.random.IntN(4) == 0 {
-				repo = choose(m.random, m.up.repositories())
-			}
-		}
-		return all
-	}
-	all = append(all, m.errand())
-	for m.random.IntN(3) == 0 {
-		all = append(all, m.errand())
-	}
-	return all
 }
 
 // runAll runs errands in parallel.
@@ -115,12 +93,7 @@ func (m *model) runAll(all ...errand) {
 }
 
 func (m *model) errand() errand {
-	switch n := m.random.IntN(25); {
-	case n >= 20:
-		if repo, d := m.anyBlob(); d != "" {
-			return m.askRanges(repo, d)
-		}
-		return m.listTags()
+	switch n := m.random.IntN(20); {
 	case n < 9:
 		return m.pull(m.anyTag(), 0)
 	case n < 12:
