@@ -279,14 +279,14 @@ func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
 }
 
 // isReceived says whether a request has all that it asked for, after a read that
-// returned err. If the source does not give the size, the content is complete
-// once it has the size that a manifest gives and the digest matches; anything
-// after that is ignored.
+// returned err. If the source does not give the size, the content ends where a
+// request without an end does, or once it has the size that a manifest gives and
+// the digest matches; anything after that is ignored.
 func (d *download) isReceived(r *request, err error) bool {
 	d.mu.Lock()
 	known, total, at := d.size, d.plan.total, r.at
 	d.mu.Unlock()
-	if total >= 0 {
+	if total >= 0 || !r.open {
 		return at >= r.to
 	}
 	if !errors.Is(err, io.EOF) && (at != known.announced || d.spool.verify() != nil) {

@@ -171,11 +171,11 @@ func (f *Flight) Fill() {
 
 // Bypasses says whether a reader of what begins at off has to get it from the
 // source by itself: there is no disk space for what the download does not fetch
-// soon.
+// soon. If nobody knows the size, nobody can.
 func (f *Flight) Bypasses(off int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state == receiving && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
+	return f.state == receiving && f.size.total >= 0 && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
 }
 
 // Release ends what Join or StartPrivate began: the caller reads no more. It
