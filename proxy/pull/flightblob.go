@@ -52,7 +52,7 @@ func (b *flightBlob) Close() error {
 func (b *flightBlob) read(opts flight.ReadOptions) {
 	opts.Patient, opts.Held = b.repairs, b.repairs // the client may have everything before it
 	if b.isFromAnotherUpstream() && opts.Parts != nil {
-		opts = flight.ReadOptions{Parts: []cache.Span{}} // what is not verified is not shared with it
+		opts = flight.ReadOptions{Parts: []cache.Span{}, Held: true} // what is not verified is not shared with it
 	}
 	b.r = b.f.NewReader(opts)
 }
@@ -71,8 +71,11 @@ func (b *flightBlob) holdIfAll() {
 }
 
 // WriteRange follows the download. A range that the download can't store, or
-// that comes from another upstream, is fetched by itself.
+// that it has from another upstream, is fetched by itself.
 func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
+	if b.isUnproven(off, n) {
+		return b.followPrivate(ctx, w, off, n)
+	}
 	if b.bypasses(off, n) {
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || err == nil {
@@ -91,14 +94,14 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		if n >= 0 {
 			n -= written
 		}
-		more, err := b.passThrough(ctx, w, off+written, n)
+		more, err := b.followPrivate(ctx, w, off+written, n)
 		return written + more, err
 	case written > 0:
 		return written, err
 	case full, slow:
 		return b.followPrivate(ctx, w, off, n)
 	case !b.started && startedFor(b.f) != b.source.repo:
-		return b.rejoin(ctx, w, off, n)
+		return b.rejoin(ctx, w, off, n, err)
 	}
 	return 0, err
 }
@@ -110,14 +113,18 @@ func (b *flightBlob) isPart(off, n int64) bool { return off > 0 || n >= 0 && n <
 // for a download that is there already, so that many of them over one blob are
 // one download (wire fact W21).
 func (b *flightBlob) bypasses(off, n int64) bool {
-	if b.repairs || b.inParts || n < 0 && !b.started {
+	return !b.repairs && !b.inParts && (n >= 0 || b.started) && b.f.Bypasses(off)
+}
+
+// isUnproven says whether the download has a range from another upstream and
+// has not verified it. Where the client reads all the rest of the blob, or all
+// of it in parts, the last bytes are held back instead.
+func (b *flightBlob) isUnproven(off, n int64) bool {
+	if !b.isFromAnotherUpstream() || b.inParts || n < 0 || !b.isPart(off, n) {
 		return false
 	}
-	if b.isFromAnotherUpstream() && b.isPart(off, n) {
-		_, verified := b.f.Progress()
-		return !verified
-	}
-	return b.f.Bypasses(off)
+	_, verified := b.f.Progress()
+	return !verified
 }
 
 // passThrough writes n bytes starting at off directly from the upstream without
@@ -127,8 +134,8 @@ func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64)
 }
 
 // followPrivate serves a client that was too slow for a download without disk
-// space, or needs what it does not fetch: the bytes are gone. A range of the
-// blob cannot be verified anyway, so it is passed through. Otherwise, and if the
+// space, or needs what it does not fetch or may not share. A range of the blob
+// cannot be verified anyway, so it is passed through. Otherwise, and if the
 // upstream has no ranges, it starts a download that nobody else can join.
 func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	if b.isPart(off, n) {
@@ -145,16 +152,23 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 
 // rejoin serves a client after the download it had joined failed for another
 // repository. That failure says nothing about the client's own repository, so
-// it joins or starts a download there.
-func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+// it joins or starts a download there. If only a part could not be had, the
+// download goes on, and the client gets that part by itself.
+func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64, failed error) (int64, error) {
 	start := b.source.startOptions()
 	start.Look = b.want.Parts != nil
 	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), start)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	if f == nil {
+	case f == nil:
 		return b.writeCached(ctx, w, off, n)
+	case f == b.f:
+		f.Release()
+		if b.inParts {
+			return 0, failed // its parts come from one download
+		}
+		return b.followPrivate(ctx, w, off, n)
 	}
 	b.Close()
 	b.f, b.started = f, started
