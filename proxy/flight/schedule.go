@@ -78,8 +78,7 @@ type wait struct {
 	patient bool
 }
 
-// ask notes that ranges are to be read, and says whether that makes the fill
-// start.
+// ask notes that ranges are to be read, and starts the fill if that makes it due.
 func (s *schedule) ask(spans []cache.Span) {
 	for _, span := range spans {
 		s.asked.Add(span)
