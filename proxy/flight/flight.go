@@ -163,6 +163,14 @@ func (f *Flight) KnownSize() (n int64, ok bool) {
 	return f.size.total, f.size.total >= 0 && (f.state == receiving || f.state == complete)
 }
 
+// Remains says whether a download that has failed has pieces that may still be
+// read, and returns the size of the whole content in bytes.
+func (f *Flight) Remains() (n int64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size.total, f.state == failed && f.size.total >= 0 && len(f.plan.have) > 0 && !errors.Is(f.err, errLost)
+}
+
 // Fill has the whole content fetched, whatever is read of it.
 func (f *Flight) Fill() {
 	f.mu.Lock()
@@ -209,6 +217,8 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 		switch {
 		case f.state == complete:
 			return true
+		case !held && f.size.total >= 0 && off >= f.size.total && !errors.Is(f.err, errLost):
+			return true // that is the end, whatever becomes of the rest
 		case f.state == failed && (end <= off || errors.Is(f.err, errLost)):
 			err = f.err
 			return true

@@ -136,6 +136,7 @@ func (d *download) continueInMemory(why error) error {
 	d.mu.Lock()
 	prefix := d.plan.prefix()
 	d.mu.Unlock()
+	prefix, _ = d.spool.check(0, prefix) // what an earlier download left may be damaged
 	if err := d.spool.switchToMemory(prefix); err != nil {
 		return err
 	}
@@ -151,7 +152,7 @@ func (d *download) continueInMemory(why error) error {
 func (d *download) keep(ctx context.Context) {
 	d.saving.Wait()
 	d.mu.Lock()
-	worth := d.spool.isUsable() && d.plan.total >= 0 && len(d.plan.have) > 0
+	worth := d.spool.isUsable() && d.size.total >= 0 && len(d.plan.have) > 0
 	d.mu.Unlock()
 	if !worth {
 		return

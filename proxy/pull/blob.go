@@ -200,6 +200,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	b := &flightBlob{source: source, f: f, started: started, want: opts.want, repairs: p.diskReaders.any(blob.Digest)}
 	b.read(opts.want.options(hint))
 	size, err := f.Size(ctx)
+	if remains, ok := f.Remains(); ok && opts.want.Parts != nil {
+		size, err = remains, nil // what is wanted may be among it
+	}
 	switch {
 	case err == nil:
 		b.size = size

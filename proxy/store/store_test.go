@@ -210,6 +210,39 @@ func TestTheCountIsWhatIsOnDisk(t *testing.T) {
 	})
 }
 
+// A manifest may be requested as a blob too.
+func TestContentThatIsPublishedTwiceIsCountedOnce(t *testing.T) {
+	k := newStore(t, inMemory(t), store.Bounds{})
+	content, d := bytesOf(1, 1000)
+	if err := k.Put(t.Context(), d, content); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.publish(t.Context(), content, d); err != nil {
+		t.Fatal(err)
+	}
+	k.wantUsageExact(t)
+	// The draft may be older than what is there.
+	other, o := bytesOf(2, 1000)
+	draft, err := k.Create(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer draft.Close()
+	if _, err := draft.Write(other); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Put(t.Context(), o, other); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Publish(t.Context(), o.Digest, o.Size, draft); err != nil {
+		t.Fatal(err)
+	}
+	k.wantUsageExact(t)
+	if state := k.State(); state.Reserved != 0 {
+		t.Errorf("%d reservations are left", state.Reserved)
+	}
+}
+
 func TestABlobWaitsForRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newStore(t, inMemory(t), store.Bounds{})
