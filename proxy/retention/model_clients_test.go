@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -125,6 +126,7 @@ func (m *model) failed(repo retention.Repository, of, part retention.Digest, err
 		return false
 	}
 	switch {
+	case m.up.blobs.hasLied(part): // it fails loudly, once
 	case m.up.mood() == up, m.up.mood() == slow:
 		m.fail("%s of %s in %s: %v", part, of, repo, err)
 	case m.up.mood() == down && m.known.had[metadata.Key(repo, of.String())][part]:
@@ -177,15 +179,20 @@ func (m *model) verify(repo retention.Repository, d retention.Digest, off, n int
 	if n >= 0 {
 		want = want[:n]
 	}
-	switch {
+	all := cache.Span{To: int64(len(truth))}
+	switch read := (cache.Span{From: off, To: off + int64(len(p.got))}); {
 	case written != int64(len(p.got)):
 		m.fail("%s: %d bytes came, and %d were counted", d, len(p.got), written)
 	case len(p.got) > len(want):
 		m.fail("%s: %d bytes instead of %d", d, len(p.got), len(want))
-	case err == nil && string(p.got) != string(want):
-		m.fail("%s, %d bytes from %d: they are wrong", d, n, off)
-	case off == 0 && len(p.got) == len(truth) && string(p.got) != string(truth):
+	case err == nil && len(p.got) < len(want):
+		m.fail("%s: %d bytes of %d, and no error", d, len(p.got), len(want))
+	case m.up.blobs.wrong(d, truth, p.got, off) >= 0:
+		m.fail("%s, %d bytes from %d: the byte at %d is wrong", d, n, off, m.up.blobs.wrong(d, truth, p.got, off))
+	case read == all && string(p.got) != string(truth):
 		m.fail("%s: a client got the whole of wrong content", d)
+	default:
+		m.hasRead(d, cache.Spans{read})
 	}
 	if errors.Is(err, errLeft) {
 		return nil
@@ -193,17 +200,17 @@ func (m *model) verify(repo retention.Repository, d retention.Digest, off, n int
 	return err
 }
 
-// readBlob requests a blob, or a part of it, from a repository that may not
-// have it.
+// readBlob requests any blob from a repository that may not have it.
 func (m *model) readBlob() errand {
-	repo, from := choose(m.random, m.up.repositories()), choose(m.random, m.up.repositories())
-	d := choose(m.random, sorted(m.up.held[from]))
-	if recent := m.up.shelf[from]; m.random.IntN(2) == 0 && len(recent) > 0 {
-		d = recent[len(recent)-1-m.random.IntN(min(6, len(recent)))].Digest
-	}
+	repo, d := m.anyBlob()
 	if d == "" {
 		return m.listTags()
 	}
+	return m.askBlob(repo, d)
+}
+
+// askBlob requests a blob, and reads all of it or a part.
+func (m *model) askBlob(repo retention.Repository, d retention.Digest) errand {
 	size := int64(len(m.up.bodies[d].Body))
 	off, n, leaves := int64(0), int64(-1), 0
 	switch m.random.IntN(4) {

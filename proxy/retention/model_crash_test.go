@@ -47,6 +47,7 @@ func (m *model) pullEverything() {
 			m.fail("%s is cached, and not served without an upstream: %v", ref, err)
 		}
 	}
+	m.readEverything() // last: what is kept anew may make eviction due
 	m.wait()
 	m.up.be(was)
 }
@@ -56,7 +57,11 @@ func (m *model) restart() {
 	m.note("restart")
 	m.counts.restarts++
 	m.stop()
+	excused, kept := m.sinceRead(), m.files.Blobs().AllKept()
 	m.start(m.disk.dir, m.disk.put)
+	m.checkSame(kept, m.Store.AllKept())
+	m.wait()
+	m.checkRead(excused || m.sinceRead())
 	m.observe()
 	if m.random.IntN(3) == 0 {
 		m.pullEverything()
@@ -73,7 +78,8 @@ func (m *model) crash() {
 		m.disk.cutPower()
 	}
 	old, dir, records := m.disk.dir, m.disk.cut, m.disk.flushedAtCut
-	m.known = m.disk.atCut
+	full, pins := m.disk.full, m.known.pins
+	m.known, m.read = m.disk.atCut, m.disk.drafts.atCut
 	m.disk.mu.Unlock()
 	m.stop()
 	if err := os.RemoveAll(old); err != nil {
@@ -92,6 +98,11 @@ func (m *model) crash() {
 	before := m.disk
 	m.start(dir, records)
 	m.disk.inheritNotes(before)
+	if full {
+		m.forgetOldPins(pins)
+	}
+	m.wait()
+	m.checkRead(m.sinceRead())
 	if m.broken != "" {
 		// The copy may have been made before the damage was noticed.
 		if !m.Store.Has(context.Background(), m.broken) {

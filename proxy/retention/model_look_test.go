@@ -49,6 +49,7 @@ func (m *model) observeAgain(patient bool) {
 		m.fail("%d bytes lie on the disk, and %d are counted, after %s", total, counted, strings.Join(m.disk.trace, ", "))
 	}
 	m.checkDrafts(m.disk.dir, m.Store.AllKept())
+	m.checkRead(m.sinceRead())
 	now := observation{taken: true, evicted: m.evicted.Load(), files: w.Sizes, roots: map[string]root{}, kept: map[string]metadata.Manifest{}}
 	evictable := w.Unreferenced > 0 || w.Drafts > 0
 	for _, image := range w.Roots {

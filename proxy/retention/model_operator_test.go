@@ -22,7 +22,11 @@ import (
 // purge removes something, and checks that it is gone.
 func (m *model) purge() {
 	target := retention.Target(m.anyTag())
-	switch m.random.IntN(5) {
+	switch m.random.IntN(6) {
+	case 5:
+		if kept := m.kept(); len(kept) > 0 {
+			target = retention.Target{Ref: choose(m.random, kept).String()}
+		}
 	case 0:
 		target = retention.Target(m.anyManifest())
 	case 1:
@@ -46,6 +50,9 @@ func (m *model) purge() {
 	}
 	if fmt.Sprint(dry, dryErr) != fmt.Sprint(done, err) {
 		m.fail("a dry run says %+v, %v, and the purge says %+v, %v", dry, dryErr, done, err)
+	}
+	if err == nil || errors.Is(err, retention.ErrNotCached) {
+		m.checkPurged(target)
 	}
 	switch {
 	case errors.Is(err, retention.ErrPinned) && len(m.disk.put[bucketPin]) > 0, errors.Is(err, retention.ErrNotCached):
@@ -78,6 +85,25 @@ func (m *model) purge() {
 	}
 	m.wait()
 	m.up.be(was)
+}
+
+// forgetOldPins forgets what was pinned when the records were last durable, and
+// is not among these pins any more: on a full disk it may be removed before that
+// is written down.
+func (m *model) forgetOldPins(now map[retention.Reference]map[retention.Digest]bool) {
+	m.disk.mu.Lock()
+	sizes := maps.Clone(m.disk.sizes)
+	m.disk.mu.Unlock()
+	m.revise(func(k *known) {
+		maps.DeleteFunc(k.pins, func(r retention.Reference, parts map[retention.Digest]bool) bool {
+			for d := range parts {
+				if sizes[d] == 0 && !maps.Equal(parts, now[r]) {
+					return true
+				}
+			}
+			return false
+		})
+	})
 }
 
 func (m *model) onDisk() []retention.Digest {
@@ -113,6 +139,7 @@ func (m *model) pin() {
 		m.fail("%s is pinned and not whole: there is no %v, after %s", r, m.missing(r), strings.Join(m.disk.trace, ", "))
 	case err == nil:
 	case errors.Is(err, warm.ErrIncomplete) && m.evicted.Load() > evicted: // it went again as it came
+	case m.up.blobs.hasLied(): // a part fails loudly, once
 	case m.up.mood() == up && !m.disk.full && !errors.Is(err, cache.ErrFull) && !errors.Is(err, upstream.ErrNotFound):
 		m.fail("pin %s: %v", r, err)
 	}
@@ -170,6 +197,7 @@ func (m *model) damage() {
 	m.counts.damages++
 	m.broken = d
 	m.markMissing(d)
+	m.forgetRead(d)
 	m.revise(func(k *known) {
 		maps.DeleteFunc(k.pins, func(_ retention.Reference, parts map[retention.Digest]bool) bool { return parts[d] })
 	})

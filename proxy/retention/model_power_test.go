@@ -81,11 +81,12 @@ func clone(records map[cache.Bucket]map[string]string) map[cache.Bucket]map[stri
 	return all
 }
 
-// cutAfter cuts the power at the n-th step from now.
-func (w *testDisk) cutAfter(n int) {
+// cutAfter cuts the power at the n-th step from now. It forgets what was not
+// synced, or does not.
+func (w *testDisk) cutAfter(n int, forgets bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.after = n
+	w.after, w.drafts.forgets = n, forgets
 }
 
 // update records what the model knows now.
@@ -204,7 +205,7 @@ func (w *testDisk) cutPower() {
 		switch {
 		case entry.IsDir():
 			return os.Mkdir(to, 0o700)
-		case filepath.Dir(path) == w.dir, filepath.Dir(path) == filepath.Join(w.dir, "drafts"):
+		case filepath.Dir(path) == w.dir:
 			content, err := os.ReadFile(path)
 			return errors.Join(err, os.WriteFile(to, content, 0o600))
 		case filepath.Dir(path) == filepath.Join(w.dir, draftsFolder):

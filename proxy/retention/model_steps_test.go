@@ -29,6 +29,9 @@ func (m *model) step() {
 	if m.random.IntN(8) == 0 {
 		m.up.be(choose(m.random, []mood{up, up, up, down, slow, flaky}))
 	}
+	if m.random.IntN(12) == 0 {
+		m.up.blobs.noRanges.Store(m.random.IntN(4) == 0)
+	}
 	if m.random.IntN(5) == 0 {
 		m.memory.forget()
 	}
@@ -39,33 +42,79 @@ func (m *model) step() {
 	m.up.Transcript() // nobody reads it, and it grows
 	cut := m.random.IntN(12) == 0
 	if cut {
-		m.disk.cutAfter(1 + m.random.IntN(24))
+		m.disk.cutAfter(1+m.random.IntN(24), m.random.IntN(2) == 0)
 	}
 	switch n := m.random.IntN(100); {
 	case n < 70:
-		all := []errand{m.errand()}
-		for m.random.IntN(3) == 0 {
-			all = append(all, m.errand())
-		}
-		m.runAll(all...)
+		m.runAll(m.errands()...)
 	case n < 78:
 		m.purge()
 	case n < 82:
 		m.pin()
-	case n < 86:
+	case n < 85:
 		m.damage()
+	case n < 87:
+		m.damageDraft()
 	case n < 90:
 		m.fill()
 	case n < 93:
 		m.runAll(append([]errand{m.operatorAction()}, m.errand(), m.errand(), m.errand())...)
-	case n < 96 && !cut:
+	case n < 95 && !cut:
 		m.restart()
+	case n < 97 && !cut:
+		m.stopInTheMiddle()
 	default:
 		m.pullEverything()
 	}
 	if cut {
 		m.crash()
 	}
+}
+
+// errands are what clients do in a step, together: anything, or several things
+// with one blob.
+func (m *model) errands() (all []errand) {
+	repo, d := m.anyBlob()
+	if d != "" && m.random.IntN(5) == 0 {
+		for range 2 + m.random.IntN(4) {
+			all = append(all, m.askRanges(repo, d))
+			if m.random.IntN(3) == 0 {
+				all = append(all, m.askBlob(repo, d))
+			}
+			if m.random.IntN(4) == 0 {
+				repo = choose(m.random, m.up.repositories())
+			}
+		}
+		return all
+	}
+	all = append(all, m.errand())
+	for m.random.IntN(3) == 0 {
+		all = append(all, m.errand())
+	}
+	return all
+}
+
+// stopInTheMiddle stops the process while blobs are being downloaded: what came
+// of them is kept.
+func (m *model) stopInTheMiddle() {
+	repo, d := m.anyBlob()
+	if d == "" {
+		return
+	}
+	all := []errand{m.askRanges(repo, d), m.askRanges(repo, d)}
+	if m.random.IntN(2) == 0 {
+		all = append(all, m.askBlob(m.anyBlob()))
+	}
+	m.earlier = m.known
+	var together sync.WaitGroup
+	for _, e := range all {
+		together.Go(e.do)
+	}
+	time.Sleep(time.Duration(m.random.IntN(40)) * time.Millisecond)
+	m.counts.stopped++
+	m.Close()
+	together.Wait()
+	m.restart()
 }
 
 // runAll runs errands in parallel.
@@ -93,7 +142,12 @@ func (m *model) runAll(all ...errand) {
 }
 
 func (m *model) errand() errand {
-	switch n := m.random.IntN(20); {
+	switch n := m.random.IntN(25); {
+	case n >= 20:
+		if repo, d := m.anyBlob(); d != "" {
+			return m.askRanges(repo, d)
+		}
+		return m.listTags()
 	case n < 9:
 		return m.pull(m.anyTag(), 0)
 	case n < 12:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -85,10 +86,16 @@ type model struct {
 	bypassed atomic.Int64
 	settings modelSettings
 
-	known   *known
-	lists   map[retention.Repository][][]string // of tags, in the order in which they were told
-	before  observation                         // at the last look
-	earlier *known                              // before the errands that are under way
+	known  *known
+	lists  map[retention.Repository][][]string // of tags, in the order in which they were told
+	before observation                         // at the last look
+	// read is what clients have read of blobs that are here, and sinceRead says
+	// whether it may have gone since the last look. It is replaced, never changed.
+	reading   sync.Mutex
+	read      map[retention.Digest]cache.Spans
+	sinceRead func() bool
+	damaged   map[retention.Digest]bool // drafts
+	earlier   *known                    // before the errands that are under way
 
 	broken retention.Digest // the file that was damaged last
 	began  time.Time        // the step
@@ -102,11 +109,13 @@ type modelSettings struct {
 	maxBytes   int64
 	tagTTL     time.Duration
 	prefetches bool // what pulling again may ask for
+	smallBlob  int64
 }
 
 // tally counts what happened, so that a test that tests nothing is noticed.
 type tally struct {
 	steps, whole, evictions, purges, crashes, restarts, damages, stale, refused int
+	looks, served, drafts, stopped                                              int // reads of ranges, those that had to be served, drafts seen, stops in the middle
 	over                                                                        int64
 }
 
@@ -138,7 +147,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	random := rand.New(rand.NewPCG(seed, 0))
 	m := &model{
 		t: t, random: random, folder: modelFolder(t),
-		up: &testUpstream{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}},
+		up: &testUpstream{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}, blobs: newBlobServer()},
 		known: (&known{
 			seen: map[retention.Reference]int{}, pins: map[retention.Reference]map[retention.Digest]bool{}, lists: map[retention.Repository]int{},
 		}).clone(),
@@ -147,8 +156,11 @@ func newModel(t *testing.T, seed uint64) *model {
 			maxBytes:   choose(random, []int64{150 << 10, 400 << 10, 1 << 20}),
 			tagTTL:     choose(random, []time.Duration{0, time.Minute}),
 			prefetches: random.IntN(2) == 0,
+			smallBlob:  choose(random, []int64{0, 1, 3000, 0}),
 		},
+		read: map[retention.Digest]cache.Spans{}, damaged: map[retention.Digest]bool{},
 	}
+	m.up.blobs.etags, m.up.blobs.noSize = random.IntN(2) == 0, random.IntN(6) == 0
 	m.up.be(up)
 	for range 12 {
 		m.up.change()
@@ -189,12 +201,14 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	m.memory = &testMemory{kept: map[retention.Digest][]byte{}}
 	m.evicted.Store(0)
 	m.bypassed.Store(0)
+	m.sinceRead = m.excuses()
 	m.records = testDiskRecords{files.Records(), m.disk}
 	m.Mirror = mirror.New(mirror.Options{
 		Blobs: testDiskBlobs{files.Blobs(), m.disk}, Records: m.records, Memory: m.memory,
 		Upstreams: []pull.Upstream{{Name: "hub", Registry: m.up}},
 		Rules:     pull.Rules{TagTTL: m.settings.tagTTL, NegativeTTL: modelNegativeTTL, MaxWait: 2 * time.Second},
 		Bounds:    store.Bounds{MaxBytes: m.settings.maxBytes},
+		SmallBlob: m.settings.smallBlob,
 		Logger:    slog.New(slog.DiscardHandler),
 		Events: mirror.Events{
 			Evicted:  func(int64) { m.evicted.Add(1) },
@@ -236,7 +250,7 @@ func (m *model) run(steps int) {
 				m.t.Log(step)
 			}
 		}
-		m.t.Logf("bound %d, TTL %s, learns %v: %+v", m.settings.maxBytes, m.settings.tagTTL, m.settings.prefetches, m.counts)
+		m.t.Logf("%+v, validators %v, sizes %v: %+v", m.settings, m.up.blobs.etags, !m.up.blobs.noSize, m.counts)
 	}()
 	m.observe()
 	for m.counts.steps = range steps {
@@ -246,6 +260,7 @@ func (m *model) run(steps int) {
 			return
 		}
 	}
+	m.finish()
 }
 
 // note logs what happens, for a failure report.

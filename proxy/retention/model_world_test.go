@@ -276,6 +276,7 @@ type testUpstream struct {
 	*world
 	feels  atomic.Value // of mood
 	luck   *luck
+	blobs  *blobServer
 	asking atomic.Int64
 }
 
@@ -337,10 +338,6 @@ func (m *testUpstream) ResolveBlob(ctx context.Context, repo string, d retention
 	return withMood(ctx, m, func() (retention.Descriptor, error) { return m.Origin.ResolveBlob(ctx, repo, d) })
 }
 
-func (m *testUpstream) Blob(ctx context.Context, repo string, d retention.Digest, from, n int64) (upstream.Content, error) {
-	return withMood(ctx, m, func() (upstream.Content, error) { return m.body(m.Origin.Blob(ctx, repo, d, from, n)) })
-}
-
 func (m *testUpstream) Referrers(ctx context.Context, repo string, subject retention.Digest) ([]retention.Descriptor, error) {
 	return withMood(ctx, m, func() ([]retention.Descriptor, error) { return m.Origin.Referrers(ctx, repo, subject) })
 }
@@ -349,7 +346,7 @@ func (m *testUpstream) Tags(ctx context.Context, repo string, page url.Values) (
 	return withMood(ctx, m, func() (upstream.TagList, error) { return m.Origin.Tags(ctx, repo, page) })
 }
 
-// body lets a flaky upstream cut off bodies and flip bits.
+// body lets a flaky upstream cut off manifests and flip bits.
 func (m *testUpstream) body(c upstream.Content, err error) (upstream.Content, error) {
 	if err != nil || m.mood() != flaky {
 		return c, err
