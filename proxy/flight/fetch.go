@@ -277,8 +277,11 @@ func (d *download) isReceived(r *request, err error) bool {
 	d.mu.Lock()
 	known, total, at := d.size, d.plan.total, r.at
 	d.mu.Unlock()
-	if total >= 0 {
+	switch {
+	case total >= 0:
 		return at >= r.to
+	case !r.open:
+		return at >= r.to || errors.Is(err, io.EOF) // a part says nothing of the end of the content
 	}
 	if !errors.Is(err, io.EOF) && (at != known.announced || d.spool.verify() != nil) {
 		return false

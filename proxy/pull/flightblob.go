@@ -47,7 +47,7 @@ func (b *flightBlob) Close() error {
 func (b *flightBlob) read(opts flight.ReadOptions) {
 	opts.Patient, opts.Held = b.repairs, b.repairs // the client may have everything before it
 	if b.isFromAnotherUpstream() && opts.Parts != nil {
-		opts = flight.ReadOptions{Parts: []cache.Span{}} // what is not verified is not shared with it
+		opts = flight.ReadOptions{Parts: []cache.Span{}, Held: true} // what is not verified is not shared with it
 	}
 	b.r = b.f.NewReader(opts)
 }
@@ -59,8 +59,11 @@ func (b *flightBlob) isFromAnotherUpstream() bool {
 }
 
 // WriteRange follows the download. A range that the download can't store, or
-// that comes from another upstream, is fetched by itself.
+// that it has from another upstream, is fetched by itself.
 func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if b.isUnproven(off, n) {
+		return b.followPrivate(ctx, w, off, n)
+	}
 	if b.bypasses(off, n) {
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || err == nil {
@@ -71,9 +74,17 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 	}
 	written, err := b.r.Follow(ctx, w, off, n)
 	switch {
-	case err == nil || written > 0 || ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil:
 		return written, err
-	case errors.Is(err, flight.ErrReaderTooSlow), errors.Is(err, cache.ErrFull):
+	case errors.Is(err, cache.ErrFull): // what was written is what the rest belongs to
+		if n >= 0 {
+			n -= written
+		}
+		rest, err := b.followPrivate(ctx, w, off+written, n)
+		return written + rest, err
+	case written > 0:
+		return written, err
+	case errors.Is(err, flight.ErrReaderTooSlow):
 		return b.followPrivate(ctx, w, off, n)
 	case !b.started && startedFor(b.f) != b.source.repo:
 		return b.rejoin(ctx, w, off, n)
@@ -85,14 +96,18 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 // for a download that is there already, so that many of them over one blob are
 // one download (wire fact W21).
 func (b *flightBlob) bypasses(off, n int64) bool {
-	if b.repairs || n < 0 && !b.started {
+	return !b.repairs && (n >= 0 || b.started) && b.f.Bypasses(off)
+}
+
+// isUnproven says whether the download has a range from another upstream and
+// has not verified it. All the rest of the blob is another matter: its last
+// bytes are held back.
+func (b *flightBlob) isUnproven(off, n int64) bool {
+	if !b.isFromAnotherUpstream() || n < 0 || off == 0 && n >= b.size {
 		return false
 	}
-	if b.isFromAnotherUpstream() && (off > 0 || n >= 0 && n < b.size) {
-		_, verified := b.f.Progress()
-		return !verified
-	}
-	return b.f.Bypasses(off)
+	_, verified := b.f.Progress()
+	return !verified
 }
 
 // passThrough writes n bytes starting at off directly from the upstream without
@@ -102,7 +117,7 @@ func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64)
 }
 
 // followPrivate serves a client that was too slow for a download without disk
-// space, or needs what it does not fetch: the bytes are gone. A range of the
+// space, or needs what it does not fetch or may not share. A range of the
 // blob cannot be verified anyway, so it is passed through. Otherwise, and if the
 // upstream has no ranges, it starts a download that nobody else can join.
 func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
@@ -120,18 +135,31 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 
 // rejoin serves a client after the download it had joined failed for another
 // repository. That failure says nothing about the client's own repository, so
-// it joins or starts a download there.
+// it joins or starts a download there. If only a part could not be had, the
+// download goes on, and the client gets that part by itself.
 func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), b.source.startOptions())
-	if err != nil {
+	start := b.source.startOptions()
+	start.Look = n >= 0
+	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), start)
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	if f == nil {
+	case f == nil:
 		return b.writeCached(ctx, w, off, n)
+	case f == b.f:
+		f.Release()
+		return b.followPrivate(ctx, w, off, n)
 	}
 	b.Close()
 	b.f, b.started = f, started
-	b.r = f.NewReader(flight.ReadOptions{})
+	opts := flight.ReadOptions{}
+	if n >= 0 {
+		opts.Parts = []cache.Span{{From: off, To: off + n}}
+	}
+	b.read(opts)
+	if b.isUnproven(off, n) {
+		return b.followPrivate(ctx, w, off, n)
+	}
 	return b.r.Follow(ctx, w, off, n)
 }
 

@@ -118,3 +118,43 @@ func TestOfflinePiecesAreServedAndTheRestIsNot(t *testing.T) {
 		}
 	})
 }
+
+// All the rest of a blob follows a download of another upstream, but not its
+// pieces: those may be anything before all of it is verified.
+func TestTheRestOfABlobWaitsForWhatAnotherUpstreamSends(t *testing.T) {
+	const size, from = 8 << 20, 6 << 20
+	content := mirrortest.Bytes(1, size)
+	synctest.Test(t, func(t *testing.T) {
+		o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
+		layer := o.Put("app", "layer", content)
+		quay.Put("app", "layer", content)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Registry: quay})
+		})
+		if _, err := readPart(t, m, mirrortest.App, layer.Digest, pull.Span{From: from, To: size}); err != nil {
+			t.Fatal(err)
+		}
+		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()) + " 0+6291456")
+		b, err := m.Blob(t.Context(), pull.Repository{Upstream: "quay", Name: "app"}, layer.Digest, pull.Want{
+			Parts: func(int64) []pull.Span { return []pull.Span{{From: from, To: size}} }, ToEnd: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		var got bytes.Buffer
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.WriteRange(t.Context(), &got, from, -1)
+			done <- err
+		}()
+		mirrortest.Wait()
+		if got.Len() > 0 {
+			t.Errorf("%d bytes that nobody has verified", got.Len())
+		}
+		release()
+		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), content[from:]) {
+			t.Errorf("then %d bytes, and %v", got.Len(), err)
+		}
+	})
+}
