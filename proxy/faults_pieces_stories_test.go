@@ -121,7 +121,7 @@ func upstreamStories() []pieceStory {
 		{name: "the size is known, and a range is past the end", happens: func(p *piecesOf) string { return p.piece(7, 8) },
 			sees: "416 RANGE_INVALID", asked: "0-1 bytes", kept: "1 byte", rest: "from 1 byte on"},
 		{name: "nothing tells the size, and the last bytes are asked for", unknown: true, happens: func(p *piecesOf) string { return p.ranges(p.path, "bytes=-1048576") },
-			sees: pieceSees, asked: "`HEAD`, 5-6 MiB", kept: "1 MiB", rest: "0-5 MiB"},
+			sees: pieceSees, asked: "0-1 bytes, 5-6 MiB", kept: "1048577 bytes", rest: "1 byte-5 MiB"},
 	}
 }
 

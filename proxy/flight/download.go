@@ -203,7 +203,7 @@ func (d *download) step(ctx context.Context) (done bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.plan.isWhole() && len(d.plan.requests) == 0 && !d.progress.hashing {
-		if d.spool.isInMemory() || d.spool.hashed() >= d.plan.total {
+		if d.spool.hashed() >= d.plan.total {
 			return true
 		}
 	}
@@ -308,6 +308,9 @@ func (d *download) giveUp(r result) {
 				reader.err = err
 			}
 		}
+		if r.fill {
+			reader.wait.patient = false // it does not
+		}
 	}
 	if d.changed != nil {
 		close(d.changed)
@@ -339,6 +342,7 @@ func (d *download) hash() {
 			d.takeStock() // it is fetched again
 		}
 		if n > 0 {
+			d.update(func() {}) // some wait for what is hashed
 			continue
 		}
 		d.mu.Lock()

@@ -253,10 +253,10 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 	return nil
 }
 
-// write writes b to the spool. If there is no disk space any more, it continues
-// in memory.
+// write writes b to the spool. If there is no disk space any more, the fill
+// continues in memory.
 func (d *download) write(ctx context.Context, r *request, b []byte) error {
-	err := d.spool.write(ctx, r.at, b)
+	err := d.writeSpool(ctx, r, b)
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
@@ -266,22 +266,28 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	if err != nil {
 		return err
 	}
+	return d.writeSpool(ctx, r, b)
+}
+
+// writeSpool writes b to the spool. What is in memory is written by the fill
+// alone: others would leave it with what the fill does not continue.
+func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
+	if !r.fill && d.spool.isInMemory() {
+		return errNoRoom
+	}
 	return d.spool.write(ctx, r.at, b)
 }
 
 // isReceived says whether a request has all that it asked for, after a read that
-// returned err. If the source does not give the size, the content is complete
-// once it has the size that a manifest gives and the digest matches; anything
-// after that is ignored.
+// returned err. If the source does not give the size, the content ends where a
+// request without an end does, or once it has the size that a manifest gives and
+// the digest matches; anything after that is ignored.
 func (d *download) isReceived(r *request, err error) bool {
 	d.mu.Lock()
 	known, total, at := d.size, d.plan.total, r.at
 	d.mu.Unlock()
-	switch {
-	case total >= 0:
+	if total >= 0 || !r.open {
 		return at >= r.to
-	case !r.open:
-		return at >= r.to || errors.Is(err, io.EOF) // a part says nothing of the end of the content
 	}
 	if !errors.Is(err, io.EOF) && (at != known.announced || d.spool.verify() != nil) {
 		return false

@@ -171,11 +171,11 @@ func (f *Flight) Fill() {
 
 // Bypasses says whether a reader of what begins at off has to get it from the
 // source by itself: there is no disk space for what the download does not fetch
-// soon.
+// soon. If nobody knows the size, nobody can.
 func (f *Flight) Bypasses(off int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state == receiving && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
+	return f.state == receiving && f.size.total >= 0 && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
 }
 
 // Release ends what Join or StartPrivate began: the caller reads no more. It
@@ -213,6 +213,9 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 		case end <= off && r.err != nil:
 			err = r.err
 			return true
+		case end <= off && held && !f.plan.insisted && f.plan.have.End(off) > off:
+			f.plan.insist() // what is held back is proven by nothing less
+			f.decide()
 		case end <= off && f.state == receiving && f.plan.inOrder && !f.plan.fill:
 			err = errNoRoom
 			return true
@@ -232,7 +235,8 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 func (f *Flight) available(off int64, held bool) int64 {
 	end := f.plan.have.End(off)
 	if held && f.state != complete {
-		end = min(end, f.size.readable(f.plan.prefix()))
+		// What is not hashed may be dropped yet, and other bytes be verified.
+		end = min(end, f.size.readable(min(f.plan.prefix(), f.spool.hashed())))
 	}
 	return end
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -263,6 +265,12 @@ func TestASourceWithoutRangesIsAskedOnce(t *testing.T) {
 				sink := newTestSink(memory.New())
 				g := newGroup(t, sink)
 				var readers sync.WaitGroup
+				readers.Go(func() { // the first bytes: nobody sees at their offset that there are no ranges
+					if err := g.readParts(t, s, cache.Span{From: 0, To: 2}); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
 				for i := range int64(4) {
 					readers.Go(func() {
 						if err := g.readParts(t, s, cache.Span{From: i * 2 * mib, To: i*2*mib + 100}); err != nil {
@@ -348,10 +356,73 @@ func TestADownloadThatNobodyWaitsForAndThatGetsNowhereEnds(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		close(closed) // as the request's context does
 		<-f.Done()
-		if kept, ok := sink.Kept(s.want().Digest); g.Len() != 0 || !ok || kept.Bytes != 3*mib {
+		if kept, ok := sink.Kept(s.want().Digest); g.Len() != 0 || !ok || kept.Bytes != 3*mib || !strings.Contains(f.Err().Error(), "nobody waits for it") {
 			t.Errorf("%d downloads, and %d bytes are kept: %v", g.Len(), kept.Bytes, f.Err())
 		}
+		// Meanwhile it was saved once: no more came.
+		if want := `{"upstream":"hub","repository":"app"}`; !slices.Equal(sink.saved, []string{want}) {
+			t.Errorf("saved with %q", sink.saved)
+		}
 	})
+}
+
+func TestTheNextDownloadWaitsForWhatTheLastOneLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{content: bytesOf(1, largeSize), bodies: onceThen(func(body []byte) io.ReadCloser {
+			return cutAfter(body, 3*mib, upstream.ErrInvalidResponse)
+		})}
+		sink := newTestSink(memory.New())
+		sink.keeping = make(chan struct{})
+		g := newGroup(t, sink)
+		f, _ := g.join(t, s.want(), s.start())
+		defer f.Release()
+		synctest.Wait()
+		if f.Err() == nil {
+			t.Fatal("it did not fail")
+		}
+		next, started := g.join(t, s.want(), s.start())
+		defer next.Release()
+		if !started {
+			t.Fatal("the one that failed was joined")
+		}
+		var got bytes.Buffer
+		done := follow(next, &got)
+		synctest.Wait()
+		close(sink.keeping)
+		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), s.content) {
+			t.Errorf("%d bytes, %v", got.Len(), err)
+		}
+		s.wantAsked(t, "0+-1", "3145728+-1")
+	})
+}
+
+// What follows on an answer that began at the start is held back too.
+func TestTheEndIsHeldBackFromWhoMayHaveTheRest(t *testing.T) {
+	const size = 64 << 10
+	for held, out := range map[bool]int{true: size - heldBack - 1000, false: size - 1 - 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			last := make(chan struct{})
+			s := &scripted{content: bytesOf(11, size), bodies: heldAt(size-1, last)}
+			f, _ := newGroup(t, newTestSink(memory.New())).join(t, s.want(), s.start())
+			defer f.Release()
+			r := f.NewReader(flight.ReadOptions{Held: held})
+			defer r.Close()
+			var got bytes.Buffer
+			done := make(chan error, 1)
+			go func() {
+				_, err := r.Follow(context.Background(), &got, 1000, -1)
+				done <- err
+			}()
+			synctest.Wait()
+			if got.Len() != out {
+				t.Errorf("held back %v: %d bytes are out before the last one is in, want %d", held, got.Len(), out)
+			}
+			close(last)
+			if err := <-done; err != nil || !bytes.Equal(got.Bytes(), s.content[1000:]) {
+				t.Errorf("in the end %d bytes and %v", got.Len(), err)
+			}
+		})
+	}
 }
 
 func TestDownloadsThatNobodyReadsMakeRoomForOthers(t *testing.T) {

@@ -134,6 +134,9 @@ func (f *Flight) takeStock() {
 	})
 }
 
+// Hold is the option Held, for a reader that has not read anything yet.
+func (r *Reader) Hold() { r.held = true }
+
 // Close ends the reading.
 func (r *Reader) Close() error {
 	r.f.mu.Lock()

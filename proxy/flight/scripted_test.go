@@ -154,8 +154,11 @@ type testSink struct {
 	onCall   func() // called with each call but Has, where it is set
 	onExpect func(n int64)
 
+	keeping chan struct{} // nil, or Keep waits until it is closed
+
 	mu          sync.Mutex
 	expected    int64
+	saved       []string // the notes of drafts that were saved
 	notKept     int
 	quarantined int64
 }
@@ -175,7 +178,24 @@ func (s *testSink) Has(ctx context.Context, d cache.Digest) bool {
 
 func (s *testSink) Create(ctx context.Context, want cache.Descriptor) (cache.Draft, error) {
 	s.called()
-	return s.Blobs.Create(ctx, want)
+	draft, err := s.Blobs.Create(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	return savedDraft{draft, s}, nil
+}
+
+// savedDraft notes when it is saved.
+type savedDraft struct {
+	cache.Draft
+	by *testSink
+}
+
+func (d savedDraft) Save(note []byte) error {
+	d.by.mu.Lock()
+	defer d.by.mu.Unlock()
+	d.by.saved = append(d.by.saved, string(note))
+	return d.Draft.Save(note)
 }
 
 func (s *testSink) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {
@@ -190,6 +210,9 @@ func (s *testSink) Reserve(draft cache.Draft, _ cache.Descriptor) error {
 
 func (s *testSink) Keep(_ context.Context, _ cache.Digest, draft cache.Draft, note []byte) error {
 	s.called()
+	if s.keeping != nil {
+		<-s.keeping
+	}
 	return draft.Keep(note)
 }
 

@@ -173,8 +173,13 @@ func (s *spool) advance() (int, error) {
 	return s.draft.Advance(hashSize)
 }
 
-// hashed is the length of the prefix that is hashed.
-func (s *spool) hashed() int64 { return s.draft.Written() }
+// hashed is the length of the prefix that is hashed. In memory everything is.
+func (s *spool) hashed() int64 {
+	if !s.isUsable() {
+		return math.MaxInt64
+	}
+	return s.draft.Written()
+}
 
 // switchToMemory continues in memory, after the first n bytes, which are on disk.
 func (s *spool) switchToMemory(n int64) error {

@@ -37,9 +37,22 @@ func (w Want) options(size int64) flight.ReadOptions {
 	}
 	parts := w.Parts(size)
 	if len(parts) == 0 {
-		parts = []Span{{From: 0, To: 1}} // no part of it, but somebody has to find out its size
+		parts = []Span{{From: 0, To: 1}} // they are outside of it, or depend on its size: that has to be found out
 	}
 	return flight.ReadOptions{Parts: parts, ToEnd: w.ToEnd}
+}
+
+// isAllInParts says whether several parts are all of a blob of size bytes, in
+// any order. Such an answer has to be proven like one that has all in one part.
+func (w Want) isAllInParts(size int64) bool {
+	if w.Parts == nil || size < 0 {
+		return false
+	}
+	var all cache.Spans
+	for _, part := range w.Parts(size) {
+		all.Add(part)
+	}
+	return all.End(0) >= size
 }
 
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
@@ -171,10 +184,7 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	if p.rules.Offline && !p.hasPieces(blob.Digest, opts.want) {
 		return nil, fmt.Errorf("blob %s of %s: %w", blob.Digest, repo, ErrOffline)
 	}
-	hint, err := p.sizeHint(ctx, u, repo, blob, opts.want)
-	if err != nil {
-		return nil, err
-	}
+	hint := p.sizeHint(blob)
 	source := p.newBlobSource(u, repo, blob.Digest)
 	start := source.startOptions()
 	start.Refetch = opts.refetch
@@ -187,12 +197,13 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	}
 	foreign := !started && startedFor(f) != repo
-	b := &flightBlob{source: source, f: f, started: started, repairs: p.diskReaders.any(blob.Digest)}
+	b := &flightBlob{source: source, f: f, started: started, want: opts.want, repairs: p.diskReaders.any(blob.Digest)}
 	b.read(opts.want.options(hint))
 	size, err := f.Size(ctx)
 	switch {
 	case err == nil:
 		b.size = size
+		b.holdIfAll()
 	case foreign:
 		// The download of another repository failed. That says nothing about
 		// this repository.
@@ -219,24 +230,17 @@ func (p *Puller) hasPieces(d Digest, want Want) bool {
 }
 
 // sizeHint is the size of a blob of which ranges are wanted, as far as it is
-// known, or -1. If the ranges depend on the size, the upstream is asked for it.
-func (p *Puller) sizeHint(ctx context.Context, u Upstream, repo Repository, blob Descriptor, want Want) (int64, error) {
-	if want.Parts == nil {
-		return -1, nil
-	}
+// known, or -1.
+func (p *Puller) sizeHint(blob Descriptor) int64 {
 	if f := p.flights.Get(blob.Digest); f != nil {
 		if size, ok := f.KnownSize(); ok {
-			return size, nil
+			return size
 		}
 	}
 	if kept, ok := p.store.Kept(blob.Digest); ok && kept.Size >= 0 {
-		return kept.Size, nil
+		return kept.Size
 	}
-	if blob.Size >= 0 || want.Parts(-1) != nil {
-		return blob.Size, nil
-	}
-	desc, err := p.resolveUpstreamBlob(ctx, u, repo, blob.Digest)
-	return desc.Size, err
+	return blob.Size
 }
 
 // FetchBlob caches a blob unless it is cached already. It does not count as a

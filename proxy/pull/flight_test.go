@@ -288,11 +288,14 @@ func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 		m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs = full.Blobs() })
 		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()))
 		stuck, free := make(chan error, 1), make(chan []byte, 1)
-		unstick := make(chan struct{})
+		begun, unstick := make(chan struct{}), make(chan struct{})
+		o.Bodies = func(_ string, _ pull.Digest, _ int64, body []byte) io.ReadCloser {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(body[:1<<20]), gated{begun, bytes.NewReader(body[1<<20:])}))
+		}
 		go func() {
 			b, err := m.Blob(context.Background(), mirrortest.App, layer.Digest, pull.Want{})
 			if err == nil {
-				_, err = b.WriteRange(context.Background(), stuckWriter{unstick}, 0, -1)
+				_, err = b.WriteRange(context.Background(), stuckWriter{begun, unstick}, 0, -1)
 				b.Close()
 			}
 			stuck <- err
@@ -413,9 +416,19 @@ func TestARangeTooLateForADownloadOnAFullDiskNeedsNoRangesUpstream(t *testing.T)
 	})
 }
 
-type stuckWriter struct{ until <-chan struct{} }
+// stuckWriter writes nothing until it is told to.
+type stuckWriter struct {
+	begun chan<- struct{} // closed when it is written to
+	until <-chan struct{}
+}
 
 func (w stuckWriter) Write(b []byte) (int, error) {
+	select {
+	case <-w.until:
+		return len(b), nil
+	default:
+	}
+	close(w.begun)
 	<-w.until
 	return len(b), nil
 }

@@ -22,6 +22,11 @@ type flightBlob struct {
 	size          int64
 	passedThrough bool
 	repairs       bool // it replaces a damaged file: ranges wait, so that nothing is downloaded twice
+	want          Want
+	// inParts means that the client reads everything, in several parts. They
+	// come from one download, and the last bytes are held back.
+	inParts bool
+	begun   bool // some of it was written
 }
 
 func (b *flightBlob) Digest() Digest { return b.source.digest }
@@ -58,9 +63,16 @@ func (b *flightBlob) isFromAnotherUpstream() bool {
 	return startedFor(b.f).Upstream != b.source.repo.Upstream
 }
 
+// holdIfAll notes whether the client reads everything in several parts.
+func (b *flightBlob) holdIfAll() {
+	if b.inParts = b.want.isAllInParts(b.size); b.inParts {
+		b.r.Hold()
+	}
+}
+
 // WriteRange follows the download. A range that the download can't store, or
 // that it has from another upstream, is fetched by itself.
-func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	if b.isUnproven(off, n) {
 		return b.followPrivate(ctx, w, off, n)
 	}
@@ -72,38 +84,43 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		}
 		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
 	}
-	written, err := b.r.Follow(ctx, w, off, n)
+	written, err = b.r.Follow(ctx, w, off, n)
+	b.begun = b.begun || written > 0
+	full, slow := errors.Is(err, cache.ErrFull), errors.Is(err, flight.ErrReaderTooSlow)
 	switch {
-	case err == nil || ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil, b.inParts && (b.begun || full || slow):
 		return written, err
-	case errors.Is(err, cache.ErrFull): // what was written is what the rest belongs to
+	case written > 0 && full && b.isPart(off, n):
 		if n >= 0 {
 			n -= written
 		}
-		rest, err := b.followPrivate(ctx, w, off+written, n)
-		return written + rest, err
+		more, err := b.followPrivate(ctx, w, off+written, n)
+		return written + more, err
 	case written > 0:
 		return written, err
-	case errors.Is(err, flight.ErrReaderTooSlow):
+	case full, slow:
 		return b.followPrivate(ctx, w, off, n)
 	case !b.started && startedFor(b.f) != b.source.repo:
-		return b.rejoin(ctx, w, off, n)
+		return b.rejoin(ctx, w, off, n, err)
 	}
 	return 0, err
 }
+
+// isPart says whether that is not the whole blob.
+func (b *flightBlob) isPart(off, n int64) bool { return off > 0 || n >= 0 && n < b.size }
 
 // bypasses says whether a range is fetched by itself. Ranges without an end wait
 // for a download that is there already, so that many of them over one blob are
 // one download (wire fact W21).
 func (b *flightBlob) bypasses(off, n int64) bool {
-	return !b.repairs && (n >= 0 || b.started) && b.f.Bypasses(off)
+	return !b.repairs && !b.inParts && (n >= 0 || b.started) && b.f.Bypasses(off)
 }
 
 // isUnproven says whether the download has a range from another upstream and
-// has not verified it. All the rest of the blob is another matter: its last
-// bytes are held back.
+// has not verified it. Where the client reads all the rest of the blob, or all
+// of it in parts, the last bytes are held back instead.
 func (b *flightBlob) isUnproven(off, n int64) bool {
-	if !b.isFromAnotherUpstream() || n < 0 || off == 0 && n >= b.size {
+	if !b.isFromAnotherUpstream() || b.inParts || n < 0 || !b.isPart(off, n) {
 		return false
 	}
 	_, verified := b.f.Progress()
@@ -117,11 +134,11 @@ func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64)
 }
 
 // followPrivate serves a client that was too slow for a download without disk
-// space, or needs what it does not fetch or may not share. A range of the
-// blob cannot be verified anyway, so it is passed through. Otherwise, and if the
+// space, or needs what it does not fetch or may not share. A range of the blob
+// cannot be verified anyway, so it is passed through. Otherwise, and if the
 // upstream has no ranges, it starts a download that nobody else can join.
 func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	if off > 0 || n >= 0 && n < b.size {
+	if b.isPart(off, n) {
 		b.passedThrough = true
 		written, err := b.passThrough(ctx, w, off, n)
 		if written > 0 || !errors.Is(err, upstream.ErrUnsupported) {
@@ -137,9 +154,9 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 // repository. That failure says nothing about the client's own repository, so
 // it joins or starts a download there. If only a part could not be had, the
 // download goes on, and the client gets that part by itself.
-func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64, failed error) (int64, error) {
 	start := b.source.startOptions()
-	start.Look = n >= 0
+	start.Look = b.want.Parts != nil
 	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), start)
 	switch {
 	case err != nil:
@@ -148,19 +165,16 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64) (int
 		return b.writeCached(ctx, w, off, n)
 	case f == b.f:
 		f.Release()
+		if b.inParts {
+			return 0, failed // its parts come from one download
+		}
 		return b.followPrivate(ctx, w, off, n)
 	}
 	b.Close()
 	b.f, b.started = f, started
-	opts := flight.ReadOptions{}
-	if n >= 0 {
-		opts.Parts = []cache.Span{{From: off, To: off + n}}
-	}
-	b.read(opts)
-	if b.isUnproven(off, n) {
-		return b.followPrivate(ctx, w, off, n)
-	}
-	return b.r.Follow(ctx, w, off, n)
+	b.read(b.want.options(b.size))
+	b.holdIfAll()
+	return b.WriteRange(ctx, w, off, n)
 }
 
 // writeCached writes the content that another download has cached in the

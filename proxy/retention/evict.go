@@ -34,9 +34,6 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 			break
 		}
 		n, err := next.remove(ctx)
-		if n > 0 {
-			r.evicted(n)
-		}
 		freed += n
 		if err != nil {
 			return freed, err
@@ -52,11 +49,17 @@ func (r *Retention) candidates(s *snapshot) []candidate {
 	var all []candidate
 	for _, blob := range s.unreferencedBlobs() {
 		all = append(all, candidate{blob.use, func(ctx context.Context) (int64, error) {
-			return r.deleteBlobs(ctx, s, []Digest{blob.digest}), nil
+			freed := r.deleteBlobs(ctx, s, []Digest{blob.digest})
+			r.evicted(freed)
+			return freed, nil
 		}})
 	}
 	for _, d := range s.unpinnedDrafts() {
-		all = append(all, candidate{d.lastUse(), func(ctx context.Context) (int64, error) { return r.evictDraft(ctx, d), nil }})
+		all = append(all, candidate{d.lastUse(), func(ctx context.Context) (int64, error) {
+			freed := r.evictDraft(ctx, d)
+			r.evicted(freed)
+			return freed, nil
+		}})
 	}
 	for _, image := range s.images() {
 		all = append(all, candidate{image.use, func(ctx context.Context) (int64, error) { return r.evictImage(ctx, s, image) }})
@@ -66,13 +69,16 @@ func (r *Retention) candidates(s *snapshot) []candidate {
 	return all
 }
 
-// evictImage removes an image, unless it is needed after all.
+// evictImage removes an image, unless it is needed after all. What it frees is
+// reported even if that is nothing, because the content was gone already.
 func (r *Retention) evictImage(ctx context.Context, s *snapshot, next image) (freed int64, err error) {
 	removed, ok := s.evict(next)
 	if !ok {
 		return 0, nil
 	}
-	return r.deleteContent(ctx, s, removed)
+	freed, err = r.deleteContent(ctx, s, removed)
+	r.evicted(freed)
+	return freed, err
 }
 
 // evict removes an image from the records, unless something else references it,

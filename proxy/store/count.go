@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"maps"
+)
 
 // EvictionDue receives a value when room is short and an eviction pass is due.
 func (s *Store) EvictionDue() <-chan struct{} { return s.room.evictionDue }
@@ -51,24 +54,16 @@ func (r *room) endPass(pass int, vain bool) {
 // come and go.
 func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) error {
 	r := s.room
-	c := &recount{added: make(map[Digest]bool)}
+	c := &recount{found: make(map[Digest]int64), added: make(map[Digest]int64)}
 	r.mu.Lock()
-	for d, n := range r.reserved {
-		c.added[d] = true
-		c.bytes += n
-	}
+	maps.Copy(c.added, r.reserved)
 	r.counting = c
 	r.mu.Unlock()
-	var total int64
 	err := s.blobs.Walk(ctx, func(d Digest, size int64) bool {
 		if visit != nil {
 			visit(d, size)
 		}
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if !c.added[d] {
-			total += r.weight(size)
-		}
+		c.found[d] = r.weight(size)
 		return true
 	})
 	r.mu.Lock()
@@ -79,7 +74,7 @@ func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) err
 	}
 	// After the walk, under the lock: what is kept or resumed from now on changes
 	// the count itself.
-	r.addUsed(total + c.bytes + r.recountAllKept(s.blobs.AllKept()) - r.used)
+	r.addUsed(c.total() + r.recountAllKept(s.blobs.AllKept()) - r.used)
 	r.counted = true
 	return nil
 }

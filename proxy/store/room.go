@@ -66,11 +66,22 @@ type passes struct {
 	next         chan struct{} // closed when the next pass ends
 }
 
-// recount is a count of what is on disk. Content that was added since it began
-// is counted separately, whether the walk finds it or not.
+// recount is a count of what is on disk, in bytes. Content that was added since
+// it began counts once, whether the walk finds it or not.
 type recount struct {
-	added map[Digest]bool
-	bytes int64 // size of added
+	found, added map[Digest]int64
+}
+
+func (c *recount) total() (n int64) {
+	for d, found := range c.found {
+		if c.added[d] == 0 {
+			n += found
+		}
+	}
+	for _, added := range c.added {
+		n += added
+	}
+	return n
 }
 
 func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
@@ -149,26 +160,27 @@ func (r *room) reserve(d Digest, n int64) {
 // is held.
 func (r *room) addReservation(d Digest, n int64) {
 	r.addUsed(n)
-	r.reserved[d] = n
+	r.reserved[d] += n
 	if r.counting != nil {
-		r.counting.added[d] = true
-		r.counting.bytes += n
+		r.counting.added[d] += n
 	}
 }
 
-// endReservation ends a reservation: d was published or was not.
-func (r *room) endReservation(d Digest, published bool) {
+// endReservation ends a reservation of the n bytes of d, which were published or
+// were not.
+func (r *room) endReservation(d Digest, n int64, published bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := r.reserved[d]
-	delete(r.reserved, d)
+	n = r.weight(n)
+	if r.reserved[d] -= n; r.reserved[d] == 0 {
+		delete(r.reserved, d)
+	}
 	if published {
 		return
 	}
 	r.addUsed(-n)
 	if r.counting != nil {
-		delete(r.counting.added, d)
-		r.counting.bytes -= n
+		r.counting.added[d] -= n
 	}
 }
 

@@ -108,10 +108,25 @@ func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.D
 	if err := s.room.waitAndReserve(ctx, d, size); err != nil {
 		return err
 	}
-	err := draft.Commit()
-	s.room.endReservation(d, err == nil)
-	s.recountKept(d) // Commit removes the draft that was kept
+	added, err := s.commit(ctx, d, draft)
+	s.room.endReservation(d, size, added)
 	return err
+}
+
+// commit commits a draft, and says whether it adds to what is stored. A manifest
+// may be requested as a blob too, and then comes twice. It is counted once.
+func (s *Store) commit(ctx context.Context, d Digest, draft cache.Draft) (added bool, err error) {
+	for ran := false; !ran; {
+		_, err, _ = s.writes.Do(d.String(), func() (any, error) {
+			ran = true
+			before := s.Has(ctx, d)
+			err := draft.Commit()
+			added = err == nil && !before
+			return nil, err
+		})
+	}
+	s.recountKept(d) // Commit removes the draft that was kept
+	return added, err
 }
 
 // Delete removes content and its copy in memory, and says whether it is gone.

@@ -54,7 +54,7 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		}
 		s.room.reserve(desc.Digest, desc.Size)
 		err = draft.Commit()
-		s.room.endReservation(desc.Digest, err == nil)
+		s.room.endReservation(desc.Digest, desc.Size, err == nil)
 		s.recountKept(desc.Digest) // Commit removes the draft of a client that asked for the manifest as a blob
 		return nil, err
 	})
