@@ -39,11 +39,22 @@ func pieceStories() []pieceStory {
 	return rows
 }
 
+// wrong sends one byte that is wrong.
+var wrong = upstreamtest.Rewritten(func(b []byte) []byte { b[7] ^= 1; return b })
+
+// wholeSlowly is what a client sees of the whole that has bytes before the last
+// of them come from an upstream that is well.
+func (p *piecesOf) wholeSlowly() string {
+	p.Helper()
+	p.fake.Mend()
+	p.fake.Always("GET blobs", upstreamtest.Trickle(256<<10, 20))
+	return p.whole()
+}
+
 // cutStories are about pieces that break off or are wrong.
 func cutStories() []pieceStory {
 	once := func() upstreamtest.Fault { return upstreamtest.FirstTime(upstreamtest.CutAfter(512 << 10)) } // it counts
 	always := upstreamtest.CutAfter(16 << 10)
-	wrong := upstreamtest.Rewritten(func(b []byte) []byte { b[7] ^= 1; return b })
 	const brokenPiece = "206, then unexpected EOF"
 	return []pieceStory{
 		{name: "the first piece is cut off, once", happens: reads(0, 1, once()), sees: pieceSees, asked: "0-1 MiB, 512 KiB-1 MiB", kept: "1 MiB", rest: "from 1 MiB on"},
@@ -55,15 +66,13 @@ func cutStories() []pieceStory {
 		{name: "a piece with a wrong byte, and then the whole", happens: func(p *piecesOf) string {
 			p.fake.Always("GET blobs", wrong)
 			p.piece(2, 3) // nothing tells yet
-			p.fake.Mend()
-			return p.whole()
+			return p.wholeSlowly()
 		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
 		{name: "a piece with a wrong byte, a restart, and then the whole", happens: func(p *piecesOf) string {
 			p.fake.Always("GET blobs", wrong)
 			p.piece(2, 3)
-			p.fake.Mend()
 			p.restart()
-			return p.whole()
+			return p.wholeSlowly()
 		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
 	}
 }
@@ -287,15 +296,17 @@ func memberStories() []pieceStory {
 		{name: "another upstream has other bytes under the digest: its client reads the same piece", setup: elsewhere(nil), happens: func(p *piecesOf) string {
 			return inTurn(p.piece(2, 3), p.pieceOf(p.elsewhere(), 2, 3), p.piece(2, 3))
 		}, sees: inTurn(pieceSees, others, pieceSees), asked: "2-3 MiB", kept: one, rest: around},
-		{name: "the same, and it has no ranges", setup: elsewhere(upstreamtest.NoRange(nil)), happens: func(p *piecesOf) string {
-			return inTurn(p.piece(2, 3), p.pieceOf(p.elsewhere(), 2, 3), p.piece(2, 3))
-		}, sees: inTurn(pieceSees, others, pieceSees), asked: "2-3 MiB", kept: one, rest: around},
 		{name: "the same, and it is stopped after its repository is known to have the blob", setup: elsewhere(nil), happens: func(p *piecesOf) string {
 			own := p.piece(2, 3)
 			p.m.head(p.elsewhere())
 			p.other.Stop()
 			return inTurn(own, p.pieceOf(p.elsewhere(), 2, 3), p.piece(2, 3))
 		}, sees: inTurn(pieceSees, "502 UNAVAILABLE", pieceSees), asked: "2-3 MiB", kept: one, rest: around},
+		{name: "the piece has a wrong byte, and a client of another upstream, which has no ranges, reads it too; then the whole", setup: elsewhere(upstreamtest.NoRange(nil)), happens: func(p *piecesOf) string {
+			p.other.AddBlobAs("library/app", p.digest, p.content)
+			p.fake.Always("GET blobs", wrong)
+			return inTurn(p.piece(2, 3), p.pieceOf(p.elsewhere(), 2, 3), p.wholeSlowly())
+		}, sees: inTurn(others, pieceSees, "200, then unexpected EOF"), asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
 	}
 }
 
