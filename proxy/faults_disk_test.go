@@ -44,9 +44,29 @@ func (b fullBlobs) Create(ctx context.Context, want cache.Descriptor) (cache.Dra
 	return fullDraft{draft, b}, err
 }
 
+func (b fullBlobs) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {
+	draft, kept, err := b.Blobs.Resume(ctx, d)
+	if err != nil {
+		return nil, kept, err
+	}
+	return fullDraft{draft, b}, kept, nil
+}
+
 type fullDraft struct {
 	cache.Draft
 	blobs fullBlobs
+}
+
+// WriteAt takes a part too.
+func (d fullDraft) WriteAt(b []byte, off int64) (int, error) {
+	if err := d.blobs.refuse("write"); err != nil {
+		n, writeErr := d.Draft.WriteAt(b[:len(b)/3], off)
+		if writeErr != nil {
+			err = writeErr
+		}
+		return n, err
+	}
+	return d.Draft.WriteAt(b, off)
 }
 
 // Write takes a part of what it refuses, as a kernel may.

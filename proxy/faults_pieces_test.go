@@ -112,7 +112,7 @@ func pieceFaults(t *testing.T) string {
 	})
 	return "## Pieces of a blob\n\nOne piece of a blob has been read. Then another is asked for, and the first one again: the same with a restart of " +
 		"the mirror in between, or without. Once the upstream is well, the whole is pulled.\n\n" +
-		lines.table("the upstream, or the disk", "the other piece", "the first one again", "the whole later", "is fetched")
+		lines.table("the upstream, or the disk", "the other piece", "the first one again", "the whole later", "is fetched") + storyLines(t) + clockLines(t)
 }
 
 // fetched says what an upstream was asked for when a client asked for the whole.
