@@ -19,24 +19,24 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Timeouts limit how long a Remote waits, so that a failure is reported fast
-// (W33). Zero means the default.
+// Timeouts limit how long a Remote waits, as a container runtime would. Clients
+// do not wait that long: whoever asks on their behalf limits that (W33). Zero
+// means the default.
 type Timeouts struct {
 	Connect time.Duration // for a connection: 5 s
 	TLS     time.Duration // for the handshake: 5 s
-	Header  time.Duration // for the header of a response: 10 s
-	Idle    time.Duration // while nothing of a body arrives: 10 s
-	// Referrers is Header for the Referrers API: 60 s. Some registries search
-	// for half a minute, and a list that comes late is still useful.
-	Referrers time.Duration
+	// Header is for the header of a response, from when the request is sent:
+	// 60 s. Some fetch what is asked for before they answer, and some search
+	// half a minute for referrers.
+	Header time.Duration
+	Idle   time.Duration // while nothing of a body arrives: 60 s
 }
 
 func (w Timeouts) withDefaults() Timeouts {
 	w.Connect = cmp.Or(w.Connect, 5*time.Second)
 	w.TLS = cmp.Or(w.TLS, 5*time.Second)
-	w.Header = cmp.Or(w.Header, 10*time.Second)
-	w.Idle = cmp.Or(w.Idle, 10*time.Second)
-	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
+	w.Header = cmp.Or(w.Header, time.Minute)
+	w.Idle = cmp.Or(w.Idle, time.Minute)
 	return w
 }
 
@@ -103,9 +103,6 @@ type Remote struct {
 	endpoint endpoint
 	guard    *guard
 	client   *http.Transport
-	// slowClient has the timeout for Referrers. A transport has one timeout for
-	// all its connections, so this one has connections of its own.
-	slowClient *http.Transport
 
 	home      *host
 	mu        sync.Mutex
@@ -134,30 +131,23 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	r.home = newHost(r, at.root, true)
 	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allowPrivate: opts.AllowPrivateRedirects}
 	r.client = &http.Transport{
-		Proxy:                  r.guard.proxyFunc(),
-		DialContext:            r.guard.dial,
-		TLSHandshakeTimeout:    opts.Waits.TLS,
-		ResponseHeaderTimeout:  opts.Waits.Header,
-		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        90 * time.Second,
+		Proxy:               r.guard.proxyFunc(),
+		DialContext:         r.guard.dial,
+		TLSHandshakeTimeout: opts.Waits.TLS,
+		MaxIdleConnsPerHost: 64,
+		// A connection that has been idle for long may be dead, and finding out
+		// would take a minute.
+		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
 	}
-	r.slowClient = r.client.Clone()
-	r.slowClient.ResponseHeaderTimeout = opts.Waits.Referrers
-	// A connection that has been idle for long may be dead, and finding out
-	// would take a minute here.
-	r.slowClient.IdleConnTimeout = 30 * time.Second
 	return r, nil
 }
 
 // Close releases idle connections.
-func (r *Remote) Close() {
-	r.client.CloseIdleConnections()
-	r.slowClient.CloseIdleConnections()
-}
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
 // host returns the state of a URL's host.
 func (r *Remote) host(at *url.URL) *host {
