@@ -51,7 +51,11 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer operators.Close()
 
-	m, closeMirror, err := openMirror(cfg, metrics, log)
+	machine := readMachine(cfg.Cache.Dir, log)
+	if err := metrics.Limits(machine.metrics()); err != nil {
+		return err
+	}
+	m, closeMirror, err := openMirror(cfg, machine, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -67,7 +71,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	m.StartPrefetching()
 
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: openFileShare(),
+		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: machine.openFileShare(),
 	}), log)
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(admin.New(admin.Options{
@@ -86,7 +90,9 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, openFileShare(), log)) }()
+	go func() {
+		failed <- serveListener(face, proxy.LimitConnections(face, clients, machine.openFileShare(), log))
+	}()
 	go func() { failed <- serveListener(back, operators) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
@@ -122,7 +128,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
-func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+func openMirror(cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
 	bounds, err := spaceLimits(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -153,7 +159,7 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
-		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, openFileShare()), Logger: log,
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, machine.openFileShare()), Logger: log,
 		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
