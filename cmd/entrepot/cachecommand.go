@@ -23,7 +23,7 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 		Short: short,
 		Args:  args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+			cfg, _, err := config.Load(configOptions(cmd.Flags()))
 			if err != nil {
 				return err
 			}

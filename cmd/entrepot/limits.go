@@ -5,7 +5,10 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/spf13/pflag"
+
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/limits"
 	"github.com/entrepot/entrepot/proxy/admin"
 )
@@ -36,13 +39,46 @@ func readMachine(folder string, log *slog.Logger) machine {
 	return m
 }
 
-// openFileShare returns a quarter of the files that this process may have open.
-// Clients' connections, blobs being sent, and downloads get a quarter each. The
-// last quarter is for everything else, such as connections to upstreams, the
-// records and the log. So none of them can use up the others' files.
-func (m machine) openFileShare() int {
-	const least, most = 64, 1 << 20
-	return int(max(least, min(m.Files, most)/4))
+// configOptions are those of a command that runs with the user's configuration.
+func configOptions(flags *pflag.FlagSet) config.Options {
+	of, _ := limits.Read() // serve logs what could not be read
+	return config.Options{Environment: true, Flags: flags, Memory: of.Memory}
+}
+
+// clientPlaces is how many connections and blobs being sent there may be at
+// once. Downloads, connections to upstreams, the records and the log have at
+// least a quarter of the files. What a connection takes of memory is bounded
+// too: a quarter of it is theirs.
+func (m machine) clientPlaces() int {
+	const least, most, memoryOfEach = 64, 1 << 20, 32 << 10
+	n := most
+	if m.Files > 0 {
+		n = int(min(most, m.Files-m.Files/4))
+	}
+	if m.Memory > 0 {
+		n = int(min(int64(n), m.Memory/4/memoryOfEach))
+	}
+	return max(least, n)
+}
+
+// largeHeaders is how many connections may send a large header at once. In the
+// worst case net/http makes 27 MiB of each.
+func (m machine) largeHeaders() int {
+	const most, memoryOfEach = 16, 27 << 20
+	if m.Memory == 0 {
+		return most
+	}
+	return int(max(1, min(most, m.Memory/4/memoryOfEach)))
+}
+
+// maxFlights is how many downloads may run or wait at once: each has a file or
+// two. Only an attack needs more than a thousand.
+func (m machine) maxFlights() int {
+	const least, most = 64, 1024
+	if m.Files == 0 {
+		return most
+	}
+	return int(max(least, min(most, m.Files/4)))
 }
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }

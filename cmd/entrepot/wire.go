@@ -35,10 +35,6 @@ import (
 // to stop.
 const shutdownTimeout = 20 * time.Second
 
-// maxFlights bounds the downloads that are running or waiting, if the limit on
-// open files does not. Only an attack needs more.
-const maxFlights = 1024
-
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := admin.NewMetrics()
@@ -70,9 +66,17 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	defer clients.Close()
 	m.StartPrefetching()
 
+	places := proxy.NewPlaces(proxy.PlacesOptions{
+		Places: machine.clientPlaces(), LargeHeaders: machine.largeHeaders(), Logger: log, Refused: metrics.Refused,
+	})
+	if err := metrics.Places(places.Taken); err != nil {
+		return err
+	}
+	defer inBackground(ctx, places.Watch)()
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: machine.openFileShare(),
+		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, Places: places, ClientIdle: cfg.ClientIdle,
 	}), log)
+	face.IdleTimeout = cfg.ClientKeepAlive
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(admin.New(admin.Options{
 		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
@@ -80,7 +84,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			if stopping.Load() {
 				return errors.New("stopping")
 			}
-			return nil
+			return places.Full()
 		},
 	}), log)
 	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
@@ -91,7 +95,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	failed := make(chan error, 2)
 	go func() {
-		failed <- serveListener(face, proxy.LimitConnections(face, clients, machine.openFileShare(), log))
+		failed <- serveListener(face, proxy.LimitConnections(face, clients, places))
 	}()
 	go func() { failed <- serveListener(back, operators) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
@@ -159,7 +163,7 @@ func openMirror(cfg config.Config, machine machine, metrics *admin.Metrics, log 
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
-		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, machine.openFileShare()), Logger: log,
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: machine.maxFlights(), Logger: log,
 		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
