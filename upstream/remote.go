@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"cmp"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -50,9 +49,9 @@ type RemoteOptions struct {
 	// Endpoint is the http or https URL of the registry. A path after /v2/ is a
 	// prefix of its repositories.
 	Endpoint string
-	// Credentials returns the credentials when they are needed; nil means
-	// anonymous access.
-	Credentials func(ctx context.Context) (Credentials, error)
+	// Credentials are looked up when they are needed; nil means anonymous
+	// access.
+	Credentials Keychain
 	// RootCAs are trusted in addition to the system's; nil means only the
 	// system's.
 	RootCAs            *x509.CertPool
@@ -73,17 +72,6 @@ type RemoteOptions struct {
 	// be nil.
 	HasReferrers bool
 	SawReferrers func()
-}
-
-// Credentials authenticate to a registry or its token server.
-type Credentials struct {
-	Username, Password string
-	// IdentityToken is an OAuth2 refresh token, which replaces the other two.
-	IdentityToken string
-	// Absent explains why there are no credentials, in words that can follow
-	// "and". It is part of the error if the registry refuses access. It is
-	// empty if there are credentials.
-	Absent string
 }
 
 // Observation is one request to an upstream.
