@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -29,7 +28,14 @@ type Timeouts struct {
 	// Referrers is Header for the Referrers API: 60 s. Some registries search
 	// for half a minute, and a list that comes late is still useful.
 	Referrers time.Duration
+	// Ping is after how long an HTTP/2 connection with open requests, on which
+	// nothing arrives, is asked for a sign of life: 15 s. Pong is how long that
+	// may take until they are sent on another one: 2 s. So a client that waits
+	// for 18 s is answered, although a connection is dead.
+	Ping, Pong time.Duration
 }
+
+func (w Timeouts) silence() silence { return silence{ping: w.Ping, pong: w.Pong} }
 
 func (w Timeouts) withDefaults() Timeouts {
 	w.Connect = cmp.Or(w.Connect, 5*time.Second)
@@ -37,6 +43,8 @@ func (w Timeouts) withDefaults() Timeouts {
 	w.Header = cmp.Or(w.Header, 10*time.Second)
 	w.Idle = cmp.Or(w.Idle, 10*time.Second)
 	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
+	w.Ping = cmp.Or(w.Ping, 15*time.Second)
+	w.Pong = cmp.Or(w.Pong, 2*time.Second)
 	return w
 }
 
@@ -102,10 +110,10 @@ type Remote struct {
 	opts     RemoteOptions
 	endpoint endpoint
 	guard    *guard
-	client   *http.Transport
+	client   *connections
 	// slowClient has the timeout for Referrers. A transport has one timeout for
 	// all its connections, so this one has connections of its own.
-	slowClient *http.Transport
+	slowClient *connections
 
 	home      *host
 	mu        sync.Mutex
@@ -132,24 +140,22 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	}
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)
-	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allowPrivate: opts.AllowPrivateRedirects}
-	r.client = &http.Transport{
+	r.guard = newGuard(at.root.Hostname(), opts.AllowPrivateRedirects, opts.Waits)
+	transport := &http.Transport{
 		Proxy:                  r.guard.proxyFunc(),
 		DialContext:            r.guard.dial,
 		TLSHandshakeTimeout:    opts.Waits.TLS,
 		ResponseHeaderTimeout:  opts.Waits.Header,
 		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
 	}
-	r.slowClient = r.client.Clone()
-	r.slowClient.ResponseHeaderTimeout = opts.Waits.Referrers
-	// A connection that has been idle for long may be dead, and finding out
-	// would take a minute here.
-	r.slowClient.IdleConnTimeout = 30 * time.Second
+	patient := transport.Clone()
+	patient.ResponseHeaderTimeout = opts.Waits.Referrers
+	r.client = newConnections(r.guard, opts.Waits.silence(), transport)
+	r.slowClient = newConnections(r.guard, opts.Waits.silence(), patient)
 	return r, nil
 }
 
