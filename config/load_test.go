@@ -63,6 +63,7 @@ upstreams:
     allow: ["**"]              # repositories; deny wins
     deny: []
     max_requests: 32           # at once
+    timeouts: {connect: 5s, header: 60s, idle: 60s}
     immutable_tags: []         # patterns never re-checked; fallback tags never match
     referrers: {cosign_tags: false, buildkit_attestations: false}
 `
@@ -89,7 +90,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
-			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{}, Deleted: "forget",
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute}, ImmutableTags: []string{}, Deleted: "forget",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -104,6 +105,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
 		"upstreams[0].max_requests":     "entrepot.yaml:27",
+		"upstreams[0].timeouts.header":  "entrepot.yaml:28",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -135,6 +137,7 @@ upstreams:
     allow: [org/**]
     deny: [org/secret/*]
     max_requests: 7
+    timeouts: {connect: 3s, header: 2m, idle: 90s}
     immutable_tags: [v*.*.*]
     deleted: serve
     referrers: {cosign_tags: true, buildkit_attestations: true}

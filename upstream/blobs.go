@@ -15,7 +15,7 @@ func (r *Remote) blobRequest(method, repo string, d Digest) request {
 
 // ResolveBlob implements Registry.
 func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	found, err := r.blobs.resolve(content{repo, d.String()}, func(of content) (Descriptor, error) {
+	found, err := r.blobs.resolve(ctx, content{repo, d.String()}, func(ctx context.Context, of content) (Descriptor, error) {
 		resp, err := r.do(ctx, r.blobRequest(http.MethodHead, of.repo, Digest(of.ref)))
 		if err != nil {
 			return Descriptor{}, err

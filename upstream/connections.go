@@ -334,7 +334,9 @@ func (r *rescue) begin() {
 		r.racing.Unlock()
 		return
 	}
-	ctx, cancel := context.WithCancelCause(r.req.Context())
+	// The caller's trace is of the first one alone.
+	ctx, cancel := context.WithCancelCause(context.Background())
+	context.AfterFunc(r.req.Context(), func() { cancel(context.Cause(r.req.Context())) })
 	r.second, r.stop = make(chan answered, 1), cancel
 	r.racing.Unlock()
 

@@ -198,7 +198,7 @@ func (h *host) ping(ctx context.Context) error {
 		return nil
 	}
 	waited := h.pingGroup.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // other requests wait for it, too
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), pingWait, errNoHeader) // other requests wait for it, too
 		defer cancel()
 		resp, err := h.r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
 		if err != nil {

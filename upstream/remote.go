@@ -18,16 +18,17 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Timeouts limit how long a Remote waits, so that a failure is reported fast
-// (W33). Zero means the default.
+// Timeouts limit how long a Remote waits, as a container runtime would. Clients
+// do not wait that long: whoever asks on their behalf limits that (W33). Zero
+// means the default.
 type Timeouts struct {
 	Connect time.Duration // for a connection: 5 s
 	TLS     time.Duration // for the handshake: 5 s
-	Header  time.Duration // for the header of a response: 10 s
-	Idle    time.Duration // while nothing of a body arrives: 10 s
-	// Referrers is Header for the Referrers API: 60 s. Some registries search
-	// for half a minute, and a list that comes late is still useful.
-	Referrers time.Duration
+	// Header is for the header of a response, from when the request is sent:
+	// 60 s. Some fetch what is asked for before they answer, and some search
+	// half a minute for referrers.
+	Header time.Duration
+	Idle   time.Duration // while nothing of a body arrives: 60 s
 	// Ping is after how long an HTTP/2 connection with open requests, on which
 	// nothing arrives, is asked for a sign of life: 15 s. Pong is how long that
 	// may take until they are sent on another one: 2 s. So a client that waits
@@ -40,9 +41,8 @@ func (w Timeouts) silence() silence { return silence{ping: w.Ping, pong: w.Pong}
 func (w Timeouts) withDefaults() Timeouts {
 	w.Connect = cmp.Or(w.Connect, 5*time.Second)
 	w.TLS = cmp.Or(w.TLS, 5*time.Second)
-	w.Header = cmp.Or(w.Header, 10*time.Second)
-	w.Idle = cmp.Or(w.Idle, 10*time.Second)
-	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
+	w.Header = cmp.Or(w.Header, time.Minute)
+	w.Idle = cmp.Or(w.Idle, time.Minute)
 	w.Ping = cmp.Or(w.Ping, 15*time.Second)
 	w.Pong = cmp.Or(w.Pong, 2*time.Second)
 	return w
@@ -111,9 +111,6 @@ type Remote struct {
 	endpoint endpoint
 	guard    *guard
 	client   *connections
-	// slowClient has the timeout for Referrers. A transport has one timeout for
-	// all its connections, so this one has connections of its own.
-	slowClient *connections
 
 	home      *host
 	mu        sync.Mutex
@@ -141,29 +138,20 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)
 	r.guard = newGuard(at.root.Hostname(), opts.AllowPrivateRedirects, opts.Waits)
-	transport := &http.Transport{
+	r.client = newConnections(r.guard, opts.Waits.silence(), &http.Transport{
 		Proxy:                  r.guard.proxyFunc(),
-		DialContext:            r.guard.dial,
 		TLSHandshakeTimeout:    opts.Waits.TLS,
-		ResponseHeaderTimeout:  opts.Waits.Header,
 		MaxIdleConnsPerHost:    64,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
-	}
-	patient := transport.Clone()
-	patient.ResponseHeaderTimeout = opts.Waits.Referrers
-	r.client = newConnections(r.guard, opts.Waits.silence(), transport)
-	r.slowClient = newConnections(r.guard, opts.Waits.silence(), patient)
+	})
 	return r, nil
 }
 
 // Close releases idle connections.
-func (r *Remote) Close() {
-	r.client.CloseIdleConnections()
-	r.slowClient.CloseIdleConnections()
-}
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
 // host returns the state of a URL's host.
 func (r *Remote) host(at *url.URL) *host {

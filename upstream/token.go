@@ -20,7 +20,7 @@ import (
 
 const (
 	maxTokens     = 4096
-	tokenWait     = 15 * time.Second
+	pingWait      = 15 * time.Second
 	maxTokenBytes = 256 << 10
 	maxTokenHops  = 3
 	// defaultTokenLife is the life of a token without expires_in
@@ -87,7 +87,7 @@ func (h *host) token(ctx context.Context, w authParams) (value string, fresh boo
 		}
 		// Other requests wait for it, too, so it does not end with the first
 		// one.
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout)
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), waitOf(ctx, h.r.opts.Waits.Header), errNoHeader)
 		defer cancel()
 		t, err := h.exchange(ctx, w)
 		if err != nil {

@@ -311,6 +311,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		TrustedRealms:         u.TrustedRealms,
 		AllowPrivateRedirects: u.AllowPrivateRedirects,
 		UserAgent:             "entrepot/" + buildVersion(),
+		Waits:                 upstream.Timeouts{Connect: u.Timeouts.Connect, TLS: u.Timeouts.Connect, Header: u.Timeouts.Header, Idle: u.Timeouts.Idle},
 		Observe: func(o upstream.Observation) {
 			metrics.Upstream(u.Name, o.Kind, o.Method, o.Status)
 			quota.Observe(o.Limit, o.Remaining, o.Window)
