@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,7 +111,7 @@ func (r *records) isReplaying() bool {
 // openOrRecreate opens the database, or creates a new one if it is damaged.
 func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 	for range 2 {
-		db, err = openDatabase(r.path)
+		db, err = openDatabase(r.opts.Files, r.path)
 		if err == nil {
 			_, err = db.get(bucketState, keyComplete)
 			if err == nil || errors.Is(err, cache.ErrNotFound) {
@@ -135,7 +134,7 @@ func (r *records) quarantine(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
 	damaged := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	err := rename(r.path, damaged)
+	err := r.opts.Files.Rename(r.path, damaged)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -148,7 +147,7 @@ func (r *records) quarantine(cause error) error {
 // trimQuarantine removes the oldest damaged databases if there are too many.
 func (r *records) trimQuarantine() error {
 	folder, name := filepath.Split(r.path)
-	entries, err := os.ReadDir(folder) // sorted by name, which contains the time
+	entries, err := r.opts.Files.ReadDir(folder) // sorted by name, which contains the time
 	if err != nil {
 		return err
 	}
@@ -158,7 +157,7 @@ func (r *records) trimQuarantine() error {
 	for len(entries) > maxDamagedDatabases {
 		// On some systems a file that this process has mapped can't be removed:
 		// the next call tries again.
-		os.Remove(filepath.Join(folder, entries[0].Name()))
+		_ = r.opts.Files.Remove(filepath.Join(folder, entries[0].Name()))
 		entries = entries[1:]
 	}
 	return nil
@@ -167,7 +166,7 @@ func (r *records) trimQuarantine() error {
 // replay reads the journal and returns the records to restore. It also reports
 // whether the whole journal could be read.
 func (r *records) replay(damaged bool) (live map[recordName][]byte, readable bool) {
-	live, lines, err := readJournal(r.journal.path)
+	live, lines, err := readJournal(r.opts.Files, r.journal.path)
 	if err != nil {
 		r.opts.Log.Error("the journal of records can't be read to its end", "error", err)
 		r.opts.OnRecordsError(err)

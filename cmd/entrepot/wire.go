@@ -33,7 +33,11 @@ import (
 
 // shutdownTimeout is how long clients have to finish after the program is told
 // to stop.
-const shutdownTimeout = 20 * time.Second
+const shutdownTimeout = 25 * time.Second
+
+// handOver is how long a start waits for another entrepot to leave the cache
+// folder: as long as that may take to stop, and a little for its disk.
+const handOver = shutdownTimeout + 5*time.Second
 
 // maxFlights bounds the downloads that are running or waiting, if the limit on
 // open files does not. Only an attack needs more.
@@ -51,8 +55,12 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer operators.Close()
 
-	m, closeMirror, err := openMirror(cfg, metrics, log)
-	if err != nil {
+	var m *mirror.Mirror
+	var closeMirror func() error
+	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
+		m, closeMirror, err = openMirror(cfg, metrics, log)
+		return err
+	}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeMirror()) }()
@@ -105,6 +113,28 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		face.Close()
 	}
 	back.Close()
+	return err
+}
+
+// whenUnlocked opens a cache folder. If another process has it open, that may be
+// about to stop, as at an update: it tries again until the time is over.
+func whenUnlocked(ctx context.Context, log *slog.Logger, patience time.Duration, open func() error) error {
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	err := open()
+	if errors.Is(err, cache.ErrLocked) {
+		log.Warn("waiting for another entrepot to stop", "for", patience, "reason", err)
+	}
+	for errors.Is(err, cache.ErrLocked) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+			err = open()
+		case <-over.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 	return err
 }
 
