@@ -90,6 +90,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"retry":   Retry,
 		"limit":   func(r Registry) Registry { return Limit(r, 1) },
 		"breaker": Breaker,
+		"second":  SecondConnection,
 		"fallback": func(r Registry) Registry {
 			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
 		},
