@@ -68,6 +68,9 @@ type RemoteOptions struct {
 	// Observe is called for every request when its response's header has
 	// arrived; it may be nil.
 	Observe func(Observation)
+	// Dial makes connections in place of the network, without its rules about
+	// addresses; it may be nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// HasReferrers says that this endpoint is known to have the Referrers API.
 	// SawReferrers is called when the API answers, at most once a day; it may
 	// be nil.
@@ -142,6 +145,9 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
+	}
+	if opts.Dial != nil {
+		r.client.DialContext = opts.Dial
 	}
 	return r, nil
 }

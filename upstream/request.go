@@ -139,7 +139,7 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 		req.Header.Set("Authorization", authorization)
 	}
 	began := time.Now()
-	resp, err := r.transportFor(ctx).RoundTrip(req)
+	resp, err := r.client.RoundTrip(req)
 	seen := Observation{Kind: a.kind, Method: a.method, Duration: time.Since(began)}
 	if err == nil && !header.Stop() {
 		resp.Body.Close() // it came at the last moment, and its request is over
@@ -160,16 +160,6 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 	r.observe(seen)
 	resp.Body = newBody(resp.Body, resp.ContentLength, waitOf(ctx, r.opts.Waits.Idle), cancel)
 	return resp, nil
-}
-
-// transportFor returns the transport for a request.
-func (r *Remote) transportFor(ctx context.Context) *http.Transport {
-	if !needsNewConnection(ctx) {
-		return r.client
-	}
-	once := r.client.Clone() // it has no connections
-	once.DisableKeepAlives = true
-	return once
 }
 
 // limitHeader ends a request if no header of its response comes. The time

@@ -60,19 +60,6 @@ func (s secondConnection) Blob(ctx context.Context, repo string, d Digest, from,
 	return c, nil
 }
 
-type connectionKey struct{}
-
-// withNewConnection returns a context in which requests use no connection that
-// is there already: it may be the one that is silent.
-func withNewConnection(ctx context.Context) context.Context {
-	return context.WithValue(ctx, connectionKey{}, true)
-}
-
-func needsNewConnection(ctx context.Context) bool {
-	anew, _ := ctx.Value(connectionKey{}).(bool)
-	return anew
-}
-
 // doubledBody is a body that goes on over a second connection. Only one
 // goroutine reads and closes it.
 type doubledBody struct {
@@ -176,7 +163,7 @@ func (b *doubledBody) begin() {
 		b.mu.Unlock()
 		return
 	}
-	ctx, cancel := context.WithCancel(withNewConnection(b.ctx))
+	ctx, cancel := context.WithCancel(b.ctx)
 	s := &secondBody{cancel: cancel, done: make(chan struct{})}
 	b.used, b.second = true, s
 	at := b.at
