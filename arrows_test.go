@@ -22,6 +22,7 @@ var arrows = map[string]struct {
 	never []string
 }{
 	"config":                     {},
+	"limits":                     {never: []string{"net/http"}},
 	"cache":                      {never: []string{"net/http"}},
 	"cache/disk":                 {to: []string{"cache", "cache/disk/files"}, never: []string{"net/http"}},
 	"cache/disk/files":           {never: []string{"net/http"}},
@@ -43,7 +44,7 @@ var arrows = map[string]struct {
 	"proxy/admin":                {to: []string{"proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
 	"proxy":                      {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/admin", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream"}},
+	"cmd/entrepot":               {to: []string{"cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

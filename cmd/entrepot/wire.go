@@ -39,10 +39,6 @@ const shutdownTimeout = 25 * time.Second
 // folder: as long as that may take to stop, and a little for its disk.
 const handOver = shutdownTimeout + 5*time.Second
 
-// maxFlights bounds the downloads that are running or waiting, if the limit on
-// open files does not. Only an attack needs more.
-const maxFlights = 1024
-
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := admin.NewMetrics()
@@ -55,10 +51,14 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	defer operators.Close()
 
+	machine := readMachine(cfg.Cache.Dir, log)
+	if err := metrics.Limits(machine.metrics()); err != nil {
+		return err
+	}
 	var m *mirror.Mirror
 	var closeMirror func() error
 	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
-		m, closeMirror, err = openMirror(cfg, metrics, log)
+		m, closeMirror, err = openMirror(cfg, machine, metrics, log)
 		return err
 	}); err != nil {
 		return err
@@ -74,9 +74,17 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	defer clients.Close()
 	m.StartPrefetching()
 
+	places := proxy.NewPlaces(proxy.PlacesOptions{
+		Places: machine.clientPlaces(), LargeHeaders: machine.largeHeaders(), Logger: log, Refused: metrics.Refused,
+	})
+	if err := metrics.Places(places.Taken); err != nil {
+		return err
+	}
+	defer inBackground(ctx, places.Watch)()
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: openFileShare(),
+		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, Places: places, ClientIdle: cfg.ClientIdle,
 	}), log)
+	face.IdleTimeout = cfg.ClientKeepAlive
 	var stopping atomic.Bool
 	back := proxy.HTTPServer(admin.New(admin.Options{
 		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
@@ -84,7 +92,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			if stopping.Load() {
 				return errors.New("stopping")
 			}
-			return nil
+			return places.Full()
 		},
 	}), log)
 	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
@@ -94,7 +102,9 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	failed := make(chan error, 2)
-	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, openFileShare(), log)) }()
+	go func() {
+		failed <- serveListener(face, proxy.LimitConnections(face, clients, places))
+	}()
 	go func() { failed <- serveListener(back, operators) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
@@ -152,7 +162,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
-func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+func openMirror(cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
 	bounds, err := spaceLimits(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -183,7 +193,7 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
-		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, openFileShare()), Logger: log,
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: machine.maxFlights(), Logger: log,
 		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},

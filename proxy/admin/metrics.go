@@ -31,6 +31,7 @@ type Metrics struct {
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
 	cache     cacheMetrics
+	clients   clientMetrics
 	// options caches the attribute set for each combination of labels: building
 	// one costs more than counting.
 	options sync.Map // labels → metric.MeasurementOption
@@ -44,10 +45,16 @@ type cacheMetrics struct {
 	kept     metric.Int64Gauge
 }
 
+// clientMetrics are those of clients that are not answered to the end.
+type clientMetrics struct {
+	refused metric.Int64Counter
+	cut     metric.Int64Counter
+}
+
 // labels are the label values of one time series.
 type labels struct {
-	upstream, kind, outcome, method string
-	status                          int
+	upstream, kind, outcome, method, reason string
+	status                                  int
 }
 
 // NewMetrics returns Metrics that start at zero.
@@ -71,6 +78,8 @@ func NewMetrics() (*Metrics, error) {
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
 		{&m.cache.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
 		{&m.cache.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
+		{&m.clients.refused, "entrepot.clients.refused", "Connections and blobs that were refused because no place was free.", ""},
+		{&m.clients.cut, "entrepot.clients.cut", "Clients that were disconnected in the middle of an answer, by reason.", ""},
 		{&m.cache.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
@@ -105,6 +114,7 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) Declare(upstreams ...string) {
 	m.Evicted(0)
 	m.cache.damaged.Add(context.Background(), 0)
+	m.clients.refused.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
 		m.cache.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
 		m.Received(upstream, 0)
@@ -193,6 +203,7 @@ func (m *Metrics) attributes(l labels) metric.MeasurementOption {
 	for _, label := range []attribute.KeyValue{
 		attribute.String("upstream", l.upstream), attribute.String("kind", l.kind),
 		attribute.String("outcome", l.outcome), attribute.String("method", l.method),
+		attribute.String("reason", l.reason),
 	} {
 		if label.Value.AsString() != "" {
 			all = append(all, label)
