@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -426,7 +426,7 @@ func TestTheJournalIsRestoredInGroups(t *testing.T) {
 		opts, full, groups := durable, true, 0
 		opts.faults.records = func() error {
 			if groups++; full && groups > 2 {
-				return unix.ENOSPC
+				return syscall.ENOSPC
 			}
 			return nil
 		}
