@@ -106,7 +106,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	behind := pulling.New(options)
 	if store.Rebuilt() {
-		if _, err := behind.Ledger.RebuildMembers(); err != nil {
+		if _, err := behind.Ledger.RebuildMembers(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
