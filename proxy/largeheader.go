@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -43,8 +44,8 @@ func newHeaderTurns(n int) *headerTurns {
 	return &headerTurns{make(chan struct{}, n), largeHeaderTimeout}
 }
 
-// wrap returns conn with a limit, if it is of TCP. It is still an io.ReaderFrom
-// of TCP, and so has sendfile.
+// wrap returns conn with a limit, if it is of TCP. It is still an io.ReaderFrom,
+// and so has sendfile.
 func (t *headerTurns) wrap(conn net.Conn) net.Conn {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		return &headerConn{TCPConn: tcp, turns: t, inHeader: true}
@@ -75,6 +76,16 @@ func (c *headerConn) Read(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.read += n
 	return n, err
+}
+
+// ReadFrom has the kernel send files.
+func (c *headerConn) ReadFrom(src io.Reader) (int64, error) {
+	if limited, ok := src.(*io.LimitedReader); ok {
+		if sent, err := sendFile(c.TCPConn, limited); !errors.Is(err, errors.ErrUnsupported) {
+			return sent, err
+		}
+	}
+	return c.TCPConn.ReadFrom(src)
 }
 
 func (c *headerConn) needsTurn() bool {

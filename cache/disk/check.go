@@ -70,11 +70,15 @@ type publishedBlob struct {
 	sentUnproven atomic.Bool // bytes were sent before all was verified
 
 	once   sync.Once
-	checks *checks // shared by all readers of the file
+	checks *checks                // shared by all readers of the file
+	loaded atomic.Pointer[checks] // the same
 }
 
 func (k *publishedBlob) loadChecks() *checks {
-	k.once.Do(func() { k.checks = k.blobs.checks.load(k) })
+	k.once.Do(func() {
+		k.checks = k.blobs.checks.load(k)
+		k.loaded.Store(k.checks)
+	})
 	return k.checks
 }
 
@@ -87,6 +91,41 @@ func (k *publishedBlob) Check(ctx context.Context, off, n int64) (int64, error) 
 		return 0, fmt.Errorf("check %s at %d: %w", k.digest, off, err)
 	}
 	return sound, nil
+}
+
+// checkedAlready returns how many of the n bytes at off are checked. It reads
+// nothing.
+func (k *publishedBlob) checkedAlready(off, n int64) int64 {
+	c := k.loaded.Load()
+	if c == nil {
+		return 0
+	}
+	if n = min(n, k.size-off); n <= 0 {
+		return 0
+	}
+	is, err := k.file.Identify()
+	if err != nil {
+		return 0
+	}
+	return c.checkedAlready(is, off, n, k.blobs.verifyEvery)
+}
+
+func (c *checks) checkedAlready(is files.Identity, off, n int64, every time.Duration) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proof != nil || c.damaged && c.sums == nil || is != c.identity || time.Since(c.since) >= every {
+		return 0
+	}
+	return c.soundAt(off, n)
+}
+
+// soundAt returns how many of the n bytes at off are in pieces that are checked.
+// c.mu is held.
+func (c *checks) soundAt(off, n int64) (sound int64) {
+	for piece := off / pieceSize; sound < n && !c.bad[piece] && c.checked[piece/64]&(1<<(piece%64)) != 0; piece++ {
+		sound = min((piece+1)*pieceSize-off, n)
+	}
+	return sound
 }
 
 func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) {
@@ -155,10 +194,7 @@ func (c *checks) begin(is files.Identity, off, n int64, every time.Duration) (so
 		c.clear()
 		c.identity = is
 	}
-	for piece := first; sound < n && c.checked[piece/64]&(1<<(piece%64)) != 0; piece++ {
-		sound = min((piece+1)*pieceSize-off, n)
-	}
-	if sound > 0 {
+	if sound = c.soundAt(off, n); sound > 0 {
 		return sound, nil, false
 	}
 	if t := c.running[first]; t != nil {
@@ -260,6 +296,15 @@ func (c *checks) lacksSums() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sums == nil
+}
+
+// wrapUnreadable adds cache.ErrUnreadable to the errors of a disk or file system
+// that can't return what was written.
+func wrapUnreadable(err error) error {
+	if err != nil && isReadDamage(err) {
+		return fmt.Errorf("%w: %w", cache.ErrUnreadable, err)
+	}
+	return err
 }
 
 // isReadDamage reports whether a disk or file system can't return what was

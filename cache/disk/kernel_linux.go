@@ -2,6 +2,7 @@ package disk
 
 import (
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +13,12 @@ var (
 	noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG}
 	damageErrors = []error{unix.EIO, unix.EBADMSG, unix.EUCLEAN, unix.ENODATA}
 )
+
+// sendTo has the kernel send at most n of the next bytes of a file to a socket.
+func sendTo(socket uintptr, file *os.File, n int) (int, error) {
+	defer runtime.KeepAlive(file)
+	return unix.Sendfile(int(socket), int(file.Fd()), nil, n)
+}
 
 // avoidPageCache keeps a file that is read only once from displacing what
 // clients read from the page cache. It is advice that a kernel may ignore.

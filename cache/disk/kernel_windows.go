@@ -156,5 +156,8 @@ var (
 	}
 )
 
+// sendTo leaves the sending to package net, or to reads.
+func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupported }
+
 // avoidPageCache does nothing: Windows has no such advice for an open file.
 func avoidPageCache(*os.File) (over func()) { return func() {} }

@@ -287,6 +287,13 @@ func (f *file) SyscallConn() (syscall.RawConn, error) {
 	return f.File.SyscallConn()
 }
 
+func (f *file) SendTo(socket uintptr, n int) (int, error) {
+	if err := f.at(Reads, "sendfile"); err != nil {
+		return 0, err
+	}
+	return f.File.SendTo(socket, n)
+}
+
 func (f *file) Stat() (fs.FileInfo, error) {
 	if err := f.at(Reads, "stat"); err != nil {
 		return nil, err
