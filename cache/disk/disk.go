@@ -14,10 +14,10 @@ package disk
 
 import (
 	// The algorithms a digest may name (image-spec, descriptor.md, "Digests").
-	"context"
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -184,14 +184,28 @@ func (c *Cache) Behind() time.Duration { return c.records.age() }
 func (c *Cache) Close() error {
 	c.close.Do(func() {
 		c.blobs.cancel()
-		c.closed = awaitError(context.Background(), c.places, task{operation: "close the cache"}, func() error {
+		closed := make(chan error, 1)
+		go func() {
 			c.blobs.proofs.Wait()
-			return errors.Join(c.records.Close(), c.lock.OS().Close())
-		})
+			closed <- errors.Join(c.records.Close(), c.lock.OS().Close())
+		}()
+		select {
+		case c.closed = <-closed:
+		case <-c.places.state.Load().failed:
+			select {
+			case c.closed = <-closed:
+			case <-time.After(closeTimeout):
+				c.closed = fmt.Errorf("close the cache: %w", errDown)
+			}
+		}
 		c.places.close()
 	})
 	return c.closed
 }
+
+// closeTimeout is how long Close waits for what does not need the disk, when the
+// disk is down.
+const closeTimeout = time.Second
 
 // probe reads from the disk, and not from what is cached of it.
 func probe(system files.System, dir string) error {
