@@ -105,6 +105,11 @@ type Blobs interface {
 	// particular order, until fn returns false or ctx ends. Content that is
 	// published or deleted meanwhile may be visited or not.
 	Walk(ctx context.Context, fn func(d Digest, size int64) bool) error
+
+	// Outage returns nil, or, while the disk is down, a channel that is closed
+	// when it is up again. As long, all that needs the disk returns ErrDown at
+	// once.
+	Outage() <-chan struct{}
 }
 
 // Blob is open content. Only one goroutine at a time may use it, except for

@@ -40,6 +40,8 @@ type checks struct {
 	damaged    bool                  // a piece is bad
 	unreported bool                  // it was quarantined, and no caller has got ErrQuarantined yet
 	running    map[int64]*pieceCheck // the checks in progress, by piece
+	resident   []uint64              // a bit for each checked piece that was in the page cache
+	recently   time.Time             // since when the first of these was
 	proof      *proof                // in progress, of a file without sums
 }
 
@@ -135,6 +137,10 @@ func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) 
 	}
 	for {
 		is, err := k.file.Identify()
+		if isReadDamage(err) {
+			k.markDamaged(piece, err)
+			return 0, c.mismatch()
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -173,6 +179,50 @@ func (k *publishedBlob) InvalidateChecks() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clear()
+}
+
+// residentFor is how long a piece that is sent is taken to stay in the page
+// cache. The kernel drops first what nobody reads.
+const residentFor = 10 * time.Second
+
+// isResident reports whether the piece at off can be sent without asking the
+// disk, as far as the kernel tells.
+func (k *publishedBlob) isResident(off int64) bool {
+	c, piece := k.loaded.Load(), off/pieceSize
+	if c.wasResident(piece) {
+		return true
+	}
+	from := piece * pieceSize
+	if !k.file.IsResident(from, min(pieceSize, k.size-from)) {
+		return false
+	}
+	c.markResident(piece)
+	return true
+}
+
+func (c *checks) wasResident(piece int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.recently) >= residentFor {
+		c.recently = time.Now()
+		clear(c.resident)
+	}
+	return c.resident[piece/64]&(1<<(piece%64)) != 0
+}
+
+func (c *checks) markResident(piece int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resident[piece/64] |= 1 << (piece % 64)
+}
+
+// fetch reads the piece at off, so that it is in the page cache.
+func (k *publishedBlob) fetch(off int64) error {
+	buffer := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buffer)
+	from := off / pieceSize * pieceSize
+	_, err := k.file.ReadAt(buffer[:min(pieceSize, k.size-from)], from)
+	return wrapUnreadable(err)
 }
 
 func (c *checks) clear() {

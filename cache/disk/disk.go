@@ -69,6 +69,9 @@ type Options struct {
 	// Places bound the operations of the disk that are under way at once. The
 	// zero value is PlacesFor any number of threads.
 	Places Places
+	// DownAfter is how long reads wait for the disk before it counts as down. 0
+	// means 5 s.
+	DownAfter time.Duration
 	// OnDown is called when the disk goes down, with true, and when it is up
 	// again, with false. It MUST NOT call the cache. It may be nil.
 	OnDown func(down bool)
@@ -102,6 +105,9 @@ func (o Options) withDefaults() Options {
 	if o.Places == (Places{}) {
 		o.Places = PlacesFor(0, runtime.GOMAXPROCS(0))
 	}
+	if o.DownAfter <= 0 {
+		o.DownAfter = downAfter
+	}
 	if o.OnDown == nil {
 		o.OnDown = func(bool) {}
 	}
@@ -126,7 +132,7 @@ type Cache struct {
 func Open(dir string, opts Options) (*Cache, error) {
 	opts = opts.withDefaults()
 	system := opts.Files
-	opts.places = newPlaces(opts.Places, opts.Log, opts.OnDown, func() error { return probe(system, dir) })
+	opts.places = newPlaces(opts, func() error { return probe(system, dir) })
 	opts.Files = placed{system, opts.places}
 	c, err := openLocked(dir, opts)
 	if err != nil {
@@ -162,8 +168,8 @@ func openLocked(dir string, opts Options) (*Cache, error) {
 // Blobs returns the content of the cache.
 func (c *Cache) Blobs() cache.Blobs { return guarded{c.blobs, c.places} }
 
-// Outage returns a channel that is closed when the disk is up again, or nil if
-// it is not down.
+// Outage returns nil, or, while the disk is down, a channel that is closed when
+// it is up again.
 func (c *Cache) Outage() <-chan struct{} { return c.places.outage() }
 
 // Records returns the records of the cache.

@@ -68,21 +68,35 @@ func (g guarded) Delete(ctx context.Context, d cache.Digest) error {
 	return awaitError(ctx, g.places, task{"delete", d}, func() error { return g.blobs.Delete(ctx, d) })
 }
 
-// guardedBlob is published content. It is read right after it was checked, and
-// so from the page cache: Read, ReadAt and SendTo do not leave a hanging disk
-// early, but each holds a place while it is in the kernel.
+// guardedBlob is published content. What Check has allowed is in the page cache,
+// as far as the kernel tells. So Read, ReadAt and SendTo do not leave a hanging
+// disk early, but each holds a place while it is in the kernel.
 type guardedBlob struct {
 	*publishedBlob
 	places *places
 }
 
 // Check leaves to a goroutine of its own what has to be read. What is checked
-// already takes a stat of an open file, for which next to no disk is asked.
+// already takes a stat of an open file, for which next to no disk is asked, and
+// is read once more where the page cache has dropped it: then the kernel would
+// wait for it while it sends, which nobody can leave.
 func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
-	if sound := b.checkedAlready(off, n); sound > 0 {
-		return sound, nil
+	if b.places.outage() != nil {
+		return 0, task{"check", b.digest}.failed(errDown)
 	}
-	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) { return b.publishedBlob.Check(ctx, off, n) }, nil)
+	sound := b.checkedAlready(off, n)
+	if sound > 0 {
+		sound = min(sound, pieceSize-off%pieceSize) // one piece, of which the rest is known
+		if b.isResident(off) {
+			return sound, nil
+		}
+	}
+	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) {
+		if sound > 0 {
+			return sound, b.fetch(off)
+		}
+		return b.publishedBlob.Check(ctx, off, n)
+	}, nil)
 }
 
 // guardedDraft is a draft. If a write returns cache.ErrDown, the bytes may be

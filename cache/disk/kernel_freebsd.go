@@ -17,6 +17,9 @@ var (
 // sendTo leaves the sending to package net, or to reads.
 func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupported }
 
+// isResident knows nothing.
+func isResident(*os.File, int64, int64) bool { return true }
+
 // avoidPageCache keeps a file that is read only once from displacing what
 // clients read from the page cache. It is advice that a kernel may ignore.
 func avoidPageCache(file *os.File) (over func()) {

@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// downAfter is how long reads wait for the disk before it counts as down. A
-	// disk that spins up takes longer than any read of a healthy one, and a
-	// client's own patience is longer than this.
+	// downAfter is how long reads wait for the disk before it counts as down:
+	// longer than any read of a disk that is well, and shorter than a client
+	// waits.
 	downAfter = 5 * time.Second
-	// watchEvery is how often it is looked at whether a read has come back.
-	watchEvery = time.Second
-	// A disk that is down is tried again after probeEvery, and after longer if
-	// it has been down a short while ago, up to maxProbeEvery.
-	probeEvery    = time.Second
+	// watchesPerOutage is how often it is looked in that time whether a read has
+	// come back. A disk that is down is tried again as often.
+	watchesPerOutage = 5
+	// If it was down less than steadyAfter ago, it is tried again after twice
+	// the time, up to maxProbeEvery.
 	maxProbeEvery = 30 * time.Second
 	steadyAfter   = time.Minute
 )
@@ -58,7 +58,9 @@ type places struct {
 	reads, writes chan struct{}
 	log           *slog.Logger
 	onDown        func(bool)
-	probe         func() error // returns when the disk has answered
+	downAfter     time.Duration
+	every         time.Duration // between two looks
+	probe         func() error  // returns when the disk has answered
 	closed        chan struct{}
 
 	state      atomic.Pointer[condition]
@@ -92,16 +94,17 @@ func (c *condition) isDown() bool {
 	}
 }
 
-func newPlaces(n Places, log *slog.Logger, onDown func(bool), probe func() error) *places {
+func newPlaces(opts Options, probe func() error) *places {
 	p := &places{
-		reads: make(chan struct{}, n.Reads), writes: make(chan struct{}, n.Writes),
-		log: log, onDown: onDown, probe: probe, closed: make(chan struct{}), began: time.Now(),
+		reads: make(chan struct{}, opts.Places.Reads), writes: make(chan struct{}, opts.Places.Writes),
+		log: opts.Log, onDown: opts.OnDown, downAfter: opts.DownAfter, every: opts.DownAfter / watchesPerOutage,
+		probe: probe, closed: make(chan struct{}), began: time.Now(),
 	}
 	p.state.Store(newCondition())
 	return p
 }
 
-var errDown = fmt.Errorf("%w: no read has come back for %s", cache.ErrDown, downAfter)
+var errDown = fmt.Errorf("%w: no read has come back", cache.ErrDown)
 
 // outage returns a channel that is closed when the disk is up again, or nil if
 // it is not down.
@@ -160,7 +163,7 @@ func (p *places) now() int64 { return int64(time.Since(p.began)) }
 // are any.
 func (p *places) watch() {
 	if !p.watched.Load() && p.watched.CompareAndSwap(false, true) {
-		time.AfterFunc(watchEvery, p.look)
+		time.AfterFunc(p.every, p.look)
 	}
 }
 
@@ -170,11 +173,11 @@ func (p *places) look() {
 		return
 	default:
 	}
-	if p.waiting.Load() > 0 && !p.state.Load().isDown() && time.Duration(p.now()-p.quietSince.Load()) >= downAfter {
+	if p.waiting.Load() > 0 && !p.state.Load().isDown() && time.Duration(p.now()-p.quietSince.Load()) >= p.downAfter {
 		p.fail()
 	}
 	if p.waiting.Load() > 0 && !p.state.Load().isDown() {
-		time.AfterFunc(watchEvery, p.look)
+		time.AfterFunc(p.every, p.look)
 		return
 	}
 	p.watched.Store(false)
@@ -193,11 +196,11 @@ func (p *places) fail() {
 	}
 	p.backoff = min(2*p.backoff, maxProbeEvery)
 	if p.backoff == 0 || time.Since(p.mended) > steadyAfter {
-		p.backoff = probeEvery
+		p.backoff = p.every
 	}
 	close(c.failed)
 	p.log.Error("the disk is down: no read has come back; what is in memory is served, and the rest passes through",
-		"waited", downAfter, "reads", p.waiting.Load())
+		"waited", p.downAfter, "reads", p.waiting.Load())
 	p.onDown(true)
 	go p.untilMended(c, p.backoff)
 }
@@ -213,7 +216,7 @@ func (p *places) untilMended(c *condition, every time.Duration) {
 		}
 		asked := time.Now()
 		err := p.probe()
-		if time.Since(asked) >= downAfter || errors.Is(err, cache.ErrDown) {
+		if time.Since(asked) >= p.downAfter || errors.Is(err, cache.ErrDown) {
 			continue // it has come back, but not as from a disk that is well
 		}
 		break

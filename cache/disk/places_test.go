@@ -95,7 +95,7 @@ func TestADiskWithoutAnAnswerIsDownUntilItAnswers(t *testing.T) {
 				if _, err := h.Blobs().Stat(t.Context(), h.d); !errors.Is(err, cache.ErrDown) || errors.Is(err, cache.ErrNotFound) {
 					t.Errorf("Stat: %v, want ErrDown", err)
 				}
-				if waited := time.Since(began); waited < downAfter || waited > downAfter+watchEvery {
+				if waited := time.Since(began); waited < downAfter || waited > downAfter+downAfter/watchesPerOutage {
 					t.Errorf("it was down after %s", waited)
 				}
 				over := h.Outage()
@@ -121,7 +121,7 @@ func TestADiskWithoutAnAnswerIsDownUntilItAnswers(t *testing.T) {
 				h.broken.Mend()
 				mended := time.Now()
 				<-over
-				if waited := time.Since(mended); waited > 2*probeEvery {
+				if waited := time.Since(mended); waited > 2*downAfter/watchesPerOutage {
 					t.Errorf("it was up again after %s", waited)
 				}
 				if h.Outage() != nil {

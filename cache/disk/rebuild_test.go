@@ -33,7 +33,7 @@ func copied(t *testing.T, dir string) *database {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := openDatabase(kernel{}, newPlaces(PlacesFor(0, 1), Options{}.withDefaults().Log, func(bool) {}, nil), path)
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 
 func TestWriterOfABrokenDatabaseIsLetGo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.db")
-	db, err := openDatabase(kernel{}, newPlaces(PlacesFor(0, 1), Options{}.withDefaults().Log, func(bool) {}, nil), path)
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestRebuildThatWasInterrupted(t *testing.T) {
 	}
 	// As a process leaves it that is killed after it made the database and
 	// before it had everything back.
-	db, err := openDatabase(kernel{}, newPlaces(PlacesFor(0, 1), Options{}.withDefaults().Log, func(bool) {}, nil), filepath.Join(dir, "records.db"))
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), filepath.Join(dir, "records.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,12 +21,12 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 	if err != nil {
 		return Manifest{}, err
 	}
-	var m Manifest
-	if d, parseErr := digest.Parse(ref); parseErr == nil {
-		m, err = p.manifestByDigest(ctx, u, repo, d)
-	} else {
-		m, err = p.manifestByTag(ctx, u, repo, ref)
-	}
+	m, err := duringOutage(ctx, p, func() (Manifest, error) {
+		if d, err := digest.Parse(ref); err == nil {
+			return p.manifestByDigest(ctx, u, repo, d)
+		}
+		return p.manifestByTag(ctx, u, repo, ref)
+	})
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
@@ -38,6 +38,9 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
 	_, err = p.manifestByDigest(ctx, u, repo, d)
 	if err == nil && !p.store.Has(ctx, d) {
