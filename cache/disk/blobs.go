@@ -29,6 +29,7 @@ type blobs struct {
 	sizes   sizes
 	log     *slog.Logger
 	files   files.System
+	places  *places // of files
 	faults  faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -65,6 +66,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		files:   opts.Files,
+		places:  opts.places,
 		faults:  opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
@@ -77,6 +79,9 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 	b.sizes = newSizes(b.files, b.drafts, records)
 	return b
 }
+
+// Outage is that of the places.
+func (b *blobs) Outage() <-chan struct{} { return b.places.outage() }
 
 // pathOf returns the path of the content with digest d, or false if d is not a
 // valid digest.

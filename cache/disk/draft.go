@@ -180,6 +180,13 @@ func (d *draft) Reserve() error {
 
 func (d *draft) Written() int64 { return d.written.Load() }
 
+func (d *draft) Prefix() (hash.Hash, int64, error) {
+	d.hashing.Lock()
+	defer d.hashing.Unlock()
+	copied, err := cache.CloneHash(d.hash)
+	return copied, d.Written(), err
+}
+
 func (d *draft) Verify() error {
 	d.hashing.Lock()
 	defer d.hashing.Unlock()

@@ -30,12 +30,12 @@ func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil {
 		return Manifest{}, err
 	}
-	var m Manifest
-	if d, parseErr := digest.Parse(ref); parseErr == nil {
-		m, err = p.manifestByDigest(ctx, u, repo, d)
-	} else {
-		m, err = p.manifestByTag(ctx, u, repo, ref)
-	}
+	m, err := duringOutage(ctx, p, func() (Manifest, error) {
+		if d, err := digest.Parse(ref); err == nil {
+			return p.manifestByDigest(ctx, u, repo, d)
+		}
+		return p.manifestByTag(ctx, u, repo, ref)
+	})
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
@@ -47,6 +47,9 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
 	_, err = p.manifestByDigest(ctx, u, repo, d)
 	if err == nil && !p.store.Has(ctx, d) {
