@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -24,7 +25,14 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 // PassThrough returns upstream.ErrUnsupported if the source does not support
 // ranges.
 func PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(readerWait, func() { cancel(errSilence) })
+	defer late.Stop()
 	content, err := source.Blob(ctx, off, n)
+	if ctx.Err() != nil && err != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -34,7 +42,9 @@ func PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, 
 	}
 	buf := make([]byte, min(n, bufferSize))
 	for written < n {
+		late.Reset(readerWait)
 		got, err := content.Body.Read(buf[:min(int64(len(buf)), n-written)])
+		late.Stop() // a slow writer is no silent source
 		received(int64(got))
 		if got > 0 {
 			wrote, err := w.Write(buf[:got])
