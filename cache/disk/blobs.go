@@ -30,6 +30,7 @@ type blobs struct {
 	log     *slog.Logger
 	files   files.System
 	places  *places // of files
+	folder  *folder
 	faults  faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -67,6 +68,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		log:     opts.Log,
 		files:   opts.Files,
 		places:  opts.places,
+		folder:  opts.folder,
 		faults:  opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
@@ -162,7 +164,7 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 // Walk visits the folders in the order of their names and skips everything that
 // is not named like content. It removes checksums without content.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
-	algorithms, err := b.files.ReadDir(b.root)
+	algorithms, err := readFolder(b.files, b.root)
 	if err != nil {
 		return fmt.Errorf("walk: %w", err)
 	}

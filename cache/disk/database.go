@@ -202,6 +202,12 @@ func (d *database) use(fn func() error) error {
 	return err
 }
 
+// abandon has all who use the database see it as broken: there is another one.
+func (d *database) abandon() {
+	d.breaking.Do(func() { close(d.broken) })
+	d.file.Close()
+}
+
 // close waits for all transactions. A broken database is abandoned.
 func (d *database) close() error {
 	select {

@@ -78,6 +78,7 @@ type Options struct {
 
 	faults faults
 	places *places // of Files
+	folder *folder
 }
 
 func (o Options) withDefaults() Options {
@@ -119,7 +120,7 @@ type Cache struct {
 	blobs   *blobs
 	records *records
 	places  *places
-	lock    files.File
+	folder  *folder
 	close   sync.Once
 	closed  error
 }
@@ -146,6 +147,7 @@ func openLocked(dir string, opts Options) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
+	opts.folder = &folder{dir: dir, files: opts.Files, log: opts.Log, lock: lock}
 	records, err := openRecords(dir, opts)
 	if err != nil {
 		lock.Close()
@@ -161,7 +163,7 @@ func openLocked(dir string, opts Options) (*Cache, error) {
 		blobs:   blobs,
 		records: records,
 		places:  opts.places,
-		lock:    lock,
+		folder:  opts.folder,
 	}, nil
 }
 
@@ -193,7 +195,7 @@ func (c *Cache) Close() error {
 		closed := make(chan error, 1)
 		go func() {
 			c.blobs.proofs.Wait()
-			closed <- errors.Join(c.records.Close(), c.lock.OS().Close())
+			closed <- errors.Join(c.records.Close(), c.folder.close())
 		}()
 		select {
 		case c.closed = <-closed:

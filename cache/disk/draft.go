@@ -50,10 +50,13 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	if err := b.hasRoom(want.Size); err != nil {
-		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
-	}
-	file, err := b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+	var file files.File
+	err := b.restoring(func() (err error) {
+		if err = b.hasRoom(want.Size); err == nil {
+			file, err = b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}

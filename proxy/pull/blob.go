@@ -124,9 +124,11 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 // upstream's answer, because only that tells the size. If that takes too long,
 // the download goes on without this client.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
-	ctx, cancel := p.asClient(ctx)
-	defer cancel()
-	b, err := duringOutage(ctx, p, func() (Blob, error) { return p.openBlob(ctx, repo, d, want) })
+	b, err := duringOutage(ctx, p, func() (Blob, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.openBlob(ctx, repo, d, want)
+	})
 	if err == nil {
 		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
 	}

@@ -17,9 +17,11 @@ import (
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
 // does.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
-	ctx, cancel := p.asClient(ctx)
-	defer cancel()
-	return p.WaitForManifest(ctx, repo, ref)
+	return duringOutage(ctx, p, func() (Manifest, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.WaitForManifest(ctx, repo, ref)
+	})
 }
 
 // WaitForManifest does what Manifest does, for whoever is no client: it waits as
@@ -30,12 +32,12 @@ func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil {
 		return Manifest{}, err
 	}
-	m, err := duringOutage(ctx, p, func() (Manifest, error) {
-		if d, err := digest.Parse(ref); err == nil {
-			return p.manifestByDigest(ctx, u, repo, d)
-		}
-		return p.manifestByTag(ctx, u, repo, ref)
-	})
+	var m Manifest
+	if d, parseErr := digest.Parse(ref); parseErr == nil {
+		m, err = p.manifestByDigest(ctx, u, repo, d)
+	} else {
+		m, err = p.manifestByTag(ctx, u, repo, ref)
+	}
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
