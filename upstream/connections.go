@@ -13,12 +13,10 @@ import (
 	"time"
 )
 
-const (
-	// idleHTTP1 is how long a connection of HTTP/1.1 is kept for the next
-	// request. Without pings nothing tells a dead one from a slow registry, so
-	// only requests that follow at once share one.
-	idleHTTP1 = 5 * time.Millisecond
-)
+// idleHTTP1 is how long a connection of HTTP/1.1 may have been idle that the next
+// request is sent on. Without pings nothing tells a dead one from a slow
+// registry, so only requests that follow at once share one.
+const idleHTTP1 = 5 * time.Millisecond
 
 // silence is what nothing received on a connection with open requests means.
 // The registry may be slow, or a NAT, a firewall or a load balancer may have
@@ -166,7 +164,12 @@ func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
 func (c *connections) send(req *http.Request, inDoubt func()) (*http.Response, error) {
 	use := &use{connections: c, ctx: req.Context(), inDoubt: inDoubt}
 	trace := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) { use.begin(got.Conn) },
+		GotConn: func(got httptrace.GotConnInfo) {
+			use.begin(got.Conn)
+			if got.WasIdle && got.IdleTime > idleHTTP1 && use.isHTTP1() {
+				got.Conn.Close() // net/http takes another one
+			}
+		},
 	})
 	resp, err := c.current().RoundTrip(req.WithContext(trace))
 	use.stopWatching()
@@ -214,6 +217,12 @@ func (u *use) begin(on net.Conn) {
 	}
 }
 
+func (u *use) isHTTP1() bool {
+	u.using.Lock()
+	defer u.using.Unlock()
+	return u.conn != nil && !u.http2
+}
+
 // patience is how long something may yet take to arrive. u.using is held.
 func (u *use) patience() time.Duration {
 	return u.silence.ping + u.silence.pong - u.conn.silentFor()
@@ -249,7 +258,7 @@ func (u *use) stopWatching() {
 // end notes that the request does not use its connection any more, and why.
 func (u *use) end(err error) {
 	u.using.Lock()
-	conn, http2 := u.conn, u.http2
+	conn := u.conn
 	u.conn = nil
 	u.using.Unlock()
 	if conn == nil {
@@ -258,28 +267,10 @@ func (u *use) end(err error) {
 	if err != nil && (errors.Is(context.Cause(u.ctx), ErrTimeout) || isTimeout(err)) {
 		u.discard(conn)
 	}
-	if u.free(conn) && !http2 {
-		time.AfterFunc(idleHTTP1, func() { u.closeIfFree(conn) })
-	}
-}
-
-func (c *connections) free(conn *connection) (free bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy[conn]--
-	if c.busy[conn] > 0 {
-		return false
-	}
-	delete(c.busy, conn)
-	return true
-}
-
-func (c *connections) closeIfFree(conn *connection) {
-	c.mu.Lock()
-	_, busy := c.busy[conn]
-	c.mu.Unlock()
-	if !busy {
-		conn.Close()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.busy[conn]--; u.busy[conn] == 0 {
+		delete(u.busy, conn)
 	}
 }
 
