@@ -317,7 +317,8 @@ var errOvertaken = errors.New("the response has come on another connection")
 
 // begin sends the request for the second time.
 func (r *rescue) begin() {
-	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
+	again, err := r.again()
+	if err != nil {
 		return
 	}
 	r.racing.Lock()
@@ -331,7 +332,7 @@ func (r *rescue) begin() {
 	r.second, r.stop = make(chan answered, 1), cancel
 	r.racing.Unlock()
 
-	resp, err := r.send(r.req.Clone(ctx), nil)
+	resp, err := r.send(again.WithContext(ctx), nil)
 	r.racing.Lock()
 	defer r.racing.Unlock()
 	r.second <- answered{resp, err}
@@ -339,6 +340,17 @@ func (r *rescue) begin() {
 		r.overtook = true
 		r.cancel(errOvertaken)
 	}
+}
+
+// again returns the request, with a body of its own.
+func (r *rescue) again() (*http.Request, error) {
+	again := r.req.Clone(r.req.Context())
+	if again.GetBody == nil {
+		return again, nil
+	}
+	body, err := again.GetBody()
+	again.Body = body
+	return again, err
 }
 
 // choose returns the response that counts, when the first request has ended.

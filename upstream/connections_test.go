@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -99,6 +100,10 @@ func TestAForgottenConnectionToAnotherHostCostsOneRequestSomeTime(t *testing.T) 
 						http.Redirect(w, req, "https://storage.test/a", http.StatusTemporaryRedirect)
 					}
 				})
+				if forgotten == "auth.hub.test:443" {
+					// It is asked with POST then.
+					r.opts.Credentials = func(context.Context) (Credentials, error) { return Credentials{IdentityToken: "i"}, nil }
+				}
 				pull := func() error {
 					c, err := r.Blob(t.Context(), "app", blob, 0, -1)
 					if err != nil {
