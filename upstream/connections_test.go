@@ -210,6 +210,7 @@ func TestAConnectionOnWhichARequestTimedOutGetsNoOther(t *testing.T) {
 				answerManifest(w)
 			}
 		})
+		r.opts.Waits.Header = 62 * time.Second // the last ping has just been answered
 		// Something else that is open on the connection goes on.
 		c, err := r.Blob(t.Context(), "app", subjectOf(0), 0, -1)
 		if err != nil {
