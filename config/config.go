@@ -16,12 +16,18 @@ type Config struct {
 	// AdminHosts are names and IP addresses, without a port, under which the
 	// admin address answers, in addition to loopback and the address it listens
 	// on.
-	AdminHosts []string  `key:"admin_hosts"`
-	TLS        TLS       `key:"tls"`
-	Cache      Cache     `key:"cache"`
-	Freshness  Freshness `key:"freshness"`
-	Offline    bool      `key:"offline"` // true: no upstream is ever contacted
-	Log        Log       `key:"log"`
+	AdminHosts []string `key:"admin_hosts"`
+	// ClientIdle is how long a client may read nothing of an answer before it is
+	// disconnected, and ClientKeepAlive how long its connection may be idle
+	// between requests.
+	ClientIdle      time.Duration `key:"client_idle"`
+	ClientKeepAlive time.Duration `key:"client_keep_alive"`
+
+	TLS       TLS       `key:"tls"`
+	Cache     Cache     `key:"cache"`
+	Freshness Freshness `key:"freshness"`
+	Offline   bool      `key:"offline"` // true: no upstream is ever contacted
+	Log       Log       `key:"log"`
 	// Pins are patterns of images that are never evicted; see [ParsePin].
 	Pins      []string   `key:"pins"`
 	Upstreams []Upstream `key:"upstreams"`

@@ -28,7 +28,7 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a value where a list belongs", "c.yaml", "upstreams:\n- name: a.b\n  aliases: c.d\n", "c.yaml:3: upstreams[0].aliases: is a single value, must be a list; write [c.d]"},
 		{"a table where the list of upstreams belongs", "c.yaml", "upstreams:\n  ghcr.io: {}\n", "c.yaml:2: upstreams: is a table, must be a list; write a list of tables, each with a name"},
 		{"names where upstreams belong", "c.json", "{\"upstreams\":\n [{\"name\":\"a.b\"},\n \"ghcr.io\"]}", "c.json:3: upstreams[1]: is a single value, must be a table; known here: name, endpoints, aliases, hosts, default, credentials, tls, trusted_realms, allow_private_redirects, allow, deny, max_requests, timeouts, immutable_tags, deleted, referrers"},
-		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table; known here: listen, admin, admin_hosts, tls, cache, freshness, offline, log, pins, upstreams"},
+		{"a value where the whole table belongs", "c.yaml", "hello\n", "c.yaml:1: is a single value, must be a table; known here: listen, admin, admin_hosts, client_idle, client_keep_alive, tls, cache, freshness, offline, log, pins, upstreams"},
 		{"a file that is not YAML", "c.yaml", "a: 1\nb: [\n", "c.yaml:2: not YAML: did not find expected node content"},
 		{"two documents", "c.yaml", "offline: true\n---\noffline: true\n", "c.yaml:2: contains a second document; keep only one document"},
 		{"aliases without end", "c.yaml", "a: &a [*a]\n", "c.yaml: contains too many values; replace its aliases by their values"},
@@ -70,6 +70,9 @@ func TestLoadReportsEveryMistakeWithItsPlaceAndItsMend(t *testing.T) {
 		{"a level that is none", "c.yaml", "log: {level: warning}\n", "c.yaml:1: log.level: unknown value \"warning\"; did you mean warn?"},
 		{"a format that is none", "c.yaml", "log: {format: xml}\n", "c.yaml:1: log.format: unknown value \"xml\"; write text or json"},
 
+		{"no time at all for a client", "c.yaml", "client_idle: 0s\n", "c.yaml:1: client_idle: is 0s: no client could keep up with it; write how long a client may read nothing, such as 15m"},
+		{"connections that are never kept", "c.yaml", "client_keep_alive: 1ms\n", "c.yaml:1: client_keep_alive: is 1ms: no client could keep up with it; write how long a connection may be idle, such as 620s"},
+		{"a negative time for a client", "c.yaml", "client_idle: -15m\n", "c.yaml:1: client_idle: \"-15m\" is negative; did you mean 15m?"},
 		{"a host of the admin address with a port", "c.yaml", "admin_hosts: [\"a.lan:5001\"]\n", "c.yaml:1: admin_hosts[0]: \"a.lan:5001\" has a port; did you mean a.lan? It applies to every port"},
 		{"a host of the admin address that is a URL", "c.yaml", "admin_hosts: [\"http://a.lan/\"]\n", "c.yaml:1: admin_hosts[0]: \"http://a.lan/\" is not a host in lower case; did you mean a.lan?"},
 		{"a host of the admin address in capitals", "c.yaml", "admin_hosts: [a.lan, A.lan]\n", "c.yaml:1: admin_hosts[1]: \"A.lan\" is not a host in lower case; did you mean a.lan?"},

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -58,9 +59,9 @@ type RemoteOptions struct {
 	// Endpoint is the http or https URL of the registry. A path after /v2/ is a
 	// prefix of its repositories.
 	Endpoint string
-	// Credentials returns the credentials when they are needed; nil means
-	// anonymous access.
-	Credentials func(ctx context.Context) (Credentials, error)
+	// Credentials are looked up when they are needed; nil means anonymous
+	// access.
+	Credentials Keychain
 	// RootCAs are trusted in addition to the system's; nil means only the
 	// system's.
 	RootCAs            *x509.CertPool
@@ -76,22 +77,14 @@ type RemoteOptions struct {
 	// Observe is called for every request when its response's header has
 	// arrived; it may be nil.
 	Observe func(Observation)
+	// Dial makes connections in place of the network, without its rules about
+	// addresses; it may be nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// HasReferrers says that this endpoint is known to have the Referrers API.
 	// SawReferrers is called when the API answers, at most once a day; it may
 	// be nil.
 	HasReferrers bool
 	SawReferrers func()
-}
-
-// Credentials authenticate to a registry or its token server.
-type Credentials struct {
-	Username, Password string
-	// IdentityToken is an OAuth2 refresh token, which replaces the other two.
-	IdentityToken string
-	// Absent explains why there are no credentials, in words that can follow
-	// "and". It is part of the error if the registry refuses access. It is
-	// empty if there are credentials.
-	Absent string
 }
 
 // Observation is one request to an upstream.
@@ -147,6 +140,9 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
 	})
+	if opts.Dial != nil {
+		r.client.dial = opts.Dial
+	}
 	return r, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -129,6 +130,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	d.bind(r, c.ETag)
 	d.update(func() {
 		d.size, d.state = known, receiving
+		if first {
+			d.progress.answered = time.Now()
+		}
 		d.plan.sized(known)
 		begins = d.plan.answered(r, c)
 	})
@@ -283,6 +287,7 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
 		r.at += n
 		d.progress.stored += n
+		d.progress.patient = false
 		d.startHashing()
 	})
 	return nil

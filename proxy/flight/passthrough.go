@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -18,7 +19,14 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 		size, _ := f.KnownSize()
 		n = size - off
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(readerWait, func() { cancel(errSilence) })
+	defer late.Stop()
 	content, err := source.Blob(ctx, off, n)
+	if ctx.Err() != nil && err != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -28,7 +36,9 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 	}
 	buf := make([]byte, min(n, bufferSize))
 	for written < n {
+		late.Reset(readerWait)
 		got, err := content.Body.Read(buf[:min(int64(len(buf)), n-written)])
+		late.Stop() // a slow writer is no silent source
 		received(int64(got))
 		if got > 0 {
 			wrote, err := w.Write(buf[:got])
