@@ -102,7 +102,7 @@ func TestAForgottenConnectionToAnotherHostCostsOneRequestSomeTime(t *testing.T) 
 				})
 				if forgotten == "auth.hub.test:443" {
 					// It is asked with POST then.
-					r.opts.Credentials = func(context.Context) (Credentials, error) { return Credentials{IdentityToken: "i"}, nil }
+					r.opts.Credentials = CredentialsFunc(func(context.Context) (Credentials, error) { return Credentials{IdentityToken: "i"}, nil })
 				}
 				pull := func() error {
 					c, err := r.Blob(t.Context(), "app", blob, 0, -1)
