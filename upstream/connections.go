@@ -67,7 +67,7 @@ func (c *connections) newPool() *http.Transport {
 		if err != nil {
 			return nil, err
 		}
-		return &connection{Conn: conn, pool: pool, opened: time.Now()}, nil
+		return &connection{Conn: conn, of: c, pool: pool, opened: time.Now()}, nil
 	}
 	return pool
 }
@@ -83,6 +83,7 @@ func (c *connections) CloseIdleConnections() {
 // connection is a connection that notes when something arrives.
 type connection struct {
 	net.Conn
+	of     *connections
 	pool   *http.Transport
 	opened time.Time
 	heard  atomic.Int64 // when something arrived last, in nanoseconds since then
@@ -94,6 +95,13 @@ func (c *connection) Read(b []byte) (int, error) {
 		c.heard.Store(int64(time.Since(c.opened)))
 	}
 	return n, err
+}
+
+func (c *connection) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.busy, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *connection) silentFor() time.Duration {
@@ -166,8 +174,8 @@ func (c *connections) send(req *http.Request, inDoubt func()) (*http.Response, e
 	trace := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) {
 			use.begin(got.Conn)
-			if got.WasIdle && got.IdleTime > idleHTTP1 && use.isHTTP1() {
-				got.Conn.Close() // net/http takes another one
+			if got.WasIdle && got.IdleTime > idleHTTP1 {
+				use.leaveHTTP1()
 			}
 		},
 	})
@@ -217,10 +225,15 @@ func (u *use) begin(on net.Conn) {
 	}
 }
 
-func (u *use) isHTTP1() bool {
+// leaveHTTP1 closes a connection of HTTP/1.1, so that net/http sends the request
+// on another one.
+func (u *use) leaveHTTP1() {
 	u.using.Lock()
-	defer u.using.Unlock()
-	return u.conn != nil && !u.http2
+	conn, http2 := u.conn, u.http2
+	u.using.Unlock()
+	if conn != nil && !http2 {
+		conn.Close()
+	}
 }
 
 // patience is how long something may yet take to arrive. u.using is held.
@@ -269,7 +282,9 @@ func (u *use) end(err error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.busy[conn]--; u.busy[conn] == 0 {
+	if u.busy[conn] > 1 {
+		u.busy[conn]--
+	} else {
 		delete(u.busy, conn)
 	}
 }

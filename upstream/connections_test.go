@@ -76,6 +76,10 @@ func TestAForgottenConnectionCostsOneRequestSomeTime(t *testing.T) {
 						t.Errorf("a later one took %s", d)
 					}
 				}
+				synctest.Wait()
+				if got := len(r.client.busy); got > 0 {
+					t.Errorf("%d connections have requests open", got)
+				}
 			})
 		})
 	}
@@ -122,6 +126,10 @@ func TestAForgottenConnectionToAnotherHostCostsOneRequestSomeTime(t *testing.T) 
 				time.Sleep(2 * time.Second)
 				if d := took(t, "a later one", pull); d > 0 {
 					t.Errorf("a later one took %s", d)
+				}
+				synctest.Wait()
+				if got := len(r.client.busy); got > 0 {
+					t.Errorf("%d connections have requests open", got)
 				}
 			})
 		})
