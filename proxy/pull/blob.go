@@ -211,6 +211,7 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	switch {
 	case err == nil:
 		b.size = size
+		b.status, _ = ctx.Deadline()
 		b.holdIfAll()
 	case ctx.Err() != nil:
 		b.Close()
