@@ -98,10 +98,10 @@ func slowRows() []slowRow {
 		{upstream: "is silent for 20 s in the middle of each answer", slow: always("GET blobs", upstreamtest.Pause(32<<10, 20*second)), asks: same(at(in(35), whole, whole), 2, aBlob, aRange)},
 		{upstream: "is silent for 70 s in the middle of each answer", slow: always("GET blobs", upstreamtest.Pause(32<<10, 70*second)), asks: same(at(in(241), whole, whole), 8, aBlob)},
 		{upstream: "is silent for ever in the middle of each answer", slow: always("GET blobs", never), asks: same(at(in(241), whole, whole), 8, aBlob)},
-		{upstream: "sends 300 bytes, and is silent for ever; then it never answers", slow: func(first, _ *upstreamtest.Registry) {
-			first.Once("GET blobs", upstreamtest.Pause(300, 24*time.Hour))
-			first.Always("GET blobs", upstreamtest.Silent())
-		}, asks: same(at(broken+", after 120 s", broken+", after 120 s", broken+", after 60 s"), 5, aBlob)},
+		{upstream: "sends a little, and is silent for ever; from then on it answers after 100 s", slow: func(first, _ *upstreamtest.Registry) {
+			first.Once("GET blobs", upstreamtest.Combine(upstreamtest.Pause(300, 5*second), upstreamtest.Pause(600, 24*time.Hour)))
+			first.Always("GET blobs", upstreamtest.Slow(100*second))
+		}, asks: same(at(broken+", after 125 s", in(55), whole), 3, aBlob)},
 		{upstream: "has no ranges, and is silent for 20 s in the middle of each answer", slow: always("GET blobs", upstreamtest.NoRange(upstreamtest.Pause(32<<10, 20*second))), asks: slices.Concat(
 			same(at(in(20), whole, whole), 2, aBlob), same(at(late, whole, whole), 1, aRange))},
 		{upstream: "has a token server that answers after 15 s", auth: token, slow: always("GET token", upstreamtest.Slow(15*second)), asks: slices.Concat(same(at(in(15), whole, whole), 3, cached...), same(at(in(15), whole, whole), 5, aList))},

@@ -268,12 +268,13 @@ func clientUpstreams(cfg config.Config) []proxy.Upstream {
 // in order, and each endpoint has its own circuit breaker.
 func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
+	logins := newLogins(cfg, log)
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, quota, metrics, records, log)
+			remote, err := newRemote(u, endpoint, logins, quota, metrics, records)
 			if err != nil {
 				return nil, err
 			}
@@ -293,7 +294,7 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
@@ -315,7 +316,7 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it. If the endpoint has a path, the path names the registry.
 		SendNamespace:         location.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           upstreamCredentials(credentials(u.Credentials, u.Name, base, log)),
+		Credentials:           logins.keychain(u, base, location.Prefix),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
@@ -358,15 +359,4 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
 	}
 	return pool, nil
-}
-
-// upstreamCredentials converts a login to the type that upstreams take.
-func upstreamCredentials(get func(context.Context) (registryLogin, error)) func(context.Context) (upstream.Credentials, error) {
-	if get == nil {
-		return nil
-	}
-	return func(ctx context.Context) (upstream.Credentials, error) {
-		l, err := get(ctx)
-		return upstream.Credentials(l), err
-	}
 }

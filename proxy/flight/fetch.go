@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -14,11 +15,7 @@ import (
 // fetch makes one request. It returns nil if the request has got as far as it
 // should.
 func (d *download) fetch(ctx context.Context, r *request) error {
-	n := int64(-1)
-	if !r.open {
-		n = r.to - r.from
-	}
-	content, err := d.source.Blob(ctx, r.from, n)
+	content, n, err := d.ask(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -62,6 +59,22 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 			return bodyError(err)
 		}
 	}
+}
+
+// ask asks the source for what a request is for: n bytes, or all the rest if n
+// is negative. Some registries only have ranges with both ends (F34), so a range
+// has no end only if that is not known. Where all the rest is refused, the source
+// starts from the beginning.
+func (d *download) ask(ctx context.Context, r *request) (content upstream.Content, n int64, err error) {
+	n = -1
+	if !r.open || r.from > 0 && r.to != math.MaxInt64 {
+		n = r.to - r.from
+	}
+	content, err = d.source.Blob(ctx, r.from, n)
+	if n > 0 && r.open && upstream.IsRangeRefused(err) {
+		content, err = d.source.Blob(ctx, 0, -1)
+	}
+	return content, n, err
 }
 
 // body is a body that is being received.

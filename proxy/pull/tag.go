@@ -153,15 +153,15 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			if err == nil {
 				return m, p.recordTag(ctx, repo, tag, m)
 			}
-			if !errors.Is(err, upstream.ErrNotFound) {
+			if !isServedByTagOnly(err) {
 				return Manifest{}, err
 			}
 			// The tag exists, but the manifest named in the header does not:
-			// the header may be wrong.
+			// the header may be wrong, or the registry has it by its tag alone.
 			headDigest = desc.Digest
 		}
 	}
-	m, err := p.fetchManifest(ctx, u, repo, tag, "")
+	m, err := p.fetchManifest(ctx, u, repo, tag, "", headDigest)
 	switch {
 	case errors.Is(err, upstream.ErrNotFound) && headDigest != "":
 		// This error is not about the tag, so it is shown but not wrapped.
@@ -174,6 +174,12 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 	// The record changes only now that the manifest is cached.
 	p.negative.delete(manifestKey(repo, tag))
 	return m, p.recordTag(ctx, repo, tag, m)
+}
+
+// isServedByTagOnly says whether a failure by digest is a reason to ask for the
+// manifest by its tag: the upstream has answered, and did not refuse access.
+func isServedByTagOnly(err error) bool {
+	return errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrInvalidResponse) || errors.Is(err, upstream.ErrUnsupported)
 }
 
 // recordTag records what a tag points at now.
