@@ -40,6 +40,8 @@ type pausing struct {
 	wait func() bool // nil when it has waited
 }
 
+func (p *pausing) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
 func (p *pausing) Write(b []byte) (n int, err error) {
 	if p.wait != nil && len(b) > p.left {
 		if n, err = p.ResponseWriter.Write(b[:p.left]); err != nil {
