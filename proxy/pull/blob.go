@@ -186,6 +186,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	if err := p.negative.get(blobKey(repo, blob.Digest)); err != nil {
 		return nil, err
 	}
+	if late, ok := p.requests.others.late.Get(downloadKey(repo, blob.Digest)); ok {
+		return nil, late.err
+	}
 	if p.rules.Offline && !p.hasPieces(blob.Digest, opts.want) {
 		return nil, fmt.Errorf("blob %s of %s: %w", blob.Digest, repo, ErrOffline)
 	}
