@@ -200,6 +200,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	if err := p.negative.get(blobKey(repo, blob.Digest)); err != nil {
 		return nil, err
 	}
+	if late, ok := p.requests.others.late.Get(downloadKey(repo, blob.Digest)); ok {
+		return nil, late.err
+	}
 	if p.rules.Offline && !p.hasPieces(blob.Digest, opts.want) {
 		return nil, fmt.Errorf("blob %s of %s: %w", blob.Digest, repo, ErrOffline)
 	}
@@ -225,6 +228,7 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	switch {
 	case err == nil:
 		b.size = size
+		b.status, _ = ctx.Deadline()
 		b.holdIfAll()
 	case ctx.Err() != nil:
 		b.Close()

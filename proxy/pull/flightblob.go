@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/flight"
@@ -27,6 +28,8 @@ type flightBlob struct {
 	// come from one download, and the last bytes are held back.
 	inParts bool
 	begun   bool // some of it was written
+	// status is when the client has to have a status; zero if it has one.
+	status time.Time
 }
 
 func (b *flightBlob) Digest() Digest { return b.source.digest }
@@ -84,6 +87,9 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		}
 		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
 	}
+	if err := b.awaitFirst(ctx, w, off, n); err != nil {
+		return 0, err
+	}
 	written, err = b.r.Follow(ctx, w, off, n)
 	b.begun = b.begun || written > 0
 	full, slow := errors.Is(err, cache.ErrFull), errors.Is(err, flight.ErrReaderTooSlow)
@@ -107,6 +113,27 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		return b.rejoin(ctx, w, off, n, err)
 	}
 	return 0, err
+}
+
+// awaitFirst waits for the first byte that a client gets. It does not wait longer
+// than for any other answer: then the client gets an error, or, if the download
+// is only far away from what it wants, an empty write, so that its answer begins.
+func (b *flightBlob) awaitFirst(ctx context.Context, w io.Writer, off, n int64) error {
+	if b.status.IsZero() {
+		return nil
+	}
+	wait, cancel := context.WithDeadlineCause(ctx, b.status, errWaited)
+	defer cancel()
+	b.status = time.Time{}
+	moved, err := b.r.Await(wait, off, n)
+	if !errors.Is(err, errWaited) {
+		return nil
+	}
+	if !moved {
+		return err
+	}
+	_, err = w.Write(nil)
+	return err
 }
 
 // isPart says whether that is not the whole blob.

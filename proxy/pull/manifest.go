@@ -145,19 +145,14 @@ func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Re
 // it, and caches it. want is empty for a tag. head is what HEAD said of the tag,
 // if the manifest could not be had by that digest.
 func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want, head Digest) (Manifest, error) {
-	c, err := u.Registry.Manifest(ctx, repo.Name, ref)
+	c, content, err := p.readManifest(ctx, u, repo, ref)
 	if err != nil {
 		if want != "" && errors.Is(err, upstream.ErrNotFound) {
 			p.negative.put(manifestKey(repo, ref), err)
 		}
 		return Manifest{}, err
 	}
-	defer c.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
-	emit2(p.events.Received, u.Name, int64(len(content)))
 	switch {
-	case err != nil:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	case len(content) > maxManifest:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
 	case want == "" && !isManifest(content):
@@ -191,6 +186,29 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
+}
+
+// readManifest requests a manifest and reads it. If its body breaks or falls
+// silent, it is requested once more.
+func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, ref string) (c upstream.Content, content []byte, err error) {
+	for range 2 {
+		if c, err = u.Registry.Manifest(ctx, repo.Name, ref); err != nil {
+			return c, nil, err
+		}
+		content, err = io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
+		c.Body.Close()
+		emit2(p.events.Received, u.Name, int64(len(content)))
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if upstream.IsSlow(err) {
+			ctx = upstream.WithPatience(ctx)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
+	}
+	return c, content, err
 }
 
 // isDisproved says whether a tag's body is wrong for certain: HEAD and GET name

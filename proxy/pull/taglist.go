@@ -19,10 +19,14 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if err != nil {
 		return Tags{}, err
 	}
-	client := ctx
-	ctx, cancel := p.asClient(client)
-	defer cancel()
 	if !p.rules.Offline {
+		client := ctx
+		ctx, cancel := p.asClient(client)
+		defer cancel()
+		if _, ok := p.cachedTags(repo, page); ok {
+			ctx, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
+			defer cancel()
+		}
 		list, err := shareRequest(ctx, p, p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})

@@ -22,8 +22,9 @@ import (
 type Registry struct {
 	t       testing.TB
 	server  *httptest.Server
-	address string // that it listens on
-	name    string // of its host in URLs
+	network *Network // nil for that of the machine
+	address string   // that it listens on
+	name    string   // of its host in URLs
 	auth    Auth
 	http2   bool
 	api     bool
@@ -173,7 +174,11 @@ func (r *Registry) listen(address string, serve http.HandlerFunc) *httptest.Serv
 	if net.ParseIP(address) != nil {
 		address = net.JoinHostPort(address, "0")
 	}
-	l, err := net.Listen("tcp", address)
+	listen := func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	if r.network != nil {
+		listen = r.network.Listen
+	}
+	l, err := listen(address)
 	if err != nil {
 		r.t.Fatalf("a registry for the test: %v", err)
 	}
