@@ -116,6 +116,8 @@ type requests struct {
 	fetches  singleflight.Group // manifests, by repository and digest
 	others   singleflight.Group // HEADs of blobs, pages of tags
 	tagPages *tagPages          // collects tag lists from their pages
+
+	conversions *conversions // what tags are for clients that accept other types
 }
 
 // New returns a Puller. It starts no goroutines.
@@ -125,7 +127,7 @@ func New(opts Options) *Puller {
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{tagPages: newTagPages()},
+		requests:    requests{tagPages: newTagPages(), conversions: newConversions()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},

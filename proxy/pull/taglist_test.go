@@ -182,7 +182,7 @@ func TestAnOlderListDoesNotReplaceANewerOne(t *testing.T) {
 		})
 		for _, asked := range []string{"n=1", "last=old&n=1", "", "last=older&n=1"} {
 			if asked == "last=older&n=1" {
-				time.Sleep(2*time.Minute - time.Second) // the newer one is no longer fresh
+				time.Sleep(90 * time.Second) // the newer one is no longer fresh
 			} else {
 				time.Sleep(time.Second)
 			}
