@@ -106,7 +106,10 @@ func defaultRealms(name string) []string {
 
 // defaultUpstream returns the defaults of an entry in upstreams.
 func defaultUpstream() Upstream {
-	return Upstream{Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget}
+	return Upstream{
+		Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget,
+		Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute},
+	}
 }
 
 // dockerHubAliases returns other hosts that have always served docker.io.

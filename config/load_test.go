@@ -64,6 +64,7 @@ upstreams:
     allow: ["**"]              # repositories; deny wins
     deny: []
     max_requests: 32           # at once
+    timeouts: {connect: 5s, header: 60s, idle: 60s}
     immutable_tags: []         # patterns never re-checked; fallback tags never match
     referrers: {cosign_tags: false, buildkit_attestations: false}
 `
@@ -91,7 +92,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
-			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{}, Deleted: "forget",
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute}, ImmutableTags: []string{}, Deleted: "forget",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -106,6 +107,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
 		"upstreams[0].max_requests":     "entrepot.yaml:28",
+		"upstreams[0].timeouts.header":  "entrepot.yaml:29",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -139,6 +141,7 @@ upstreams:
     allow: [org/**]
     deny: [org/secret/*]
     max_requests: 7
+    timeouts: {connect: 3s, header: 2m, idle: 90s}
     immutable_tags: [v*.*.*]
     deleted: serve
     referrers: {cosign_tags: true, buildkit_attestations: true}

@@ -71,7 +71,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		Waits: upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second, Referrers: time.Second}
+		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)

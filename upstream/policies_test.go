@@ -143,7 +143,8 @@ func TestRetry(t *testing.T) {
 		tries int
 	}{
 		"an upstream that gives no answer is asked three times": {ErrUnavailable, 3},
-		"silence counts as no answer":                           {ErrTimeout, 3},
+		"what is slow is asked for once more":                   {ErrTimeout, 2},
+		"a connection that is not made in time is made anew":    {unhealthy(ErrTimeout), 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
 		"what is no registry's answer is not asked for again":   {ErrInvalidResponse, 1},
 		"what it leads to is asked for again":                   {ErrThirdParty, 3},
@@ -167,25 +168,33 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-func TestAllTriesTogetherStayUnderTwentySeconds(t *testing.T) {
+func TestWhatFailedBeforeTheCallerLeftIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		silent := &fakeRegistry{answer: func(ctx context.Context, _ int) error {
+		unreachable := &fakeRegistry{answer: func(ctx context.Context, _ int) error {
 			select {
-			case <-time.After(10 * time.Second):
-				return ErrTimeout
+			case <-time.After(5 * time.Second):
+				return unhealthy(ErrTimeout)
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}}
-		began := time.Now()
-		_, err := Retry(silent).Manifest(t.Context(), "repo", "ref")
-		if took := time.Since(began); !errors.Is(err, ErrTimeout) || took >= 20*time.Second {
-			t.Errorf("%v after %s", err, took)
+		r := Breaker(Retry(unreachable))
+		for range failureThreshold {
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			_, err := r.Manifest(ctx, "repo", "ref")
+			cancel()
+			if !errors.Is(err, ErrTimeout) {
+				t.Error(err)
+			}
+		}
+		before := unreachable.count()
+		if _, err := r.Manifest(t.Context(), "repo", "ref"); !errors.Is(err, ErrUnavailable) || unreachable.count() != before {
+			t.Errorf("a host that can't be reached is asked again, because nobody waited for the last try: %v", err)
 		}
 	})
 }
 
-func TestABodyOutlivesTheBudgetOfItsTries(t *testing.T) {
+func TestABodyOutlivesTheTriesOfItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var during context.Context
 		inner := &fakeRegistry{answer: func(ctx context.Context, _ int) error { during = ctx; return nil }}
@@ -490,6 +499,43 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 }
 
 // Only what says that the host is unwell opens a breaker.
+// A probe that is slow shows that the host takes requests. Nobody else waits
+// for it.
+func TestASlowProbeKeepsNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &fakeRegistry{answer: func(ctx context.Context, n int) error {
+			switch {
+			case n <= failureThreshold:
+				return unhealthy(ErrRefused)
+			case n == failureThreshold+1:
+				time.Sleep(50 * time.Second)
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		ask := func() error { _, err := r.Manifest(t.Context(), "repo", "ref"); return err }
+		for range failureThreshold {
+			_ = ask()
+		}
+		time.Sleep(2 * maxOpen)
+		probe := make(chan error)
+		go func() { probe <- ask() }()
+		time.Sleep(time.Second)
+		if err := ask(); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("beside the probe: %v", err)
+		}
+		time.Sleep(slowProbe)
+		for range 3 {
+			if err := ask(); err != nil {
+				t.Errorf("beside a slow probe: %v", err)
+			}
+		}
+		if err := <-probe; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatOpensABreaker(t *testing.T) {
 	for name, c := range map[string]struct {
 		err   func(n int) error

@@ -17,7 +17,7 @@ func remote(t *testing.T, endpoint string, change func(*upstream.RemoteOptions))
 	t.Helper()
 	opts := upstream.RemoteOptions{
 		Name: "hub.test", Endpoint: endpoint,
-		Waits: upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: 300 * time.Millisecond, Referrers: time.Second},
+		Waits: upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: 300 * time.Millisecond},
 	}
 	if change != nil {
 		change(&opts)

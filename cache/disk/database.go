@@ -17,6 +17,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // errDamaged says that a database is unreadable and has to be replaced.
@@ -34,7 +35,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // database is abandoned, not closed.
 type database struct {
 	bolt *bbolt.DB
-	file *os.File // opened by bbolt
+	file files.File // opened by bbolt
 
 	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
 	reading  sync.Mutex
@@ -43,9 +44,9 @@ type database struct {
 }
 
 // openDatabase returns errDamaged if the file is not a database.
-func openDatabase(path string) (*database, error) {
+func openDatabase(system files.System, path string) (*database, error) {
 	d := &database{broken: make(chan struct{})}
-	before, _ := os.Stat(path)
+	before, _ := system.Lstat(path)
 	err := recoverDamage(func() (err error) {
 		d.bolt, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			// The folder is locked, so if the file is locked it is not by
@@ -57,9 +58,12 @@ func openDatabase(path string) (*database, error) {
 			FreelistType:   bbolt.FreelistMapType,
 			NoStatistics:   true,
 			OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
-				file, err := openShared(name, flag)
+				file, err := system.Open(name, flag)
+				if err != nil {
+					return nil, err
+				}
 				d.file = file
-				return file, err
+				return file.OS(), nil
 			},
 		})
 		return err
@@ -72,7 +76,7 @@ func openDatabase(path string) (*database, error) {
 	}
 	if before == nil {
 		// It could not be created for lack of space, which is not damage.
-		os.Remove(path)
+		_ = system.Remove(path)
 	}
 	var fromKernel syscall.Errno
 	switch {

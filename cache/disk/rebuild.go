@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -109,7 +108,7 @@ func (r *records) isReplaying() bool {
 // openOrRecreate opens the database, or creates a new one if it is damaged.
 func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 	for range 2 {
-		db, err = openDatabase(r.path)
+		db, err = openDatabase(r.opts.Files, r.path)
 		if err == nil {
 			_, err = db.get(bucketState, keyComplete)
 			if err == nil || errors.Is(err, cache.ErrNotFound) {
@@ -132,7 +131,7 @@ func (r *records) quarantine(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
 	damaged := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
-	err := rename(r.path, damaged)
+	err := r.opts.Files.Rename(r.path, damaged)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -145,7 +144,7 @@ func (r *records) quarantine(cause error) error {
 // trimQuarantine removes the oldest damaged databases if there are too many.
 func (r *records) trimQuarantine() error {
 	folder, name := filepath.Split(r.path)
-	entries, err := os.ReadDir(folder) // sorted by name, which contains the time
+	entries, err := r.opts.Files.ReadDir(folder) // sorted by name, which contains the time
 	if err != nil {
 		return err
 	}
@@ -155,7 +154,7 @@ func (r *records) trimQuarantine() error {
 	for len(entries) > maxDamagedDatabases {
 		// On some systems a file that this process has mapped can't be removed:
 		// the next call tries again.
-		os.Remove(filepath.Join(folder, entries[0].Name()))
+		_ = r.opts.Files.Remove(filepath.Join(folder, entries[0].Name()))
 		entries = entries[1:]
 	}
 	return nil
@@ -170,17 +169,17 @@ func (r *records) replay(db *database, damaged bool) (_ *database, live map[reco
 	var err error
 	if db != nil {
 		restore := restoring{db: db, faults: r.opts.faults}
-		lines, err = restore.run(r.journal.path)
+		lines, err = restore.run(r.opts.Files, r.journal.path)
 		restored = restore.count
 	}
 	if isNotOfTheJournal(err) {
 		r.opts.Log.Error("the records can't be restored to the disk for now; they are kept in memory", "error", err)
 		r.opts.OnRecordsError(err)
-		_ = errors.Join(db.close(), os.Remove(r.path)) // what is left of it is not complete, and so is restored again
+		_ = errors.Join(db.close(), r.opts.Files.Remove(r.path)) // what is left of it is not complete, and so is restored again
 		db = nil
 	}
 	if db == nil {
-		live, lines, err = readJournal(r.journal.path)
+		live, lines, err = readJournal(r.opts.Files, r.journal.path)
 		restored = len(live)
 	}
 	if err != nil {

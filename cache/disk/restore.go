@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 const (
@@ -38,8 +40,8 @@ func isNotOfTheJournal(err error) bool {
 
 // run restores the journal at path. It returns the number of damaged lines that
 // were skipped. A missing journal has no records.
-func (r *restoring) run(path string) (damaged int, err error) {
-	file, err := openShared(path, os.O_RDONLY)
+func (r *restoring) run(system files.System, path string) (damaged int, err error) {
+	file, err := system.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

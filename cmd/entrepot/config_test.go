@@ -68,6 +68,10 @@ upstreams:
     allow: ['**'] # default
     deny: [] # default
     max_requests: 32 # default
+    timeouts:
+      connect: 5s # default
+      header: 1m # default
+      idle: 1m # default
     immutable_tags: [] # default
     deleted: forget # default
     referrers:

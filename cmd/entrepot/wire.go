@@ -33,7 +33,11 @@ import (
 
 // shutdownTimeout is how long clients have to finish after the program is told
 // to stop.
-const shutdownTimeout = 20 * time.Second
+const shutdownTimeout = 25 * time.Second
+
+// handOver is how long a start waits for another entrepot to leave the cache
+// folder: as long as that may take to stop, and a little for its disk.
+const handOver = shutdownTimeout + 5*time.Second
 
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
@@ -59,8 +63,12 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	if err := metrics.Limits(machine.metrics()); err != nil {
 		return err
 	}
-	m, closeMirror, err := openMirror(ctx, cfg, machine, metrics, log)
-	if err != nil {
+	var m *mirror.Mirror
+	var closeMirror func() error
+	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
+		m, closeMirror, err = openMirror(ctx, cfg, machine, metrics, log)
+		return err
+	}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeMirror()) }()
@@ -118,6 +126,28 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		face.Close()
 	}
 	back.Close()
+	return err
+}
+
+// whenUnlocked opens a cache folder. If another process has it open, that may be
+// about to stop, as at an update: it tries again until the time is over.
+func whenUnlocked(ctx context.Context, log *slog.Logger, patience time.Duration, open func() error) error {
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	err := open()
+	if errors.Is(err, cache.ErrLocked) {
+		log.Warn("waiting for another entrepot to stop", "for", patience, "reason", err)
+	}
+	for errors.Is(err, cache.ErrLocked) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+			err = open()
+		case <-over.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
 	return err
 }
 
@@ -241,12 +271,13 @@ func clientUpstreams(cfg config.Config) []proxy.Upstream {
 // in order, and each endpoint has its own circuit breaker.
 func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
+	logins := newLogins(cfg, log)
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, quota, metrics, records, log)
+			remote, err := newRemote(u, endpoint, logins, quota, metrics, records)
 			if err != nil {
 				return nil, err
 			}
@@ -266,7 +297,7 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
@@ -288,12 +319,13 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it. If the endpoint has a path, the path names the registry.
 		SendNamespace:         location.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           upstreamCredentials(credentials(u.Credentials, u.Name, base, log)),
+		Credentials:           logins.keychain(u, base, location.Prefix),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
 		AllowPrivateRedirects: u.AllowPrivateRedirects,
 		UserAgent:             "entrepot/" + buildVersion(),
+		Waits:                 upstream.Timeouts{Connect: u.Timeouts.Connect, TLS: u.Timeouts.Connect, Header: u.Timeouts.Header, Idle: u.Timeouts.Idle},
 		Observe: func(o upstream.Observation) {
 			metrics.Upstream(u.Name, o.Kind, o.Method, o.Status)
 			quota.Observe(o.Limit, o.Remaining, o.Window)
@@ -330,15 +362,4 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
 	}
 	return pool, nil
-}
-
-// upstreamCredentials converts a login to the type that upstreams take.
-func upstreamCredentials(get func(context.Context) (registryLogin, error)) func(context.Context) (upstream.Credentials, error) {
-	if get == nil {
-		return nil
-	}
-	return func(ctx context.Context) (upstream.Credentials, error) {
-		l, err := get(ctx)
-		return upstream.Credentials(l), err
-	}
 }

@@ -215,6 +215,9 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 	waitErr := f.waitUntil(ctx, func() bool {
 		end, err = f.available(off, held), nil
 		switch {
+		case r.changed:
+			err = errChanged
+			return true
 		case f.state == complete:
 			return true
 		case !held && f.size.total >= 0 && off >= f.size.total && !errors.Is(f.err, errLost):

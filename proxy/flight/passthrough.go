@@ -14,6 +14,10 @@ import (
 // by now. PassThrough returns upstream.ErrUnsupported if the source does not
 // support ranges.
 func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+	if n < 0 {
+		size, _ := f.KnownSize()
+		n = size - off
+	}
 	content, err := source.Blob(ctx, off, n)
 	if err != nil {
 		return 0, err
@@ -21,10 +25,6 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 	defer content.Body.Close()
 	if content.From != off {
 		return 0, fmt.Errorf("%w: the upstream does not support ranges", upstream.ErrUnsupported)
-	}
-	if n < 0 {
-		size, _ := f.KnownSize()
-		n = size - off
 	}
 	buf := make([]byte, min(n, bufferSize))
 	for written < n {
