@@ -45,13 +45,20 @@ func clockStories() []clockStory {
 			time.Sleep(20 * time.Second)
 			c.kill(more)
 		}, kept: "3 MiB", rest: "3-6 MiB"},
-		{name: "a client waits for the rest of the whole, and gets none for ten minutes; then the upstream goes on", happens: func(c *clockOf) {
+		{name: "a client waits for the rest of the whole, and gets none for 100 seconds; then the upstream goes on", happens: func(c *clockOf) {
+			more := c.holds(3 << 20)
+			c.begins()
+			time.Sleep(100 * time.Second)
+			c.goesOn(more)
+			c.restart()
+		}, kept: "all of it", rest: none},
+		{name: "a client waits for the rest of the whole, and gets none for ten minutes: it is broken off after two, and the download ends; then the upstream goes on", happens: func(c *clockOf) {
 			more := c.holds(3 << 20)
 			c.begins()
 			time.Sleep(10 * time.Minute)
 			c.goesOn(more)
 			c.restart()
-		}, kept: "all of it", rest: none},
+		}, kept: "3 MiB", rest: "3-6 MiB"},
 		{name: "everybody leaves in the middle of the whole, nothing more comes for two minutes, and the upstream goes on; later the mirror is killed", happens: func(c *clockOf) {
 			more := c.holds(3 << 20)
 			leave := c.begins()

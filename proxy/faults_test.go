@@ -115,6 +115,8 @@ func TestFaultTable(t *testing.T) {
 		{"disk", diskFaults},
 		{"ranges", rangeFaults},
 		{"pieces", pieceFaults},
+		{"connections", connectionFaults},
+		{"slow", slowFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

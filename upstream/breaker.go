@@ -116,7 +116,7 @@ func (b *breaker) rejection(q requestClass) error {
 // rejecter is a Registry that rejects requests without sending them.
 type rejecter interface{ rejection(q requestClass) error }
 
-var _, _ rejecter = &breaker{}, fallback{}
+var _, _ rejecter = &breaker{}, &fallback{}
 
 // rejection returns the error with which a Registry would reject a class of
 // requests without sending them, or nil.

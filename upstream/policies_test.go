@@ -90,6 +90,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"retry":   Retry,
 		"limit":   func(r Registry) Registry { return Limit(r, 1) },
 		"breaker": Breaker,
+		"second":  SecondConnection,
 		"fallback": func(r Registry) Registry {
 			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
 		},
@@ -623,6 +624,123 @@ func TestFallback(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slowly answers after a while, unless the caller has left.
+func slowly(after time.Duration, err error) func(context.Context, int) error {
+	return func(ctx context.Context, _ int) error {
+		select {
+		case <-time.After(after):
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func TestTheNextEndpointIsAskedBesideASlowOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second, third func(context.Context, int) error
+		want                 error
+		took                 time.Duration
+		asked                int // of the three
+	}{
+		"the first answers in time":          {slowly(7*time.Second, nil), nil, nil, nil, 7 * time.Second, 1},
+		"the second answers first":           {slowly(time.Hour, nil), slowly(time.Second, nil), nil, nil, 9 * time.Second, 2},
+		"the first answers first after all":  {slowly(10*time.Second, nil), slowly(time.Hour, nil), nil, nil, 10 * time.Second, 2},
+		"the third answers first":            {slowly(time.Hour, nil), slowly(time.Hour, nil), slowly(time.Second, nil), nil, 17 * time.Second, 3},
+		"the second fails, the third serves": {slowly(time.Hour, nil), slowly(time.Second, ErrRefused), slowly(time.Second, nil), nil, 10 * time.Second, 3},
+		"a no of the others is none":         {slowly(50*time.Second, nil), slowly(0, ErrNotFound), slowly(0, ErrNotFound), nil, 50 * time.Second, 3},
+		"none of them serves":                {slowly(time.Minute, ErrTimeout), slowly(time.Second, ErrNotFound), slowly(time.Second, ErrNotFound), ErrTimeout, time.Minute, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := []*fakeRegistry{{answer: c.first}, {answer: c.second}, {answer: c.third}}
+				began := time.Now()
+				content, err := Fallback(all[0], all[1], all[2]).Manifest(t.Context(), "repo", "ref")
+				if !errors.Is(err, c.want) || time.Since(began) != c.took {
+					t.Errorf("%v after %s", err, time.Since(began))
+				}
+				if err == nil {
+					content.Body.Close()
+				}
+				synctest.Wait()
+				asked := 0
+				for _, r := range all {
+					asked += r.count()
+				}
+				if asked != c.asked {
+					t.Errorf("asked %d of them, want %d", asked, c.asked)
+				}
+			})
+		})
+	}
+}
+
+// What an endpoint answers although another one has served is closed.
+func TestTheSlowerAnswerIsClosedBeforeItsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := &fakeRegistry{answer: func(context.Context, int) error { time.Sleep(time.Minute); return nil }} // heeds nobody
+		c, err := Fallback(late, &fakeRegistry{}).Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Body.Close()
+		time.Sleep(2 * time.Minute)
+		if late.closed != 1 {
+			t.Error("the slower answer is open")
+		}
+	})
+}
+
+// An endpoint that hangs delays three requests, and then none for a minute.
+func TestAnEndpointThatHangsIsAskedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := &fakeRegistry{answer: slowly(time.Hour, nil)}
+		r := Fallback(hangs, &fakeRegistry{})
+		took := func() time.Duration {
+			began := time.Now()
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		for n := range 6 {
+			if got := took(); (n < laggingAfter) != (got == besideAfter) {
+				t.Errorf("request %d took %s", n+1, got)
+			}
+		}
+		time.Sleep(laggingTime)
+		hangs.answer = nil
+		for range 3 {
+			if got := took(); got != 0 {
+				t.Errorf("a minute later: %s", got)
+			}
+		}
+		if hangs.count() != laggingAfter+3 {
+			t.Errorf("it was asked %d times", hangs.count())
+		}
+	})
+}
+
+// An endpoint that can't be reached opens its breaker, although the other one
+// answers before all tries have failed.
+func TestAnEndpointThatCannotBeReachedIsNoticedBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &fakeRegistry{answer: slowly(5*time.Second, unhealthy(ErrTimeout))}
+		r := Fallback(Breaker(Retry(silent)), Breaker(Retry(&fakeRegistry{})))
+		for range failureThreshold {
+			time.Sleep(laggingTime)
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		began := time.Now()
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
 }
 
 func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {

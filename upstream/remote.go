@@ -2,10 +2,12 @@ package upstream
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -75,6 +77,9 @@ type RemoteOptions struct {
 	// Observe is called for every request when its response's header has
 	// arrived; it may be nil.
 	Observe func(Observation)
+	// Dial makes connections in place of the network, without its rules about
+	// addresses; it may be nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// HasReferrers says that this endpoint is known to have the Referrers API.
 	// SawReferrers is called when the API answers, at most once a day; it may
 	// be nil.
@@ -135,6 +140,9 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
 	})
+	if opts.Dial != nil {
+		r.client.dial = opts.Dial
+	}
 	return r, nil
 }
 

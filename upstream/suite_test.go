@@ -40,7 +40,7 @@ func TestContract(t *testing.T) {
 			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), nil), r)
 		},
 		"all of them": func(r upstream.Registry) upstream.Registry {
-			return upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4)
+			return upstream.SecondConnection(upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

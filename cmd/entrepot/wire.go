@@ -293,7 +293,7 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 		}
 		all = append(all, pull.Upstream{
 			Name:                 u.Name,
-			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
+			Registry:             upstream.SecondConnection(upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests)),
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -49,6 +50,9 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 		if len(b) > 0 {
 			if err := d.store(ctx, r, b); err != nil {
 				return err
+			}
+			if r.gaveAway {
+				r.gaveAway, body.buf = false, make([]byte, size)
 			}
 		}
 		switch {
@@ -129,6 +133,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	d.bind(r, c.ETag)
 	d.update(func() {
 		d.size, d.state = known, receiving
+		if first {
+			d.progress.answered = time.Now()
+		}
 		d.plan.sized(known)
 		begins = d.plan.answered(r, c)
 	})
@@ -283,6 +290,7 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
 		r.at += n
 		d.progress.stored += n
+		d.progress.patient = false
 		d.startHashing()
 	})
 	return nil
@@ -295,6 +303,7 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
+	r.gaveAway = errors.Is(err, cache.ErrDown)
 	d.known.Lock()
 	err = d.continueInMemory(err)
 	d.known.Unlock()
