@@ -66,3 +66,10 @@ func Space(folder string) (total, free int64, err error) {
 	of, err := space(folder)
 	return of.Bytes, of.FreeBytes, err
 }
+
+// Inodes returns how many files the file system of a folder can hold, and how
+// many more. A total of 0 means that it does not tell, or has no bound.
+func Inodes(folder string) (total, free int64, err error) {
+	of, err := space(folder)
+	return of.Inodes, of.FreeInodes, err
+}

@@ -60,6 +60,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	go func() { failed <- serveListener(back, operators) }()
 
 	machine := readMachine(cfg.Cache.Dir, log)
+	warnOfMemory(cfg.Cache, machine, log)
 	if err := metrics.Limits(machine.metrics()); err != nil {
 		return err
 	}
@@ -170,6 +171,17 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	if err != nil {
 		return nil, nil, err
 	}
+	content, err := memory.NewContent(contentShare(cfg.Cache.Memory.Bytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	// Before the records are opened, which may have to be restored.
+	endPolicy := inBackground(ctx, newMemoryPolicy(content, cfg.Cache.Memory.Bytes, machine, log).run)
+	defer func() {
+		if err != nil {
+			endPolicy()
+		}
+	}()
 	files, err := disk.Open(cfg.Cache.Dir, disk.Options{
 		Log: log, MinFree: bounds.MinFree, Journal: metadata.Durable(),
 		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
@@ -181,10 +193,6 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	upstreams, err := registries(cfg, metrics, files.Records(), log)
-	if err != nil {
-		return nil, nil, errors.Join(err, files.Close())
-	}
-	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
 	if err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
@@ -201,8 +209,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
 	})
-	if err := metrics.DraftBytes(m.Store.KeptBytes); err != nil {
-		content.Close()
+	if err := errors.Join(metrics.DraftBytes(m.Store.KeptBytes), metrics.MemoryBytes(content.Bytes)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if files.Rebuilt() {
@@ -212,6 +219,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	m.Start()
 	return m, func() error {
 		m.Close()
+		endPolicy()
 		content.Close()
 		return files.Close()
 	}, nil

@@ -71,7 +71,8 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 // read from disk. Damaged content is quarantined, so that it can be stored
 // again.
 func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]byte, error) {
-	content, err := io.ReadAll(file)
+	content := make([]byte, file.Size()) // it stays in memory, without the slack of a buffer that grows
+	_, err := io.ReadFull(file, content)
 	if err == nil && d.Algorithm().FromBytes(content) == d {
 		return content, nil
 	}
