@@ -1,0 +1,112 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// weatherRegistry is the registry of a cell: distribution behind a transcript, by
+// TLS, and a parent that takes its time.
+type weatherRegistry struct {
+	*transcript
+	host string
+}
+
+// serveWeather serves it, by HTTP/1.1 alone or by HTTP/2 too.
+func (s *suite) serveWeather(t *testing.T, registry http.Handler, certificate tls.Certificate, http1 bool) *weatherRegistry {
+	t.Helper()
+	r := &weatherRegistry{&transcript{next: registry}, "127.0.0.1:" + strconv.Itoa(s.freePort(t))}
+	l, err := net.Listen("tcp", r.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{
+		Handler: r, ErrorLog: quiet(), Protocols: new(http.Protocols),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}},
+	}
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(!http1)
+	go func() { _ = server.ServeTLS(l, "", "") }() // The mirror sees where it fails.
+	t.Cleanup(func() { server.Close() })
+	return r
+}
+
+// warmUp is in the tags that are asked for to have connections. None is there,
+// and each answer is held until others are asked for on connections of their own.
+const warmUp = "/manifests/warm-up-"
+
+// lingering answers for what is only asked to have connections.
+func lingering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, warmUp) {
+			time.Sleep(500 * time.Millisecond)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// thinking is a parent that fetches what it is asked for before its first header,
+// which takes it a while for each thing, however often it is asked meanwhile.
+func thinking(next http.Handler, takes time.Duration) http.Handler {
+	var had sync.Map // by path, when it is there
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ofImage := strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/")
+		if ofImage && !strings.Contains(r.URL.Path, "/manifests/sha256-") { // nor what hangs on it, which no pull waits for
+			there, _ := had.LoadOrStore(r.URL.Path, time.Now().Add(takes))
+			time.Sleep(time.Until(there.(time.Time)))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// pausing is a parent that has half of a big blob, and after a while the rest,
+// however often it is asked meanwhile.
+func pausing(next http.Handler, half int64, pause time.Duration) http.Handler {
+	var once sync.Once
+	var goesOn time.Time
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(&pausedWriter{ResponseWriter: w, left: half - offset(r), wait: func() {
+			once.Do(func() { goesOn = time.Now().Add(pause) })
+			time.Sleep(time.Until(goesOn))
+		}}, r)
+	})
+}
+
+// offset is where an answer begins.
+func offset(r *http.Request) int64 {
+	return request{rng: r.Header.Get("Range")}.first()
+}
+
+type pausedWriter struct {
+	http.ResponseWriter
+	left int64 // until the pause
+	wait func()
+}
+
+func (w *pausedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *pausedWriter) Write(p []byte) (n int, err error) {
+	if first := w.left; first < int64(len(p)) {
+		if first > 0 {
+			if n, err = w.ResponseWriter.Write(p[:first]); err != nil {
+				return n, err
+			}
+		}
+		// The headers go out at least.
+		if err := http.NewResponseController(w.ResponseWriter).Flush(); err != nil {
+			return n, err
+		}
+		w.wait()
+		p = p[max(first, 0):]
+		w.left = 1 << 62
+	}
+	rest, err := w.ResponseWriter.Write(p)
+	w.left -= int64(rest)
+	return n + rest, err
+}

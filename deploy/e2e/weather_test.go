@@ -1,0 +1,148 @@
+package e2e
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// weatherCellsFile is where the suite of a network of its own says what it saw.
+const weatherCellsFile = "ENTREPOT_E2E_WEATHER_CELLS"
+
+// TestPullsInAnyWeather has clients pull through reverse proxies and over lines
+// that are far, thin, forgetful or dead, all at once, in namespaces of their own.
+func TestPullsInAnyWeather(t *testing.T) {
+	s := readSuite(t)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := s.folder(t)
+	file := filepath.Join(dir, "cells.json")
+	env := append(os.Environ(), "ENTREPOT_E2E_WORK="+dir, weatherCellsFile+"="+file)
+	stdout, stderr, err := tryLong(t.Context(), "", env, "/usr/bin/unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
+		program, "-test.run", "^TestWeatherInside$", "-test.v", "-test.timeout", "6m", "-test.parallel", "500")
+	t.Logf("%s%s", stdout, stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen []cellResult
+	if err := json.Unmarshal(content, &seen); err != nil {
+		t.Fatal(err)
+	}
+	text := s.weatherTable(t, seen)
+	t.Log("\n" + text)
+	put(t, "weather", weatherHead+text)
+}
+
+// TestWeatherInside is what runs there; without a file there is nobody to tell.
+func TestWeatherInside(t *testing.T) {
+	file := os.Getenv(weatherCellsFile)
+	if file == "" {
+		return
+	}
+	s := readSuite(t)
+	n := newWeatherNet(t, s.folder(t))
+	m := s.newMirror(t, nil)
+	all := cells(m, n)
+	certificate := m.leadByNames(t, n, all)
+	content := s.startDistribution(t, s.folder(t))
+	m.start(t)
+	s.startFronts(t, m)
+
+	clients := map[string]weatherPuller{}
+	for _, c := range weatherClients {
+		own := slices.DeleteFunc(slices.Clone(all), func(made *cell) bool { return made.client.name != c.name })
+		clients[c.name] = c.start(t, s, m, own)
+	}
+	var mu sync.Mutex
+	var seen []cellResult
+	var prepared sync.WaitGroup
+	prepared.Add(len(all))
+	t.Run("cells", func(t *testing.T) {
+		for _, c := range all {
+			t.Run(strings.TrimSuffix(c.name, ".lan"), func(t *testing.T) {
+				t.Parallel()
+				ready := sync.OnceFunc(prepared.Done)
+				defer ready()
+				c.prepare(t, s, content.host, certificate)
+				ready()
+				prepared.Wait()
+				r := c.run(t, clients[c.client.name])
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, r)
+			})
+		}
+	})
+	written, err := json.Marshal(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, written, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const weatherHead = `## In any weather
+
+Clients pull an image, of which nobody else has a byte, through nginx and HAProxy as Debian configures them in front of entrepot. Behind it is
+distribution by TLS, over a line of our own, which does what the row says; a firewall that loses packets is one, in a network of
+its own. All rows are pulled at once, each from an upstream of its own of one entrepot. What arrives is compared with what was pushed,
+and what the registry sends is counted. Of a black hole every packet is lost; within is then meant for each time that a client asks
+for what it was refused, and the pull has to be whole once there is no hole any more. A parent that thinks does so once for each
+manifest and blob; one that is silent has nothing more for anybody. nginx keeps 1 GiB of what a client has yet to read; where a row says
+that it is less, it is set so that these layers are as large for it.
+
+`
+
+// weatherTable is a line for each client in each weather.
+func (s *suite) weatherTable(t *testing.T, seen []cellResult) string {
+	t.Helper()
+	by := map[string]cellResult{}
+	for _, r := range seen {
+		by[r.Weather+r.Client+r.Front] = r
+	}
+	var b strings.Builder
+	b.WriteString("| weather | client | version |")
+	for _, f := range fronts {
+		fmt.Fprintf(&b, " through %s | sent |", f.name)
+	}
+	b.WriteString(" within |\n|---|---|---|" + strings.Repeat("---|---|", len(fronts)) + "---|\n")
+	for _, w := range weathers {
+		for _, client := range weatherClients {
+			fmt.Fprintf(&b, "| %s | %s | %s |", w.name, client.name, s.tool(t, client.tool).version)
+			for _, f := range fronts {
+				r, ok := by[w.name+client.name+f.name]
+				if !ok {
+					t.Errorf("nothing was seen of %s by %s through %s", w.name, client.name, f.name)
+				}
+				fmt.Fprintf(&b, " %s | %.3f |", r.outcome(), r.Ratio)
+			}
+			within := w.within.Seconds()
+			if w.fails {
+				within *= float64(client.tries)
+			}
+			fmt.Fprintf(&b, " %.0f s |\n", within)
+		}
+	}
+	return b.String()
+}
+
+func (r cellResult) outcome() string {
+	text := cmp.Or(map[bool]string{true: "an error"}[r.Failed], "whole") + fmt.Sprintf(", %.1f s", r.Seconds)
+	if r.Whole > 0 {
+		text += fmt.Sprintf("; then whole, %.1f s", r.Whole)
+	}
+	return text
+}
