@@ -25,7 +25,7 @@ const (
 	littleSize = 2 << 20
 	// halvedSize is that of layers that are lost on the way: what is in buffers
 	// then is a part of it that does not count.
-	halvedSize = 6 << 20
+	halvedSize = 8 << 20
 	// slowSize takes a minute and a half, of which nginx has the most at once.
 	slowSize = 5500 << 10
 	slowRate = 64 << 10
@@ -35,24 +35,24 @@ var weathers = []weather{
 	{name: "300 ms there and back", slug: "far", size: littleSize, within: 20 * time.Second, set: func(_ *cell, r *relay) { r.delay = 150 * time.Millisecond }},
 	{name: "64 KiB/s", slug: "thin", size: littleSize, within: 60 * time.Second, set: func(_ *cell, r *relay) { r.limit = newSlowLine() }},
 	{name: "64 KiB/s to the client, and a proxy that holds 4.4 MiB", slug: "thin-client", size: slowSize, slow: true, within: 2 * time.Minute},
-	{name: "idle connections forgotten, HTTP/2", slug: "idle-h2", size: littleSize, within: 45 * time.Second, begin: forgetIdle},
-	{name: "idle connections forgotten, HTTP/1.1", slug: "idle-h1", size: littleSize, http1: true, within: 45 * time.Second, begin: forgetIdle},
-	{name: "idle connections lost by a firewall, HTTP/2", slug: "lost-h2", size: littleSize, within: 45 * time.Second, begin: loseIdle},
-	{name: "forgotten in the middle of a layer, HTTP/2", slug: "half-h2", size: halvedSize, within: 60 * time.Second, set: func(_ *cell, r *relay) {
+	{name: "idle connections forgotten, HTTP/2", slug: "idle-h2", size: littleSize, within: 30 * time.Second, begin: forgetIdle},
+	{name: "idle connections forgotten, HTTP/1.1", slug: "idle-h1", size: littleSize, http1: true, within: 30 * time.Second, begin: forgetIdle},
+	{name: "idle connections lost by a firewall, HTTP/2", slug: "lost-h2", size: littleSize, within: 30 * time.Second, begin: loseIdle},
+	{name: "forgotten in the middle of a layer, HTTP/2", slug: "half-h2", size: halvedSize, within: 45 * time.Second, set: func(_ *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { r.forget() }
 	}},
-	{name: "forgotten in the middle of a layer, HTTP/1.1", slug: "half-h1", size: halvedSize, http1: true, within: 60 * time.Second, set: func(_ *cell, r *relay) {
+	{name: "forgotten in the middle of a layer, HTTP/1.1", slug: "half-h1", size: halvedSize, http1: true, within: 45 * time.Second, set: func(_ *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { r.forget() }
 	}},
-	{name: "lost by a firewall in the middle of a layer, HTTP/2", slug: "half-lost", size: halvedSize, within: 60 * time.Second, set: func(c *cell, r *relay) {
+	{name: "lost by a firewall in the middle of a layer, HTTP/2", slug: "half-lost", size: halvedSize, within: 45 * time.Second, set: func(c *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { c.lose(r.forget()) }
 	}},
-	{name: "the registry's address moved, and the old one is gone", slug: "moved", size: littleSize, within: 45 * time.Second, begin: move},
-	{name: "a black hole", slug: "hole", size: littleSize, fails: true, within: 20 * time.Second, begin: hide},
-	{name: "15 s to each first header", slug: "thinks", size: littleSize, within: 90 * time.Second, parent: func(next http.Handler, _ int64) http.Handler {
+	{name: "the registry's address moved, and the old one is gone", slug: "moved", size: littleSize, within: 30 * time.Second, begin: move},
+	{name: "a black hole", slug: "hole", size: littleSize, fails: true, within: 25 * time.Second, begin: hide},
+	{name: "15 s to each first header", slug: "thinks", size: littleSize, within: 2 * time.Minute, parent: func(next http.Handler, _ int64) http.Handler {
 		return thinking(next, 15*time.Second)
 	}},
-	{name: "20 s of silence in a layer", slug: "pause", size: halvedSize, within: 40 * time.Second, parent: func(next http.Handler, size int64) http.Handler {
+	{name: "20 s of silence in a layer", slug: "pause", size: halvedSize, within: 35 * time.Second, parent: func(next http.Handler, size int64) http.Handler {
 		return pausing(next, size/2, 20*time.Second)
 	}},
 }

@@ -46,18 +46,19 @@ func hostsOf(t *testing.T, s *suite, m *mirror, own []*cell, folder, runtime, be
 	}
 }
 
-// tryAll is try, with what was written in the error.
+// tryAll is try, with the end of what was written in the error.
 func tryAll(ctx context.Context, env []string, program string, args ...string) error {
 	stdout, stderr, err := try(ctx, "", env, program, args...)
 	if err != nil {
-		return fmt.Errorf("%w\n%s%s", err, stdout, stderr)
+		const end = 1 << 10 // A client that shows its progress writes much.
+		return fmt.Errorf("%w\n%s%s", err, stdout[max(0, len(stdout)-end):], stderr[max(0, len(stderr)-end):])
 	}
 	return nil
 }
 
 func startWeatherContainerd(t *testing.T, s *suite, m *mirror, own []*cell) weatherPuller {
 	t.Helper()
-	d := s.newContainerd(t, "containerd")
+	d := s.containerdIn(t, s.inMemory(t), "containerd")
 	hostsOf(t, s, m, own, d.hostsDir, "containerd", "", "--containerd-version", d.tool.version)
 	d.start(t, containerdConfig(d.tool.version, d.dir))
 	pull := func(ctx context.Context, c *cell) error {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,9 +27,9 @@ type weatherNet struct {
 func newWeatherNet(t *testing.T, dir string) *weatherNet {
 	t.Helper()
 	for _, args := range [][]string{
-		{"ip", "link", "set", "lo", "up", "mtu", "1500"},
+		{"ip", "link", "set", "lo", "up", "mtu", "9000"},
 		{"ip", "address", "add", "10.79.0.0/16", "dev", "lo"},
-		{"sysctl", "-q", "-w", "net.ipv4.tcp_rmem=4096 32768 65536", "net.ipv4.tcp_wmem=4096 16384 32768"},
+		{"sysctl", "-q", "-w", "net.ipv4.tcp_rmem=4096 32768 32768", "net.ipv4.tcp_wmem=4096 16384 32768"},
 	} {
 		command(t, os.Environ(), "/usr/sbin/"+args[0], args[1:]...)
 	}
@@ -75,7 +76,7 @@ func (n *weatherNet) lead(name, address string) error {
 func (n *weatherNet) lose(f *flow) error {
 	here, there := f.asker.LocalAddr().(*net.TCPAddr), f.asker.RemoteAddr().(*net.TCPAddr)
 	ports := func(from, to int) []string {
-		return []string{"-p", "tcp", "--sport", fmt.Sprint(from), "--dport", fmt.Sprint(to)}
+		return []string{"-p", "tcp", "--sport", strconv.Itoa(from), "--dport", strconv.Itoa(to)}
 	}
 	return n.drop("-I",
 		append(ports(there.Port, here.Port), "-d", here.IP.String()),

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,6 +42,13 @@ func (s *suite) serveWeather(t *testing.T, registry http.Handler, certificate tl
 // and each answer is held until others are asked for on connections of their own.
 const warmUp = "/manifests/warm-up-"
 
+// quietProxy leads to a registry, and says nothing of those who leave.
+func quietProxy(host string) http.Handler {
+	proxy := reverseProxy(host).(*httputil.ReverseProxy)
+	proxy.ErrorLog = quiet()
+	return proxy
+}
+
 // lingering answers for what is only asked to have connections.
 func lingering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -52,35 +60,38 @@ func lingering(next http.Handler) http.Handler {
 }
 
 // thinking is a parent that fetches what it is asked for before its first header,
-// which takes it a while for each thing, however often it is asked meanwhile.
+// which takes it a while for each thing. It drops what nobody waits for.
 func thinking(next http.Handler, takes time.Duration) http.Handler {
-	var had sync.Map // by path, when it is there
+	var had sync.Map // by path
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ofImage := strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/")
 		if ofImage && !strings.Contains(r.URL.Path, "/manifests/sha256-") { // nor what hangs on it, which no pull waits for
-			there, _ := had.LoadOrStore(r.URL.Path, time.Now().Add(takes))
-			time.Sleep(time.Until(there.(time.Time)))
+			if _, there := had.Load(r.URL.Path); !there && !stays(r, takes) {
+				return
+			}
+			had.Store(r.URL.Path, true)
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// pausing is a parent that has half of a big blob, and after a while the rest,
-// however often it is asked meanwhile.
+// pausing is a parent that pauses in the middle of a big blob. It drops what
+// nobody waits for: whoever comes again waits as long.
 func pausing(next http.Handler, half int64, pause time.Duration) http.Handler {
-	var once sync.Once
-	var goesOn time.Time
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(&pausedWriter{ResponseWriter: w, left: half - offset(r), wait: func() {
-			once.Do(func() { goesOn = time.Now().Add(pause) })
-			time.Sleep(time.Until(goesOn))
-		}}, r)
+		left := half - request{rng: r.Header.Get("Range")}.first()
+		next.ServeHTTP(&pausedWriter{ResponseWriter: w, left: left, wait: func() { stays(r, pause) }}, r)
 	})
 }
 
-// offset is where an answer begins.
-func offset(r *http.Request) int64 {
-	return request{rng: r.Header.Get("Range")}.first()
+// stays says whether the one who asked still waits after a while.
+func stays(r *http.Request, while time.Duration) bool {
+	select {
+	case <-r.Context().Done():
+		return false
+	case <-time.After(while):
+		return true
+	}
 }
 
 type pausedWriter struct {

@@ -23,6 +23,7 @@ type relay struct {
 
 	ctx   context.Context // until the end of the test
 	down  atomic.Int64
+	made  atomic.Int64 // connections
 	once  sync.Once
 	mu    sync.Mutex
 	flows map[*flow]bool
@@ -65,6 +66,7 @@ func (r *relay) accepted(asker net.Conn) {
 		asker.Close()
 		return
 	}
+	r.made.Add(1)
 	f := &flow{asker: asker, server: server}
 	r.mu.Lock()
 	if r.flows == nil {
