@@ -38,21 +38,22 @@ var weathers = []weather{
 	{name: "idle connections forgotten, HTTP/2", slug: "idle-h2", size: littleSize, within: 30 * time.Second, begin: forgetIdle},
 	{name: "idle connections forgotten, HTTP/1.1", slug: "idle-h1", size: littleSize, http1: true, within: 30 * time.Second, begin: forgetIdle},
 	{name: "idle connections lost by a firewall, HTTP/2", slug: "lost-h2", size: littleSize, within: 30 * time.Second, begin: loseIdle},
-	{name: "forgotten in the middle of a layer, HTTP/2", slug: "half-h2", size: halvedSize, within: 45 * time.Second, set: func(_ *cell, r *relay) {
+	{name: "forgotten in the middle of a layer, HTTP/2", slug: "half-h2", size: halvedSize, within: 60 * time.Second, set: func(_ *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { r.forget() }
 	}},
-	{name: "forgotten in the middle of a layer, HTTP/1.1", slug: "half-h1", size: halvedSize, http1: true, within: 45 * time.Second, set: func(_ *cell, r *relay) {
+	{name: "forgotten in the middle of a layer, HTTP/1.1", slug: "half-h1", size: halvedSize, http1: true, within: 60 * time.Second, set: func(_ *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { r.forget() }
 	}},
-	{name: "lost by a firewall in the middle of a layer, HTTP/2", slug: "half-lost", size: halvedSize, within: 45 * time.Second, set: func(c *cell, r *relay) {
+	{name: "lost by a firewall in the middle of a layer, HTTP/2", slug: "half-lost", size: halvedSize, within: 60 * time.Second, set: func(c *cell, r *relay) {
 		r.half, r.halfway = halvedSize/2, func() { c.lose(r.forget()) }
 	}},
 	{name: "the registry's address moved, and the old one is gone", slug: "moved", size: littleSize, within: 30 * time.Second, begin: move},
+	{name: "of the registry's two addresses the one in use is gone", slug: "one-of-two", size: littleSize, within: 30 * time.Second, begin: loseOne},
 	{name: "a black hole", slug: "hole", size: littleSize, fails: true, within: 25 * time.Second, begin: hide},
 	{name: "15 s to each first header", slug: "thinks", size: littleSize, within: 2 * time.Minute, parent: func(next http.Handler, _ int64) http.Handler {
 		return thinking(next, 15*time.Second)
 	}},
-	{name: "20 s of silence in a layer", slug: "pause", size: halvedSize, within: 35 * time.Second, parent: func(next http.Handler, size int64) http.Handler {
+	{name: "20 s of silence in a layer", slug: "pause", size: halvedSize, within: 45 * time.Second, parent: func(next http.Handler, size int64) http.Handler {
 		return pausing(next, size/2, 20*time.Second)
 	}},
 }
@@ -73,10 +74,23 @@ func move(t *testing.T, c *cell) {
 	t.Helper()
 	c.relay.listen(t, c.moved())
 	c.warm(t)
-	if err := c.net.lead(c.name, c.moved()); err != nil {
+	if err := c.net.move(c.name, c.moved()); err != nil {
 		t.Fatal(err)
 	}
 	hide(t, c)
+}
+
+// loseOne loses that of two addresses which is in use.
+func loseOne(t *testing.T, c *cell) {
+	t.Helper()
+	c.relay.listen(t, c.moved())
+	if err := c.net.add(c.name, c.moved()); err != nil {
+		t.Fatal(err)
+	}
+	c.warm(t)
+	if err := c.net.hide(c.relay.open()[0].asker.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func hide(t *testing.T, c *cell) {

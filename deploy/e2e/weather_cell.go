@@ -40,6 +40,7 @@ type cellResult struct {
 	Whole                  float64 // seconds until it was whole after all
 }
 
+// The registry has an address, and in some weather another one.
 func (c *cell) address() string { return fmt.Sprintf("10.79.%d.1:443", c.number) }
 func (c *cell) moved() string   { return fmt.Sprintf("10.79.%d.2:443", c.number) }
 

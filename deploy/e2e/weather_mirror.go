@@ -19,7 +19,7 @@ func (m *mirror) leadByNames(t *testing.T, n *weatherNet, all []*cell) tls.Certi
 	fmt.Fprintf(&config, "listen: %s\nadmin: %s\ncache: {dir: %q}\nfreshness: {tag_ttl: %s}\nupstreams:\n", m.address, m.admin, filepath.Join(m.dir, "cache"), time.Hour)
 	var names []string
 	for _, c := range all {
-		if err := n.lead(c.name, c.address()); err != nil {
+		if err := n.add(c.name, c.address()); err != nil {
 			t.Fatal(err)
 		}
 		names = append(names, c.name)

@@ -27,11 +27,13 @@ type weatherNet struct {
 func newWeatherNet(t *testing.T, dir string) *weatherNet {
 	t.Helper()
 	for _, args := range [][]string{
-		{"ip", "link", "set", "lo", "up", "mtu", "9000"},
-		{"ip", "address", "add", "10.79.0.0/16", "dev", "lo"},
-		{"sysctl", "-q", "-w", "net.ipv4.tcp_rmem=4096 32768 32768", "net.ipv4.tcp_wmem=4096 16384 32768"},
+		{"link", "set", "lo", "up", "mtu", "9000"},
+		{"address", "add", "10.79.0.0/16", "dev", "lo"},
 	} {
-		command(t, os.Environ(), "/usr/sbin/"+args[0], args[1:]...)
+		command(t, os.Environ(), "/usr/sbin/ip", args...)
+	}
+	for _, setting := range []string{"tcp_rmem", "tcp_wmem"} {
+		writeFile(t, filepath.Join("/proc/sys/net/ipv4", setting), "4096 16384 32768")
 	}
 	for path, content := range map[string]string{"/etc/resolv.conf": "nameserver 127.0.0.1\n", "/etc/hosts": "127.0.0.1 localhost\n"} {
 		file := filepath.Join(dir, filepath.Base(path))
@@ -50,25 +52,32 @@ func newWeatherNet(t *testing.T, dir string) *weatherNet {
 	return n
 }
 
-// lead leads a name to an address, from now on.
-func (n *weatherNet) lead(name, address string) error {
+// add has a name lead to an address, beside those that it leads to.
+func (n *weatherNet) add(name, address string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	end, err := n.names.Stat()
+	if err != nil {
+		return err
+	}
+	n.positions[name] = end.Size()
+	return n.write(name, address)
+}
+
+// move has a name lead to an address, and no longer to the one that was added last.
+func (n *weatherNet) move(name, address string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.write(name, address)
+}
+
+func (n *weatherNet) write(name, address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return err
 	}
-	at, known := n.positions[name]
-	if !known {
-		end, err := n.names.Stat()
-		if err != nil {
-			return err
-		}
-		at = end.Size()
-		n.positions[name] = at
-	}
 	// As long as the line that was there: whoever reads sees one or the other.
-	_, err = n.names.WriteAt(fmt.Appendf(nil, "%-15s %s\n", host, name), at)
+	_, err = n.names.WriteAt(fmt.Appendf(nil, "%-15s %s\n", host, name), n.positions[name])
 	return err
 }
 

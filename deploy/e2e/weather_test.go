@@ -47,7 +47,7 @@ func TestPullsInAnyWeather(t *testing.T) {
 }
 
 // between is the time between the beginnings of two cells.
-const between = 600 * time.Millisecond
+const between = 700 * time.Millisecond
 
 // TestWeatherInside is what runs there; without a file there is nobody to tell.
 func TestWeatherInside(t *testing.T) {
