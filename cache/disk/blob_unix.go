@@ -4,18 +4,19 @@ package disk
 
 import (
 	"io"
-	"os"
 	"syscall"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // blob is a file open for reading. It has the methods that the kernel needs to
 // send it (net's sendfile asserts syscall.Conn) and hides the rest of os.File.
 type blob struct {
-	file *os.File
+	file files.File
 	size int64
 }
 
-func newBlob(file *os.File, size int64) *blob { return &blob{file, size} }
+func newBlob(file files.File, size int64) *blob { return &blob{file, size} }
 
 func (b *blob) Read(p []byte) (int, error)                   { return b.file.Read(p) }
 func (b *blob) ReadAt(p []byte, off int64) (int, error)      { return b.file.ReadAt(p, off) }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // checks is what this process knows of a published file, piece by piece:
@@ -32,7 +33,7 @@ type checks struct {
 
 	mu         sync.Mutex
 	sums       sums // nil if there are none; content of one piece needs none
-	identity   identity
+	identity   files.Identity
 	checked    []uint64  // a bit for each piece
 	since      time.Time // when the first of these was checked; zero if none is
 	bad        map[int64]bool
@@ -48,22 +49,15 @@ type pieceCheck struct {
 	sound bool // valid once done is closed
 }
 
-// identity identifies an unchanged file.
-type identity struct {
-	inode      uint64
-	size       int64
-	sec, nanos int64 // of its last change
-}
-
-// settled reports whether a change of the file after t would change its change
+// settled reports whether a change of a file after t would change its change
 // time. Kernels use a clock with ticks of up to 10 ms, and some file systems
 // only store whole or even seconds.
-func (i identity) settled(t time.Time) bool {
+func settled(i files.Identity, t time.Time) bool {
 	tick := 20 * time.Millisecond
-	if i.nanos == 0 {
+	if i.Nanos == 0 {
 		tick = 3 * time.Second
 	}
-	age := t.Sub(time.Unix(i.sec, i.nanos))
+	age := t.Sub(time.Unix(i.Seconds, i.Nanos))
 	return age > tick || age < -tick // a time in the future, from a wrong clock, differs from any new one
 }
 
@@ -101,7 +95,7 @@ func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) 
 		return passes, err
 	}
 	for {
-		is, err := identify(k.file)
+		is, err := k.file.Identify()
 		if err != nil {
 			return 0, err
 		}
@@ -150,7 +144,7 @@ func (c *checks) clear() {
 // begin returns how many of the n bytes at off are checked. If the first piece
 // of them is not, it returns the check of it, and whether the caller has to do
 // that. If the piece is bad, it returns nothing.
-func (c *checks) begin(is identity, off, n int64, every time.Duration) (sound int64, t *pieceCheck, mine bool) {
+func (c *checks) begin(is files.Identity, off, n int64, every time.Duration) (sound int64, t *pieceCheck, mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	first := off / pieceSize
@@ -189,7 +183,7 @@ func (c *checks) end(piece int64, t *pieceCheck, sound bool) {
 var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
 // checkPiece reads a piece, and quarantines the file if the piece is damaged.
-func (k *publishedBlob) checkPiece(piece int64, is identity) error {
+func (k *publishedBlob) checkPiece(piece int64, is files.Identity) error {
 	began := time.Now()
 	buffer := pieces.Get().(*[pieceSize]byte)
 	defer pieces.Put(buffer)
@@ -220,10 +214,10 @@ func (k *publishedBlob) matches(piece int64, content []byte) bool {
 
 // markChecked records that a check, which began at a given time, found a piece
 // undamaged.
-func (c *checks) markChecked(piece int64, is identity, began time.Time) {
+func (c *checks) markChecked(piece int64, is files.Identity, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if is != c.identity || !is.settled(began) {
+	if is != c.identity || !settled(is, began) {
 		return // a change could go unnoticed
 	}
 	if c.since.IsZero() {

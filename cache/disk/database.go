@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // errDamaged says that a database is unreadable and has to be replaced.
@@ -32,17 +35,18 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // database is abandoned, not closed.
 type database struct {
 	bolt *bbolt.DB
-	file *os.File // opened by bbolt
+	file files.File // opened by bbolt
 
+	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
 	reading  sync.Mutex
 	breaking sync.Once
 	broken   chan struct{} // closed at the first damage
 }
 
 // openDatabase returns errDamaged if the file is not a database.
-func openDatabase(path string) (*database, error) {
+func openDatabase(system files.System, path string) (*database, error) {
 	d := &database{broken: make(chan struct{})}
-	before, _ := os.Stat(path)
+	before, _ := system.Lstat(path)
 	err := recoverDamage(func() (err error) {
 		d.bolt, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			// The folder is locked, so if the file is locked it is not by
@@ -54,9 +58,12 @@ func openDatabase(path string) (*database, error) {
 			FreelistType:   bbolt.FreelistMapType,
 			NoStatistics:   true,
 			OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
-				file, err := openShared(name, flag)
+				file, err := system.Open(name, flag)
+				if err != nil {
+					return nil, err
+				}
 				d.file = file
-				return file, err
+				return file.OS(), nil
 			},
 		})
 		return err
@@ -69,7 +76,7 @@ func openDatabase(path string) (*database, error) {
 	}
 	if before == nil {
 		// It could not be created for lack of space, which is not damage.
-		os.Remove(path)
+		_ = system.Remove(path)
 	}
 	var fromKernel syscall.Errno
 	switch {
@@ -94,6 +101,7 @@ func (d *database) get(b cache.Bucket, key string) (value []byte, err error) {
 			return cache.ErrNotFound
 		}
 		value, err = unseal(key, sealed)
+		d.mapMore(tx, mappedByGet)
 		return err
 	})
 	return value, err
@@ -105,10 +113,10 @@ type record struct {
 	value []byte
 }
 
-// page returns at most n records after a key, in the order of keys. A
-// transaction that stayed open for a whole scan would keep the writer from
+// page returns at most n records with a prefix after a key, in the order of
+// keys. A transaction that stayed open for a whole scan would keep the writer from
 // reusing free pages and from growing the file.
-func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (page []record, err error) {
+func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(b))
 		if bucket == nil {
@@ -119,14 +127,17 @@ func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (pa
 		if !inclusive && string(k) == after {
 			k, v = cursor.Next()
 		}
-		for ; k != nil && len(page) < n; k, v = cursor.Next() {
+		read := 0
+		for ; k != nil && len(page) < n && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
 			key := string(k)
+			read += len(k) + len(v)
 			value, err := unseal(key, v)
 			if err != nil {
 				return err
 			}
 			page = append(page, record{key, value})
 		}
+		d.mapMore(tx, max(read, mappedByGet))
 		return nil
 	})
 	return page, err

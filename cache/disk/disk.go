@@ -18,11 +18,11 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // Options configure a cache on disk. The zero value is usable.
@@ -59,12 +59,18 @@ type Options struct {
 	// nil.
 	OnDamage func()
 
+	// Files is the file system. nil means the operating system's.
+	Files files.System
+
 	faults faults
 }
 
 func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Files == nil {
+		o.Files = kernel{}
 	}
 	if o.FlushEvery <= 0 {
 		o.FlushEvery = 200 * time.Millisecond
@@ -88,7 +94,7 @@ func (o Options) withDefaults() Options {
 type Cache struct {
 	blobs   *blobs
 	records *records
-	lock    *os.File
+	lock    files.File
 	close   sync.Once
 	closed  error
 }
@@ -100,7 +106,7 @@ type Cache struct {
 // the journal.
 func Open(dir string, opts Options) (*Cache, error) {
 	opts = opts.withDefaults()
-	lock, err := openFolder(dir, opts.Log)
+	lock, err := openFolder(opts.Files, dir, opts.Log)
 	if err != nil {
 		return nil, err
 	}
