@@ -27,14 +27,14 @@ const (
 	// then is a part of it that does not count.
 	halvedSize = 8 << 20
 	// slowSize takes a minute and a half, of which nginx has the most at once.
-	slowSize = 5500 << 10
+	slowSize = 6 << 20
 	slowRate = 64 << 10
 )
 
 var weathers = []weather{
 	{name: "300 ms there and back", slug: "far", size: littleSize, within: 20 * time.Second, set: func(_ *cell, r *relay) { r.delay = 150 * time.Millisecond }},
 	{name: "64 KiB/s", slug: "thin", size: littleSize, within: 60 * time.Second, set: func(_ *cell, r *relay) { r.limit = newSlowLine() }},
-	{name: "64 KiB/s to the client, and a proxy that holds 4.4 MiB", slug: "thin-client", size: slowSize, slow: true, within: 2 * time.Minute},
+	{name: "64 KiB/s to the client, and nginx holds 5 MiB", slug: "thin-client", size: slowSize, slow: true, within: 2 * time.Minute},
 	{name: "idle connections forgotten, HTTP/2", slug: "idle-h2", size: littleSize, within: 30 * time.Second, begin: forgetIdle},
 	{name: "idle connections forgotten, HTTP/1.1", slug: "idle-h1", size: littleSize, http1: true, within: 30 * time.Second, begin: forgetIdle},
 	{name: "idle connections lost by a firewall, HTTP/2", slug: "lost-h2", size: littleSize, within: 30 * time.Second, begin: loseIdle},

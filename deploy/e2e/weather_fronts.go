@@ -17,9 +17,9 @@ type front struct {
 	small string
 }
 
-// tempFile is how much of an answer nginx keeps at small: as much for these blobs
-// as its default, 1 GiB, is for layers that are larger.
-const tempFile = 4500 << 10
+// tempFile is how much of an answer nginx keeps at small: as much of these layers
+// as its default, 1 GiB, is of larger ones.
+const tempFile = 5 << 20
 
 var fronts = []front{
 	{"nginx", "nginx", "127.0.0.1:8081", "127.0.0.1:8083"},
