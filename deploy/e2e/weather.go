@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// weather is what a line or a parent does, and what a pull through it has to be.
+// weather is what a line or a parent does, and how a pull has to end.
 type weather struct {
 	name, slug string
 	size       int64 // of the layer
 	http1      bool  // nothing else is spoken
 	slow       bool  // it is the client's line
-	// within is how long a pull may take to be whole, or to fail where nothing can
-	// be had: then it is for each time that a client asks.
+	// within is how long a pull may take. If it fails, that is for each time that
+	// the client asks.
 	within time.Duration
 	fails  bool
 	parent func(next http.Handler, size int64) http.Handler // nil: it answers at once
@@ -23,10 +23,11 @@ type weather struct {
 
 const (
 	littleSize = 2 << 20
-	// halvedSize is that of layers that are lost on the way: what is in buffers
-	// then is a part of it that does not count.
+	// halvedSize is that of layers that are cut in the middle. What buffers hold
+	// then is sent twice, and is less than 2 % of it.
 	halvedSize = 8 << 20
-	// slowSize takes a minute and a half, of which nginx has the most at once.
+	// slowSize takes 96 s at slowRate. nginx holds most of it, and reads nothing
+	// from entrepot for 80 s.
 	slowSize = 6 << 20
 	slowRate = 64 << 10
 )
@@ -80,7 +81,7 @@ func move(t *testing.T, c *cell) {
 	hide(t, c)
 }
 
-// loseOne loses that of two addresses which is in use.
+// loseOne loses the one of two addresses that is in use.
 func loseOne(t *testing.T, c *cell) {
 	t.Helper()
 	c.relay.listen(t, c.moved())
@@ -88,7 +89,11 @@ func loseOne(t *testing.T, c *cell) {
 		t.Fatal(err)
 	}
 	c.warm(t)
-	if err := c.net.hide(c.relay.open()[0].asker.LocalAddr().String()); err != nil {
+	open := c.relay.open()
+	if len(open) == 0 {
+		t.Fatal("entrepot has no connection to the registry any more")
+	}
+	if err := c.net.hide(open[0].asker.LocalAddr().String()); err != nil {
 		t.Fatal(err)
 	}
 }

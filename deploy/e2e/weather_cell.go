@@ -44,8 +44,7 @@ type cellResult struct {
 func (c *cell) address() string { return fmt.Sprintf("10.79.%d.1:443", c.number) }
 func (c *cell) moved() string   { return fmt.Sprintf("10.79.%d.2:443", c.number) }
 
-// cells are all of them, in the order in which they begin: those first that take
-// long.
+// cells are all of them, in the order in which they begin. The longest are first.
 func cells(m *mirror, n *weatherNet) []*cell {
 	var all []*cell
 	order := slices.Clone(weathers)
@@ -124,7 +123,7 @@ func (c *cell) lose(flows []*flow) {
 	}
 }
 
-// run pulls, and holds what was seen against what has to be.
+// run pulls, and checks how it ends, how long it takes and what it costs.
 func (c *cell) run(t *testing.T, p weatherPuller) cellResult {
 	t.Helper()
 	if c.weather.begin != nil {

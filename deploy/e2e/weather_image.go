@@ -18,7 +18,7 @@ import (
 // smallSize is that of the other platform's layer.
 const smallSize = 32 << 10
 
-// pushRandom pushes an image of which nobody else has a byte: one layer for this
+// pushRandom pushes an image that shares no layer with any other: one layer for this
 // platform, and a small one for the other.
 func pushRandom(t *testing.T, host, registry, repository string, size int64) image {
 	t.Helper()

@@ -16,14 +16,14 @@ import (
 type weatherNet struct {
 	t  *testing.T
 	mu sync.Mutex // iptables has one lock
-	// names is what entrepot has as /etc/hosts. Nobody else knows them, so that no
-	// client goes round it.
+	// names is what entrepot sees as /etc/hosts. Clients don't see it, so that none
+	// of them goes round entrepot.
 	names     *os.File
-	positions map[string]int64
+	positions map[string]int64 // of the line of each name that was added last
 }
 
 // newWeatherNet has every address of 10.79.0.0/16 on this machine. Buffers are
-// small: what they hold is lost with a flow, and was sent all the same.
+// small, because what they hold is lost with a flow and has been sent all the same.
 func newWeatherNet(t *testing.T, dir string) *weatherNet {
 	t.Helper()
 	for _, args := range [][]string{
@@ -104,8 +104,8 @@ func (n *weatherNet) dropAll(how, address string) error {
 	return n.drop(how, []string{"-d", host}, []string{"-s", host})
 }
 
-// drop adds rules, or takes them away. They are where packets come in: one that
-// can't even go out is an error at once.
+// drop adds rules, or takes them away. They drop packets that come in: a packet
+// that can't go out is an error at once.
 func (n *weatherNet) drop(how string, rules ...[]string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -38,8 +38,8 @@ func (s *suite) serveWeather(t *testing.T, registry http.Handler, certificate tl
 	return r
 }
 
-// warmUp is in the tags that are asked for to have connections. None is there,
-// and each answer is held until others are asked for on connections of their own.
+// warmUp is a part of tags that are only asked for to open connections. They don't
+// exist. Each answer is held back, so that the others need their own connections.
 const warmUp = "/manifests/warm-up-"
 
 // quietProxy leads to a registry, and says nothing of those who leave.
@@ -49,7 +49,7 @@ func quietProxy(host string) http.Handler {
 	return proxy
 }
 
-// lingering answers for what is only asked to have connections.
+// lingering holds back the answers about those tags.
 func lingering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, warmUp) {
@@ -59,13 +59,13 @@ func lingering(next http.Handler) http.Handler {
 	})
 }
 
-// thinking is a parent that fetches what it is asked for before its first header,
-// which takes it a while for each thing. It drops what nobody waits for.
+// thinking is a parent that fetches what it is asked for before it answers. If the
+// one who asked leaves, it drops what it has, and begins anew at the next request.
 func thinking(next http.Handler, takes time.Duration) http.Handler {
 	var had sync.Map // by path
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ofImage := strings.Contains(r.URL.Path, "/manifests/") || strings.Contains(r.URL.Path, "/blobs/")
-		if ofImage && !strings.Contains(r.URL.Path, "/manifests/sha256-") { // nor what hangs on it, which no pull waits for
+		if ofImage && !strings.Contains(r.URL.Path, "/manifests/sha256-") { // no pull waits for referrers
 			if _, there := had.Load(r.URL.Path); !there && !stays(r, takes) {
 				return
 			}
@@ -75,8 +75,8 @@ func thinking(next http.Handler, takes time.Duration) http.Handler {
 	})
 }
 
-// pausing is a parent that pauses in the middle of a big blob. It drops what
-// nobody waits for: whoever comes again waits as long.
+// pausing is a parent that pauses in the middle of a big blob, for each request
+// anew.
 func pausing(next http.Handler, half int64, pause time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		left := half - request{rng: r.Header.Get("Range")}.first()

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// relay is the line between whoever asks and a server. What it does to what passes
-// is set before it listens.
+// relay is the line between clients and a server. Its settings are made before it
+// listens.
 type relay struct {
 	to    string
 	delay time.Duration // each way
@@ -29,7 +29,7 @@ type relay struct {
 	flows map[*flow]bool
 }
 
-// flow is a connection through a relay: asker is the one that was accepted.
+// flow is a connection through a relay. asker is the side that was accepted.
 type flow struct {
 	asker, server net.Conn
 	forgotten     atomic.Bool
@@ -93,9 +93,9 @@ func (r *relay) open() []*flow {
 	return all
 }
 
-// forget has the relay pass nothing more of the flows there are. What is sent to
-// it is still acknowledged, and new flows work. The server's side is closed, so
-// that nobody sends what can't arrive.
+// forget has the relay pass nothing more on the flows that are open. It still
+// acknowledges what it is sent, and new flows work. The server's side is closed,
+// so that the server sends nothing that can't arrive.
 func (r *relay) forget() []*flow {
 	forgotten := r.open()
 	for _, f := range forgotten {
@@ -124,7 +124,7 @@ const (
 
 // carry passes what one end sends, until either is gone.
 func (r *relay) carry(f *flow, from, to net.Conn) {
-	held := 0 // A line without a delay holds nothing, so that what is lost with a flow is little.
+	held := 0 // A line without a delay holds nothing, so that little is lost with a flow.
 	if r.delay > 0 {
 		held = underWay
 	}
@@ -152,7 +152,7 @@ func (r *relay) carry(f *flow, from, to net.Conn) {
 			f.close()
 		}
 	}
-	// Of a flow that was forgotten the asker hears nothing, and may leave.
+	// The asker of a forgotten flow hears nothing, and may leave.
 	if !f.forgotten.Load() || from == f.asker {
 		f.close()
 	}

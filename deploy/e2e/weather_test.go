@@ -97,13 +97,15 @@ func TestWeatherInside(t *testing.T) {
 
 const weatherHead = `## In any weather
 
-Clients pull an image, of which nobody else has a byte, through nginx and HAProxy as Debian configures them in front of entrepot. Behind it is
-distribution by TLS, over a line of our own, which does what the row says; a firewall that loses packets is one, in a network of
-its own. The rows are pulled beside each other, each from an upstream of its own of one entrepot. What arrives is compared with what was pushed,
-and what the registry sends is counted. Of a black hole every packet is lost; within is then meant for each time that a client asks
-for what it was refused, and the pull has to be whole once there is no hole any more. A parent that thinks does so once for each
-manifest and blob; what nobody waits for it drops, and begins again. nginx keeps 1 GiB of what a client has yet to read; where a row says
-that it is less, it is set so that these layers are as large for it.
+Each client pulls an image that no other row has a byte of. nginx and HAProxy stand in front of entrepot, with the configuration that
+Debian's packages install. Behind entrepot is a line that does what the row says, and then distribution, by TLS. The firewall is iptables
+in a network namespace. The rows run beside each other, through one entrepot; each has an upstream of its own. What arrives is compared
+with what was pushed, digest by digest. "Sent" is what the registry sent, as a part of the image, and may be 1.02 at most.
+
+A black hole loses every packet. Its bound counts for each time that the client asks again (crane: three times), and when the hole is gone
+the pull has to be whole. A parent that thinks does so for each manifest and blob. If the one who asked has left, it drops what it has, and
+so does one that is silent in a layer. nginx holds up to 1 GiB of what a client has yet to read; in the rows that say so it holds less, so
+that a layer of a few MiB fills it.
 
 `
 
