@@ -113,6 +113,7 @@ func TestFaultTable(t *testing.T) {
 		{"referrers", referrersFaults},
 		{"routes", routesFaults},
 		{"disk", diskFaults},
+		{"broken", brokenFaults},
 		{"ranges", rangeFaults},
 		{"pieces", pieceFaults},
 		{"connections", connectionFaults},

@@ -23,6 +23,7 @@ type breakable struct {
 	kept  []string // paths
 	fresh []string
 	has   map[string][]byte
+	dir   string
 }
 
 func newBreakable(t *testing.T, change func(*setup)) *breakable {
@@ -56,6 +57,7 @@ func newBreakable(t *testing.T, change func(*setup)) *breakable {
 	if change != nil {
 		change(&s)
 	}
+	b.dir = s.dir
 	b.w = watch(&s)
 	b.mirror = newMirror(t, fake, s)
 	t.Cleanup(b.disk.Mend) // before the mirror is closed

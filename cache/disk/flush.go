@@ -64,7 +64,7 @@ func (r *records) flush() error {
 	case err != nil:
 		err = fmt.Errorf("write records: %w", wrapFull(err))
 		r.opts.OnRecordsError(err)
-		if !r.flushFailing {
+		if !r.flushFailing && !errors.Is(err, cache.ErrDown) {
 			r.opts.Log.Error("records can't be written; they are kept in memory, and writing is retried", "error", err)
 		}
 	case r.flushFailing:

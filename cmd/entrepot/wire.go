@@ -39,6 +39,10 @@ const shutdownTimeout = 25 * time.Second
 // folder: as long as that may take to stop, and a little for its disk.
 const handOver = shutdownTimeout + 5*time.Second
 
+// errDiskDown is no reason not to be ready: without its disk, this mirror still
+// serves better than none.
+var errDiskDown = errors.New("the disk is down; what is in memory is served, and the rest passes through")
+
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := admin.NewMetrics()
@@ -102,6 +106,12 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 				return errors.New("stopping")
 			}
 			return places.Full()
+		},
+		Degraded: func() error {
+			if m.Store.Outage() != nil {
+				return errDiskDown
+			}
+			return nil
 		},
 	}))
 	if cfg.TLS.CertFile != "" {
@@ -185,11 +195,13 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	files, err := disk.Open(cfg.Cache.Dir, disk.Options{
 		Log: log, MinFree: bounds.MinFree, Journal: metadata.Durable(),
 		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
+		Places: disk.PlacesFor(machine.PIDs, machine.CPUs),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := metrics.RecordsBehind(files.Behind); err != nil {
+	isDown := func() bool { return files.Outage() != nil }
+	if err := errors.Join(metrics.RecordsBehind(files.Behind), metrics.DiskDown(isDown)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	upstreams, err := registries(cfg, metrics, files.Records(), log)

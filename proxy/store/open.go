@@ -23,7 +23,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	}
 	file, err = s.blobs.Open(ctx, d)
 	switch {
-	case errors.Is(err, cache.ErrNotFound), errors.Is(err, cache.ErrDown): // the cache has logged that it is down
+	case isExpected(ctx, err):
 		return nil, nil, err
 	case err != nil:
 		s.log.Error("stored blob cannot be read", "digest", d.String(), "error", err)
@@ -41,6 +41,12 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	return content, nil, nil
 }
 
+// isExpected says whether an error needs no line in the log: there is no such
+// content, the client has left, or the disk is down, which the cache has logged.
+func isExpected(ctx context.Context, err error) bool {
+	return errors.Is(err, cache.ErrNotFound) || errors.Is(err, cache.ErrDown) || ctx.Err() != nil
+}
+
 // Read returns the content of a manifest, unless it is larger than maxSize
 // bytes.
 func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool) {
@@ -49,7 +55,7 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	}
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
-		if !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrDown) {
+		if !isExpected(ctx, err) {
 			s.log.Error("stored manifest cannot be opened", "digest", d.String(), "error", err)
 		}
 		return nil, false
