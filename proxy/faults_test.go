@@ -116,6 +116,7 @@ func TestFaultTable(t *testing.T) {
 		{"ranges", rangeFaults},
 		{"pieces", pieceFaults},
 		{"slow", slowFaults},
+		{"connections", connectionFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

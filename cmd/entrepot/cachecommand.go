@@ -62,7 +62,7 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	cfg.Offline = true
 	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
 	quiet := slog.New(slog.DiscardHandler)
-	m, closeMirror, err := openMirror(cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
+	m, closeMirror, err := openMirror(ctx, cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
 	if errors.Is(err, cache.ErrLocked) {
 		client := &adminClient{cfg.Admin}
 		if err := client.ping(ctx); err != nil {

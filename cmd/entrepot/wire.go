@@ -50,6 +50,14 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer operators.Close()
+	// It answers before the cache is open: that may take a while, and a probe of
+	// whether this process lives must not end it meanwhile.
+	starting := admin.NewStarting(metrics, adminHosts(cfg))
+	back := proxy.HTTPServer(starting, log)
+	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
+	defer back.Close()
+	failed := make(chan error, 2)
+	go func() { failed <- serveListener(back, operators) }()
 
 	machine := readMachine(cfg.Cache.Dir, log)
 	if err := metrics.Limits(machine.metrics()); err != nil {
@@ -58,7 +66,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	var m *mirror.Mirror
 	var closeMirror func() error
 	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
-		m, closeMirror, err = openMirror(cfg, machine, metrics, log)
+		m, closeMirror, err = openMirror(ctx, cfg, machine, metrics, log)
 		return err
 	}); err != nil {
 		return err
@@ -86,7 +94,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}), log)
 	face.IdleTimeout = cfg.ClientKeepAlive
 	var stopping atomic.Bool
-	back := proxy.HTTPServer(admin.New(admin.Options{
+	starting.Started(admin.New(admin.Options{
 		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
 		Ready: func() error {
 			if stopping.Load() {
@@ -94,18 +102,13 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 			}
 			return places.Full()
 		},
-	}), log)
-	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
+	}))
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
 		}
 	}
-	failed := make(chan error, 2)
-	go func() {
-		failed <- serveListener(face, proxy.LimitConnections(face, clients, places))
-	}()
-	go func() { failed <- serveListener(back, operators) }()
+	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, places)) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
@@ -162,7 +165,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
-func openMirror(cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
 	bounds, err := spaceLimits(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -203,7 +206,7 @@ func openMirror(cfg config.Config, machine machine, metrics *admin.Metrics, log 
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if files.Rebuilt() {
-		manifests, err := m.Ledger.RebuildMembers()
+		manifests, err := m.Ledger.RebuildMembers(ctx)
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
 	}
 	m.Start()

@@ -19,8 +19,8 @@ import (
 
 // Metrics are OpenTelemetry metrics, exported in the Prometheus format. The
 // values of labels are configured upstreams, kinds, outcomes, methods and
-// statuses. Nothing that a client names is a label, so the number of time
-// series is bounded. All methods are safe for concurrent use.
+// statuses. Nothing that a client names is a label, and statuses that an upstream
+// makes up are counted by class, so the number of time series is bounded. All methods are safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
 	provider  *sdk.MeterProvider
@@ -54,7 +54,22 @@ type clientMetrics struct {
 // labels are the label values of one time series.
 type labels struct {
 	upstream, kind, outcome, method, reason string
-	status                                  int
+	status                                  status
+}
+
+// status is the status of an answer, or a class of them.
+type status string
+
+// statusOf returns the status if it is a registered one. Of others, which an
+// upstream may make up, it returns the class. 0 means that no answer came.
+func statusOf(code int) status {
+	switch {
+	case code == 0 || http.StatusText(code) != "":
+		return status(strconv.Itoa(code))
+	case code >= 100 && code < 600:
+		return status(strconv.Itoa(code/100) + "xx")
+	}
+	return "other"
 }
 
 // NewMetrics returns Metrics that start at zero.
@@ -65,7 +80,9 @@ func NewMetrics() (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	m.provider = sdk.NewMeterProvider(sdk.WithReader(exporter))
+	// The labels are a closed list, so that no limit is needed. With the
+	// default of 2,000 sets, upstreams that are asked late have no series.
+	m.provider = sdk.NewMeterProvider(sdk.WithReader(exporter), sdk.WithCardinalityLimit(0))
 	meter := m.provider.Meter("entrepot")
 	counters := []struct {
 		into        *metric.Int64Counter
@@ -175,18 +192,18 @@ func (m *Metrics) Bypassed(upstream string) {
 
 // Upstream counts a request to an upstream. The status is 0 if there was no
 // response.
-func (m *Metrics) Upstream(upstream, kind, method string, status int) {
-	m.upstreams.Add(context.Background(), 1, m.attributes(labels{upstream: upstream, kind: kind, method: method, status: status}))
+func (m *Metrics) Upstream(upstream, kind, method string, code int) {
+	m.upstreams.Add(context.Background(), 1, m.attributes(labels{upstream: upstream, kind: kind, method: method, status: statusOf(code)}))
 }
 
 // Request counts a client's request that has been answered. The kind is empty
 // for a request that is none of the specification's.
-func (m *Metrics) Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration) {
+func (m *Metrics) Request(upstream, kind, outcome string, code int, bytes int64, took time.Duration) {
 	ctx := context.Background()
 	if kind == "" {
 		kind = "other"
 	}
-	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: status}))
+	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: statusOf(code)}))
 	m.seconds.Record(ctx, took.Seconds(), m.attributes(labels{kind: kind}))
 	if bytes > 0 {
 		m.sent.Add(ctx, bytes, m.attributes(labels{upstream: upstream}))
@@ -210,7 +227,7 @@ func (m *Metrics) attributes(l labels) metric.MeasurementOption {
 		}
 	}
 	if l.outcome != "" || l.method != "" {
-		all = append(all, attribute.String("status", strconv.Itoa(l.status)))
+		all = append(all, attribute.String("status", string(l.status)))
 	}
 	option := metric.WithAttributeSet(attribute.NewSet(all...))
 	m.options.Store(l, option)
