@@ -52,11 +52,11 @@ func (r *report) checkUpstreams(cfg *Config) {
 	}
 }
 
-// Bounds of what can be waited for. Below them a healthy upstream fails; above
-// them nobody is left who waits.
+// Bounds of what can be waited for. Below them a healthy upstream fails. Above
+// them nobody waits: containerd ends a pull without progress after five minutes.
 const (
 	minTimeout = time.Second
-	maxTimeout = 15 * time.Minute
+	maxTimeout = 5 * time.Minute
 )
 
 func (r *report) checkTimeouts(path string, t Timeouts) {

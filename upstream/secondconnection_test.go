@@ -5,8 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,6 +227,55 @@ func TestAClosedBodyEndsBothConnections(t *testing.T) {
 		c.Body.Close()
 		if took := time.Since(s.began); took != 16*time.Second || s.open != 0 {
 			t.Errorf("after %s, %d bodies are open", took, s.open)
+		}
+	})
+}
+
+// The second connection is none of those that are there: on HTTP/2 it would be
+// the silent one, and an idle one may have been forgotten with it.
+func TestASecondConnectionIsANewOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		remote, _ := reach(t, func(w http.ResponseWriter, req *http.Request) {
+			switch {
+			case req.URL.Path == "/v2/app/manifests/1":
+				late(req, time.Second)
+				answerManifest(w)
+			case req.Header.Get("Range") != "":
+				w.Header().Set("Content-Range", "bytes 2-3/4")
+				answer(w, http.StatusPartialContent, "application/octet-stream", "34")
+			default:
+				w.Header().Set("Content-Length", "4")
+				_, _ = io.WriteString(w, "12")
+				_ = http.NewResponseController(w).Flush()
+				late(req, time.Hour)
+			}
+		})
+		var dials atomic.Int32
+		dial := remote.client.dial
+		remote.client.dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials.Add(1)
+			return dial(ctx, network, address)
+		}
+		for range 2 { // both leave their connections for others
+			go func() {
+				if c, err := remote.Manifest(t.Context(), "app", "1"); err == nil {
+					_, _ = io.Copy(io.Discard, c.Body)
+					c.Body.Close()
+				}
+			}()
+		}
+		time.Sleep(2 * time.Second)
+		c, err := SecondConnection(Retry(remote)).Blob(t.Context(), "app", subjectOf(0), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Body.Close()
+		before := dials.Load()
+		if got, err := io.ReadAll(c.Body); string(got) != "1234" || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+		if dials.Load() != before+1 {
+			t.Errorf("%d connections, and %d in the end", before, dials.Load())
 		}
 	})
 }
