@@ -102,7 +102,9 @@ func TestWhereAcceptIsIgnoredItCostsOneHEAD(t *testing.T) {
 func TestTheCachedTypeIsServedWhereTheUpstreamIsAway(t *testing.T) {
 	dir := t.TempDir()
 	c := newConverted(t, dir, func(o *pulling.Options) { o.Rules.TagTTL = 0 })
-	get := func(accept string) errorResponse { return c.do(http.MethodGet, "/v2/app/manifests/1", http.Header{"Accept": {accept}}) }
+	get := func(accept string) errorResponse {
+		return c.do(http.MethodGet, "/v2/app/manifests/1", http.Header{"Accept": {accept}})
+	}
 	if a := get(""); a.status != http.StatusOK {
 		t.Fatalf("%d", a.status)
 	}

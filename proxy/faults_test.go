@@ -115,6 +115,7 @@ func TestFaultTable(t *testing.T) {
 		{"disk", diskFaults},
 		{"ranges", rangeFaults},
 		{"pieces", pieceFaults},
+		{"connections", connectionFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

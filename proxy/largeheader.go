@@ -1,8 +1,8 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -43,13 +43,10 @@ func newHeaderTurns(n int) *headerTurns {
 	return &headerTurns{make(chan struct{}, n), largeHeaderTimeout}
 }
 
-// wrap returns conn with a limit, if it is of TCP. It is still an io.ReaderFrom
-// of TCP, and so has sendfile.
-func (t *headerTurns) wrap(conn net.Conn) net.Conn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return &headerConn{TCPConn: tcp, turns: t, inHeader: true}
-	}
-	return conn
+// wrap returns conn with a limit. It is still an io.ReaderFrom, and so has
+// sendfile.
+func (t *headerTurns) wrap(conn *net.TCPConn) *headerConn {
+	return &headerConn{TCPConn: conn, turns: t, inHeader: true}
 }
 
 // headerConn is a connection that reads more than ownHeader of a header only
@@ -77,6 +74,16 @@ func (c *headerConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom has the kernel send files.
+func (c *headerConn) ReadFrom(src io.Reader) (int64, error) {
+	if limited, ok := src.(*io.LimitedReader); ok {
+		if sent, err := sendFile(c.TCPConn, limited); !errors.Is(err, errors.ErrUnsupported) {
+			return sent, err
+		}
+	}
+	return c.TCPConn.ReadFrom(src)
+}
+
 func (c *headerConn) needsTurn() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,15 +109,8 @@ func (c *headerConn) waitForTurn() error {
 	return nil
 }
 
-// trackHeader notes where the headers of a connection begin and end.
-func trackHeader(conn net.Conn, state http.ConnState) {
-	if overTLS, ok := conn.(*tls.Conn); ok {
-		conn = overTLS.NetConn()
-	}
-	c, ok := conn.(*headerConn)
-	if !ok {
-		return
-	}
+// track notes where the headers of a connection begin and end.
+func (c *headerConn) track(state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inHeader = state == http.StateNew || state == http.StateIdle

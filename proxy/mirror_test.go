@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/disk/files"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -48,13 +49,15 @@ type mirror struct {
 
 // setup is what tests change about a mirror.
 type setup struct {
-	dir      string
-	endpoint string
-	remote   func(*upstream.RemoteOptions)
-	options  func(*pulling.Options)
-	wrap     func(http.Handler) http.Handler
-	once     bool // nothing is asked again
-	silent   bool // the upstream falls silent, and is not waited for long
+	dir       string
+	endpoint  string
+	remote    func(*upstream.RemoteOptions)
+	options   func(*pulling.Options)
+	wrap      func(http.Handler) http.Handler
+	once      bool          // nothing is asked again
+	downAfter time.Duration // of the disk; 0: as it is
+	files     files.System  // nil: the operating system's
+	silent    bool          // the upstream falls silent, and is not waited for long
 }
 
 func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
@@ -71,7 +74,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		Waits: upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second, Referrers: time.Second}
+		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)
@@ -84,7 +87,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if !s.once {
 		registry = upstream.Retry(registry)
 	}
-	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour})
+	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour, Files: s.files, DownAfter: s.downAfter})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +109,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	behind := pulling.New(options)
 	if store.Rebuilt() {
-		if _, err := behind.Ledger.RebuildMembers(); err != nil {
+		if _, err := behind.Ledger.RebuildMembers(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +126,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	server := httptest.NewUnstartedServer(handler)
 	server.Config = proxy.HTTPServer(handler, log)
-	server.Listener = proxy.LimitConnections(server.Config, server.Listener, 4096, log)
+	server.Listener = proxy.LimitConnections(server.Config, server.Listener, proxy.NewPlaces(proxy.PlacesOptions{Logger: log}))
 	server.Start()
 	transport := &http.Transport{DisableCompression: true}
 	m := &mirror{t: t, url: server.URL, fake: fake, store: store, client: &http.Client{Transport: transport}}

@@ -177,7 +177,7 @@ func (h *host) reauthorize(ctx context.Context, repo string, refused authorizati
 
 // credentialsWait is how long a request waits for its credentials. A helper
 // program may take longer; whoever asks later gets what it has returned.
-const credentialsWait = tokenWait
+const credentialsWait = 15 * time.Second
 
 // credentials are empty for every host but the configured one.
 func (h *host) credentials(ctx context.Context, repo string) (Credentials, error) {
@@ -230,7 +230,7 @@ func (h *host) ping(ctx context.Context) error {
 		return nil
 	}
 	waited := h.pingGroup.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // other requests wait for it, too
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), pingWait, errNoHeader) // other requests wait for it, too
 		defer cancel()
 		resp, err := h.r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 
 const (
 	maxTokens     = 4096
-	tokenWait     = 15 * time.Second
+	pingWait      = 15 * time.Second
 	maxTokenBytes = 256 << 10
 	maxTokenHops  = 3
 	// defaultTokenLife is the life of a token without expires_in
@@ -90,7 +90,7 @@ func (h *host) token(ctx context.Context, repo string, w authParams, c Credentia
 		}
 		// Other requests wait for it, too, so it does not end with the first
 		// one.
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout)
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), waitOf(ctx, h.r.opts.Waits.Header), errNoHeader)
 		defer cancel()
 		t, err := h.exchange(ctx, w, c)
 		if err != nil && errors.Is(err, ErrDenied) && !c.isNone() {
@@ -220,6 +220,7 @@ func tokenRequest(ctx context.Context, at *url.URL, w authParams, c Credentials)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(q.Encode()))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header["Idempotency-Key"] = nil // is not sent: net/http may repeat the request on another connection
 		}
 		return req, err
 	}

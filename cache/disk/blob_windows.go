@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"syscall"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // blob is a file open for reading. It has none of the methods for sending it
@@ -15,10 +16,10 @@ import (
 // share it.
 type blob struct {
 	offsetReader
-	file *os.File
+	file files.File
 }
 
-func newBlob(file *os.File, size int64) *blob {
+func newBlob(file files.File, size int64) *blob {
 	return &blob{offsetReader{file: file, size: size}, file}
 }
 
@@ -29,5 +30,5 @@ func (b *blob) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) && isReadDamage(err) {
 		err = fmt.Errorf("%w: %w", syscall.EIO, err)
 	}
-	return n, err
+	return n, wrapUnreadable(err)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // blobs stores content as files that never change after they are published.
@@ -28,6 +28,9 @@ type blobs struct {
 	minFree int64
 	sizes   sizes
 	log     *slog.Logger
+	files   files.System
+	places  *places // of files
+	folder  *folder
 	faults  faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -63,6 +66,9 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		damaged: filepath.Join(dir, "damaged"),
 		minFree: opts.MinFree,
 		log:     opts.Log,
+		files:   opts.Files,
+		places:  opts.places,
+		folder:  opts.folder,
 		faults:  opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
@@ -72,9 +78,12 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		durableFolders: make(map[string]bool),
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.sizes = newSizes(b.drafts, records)
+	b.sizes = newSizes(b.files, b.drafts, records)
 	return b
 }
+
+// Outage is that of the places.
+func (b *blobs) Outage() <-chan struct{} { return b.places.outage() }
 
 // pathOf returns the path of the content with digest d, or false if d is not a
 // valid digest.
@@ -91,7 +100,7 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, er
 	if !ok {
 		return nil, fmt.Errorf("open %q: %w", d, cache.ErrNotFound)
 	}
-	file, err := openPublished(path)
+	file, err := b.files.OpenPublished(path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", d, wrapNotFound(err))
 	}
@@ -111,7 +120,7 @@ func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {
 	if !ok {
 		return 0, fmt.Errorf("stat %q: %w", d, cache.ErrNotFound)
 	}
-	info, err := os.Lstat(path)
+	info, err := b.files.Lstat(path)
 	if err == nil {
 		err = b.checkSize(d, path, info)
 	}
@@ -144,8 +153,8 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 	defer b.sumsMu.Unlock()
 	// The checksums are removed first, because a crash in between may leave
 	// content without them, but not the other way round.
-	_ = os.Remove(path + sumsSuffix) // if it fails, Walk removes them
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	_ = b.files.Remove(path + sumsSuffix) // if it fails, Walk removes them
+	if err := b.files.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete %s: %w", d, err)
 	}
 	b.sizes.forget(d)
@@ -155,17 +164,17 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 // Walk visits the folders in the order of their names and skips everything that
 // is not named like content. It removes checksums without content.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
-	algorithms, err := os.ReadDir(b.root)
+	algorithms, err := readFolder(b.files, b.root)
 	if err != nil {
 		return fmt.Errorf("walk: %w", err)
 	}
 	for _, algorithm := range algorithms {
-		folders, err := readFolder(filepath.Join(b.root, algorithm.Name()))
+		folders, err := readFolder(b.files, filepath.Join(b.root, algorithm.Name()))
 		if err != nil {
 			return fmt.Errorf("walk: %w", err)
 		}
 		for _, folder := range folders {
-			files, err := readFolder(filepath.Join(b.root, algorithm.Name(), folder.Name()))
+			files, err := readFolder(b.files, filepath.Join(b.root, algorithm.Name(), folder.Name()))
 			if err != nil {
 				return fmt.Errorf("walk: %w", err)
 			}
@@ -201,8 +210,8 @@ func contains(entries []fs.DirEntry, name string) bool {
 
 // readFolder lists a folder. If it does not exist or is not a folder, the list
 // is empty.
-func readFolder(path string) ([]fs.DirEntry, error) {
-	entries, err := os.ReadDir(path)
+func readFolder(system files.System, path string) ([]fs.DirEntry, error) {
+	entries, err := system.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}

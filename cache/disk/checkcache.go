@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // maxCheckCacheBytes limits the memory for checksums and checks, in bytes. It
@@ -29,15 +30,17 @@ func newKnown() *checkCache {
 
 // load returns the checks of an open file.
 func (k *checkCache) load(file *publishedBlob) *checks {
-	is, err := identify(file.file)
+	is, err := file.file.Identify()
 	if c := k.get(file.digest, is); c != nil && err == nil {
 		return c
 	}
+	words := (file.size+64*pieceSize-1)/(64*pieceSize) + 1
 	fresh := &checks{
 		size:     file.size,
-		sums:     loadSums(file.digest, file.path, file.size),
+		sums:     file.blobs.loadSums(file.digest, file.path, file.size),
 		identity: is,
-		checked:  make([]uint64, (file.size+64*pieceSize-1)/(64*pieceSize)+1),
+		checked:  make([]uint64, words),
+		resident: make([]uint64, words),
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,7 +55,7 @@ func (k *checkCache) load(file *publishedBlob) *checks {
 	return fresh
 }
 
-func (k *checkCache) get(d cache.Digest, is identity) *checks {
+func (k *checkCache) get(d cache.Digest, is files.Identity) *checks {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if c, ok := k.files.Get(d); ok && c.describes(is) {
@@ -73,11 +76,11 @@ func (k *checkCache) remove(d cache.Digest, bad *checks) {
 
 // describes reports whether these are the checks of a file, which may have
 // changed since.
-func (c *checks) describes(is identity) bool {
+func (c *checks) describes(is files.Identity) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.damaged && c.identity.inode == is.inode && c.size == is.size
+	return !c.damaged && c.identity.Inode == is.Inode && c.size == is.Size
 }
 
 // memory estimates the memory that the checks of a file take, in bytes.
-func (c *checks) memory() int64 { return 512 + sumsLength(c.size) + 8*int64(len(c.checked)) }
+func (c *checks) memory() int64 { return 512 + sumsLength(c.size) + 16*int64(len(c.checked)) }

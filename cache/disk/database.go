@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // errDamaged says that a database is unreadable and has to be replaced.
@@ -32,17 +36,20 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // database is abandoned, not closed.
 type database struct {
 	bolt *bbolt.DB
-	file *os.File // opened by bbolt
+	file files.File // opened by bbolt
+	// places are held while the file, which is mapped, is read and written.
+	places *places
 
+	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
 	reading  sync.Mutex
 	breaking sync.Once
 	broken   chan struct{} // closed at the first damage
 }
 
 // openDatabase returns errDamaged if the file is not a database.
-func openDatabase(path string) (*database, error) {
-	d := &database{broken: make(chan struct{})}
-	before, _ := os.Stat(path)
+func openDatabase(system files.System, places *places, path string) (*database, error) {
+	d := &database{places: places, broken: make(chan struct{})}
+	before, _ := system.Lstat(path)
 	err := recoverDamage(func() (err error) {
 		d.bolt, err = bbolt.Open(path, 0o600, &bbolt.Options{
 			// The folder is locked, so if the file is locked it is not by
@@ -54,9 +61,12 @@ func openDatabase(path string) (*database, error) {
 			FreelistType:   bbolt.FreelistMapType,
 			NoStatistics:   true,
 			OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
-				file, err := openShared(name, flag)
+				file, err := system.Open(name, flag)
+				if err != nil {
+					return nil, err
+				}
 				d.file = file
-				return file, err
+				return file.OS(), nil
 			},
 		})
 		return err
@@ -69,7 +79,7 @@ func openDatabase(path string) (*database, error) {
 	}
 	if before == nil {
 		// It could not be created for lack of space, which is not damage.
-		os.Remove(path)
+		_ = system.Remove(path)
 	}
 	var fromKernel syscall.Errno
 	switch {
@@ -94,6 +104,7 @@ func (d *database) get(b cache.Bucket, key string) (value []byte, err error) {
 			return cache.ErrNotFound
 		}
 		value, err = unseal(key, sealed)
+		d.mapMore(tx, mappedByGet)
 		return err
 	})
 	return value, err
@@ -105,10 +116,10 @@ type record struct {
 	value []byte
 }
 
-// page returns at most n records after a key, in the order of keys. A
-// transaction that stayed open for a whole scan would keep the writer from
+// page returns at most n records with a prefix after a key, in the order of
+// keys. A transaction that stayed open for a whole scan would keep the writer from
 // reusing free pages and from growing the file.
-func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (page []record, err error) {
+func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(b))
 		if bucket == nil {
@@ -119,32 +130,48 @@ func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (pa
 		if !inclusive && string(k) == after {
 			k, v = cursor.Next()
 		}
-		for ; k != nil && len(page) < n; k, v = cursor.Next() {
+		read := 0
+		for ; k != nil && len(page) < n && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
 			key := string(k)
+			read += len(k) + len(v)
 			value, err := unseal(key, v)
 			if err != nil {
 				return err
 			}
 			page = append(page, record{key, value})
 		}
+		d.mapMore(tx, max(read, mappedByGet))
 		return nil
 	})
 	return page, err
 }
 
-// view runs a read transaction.
+// view runs a read transaction. It returns when the disk goes down.
 func (d *database) view(fn func(*bbolt.Tx) error) error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	return d.use(func() error { return d.bolt.View(fn) })
+	return awaitError(context.Background(), d.places, task{operation: "read the records"}, func() error {
+		d.reading.Lock()
+		defer d.reading.Unlock()
+		if err := d.places.read(); err != nil {
+			return err
+		}
+		defer d.places.endRead()
+		return d.use(func() error { return d.bolt.View(fn) })
+	})
 }
 
-// update runs a write transaction. It returns when the database breaks, even
+// update runs a write transaction. It returns when the disk goes down, and when
+// the database breaks, even
 // while the transaction waits for a lock that a reader's panic left locked. In
 // that case one goroutine leaks for each broken database.
 func (d *database) update(fn func(*bbolt.Tx) error) error {
 	done := make(chan error, 1)
+	disk := d.places.state.Load()
 	go func() {
+		if err := d.places.write(); err != nil {
+			done <- err
+			return
+		}
+		defer d.places.endWrite()
 		done <- d.use(func() error { return d.bolt.Update(fn) })
 	}()
 	select {
@@ -152,6 +179,8 @@ func (d *database) update(fn func(*bbolt.Tx) error) error {
 		return err
 	case <-d.broken:
 		return errDamaged
+	case <-disk.failed:
+		return errDown
 	}
 }
 
@@ -171,6 +200,12 @@ func (d *database) use(fn func() error) error {
 		d.breaking.Do(func() { close(d.broken) })
 	}
 	return err
+}
+
+// abandon has all who use the database see it as broken: there is another one.
+func (d *database) abandon() {
+	d.breaking.Do(func() { close(d.broken) })
+	d.file.Close()
 }
 
 // close waits for all transactions. A broken database is abandoned.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 var errDone = errors.New("the draft is closed, kept or committed")
@@ -23,7 +23,7 @@ var errDone = errors.New("the draft is closed, kept or committed")
 type draft struct {
 	blobs   *blobs
 	want    cache.Descriptor
-	file    *os.File
+	file    files.File
 	mapPath string      // of the map of the pieces
 	sparse  atomic.Bool // whether there may be holes, or bytes behind the end
 
@@ -50,17 +50,20 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	if err := b.hasRoom(want.Size); err != nil {
-		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
-	}
-	file, err := createShared(b.drafts, want.Digest.Encoded()[:12]+"-*")
+	var file files.File
+	err := b.restoring(func() (err error) {
+		if err = b.hasRoom(want.Size); err == nil {
+			file, err = b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	return b.newDraft(want, file), nil
 }
 
-func (b *blobs) newDraft(want cache.Descriptor, file *os.File) *draft {
+func (b *blobs) newDraft(want cache.Descriptor, file files.File) *draft {
 	return &draft{
 		blobs:   b,
 		want:    want,
@@ -180,6 +183,13 @@ func (d *draft) Reserve() error {
 
 func (d *draft) Written() int64 { return d.written.Load() }
 
+func (d *draft) Prefix() (hash.Hash, int64, error) {
+	d.hashing.Lock()
+	defer d.hashing.Unlock()
+	copied, err := cache.CloneHash(d.hash)
+	return copied, d.Written(), err
+}
+
 func (d *draft) Verify() error {
 	d.hashing.Lock()
 	defer d.hashing.Unlock()
@@ -224,7 +234,7 @@ func (d *draft) discard() error {
 	if filepath.Dir(d.path) != d.blobs.drafts {
 		return nil
 	}
-	return removeIfThere(d.path)
+	return removeIfThere(d.blobs.files, d.path)
 }
 
 // removeMap removes the map, if there may be one. d.saving is held.
@@ -232,11 +242,11 @@ func (d *draft) removeMap() error {
 	if !d.saved {
 		return nil
 	}
-	return removeIfThere(d.mapPath)
+	return removeIfThere(d.blobs.files, d.mapPath)
 }
 
-func removeIfThere(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+func removeIfThere(system files.System, path string) error {
+	if err := system.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

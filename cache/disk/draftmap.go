@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // mapSuffix is the suffix of the map of a draft.
@@ -172,15 +173,15 @@ func (d *mapDecoder) uint64() uint64 {
 // readMap reads the map of the draft at path, without the pieces that the file
 // is too short for. The error wraps errNoMap if there is no valid map or no
 // file.
-func readMap(path string) (m draftMap, err error) {
-	info, err := os.Lstat(path)
+func readMap(system files.System, path string) (m draftMap, err error) {
+	info, err := system.Lstat(path)
 	if err != nil {
 		return m, wrapNoMap(err)
 	}
 	if !info.Mode().IsRegular() {
 		return m, errNoMap
 	}
-	file, err := openShared(path+mapSuffix, os.O_RDONLY)
+	file, err := system.Open(path+mapSuffix, os.O_RDONLY)
 	if err != nil {
 		return m, wrapNoMap(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 func (d *draft) Reader() (cache.Blob, error) {
@@ -23,14 +24,14 @@ func (d *draft) Reader() (cache.Blob, error) {
 			size = d.ahead[last].To
 		}
 	}
-	file, err := openShared(d.path, os.O_RDONLY)
+	file, err := d.blobs.files.Open(d.path, os.O_RDONLY)
 	if err == nil {
 		return &draftReader{newBlob(file, size), d}, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		// It was committed and deleted meanwhile. The file still exists without
 		// a name while this draft has it open.
-		if file, err = reopen(d.file); err == nil {
+		if file, err = d.file.Reopen(); err == nil {
 			return &offsetReader{file: unnamedDraft{file, d}, size: size}, nil
 		}
 	}
@@ -80,7 +81,7 @@ func (r *draftReader) WriteTo(w io.Writer) (int64, error) {
 
 // unnamedDraft reads the file of a draft that has no name any more.
 type unnamedDraft struct {
-	*os.File
+	files.File
 	draft *draft
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 const (
@@ -24,16 +25,17 @@ const (
 // journal is the second copy of some records, an append-only file of lines.
 // Only the goroutine that flushes uses it; readJournal may run concurrently.
 type journal struct {
+	files   files.System
 	path    string
 	buckets map[cache.Bucket]bool
 
-	file          *os.File // nil until the first write, and after a failure
-	size          int64    // bytes of complete lines
-	rewrittenSize int64    // bytes after the last rewrite
+	file          files.File // nil until the first write, and after a failure
+	size          int64      // bytes of complete lines
+	rewrittenSize int64      // bytes after the last rewrite
 }
 
-func newJournal(path string, durable []cache.Bucket) *journal {
-	j := &journal{path: path, buckets: make(map[cache.Bucket]bool)}
+func newJournal(system files.System, path string, durable []cache.Bucket) *journal {
+	j := &journal{files: system, path: path, buckets: make(map[cache.Bucket]bool)}
 	for _, b := range durable {
 		j.buckets[b] = true
 	}
@@ -66,7 +68,7 @@ func (j *journal) append(lines []byte) error {
 }
 
 func (j *journal) open() error {
-	file, err := openShared(j.path, os.O_RDWR|os.O_CREATE)
+	file, err := j.files.Open(j.path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func (j *journal) open() error {
 	if err == nil && j.size == 0 {
 		if _, err = file.WriteAt(header(0), 0); err == nil {
 			j.size = headerSize
-			err = syncFolder(filepath.Dir(j.path))
+			err = j.files.SyncFolder(filepath.Dir(j.path))
 		}
 	} else if err == nil {
 		line := make([]byte, headerSize-1)
@@ -93,7 +95,7 @@ func (j *journal) open() error {
 
 // truncateTail removes what follows the last line feed, and returns the new
 // size. It only reads that part.
-func truncateTail(file *os.File) (int64, error) {
+func truncateTail(file files.File) (int64, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return 0, err
@@ -103,7 +105,7 @@ func truncateTail(file *os.File) (int64, error) {
 	for end > 0 {
 		start := max(0, end-int64(len(piece)))
 		n, err := file.ReadAt(piece[:end-start], start)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
 		if at := bytes.LastIndexByte(piece[:n], '\n'); at >= 0 {
@@ -126,7 +128,7 @@ func (j *journal) needsRewrite() bool {
 // rewrite replaces the journal by one with the current records of db.
 // Everything that was ever appended must be in db.
 func (j *journal) rewrite(db *database) (err error) {
-	next, err := openShared(j.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	next, err := j.files.Open(j.path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
@@ -138,15 +140,15 @@ func (j *journal) rewrite(db *database) (err error) {
 		err = next.Sync()
 	}
 	if err == nil {
-		err = rename(next.Name(), j.path)
+		err = j.files.Rename(next.Name(), j.path)
 	}
 	if err != nil {
-		err = errors.Join(err, next.Close(), os.Remove(next.Name()))
+		err = errors.Join(err, next.Close(), j.files.Remove(next.Name()))
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
 	j.file.Close()
 	j.file, j.size, j.rewrittenSize = next, size, size
-	if err := syncFolder(filepath.Dir(j.path)); err != nil {
+	if err := j.files.SyncFolder(filepath.Dir(j.path)); err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}
 	return nil
@@ -161,7 +163,7 @@ func writeLive(to io.Writer, db *database, durable map[cache.Bucket]bool) (size 
 		after, inclusive := "", true
 		for err == nil {
 			var page []record
-			page, err = db.page(b, after, inclusive, pageLength)
+			page, err = db.page(b, "", after, inclusive, pageLength)
 			for _, rec := range page {
 				line = appendLine(line[:0], change{bucket: b, key: rec.key, value: rec.value})
 				size += int64(len(line))
@@ -188,8 +190,8 @@ func (j *journal) close() error {
 // readJournal returns the records that are live according to the journal at
 // path, and the number of damaged lines that were skipped. A missing journal
 // has no records.
-func readJournal(path string) (live map[recordName][]byte, damaged int, err error) {
-	file, err := openShared(path, os.O_RDONLY)
+func readJournal(system files.System, path string) (live map[recordName][]byte, damaged int, err error) {
+	file, err := system.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, nil
 	}
@@ -198,12 +200,13 @@ func readJournal(path string) (live map[recordName][]byte, damaged int, err erro
 	}
 	defer file.Close()
 	live = make(map[recordName][]byte)
-	damaged, err = readLines(file, func(c change) {
+	damaged, err = readLines(file, func(c change) bool {
 		if c.deleted {
 			delete(live, recordName{c.bucket, c.key})
 		} else {
 			live[recordName{c.bucket, c.key}] = c.value
 		}
+		return true
 	})
 	return live, damaged, err
 }

@@ -163,7 +163,7 @@ func TestJournal(t *testing.T) {
 	})
 	t.Run("one that is all alive is not rewritten again and again", func(t *testing.T) {
 		dir := t.TempDir()
-		j := newJournal(journalOf(dir), durable.Journal)
+		j := newJournal(kernel{}, journalOf(dir), durable.Journal)
 		if err := j.append(appendLine(nil, change{bucket: "durable", key: "a"})); err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +172,7 @@ func TestJournal(t *testing.T) {
 		if err := os.WriteFile(j.path, append(live, bytes.Repeat([]byte("\n"), 2*rewriteBytes)...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		j = newJournal(j.path, durable.Journal)
+		j = newJournal(kernel{}, j.path, durable.Journal)
 		if err := j.open(); err != nil {
 			t.Fatal(err)
 		}
@@ -223,9 +223,10 @@ func FuzzReadJournal(f *testing.F) {
 		}
 		var got change
 		sound := 0
-		damaged, err := readLines(bytes.NewReader(appendLine(content, last)), func(c change) {
+		damaged, err := readLines(bytes.NewReader(appendLine(content, last)), func(c change) bool {
 			got = c
 			sound++
+			return true
 		})
 		if err != nil {
 			t.Fatal(err)

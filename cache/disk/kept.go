@@ -18,10 +18,10 @@ type keptFile struct {
 	path string
 }
 
-// remove removes the map first, because a file without a map is removed at the
+// removeFiles removes the map of a draft first, because a file without a map is removed at the
 // start.
-func (k keptFile) remove() error {
-	return errors.Join(removeIfThere(k.path+mapSuffix), removeIfThere(k.path))
+func (b *blobs) removeFiles(k keptFile) error {
+	return errors.Join(removeIfThere(b.files, k.path+mapSuffix), removeIfThere(b.files, k.path))
 }
 
 // loadKept finds the drafts that were kept, or saved by a process that ended
@@ -36,7 +36,7 @@ func (b *blobs) loadKept() error {
 }
 
 func (b *blobs) loadDrafts() error {
-	entries, err := os.ReadDir(b.drafts)
+	entries, err := b.files.ReadDir(b.drafts)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (b *blobs) loadDrafts() error {
 			continue
 		}
 		path := filepath.Join(b.drafts, name)
-		m, err := readMap(path)
+		m, err := readMap(b.files, path)
 		switch {
 		case errors.Is(err, errNoMap):
 			b.log.Warn("the map of an unfinished download is damaged", "file", path, "error", err)
@@ -61,7 +61,7 @@ func (b *blobs) loadDrafts() error {
 
 // choose keeps a draft unless a better one or the content is there.
 func (b *blobs) choose(k keptFile) {
-	if path, _ := b.pathOf(k.Digest); isThere(path) {
+	if path, _ := b.pathOf(k.Digest); b.isThere(path) {
 		return
 	}
 	if other, ok := b.kept[k.Digest]; !ok || k.Bytes > other.Bytes {
@@ -69,8 +69,8 @@ func (b *blobs) choose(k keptFile) {
 	}
 }
 
-func isThere(path string) bool {
-	_, err := os.Lstat(path)
+func (b *blobs) isThere(path string) bool {
+	_, err := b.files.Lstat(path)
 	return err == nil
 }
 
@@ -86,7 +86,7 @@ func (b *blobs) removeOthers(entries []fs.DirEntry) error {
 		if entry.IsDir() || keep[draft] {
 			continue // not created by this package, or kept
 		}
-		if err := os.Remove(filepath.Join(b.drafts, entry.Name())); err != nil {
+		if err := b.files.Remove(filepath.Join(b.drafts, entry.Name())); err != nil {
 			return err
 		}
 		if draft == entry.Name() {
@@ -108,7 +108,7 @@ func (b *blobs) keep(k keptFile) {
 	if !ok {
 		return
 	}
-	if err := before.remove(); err != nil {
+	if err := b.removeFiles(before); err != nil {
 		b.log.Warn("an unfinished download could not be removed after a later one was kept", "digest", k.Digest.String(), "error", err)
 	}
 }
@@ -160,7 +160,7 @@ func (b *blobs) dropKept(d cache.Digest) error {
 	if !ok {
 		return nil
 	}
-	err := k.remove()
+	err := b.removeFiles(k)
 	if err != nil {
 		b.putBack(k)
 	}
@@ -177,7 +177,7 @@ func (b *blobs) Resume(_ context.Context, d cache.Digest) (cache.Draft, cache.Ke
 		return resumed, m.kept(), nil
 	}
 	if errors.Is(err, errNoMap) {
-		err = errors.Join(cache.ErrNotFound, err, k.remove())
+		err = errors.Join(cache.ErrNotFound, err, b.removeFiles(k))
 	} else {
 		b.putBack(k)
 	}
@@ -185,14 +185,14 @@ func (b *blobs) Resume(_ context.Context, d cache.Digest) (cache.Draft, cache.Ke
 }
 
 func (b *blobs) resume(k keptFile) (*draft, draftMap, error) {
-	m, err := readMap(k.path)
+	m, err := readMap(b.files, k.path)
 	if err != nil {
 		return nil, m, err
 	}
 	if m.digest != k.Digest {
 		return nil, m, fmt.Errorf("it is of %s: %w", m.digest, errNoMap)
 	}
-	file, err := openShared(k.path, os.O_RDWR)
+	file, err := b.files.Open(k.path, os.O_RDWR)
 	if err != nil {
 		return nil, m, wrapNoMap(err)
 	}

@@ -184,7 +184,7 @@ func TestWhatAKillLeavesBetweenTwoSteps(t *testing.T) {
 		"a removal in the wrong order": {func(t *testing.T, _ *blobs, path string) { removeFile(t, path) }, false},
 		"Keep, before the earlier one is removed": {func(t *testing.T, b *blobs, path string) {
 			copyFile(t, path, filepath.Join(b.drafts, "earlier"))
-			m, err := readMap(path)
+			m, err := readMap(kernel{}, path)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // The functions of the system that differ between Unix and Windows; see also
@@ -56,24 +58,25 @@ func tryLock(file *os.File) (locked bool, err error) {
 	return err == nil, err
 }
 
-// Space returns the size of the file system that a folder is on, and how much
-// of it this user can still write, in bytes.
-func Space(folder string) (total, free int64, err error) {
+func space(folder string) (files.Space, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(folder, &stat); err != nil {
-		return 0, 0, fmt.Errorf("free space in %s: %w", folder, err)
+		return files.Space{}, fmt.Errorf("free space in %s: %w", folder, err)
 	}
-	// If blocks reserved for root are in use, Bavail is negative.
-	return int64(stat.Blocks) * int64(stat.Bsize), max(0, int64(stat.Bavail)) * int64(stat.Bsize), nil
+	return files.Space{
+		// If blocks reserved for root are in use, Bavail is negative.
+		Bytes: int64(stat.Blocks) * int64(stat.Bsize), FreeBytes: max(0, int64(stat.Bavail)) * int64(stat.Bsize),
+		Inodes: int64(stat.Files), FreeInodes: max(0, int64(stat.Ffree)),
+	}, nil
 }
 
-func identify(file *os.File) (identity, error) {
+func identify(file *os.File) (files.Identity, error) {
 	var s unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &s); err != nil {
-		return identity{}, fmt.Errorf("stat: %w", err)
+		return files.Identity{}, fmt.Errorf("stat: %w", err)
 	}
-	sec, nanos := s.Ctim.Unix()
-	return identity{s.Ino, s.Size, sec, nanos}, nil
+	seconds, nanos := s.Ctim.Unix()
+	return files.Identity{Inode: s.Ino, Size: s.Size, Seconds: seconds, Nanos: nanos}, nil
 }
 
 func setAttribute(file *os.File, name string, value []byte) error {

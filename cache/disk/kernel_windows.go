@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // The functions of the system that differ between Unix and Windows;
@@ -96,34 +98,32 @@ func tryLock(file *os.File) (locked bool, err error) {
 	return err == nil, err
 }
 
-// Space returns the size of the file system that a folder is on, and how much
-// of it this user can still write, in bytes.
-func Space(folder string) (total, free int64, err error) {
+func space(folder string) (files.Space, error) {
 	name, err := windows.UTF16PtrFromString(folder)
 	if err != nil {
-		return 0, 0, fmt.Errorf("free space in %s: %w", folder, err)
+		return files.Space{}, fmt.Errorf("free space in %s: %w", folder, err)
 	}
 	var allowed, size, left uint64
 	if err := windows.GetDiskFreeSpaceEx(name, &allowed, &size, &left); err != nil {
-		return 0, 0, fmt.Errorf("free space in %s: %w", folder, err)
+		return files.Space{}, fmt.Errorf("free space in %s: %w", folder, err)
 	}
-	return int64(size), int64(allowed), nil
+	return files.Space{Bytes: int64(size), FreeBytes: int64(allowed)}, nil
 }
 
 // identify uses the time of the last change of any kind, like ctime. FAT only
 // has the time of the last write.
-func identify(file *os.File) (identity, error) {
+func identify(file *os.File) (files.Identity, error) {
 	handle := windows.Handle(file.Fd())
 	var info windows.ByHandleFileInformation
 	if err := windows.GetFileInformationByHandle(handle, &info); err != nil {
-		return identity{}, fmt.Errorf("stat: %w", err)
+		return files.Identity{}, fmt.Errorf("stat: %w", err)
 	}
 	var times struct { // FILE_BASIC_INFO
 		creation, access, write, change int64
 		attributes                      uint32
 	}
 	if err := windows.GetFileInformationByHandleEx(handle, windows.FileBasicInfo, (*byte)(unsafe.Pointer(&times)), uint32(unsafe.Sizeof(times))); err != nil {
-		return identity{}, fmt.Errorf("stat: %w", err)
+		return files.Identity{}, fmt.Errorf("stat: %w", err)
 	}
 	if times.change == 0 {
 		times.change = times.write
@@ -131,10 +131,10 @@ func identify(file *os.File) (identity, error) {
 	// Hundreds of nanoseconds since 1601.
 	changed := windows.Filetime{LowDateTime: uint32(times.change), HighDateTime: uint32(times.change >> 32)}
 	at := time.Unix(0, changed.Nanoseconds())
-	return identity{
-		inode: uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
-		size:  int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow),
-		sec:   at.Unix(), nanos: int64(at.Nanosecond()),
+	return files.Identity{
+		Inode:   uint64(info.FileIndexHigh)<<32 | uint64(info.FileIndexLow),
+		Size:    int64(info.FileSizeHigh)<<32 | int64(info.FileSizeLow),
+		Seconds: at.Unix(), Nanos: int64(at.Nanosecond()),
 	}, nil
 }
 
@@ -155,6 +155,12 @@ var (
 		syscall.EIO, syscall.EBADMSG, syscall.EUCLEAN, syscall.ENODATA,
 	}
 )
+
+// sendTo leaves the sending to package net, or to reads.
+func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupported }
+
+// isResident knows nothing.
+func isResident(*os.File, int64, int64) bool { return true }
 
 // avoidPageCache does nothing: Windows has no such advice for an open file.
 func avoidPageCache(*os.File) (over func()) { return func() {} }

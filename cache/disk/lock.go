@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 const (
@@ -24,16 +25,16 @@ const (
 
 // openFolder locks dir as a cache folder until the returned file is closed, and
 // creates it if there is none.
-func openFolder(dir string, log *slog.Logger) (*os.File, error) {
+func openFolder(system files.System, dir string, log *slog.Logger) (files.File, error) {
 	// Other users get no access: what is cached may be private.
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := system.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("the cache folder %s can't be created: %w; choose another, or create it and make this user its owner", dir, pathErrorCause(err))
 	}
-	lock, err := lockFolder(dir)
+	lock, err := lockFolder(system, dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := prepareFolder(dir, log); err != nil {
+	if err := prepareFolder(system, dir, log); err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -41,12 +42,12 @@ func openFolder(dir string, log *slog.Logger) (*os.File, error) {
 }
 
 // prepareFolder prepares a locked folder for use.
-func prepareFolder(dir string, log *slog.Logger) error {
-	if err := checkFormat(dir, log); err != nil {
+func prepareFolder(system files.System, dir string, log *slog.Logger) error {
+	if err := checkFormat(system, dir, log); err != nil {
 		return err
 	}
 	for _, name := range []string{"blobs", "drafts"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := system.Mkdir(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("the cache folder %s can't be written: %w; choose another, or make this user its owner", dir, pathErrorCause(err))
 		}
 	}
@@ -55,12 +56,12 @@ func prepareFolder(dir string, log *slog.Logger) error {
 
 // lockFolder locks a cache folder. The kernel releases the lock when the
 // process ends, no matter how.
-func lockFolder(dir string) (*os.File, error) {
-	lock, err := openShared(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE)
+func lockFolder(system files.System, dir string) (files.File, error) {
+	lock, err := system.Open(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("the cache folder %s can't be written: %w; choose another, or make this user its owner", dir, pathErrorCause(err))
 	}
-	locked, err := tryLock(lock)
+	locked, err := tryLock(lock.OS())
 	if err == nil && !locked {
 		owner, _ := io.ReadAll(io.LimitReader(lock, 20)) // for the message only
 		lock.Close()
@@ -84,9 +85,9 @@ func lockFolder(dir string) (*os.File, error) {
 // checkFormat refuses a folder that this package would misread: one with a
 // newer format, and one that is not a cache. A format file without a version is
 // ignored: then the folder's contents show what it is.
-func checkFormat(dir string, log *slog.Logger) error {
+func checkFormat(system files.System, dir string, log *slog.Logger) error {
 	path := filepath.Join(dir, formatFile)
-	version, err := readFormat(path)
+	version, err := readFormat(system, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the cache folder %s can't be read: %w", dir, pathErrorCause(err))
 	}
@@ -97,7 +98,7 @@ func checkFormat(dir string, log *slog.Logger) error {
 		return fmt.Errorf("the cache folder %s has format %.20q, but this entrepot reads format %q; run the entrepot that created it, or choose another folder", dir, version, format)
 	}
 
-	entries, err := os.ReadDir(dir)
+	entries, err := system.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("the cache folder %s can't be read: %w", dir, pathErrorCause(err))
 	}
@@ -116,15 +117,15 @@ func checkFormat(dir string, log *slog.Logger) error {
 	if used {
 		log.Warn("the cache folder has no valid format file; assuming the current format", "folder", dir, "said", version, "format", format)
 	}
-	if err := writeDurably(path, []byte(format+"\n")); err != nil {
+	if err := writeDurably(system, path, []byte(format+"\n")); err != nil {
 		return fmt.Errorf("the cache folder %s can't be written: %w", dir, pathErrorCause(err))
 	}
 	return nil
 }
 
 // readFormat returns the beginning of a format file.
-func readFormat(path string) (string, error) {
-	file, err := openShared(path, os.O_RDONLY)
+func readFormat(system files.System, path string) (string, error) {
+	file, err := system.Open(path, os.O_RDONLY)
 	if err != nil {
 		return "", err
 	}
@@ -145,21 +146,24 @@ func newerFormat(version string) bool {
 	return len(version) > len(format) || len(version) == len(format) && version > format
 }
 
+// openNew are the flags for a file that replaces another one.
+const openNew = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+
 // writeDurably writes a small file atomically.
-func writeDurably(path string, content []byte) error {
-	next, err := openShared(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+func writeDurably(system files.System, path string, content []byte) error {
+	next, err := system.Open(path+".new", openNew)
 	if err != nil {
 		return err
 	}
 	_, err = next.Write(content)
 	if err = errors.Join(err, next.Sync(), next.Close()); err == nil {
-		err = rename(next.Name(), path)
+		err = system.Rename(next.Name(), path)
 	}
 	if err != nil {
-		os.Remove(next.Name())
+		_ = system.Remove(next.Name())
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
+	return system.SyncFolder(filepath.Dir(path))
 }
 
 // pathErrorCause returns the cause of a path error, without the path, which the

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 const (
@@ -109,7 +111,7 @@ func (k *publishedBlob) startProof() (*proof, error) {
 
 // reopen opens the file again, even if its name is gone.
 func (k *publishedBlob) reopen() (*publishedBlob, error) {
-	file, err := reopen(k.file)
+	file, err := k.file.Reopen()
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +125,7 @@ func (k *publishedBlob) reopen() (*publishedBlob, error) {
 // verified.
 func (k *publishedBlob) verifyAll(ctx context.Context, progress io.Writer) error {
 	began := time.Now()
-	is, err := identify(k.file)
+	is, err := k.file.Identify()
 	if err != nil {
 		return err
 	}
@@ -139,15 +141,15 @@ func (k *publishedBlob) verifyAll(ctx context.Context, progress io.Writer) error
 		k.markDamaged(0, err, "content", got.String())
 		return nil
 	}
-	now, err := identify(k.file)
-	k.checks.proven(made.sums(), is, err == nil && now == is && is.settled(began), began)
+	now, err := k.file.Identify()
+	k.checks.proven(made.sums(), is, err == nil && now == is && settled(is, began), began)
 	k.blobs.saveSums(k.digest, k.path, k.file, made.sums())
 	return nil
 }
 
 // proven records the checksums of a file, and that all of it is undamaged if
 // that is still certain.
-func (c *checks) proven(s sums, is identity, sound bool, began time.Time) {
+func (c *checks) proven(s sums, is files.Identity, sound bool, began time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sums = s

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 )
 
@@ -69,7 +68,7 @@ func (d *draft) publish() error {
 		return err
 	}
 	d.blobs.saveSums(d.want.Digest, path, d.file, d.sums.sums())
-	return syncFolder(filepath.Dir(path))
+	return d.blobs.files.SyncFolder(filepath.Dir(path))
 }
 
 func (d *draft) moveTo(path string) error {
@@ -93,19 +92,19 @@ func (b *blobs) moveToPath(from, to string) error {
 		return err
 	}
 	folder := filepath.Dir(to)
-	if err := b.makeDurable(folder); err != nil {
+	if err := b.restoring(func() error { return b.makeDurable(folder) }); err != nil {
 		return err
 	}
-	err := rename(from, to)
-	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody has removed the folders since they were created.
-		clear(b.durableFolders)
-		if err := b.makeDurable(folder); err != nil {
-			return err
-		}
-		err = rename(from, to)
+	err := b.files.Rename(from, to)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	// Somebody has removed the folders since they were created.
+	clear(b.durableFolders)
+	if err := b.restoring(func() error { return b.makeDurable(folder) }); err != nil {
+		return err
+	}
+	return b.files.Rename(from, to)
 }
 
 // makeDurable creates a folder below root and makes it durable. A folder that
@@ -119,10 +118,10 @@ func (b *blobs) makeDurable(folder string) error {
 	if err := b.makeDurable(parent); err != nil {
 		return err
 	}
-	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := b.files.Mkdir(folder); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := syncFolder(parent); err != nil {
+	if err := b.files.SyncFolder(parent); err != nil {
 		return err
 	}
 	b.durableFolders[folder] = true

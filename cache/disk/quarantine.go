@@ -22,17 +22,17 @@ const (
 func (b *blobs) quarantine(d cache.Digest, path string, found fs.FileInfo, why ...any) bool {
 	b.nameMu.Lock()
 	defer b.nameMu.Unlock()
-	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, found) {
+	if now, err := b.files.Lstat(path); err != nil || !os.SameFile(now, found) {
 		return false // another call was faster
 	}
 	attrs := append([]any{"digest", d.String()}, why...)
-	err := os.Mkdir(b.damaged, 0o700)
+	err := b.files.Mkdir(b.damaged)
 	if err == nil || os.IsExist(err) {
-		err = rename(path, filepath.Join(b.damaged, d.Encoded()))
+		err = b.files.Rename(path, filepath.Join(b.damaged, d.Encoded()))
 	}
 	if err != nil {
 		attrs = append(attrs, "kept", false, "error", err)
-		err = os.Remove(path)
+		err = b.files.Remove(path)
 	}
 	if err != nil {
 		b.log.Error("content is damaged and can't be quarantined", append(attrs, "error", err)...)
@@ -47,7 +47,7 @@ func (b *blobs) quarantine(d cache.Digest, path string, found fs.FileInfo, why .
 
 // trimQuarantine removes the oldest quarantined files beyond the limits.
 func (b *blobs) trimQuarantine() {
-	entries, err := readFolder(b.damaged)
+	entries, err := readFolder(b.files, b.damaged)
 	if err != nil {
 		return // the next call tries again
 	}
@@ -62,7 +62,7 @@ func (b *blobs) trimQuarantine() {
 	for i, info := range kept {
 		bytes += info.Size()
 		if i >= maxQuarantineFiles || bytes > maxQuarantineBytes {
-			os.Remove(filepath.Join(b.damaged, info.Name()))
+			_ = b.files.Remove(filepath.Join(b.damaged, info.Name()))
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -71,7 +70,7 @@ func openRecords(dir string, opts Options) (*records, error) {
 	r := &records{
 		path:          filepath.Join(dir, "records.db"),
 		opts:          opts,
-		journal:       newJournal(filepath.Join(dir, "records.journal"), opts.Journal),
+		journal:       newJournal(opts.Files, filepath.Join(dir, "records.journal"), opts.Journal),
 		pending:       make(map[cache.Bucket]map[string]*pendingChange),
 		wake:          make(chan struct{}, 1),
 		flushNow:      make(chan struct{}, 1),
@@ -83,7 +82,7 @@ func openRecords(dir string, opts Options) (*records, error) {
 		return nil, err
 	}
 	// A partial journal, from a process that ended while it rewrote it.
-	os.Remove(r.journal.path + ".new")
+	_ = opts.Files.Remove(r.journal.path + ".new")
 	go r.run()
 	return r, nil
 }

@@ -35,7 +35,7 @@ func (d *draft) save(note []byte) (m draftMap, err error) {
 	d.saved = true
 	// The folder is synced with the map's name, which makes that of the draft
 	// durable as well.
-	return m, writeDurably(d.mapPath, m.encode())
+	return m, writeDurably(d.blobs.files, d.mapPath, m.encode())
 }
 
 // isPublished reports whether a Commit that failed has moved the file to its

@@ -2,10 +2,10 @@ package disk
 
 import (
 	"encoding/binary"
-	"os"
 	"strconv"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // sizes stores the size with which content was published.
@@ -19,6 +19,7 @@ import (
 // neither, any size is accepted, and only a scrub, which verifies the digest,
 // finds damage.
 type sizes struct {
+	files      files.System
 	attributes bool // whether the file system supports them
 	records    *records
 }
@@ -29,19 +30,19 @@ const (
 )
 
 // newSizes tries whether files in folder can have attributes.
-func newSizes(folder string, records *records) sizes {
-	s := sizes{records: records}
-	if probe, err := createShared(folder, "attribute-*"); err == nil {
-		s.attributes = setAttribute(probe, attribute, []byte("0")) == nil
+func newSizes(system files.System, folder string, records *records) sizes {
+	s := sizes{files: system, records: records}
+	if probe, err := system.CreateTemp(folder, "attribute-*"); err == nil {
+		s.attributes = probe.SetAttribute(attribute, []byte("0")) == nil
 		probe.Close()
-		os.Remove(probe.Name())
+		_ = system.Remove(probe.Name())
 	}
 	return s
 }
 
 // publish stores the size of a file that is about to be published.
-func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
-	if s.attributes && setAttribute(file, attribute, strconv.AppendInt(nil, size, 10)) == nil {
+func (s sizes) publish(d cache.Digest, file files.File, size int64) {
+	if s.attributes && file.SetAttribute(attribute, strconv.AppendInt(nil, size, 10)) == nil {
 		return
 	}
 	s.records.Put(bucketSize, d.String(), binary.BigEndian.AppendUint64(nil, uint64(size)))
@@ -50,7 +51,7 @@ func (s sizes) publish(d cache.Digest, file *os.File, size int64) {
 // published returns the size stored for d, or false if there is none.
 func (s sizes) published(d cache.Digest, path string) (int64, bool) {
 	var text [20]byte
-	if n, err := getAttribute(path, attribute, text[:]); err == nil {
+	if n, err := s.files.Attribute(path, attribute, text[:]); err == nil {
 		size, err := strconv.ParseInt(string(text[:n]), 10, 64)
 		return size, err == nil
 	}

@@ -65,6 +65,6 @@ func (b *blobs) free() (int64, error) {
 	if b.faults.free != nil {
 		return b.faults.free()
 	}
-	_, free, err := Space(b.drafts)
-	return free, err
+	of, err := b.files.Space(b.drafts)
+	return of.FreeBytes, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/cachetest"
+	"github.com/entrepot/entrepot/cache/disk/files/filestest"
 )
 
 func TestMain(m *testing.M) {
@@ -26,6 +27,13 @@ func TestMain(m *testing.M) {
 func TestCache(t *testing.T) {
 	cachetest.Suite(t, func(t *testing.T) (cache.Blobs, cache.Records) {
 		c := open(t, t.TempDir(), Options{})
+		return c.Blobs(), c.Records()
+	})
+}
+
+func TestCacheOverAnotherFileSystem(t *testing.T) {
+	cachetest.Suite(t, func(t *testing.T) (cache.Blobs, cache.Records) {
+		c := open(t, t.TempDir(), Options{Files: filestest.Over(OS())})
 		return c.Blobs(), c.Records()
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // pieceSize is the number of bytes of a checksum's piece. It is also what is
@@ -115,12 +116,12 @@ func sealOf(d cache.Digest, b []byte) uint32 {
 
 // loadSums returns the checksums of the content at path, of size bytes, or nil
 // if there are no valid ones.
-func loadSums(d cache.Digest, path string, size int64) sums {
-	info, err := os.Lstat(path + sumsSuffix)
+func (b *blobs) loadSums(d cache.Digest, path string, size int64) sums {
+	info, err := b.files.Lstat(path + sumsSuffix)
 	if err != nil || !info.Mode().IsRegular() || info.Size() != sumsLength(size) {
 		return nil
 	}
-	file, err := openShared(path+sumsSuffix, os.O_RDONLY)
+	file, err := b.files.Open(path+sumsSuffix, os.O_RDONLY)
 	if err != nil {
 		return nil
 	}
@@ -136,7 +137,7 @@ func loadSums(d cache.Digest, path string, size int64) sums {
 // saveSums writes the checksums of a file next to its path. It does not wait
 // for the disk: checksums that a crash loses are computed again when they are
 // needed.
-func (b *blobs) saveSums(d cache.Digest, path string, file *os.File, s sums) {
+func (b *blobs) saveSums(d cache.Digest, path string, file files.File, s sums) {
 	info, err := file.Stat()
 	if err == nil && sumsLength(info.Size()) > 0 {
 		err = b.placeSums(path, info, s.encode(d, info.Size()))
@@ -147,7 +148,7 @@ func (b *blobs) saveSums(d cache.Digest, path string, file *os.File, s sums) {
 }
 
 func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
-	file, err := createShared(b.drafts, filepath.Base(path)[:12]+"-*"+sumsSuffix)
+	file, err := b.files.CreateTemp(b.drafts, filepath.Base(path)[:12]+"-*"+sumsSuffix)
 	if err != nil {
 		return err
 	}
@@ -156,16 +157,16 @@ func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
 		b.sumsMu.Lock()
 		defer b.sumsMu.Unlock()
 		var now fs.FileInfo
-		if now, err = os.Lstat(path); err == nil && !os.SameFile(now, of) {
+		if now, err = b.files.Lstat(path); err == nil && !os.SameFile(now, of) {
 			err = fmt.Errorf("%s is another file now: %w", path, fs.ErrNotExist)
 		}
 		if err == nil {
-			if err = rename(file.Name(), path+sumsSuffix); err == nil {
+			if err = b.files.Rename(file.Name(), path+sumsSuffix); err == nil {
 				return nil
 			}
 		}
 	}
-	os.Remove(file.Name())
+	_ = b.files.Remove(file.Name())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // deleted meanwhile, or replaced by a file with its own sums
 	}
@@ -177,7 +178,7 @@ func (b *blobs) placeSums(path string, of fs.FileInfo, content []byte) error {
 func (b *blobs) dropSums(path string) {
 	b.sumsMu.Lock()
 	defer b.sumsMu.Unlock()
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		os.Remove(path + sumsSuffix)
+	if _, err := b.files.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		_ = b.files.Remove(path + sumsSuffix)
 	}
 }

@@ -20,7 +20,7 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	if !ok {
 		return 0, fmt.Errorf("verify %q: %w", d, cache.ErrNotFound)
 	}
-	file, err := openPublished(path)
+	file, err := b.files.OpenPublished(path)
 	if err != nil {
 		return 0, fmt.Errorf("verify %s: %w", d, wrapNotFound(err))
 	}
@@ -34,7 +34,7 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	}
 	var made sumWriter
 	hash := d.Algorithm().Hash()
-	over := avoidPageCache(file)
+	over := file.AvoidPageCache()
 	err = readPaced(ctx, file, io.MultiWriter(hash, &made), found.Size(), pace)
 	over()
 	switch {
@@ -46,7 +46,7 @@ func (b *blobs) Verify(ctx context.Context, d cache.Digest, pace func(n int) err
 	if got := digest.NewDigest(d.Algorithm(), hash); got != d {
 		return found.Size(), fmt.Errorf("verify %s: the content is %s: %w", d, got, b.mismatch(d, path, found, "content", got.String()))
 	}
-	if sumsLength(found.Size()) > 0 && loadSums(d, path, found.Size()) == nil {
+	if sumsLength(found.Size()) > 0 && b.loadSums(d, path, found.Size()) == nil {
 		b.saveSums(d, path, file, made.sums())
 	}
 	return found.Size(), nil

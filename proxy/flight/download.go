@@ -27,7 +27,7 @@ const (
 	// that a crash loses less.
 	saveEvery = 15 * time.Second
 	// idleEvery and idleBytes: a download that nobody waits for ends if it has
-	// received less in that time.
+	// received less in that time, once the source has answered.
 	idleEvery = time.Minute
 	idleBytes = 64 << 10
 )
@@ -35,6 +35,8 @@ const (
 var (
 	// errLost says that what was received can't be used again.
 	errLost = errors.New("what was received is dropped")
+	// errChanged ends whatever mixes content that has changed with what it was.
+	errChanged = fmt.Errorf("%w: it sends other content than before", upstream.ErrUnavailable)
 	// errParked ends a download that nobody reads and that nobody wants whole.
 	errParked = errors.New("nobody reads it")
 	// errAbandoned ends a download that nobody waits for and that gets nowhere.
@@ -49,6 +51,7 @@ type download struct {
 	start    StartOptions
 	after    <-chan struct{} // closed when the download of the same content before this one is over; may be nil
 	known    known
+	version  sync.RWMutex // held while something is written; exclusively while what has changed is dropped
 	progress progress
 	results  chan result
 	tasks    sync.WaitGroup // requests and hashing
@@ -67,10 +70,14 @@ type known struct {
 
 // progress is how far a download has got. It is guarded by the flight's mu.
 type progress struct {
-	stored  int64 // bytes received from the source that were not there before
-	hashing bool
-	resumes int
-	mark    int64     // of stored, at the last resumption that got further
+	stored   int64     // bytes received from the source that were not there before
+	answered time.Time // when the source answered first
+	hashing  bool
+	resumes  int
+	mark     int64 // of stored, at the last resumption that got further
+	// patient means that the last request got nothing in the usual time: the
+	// next one waits longer.
+	patient bool
 	retryAt time.Time // no request is started before; only the download itself uses it
 }
 
@@ -221,8 +228,24 @@ func (d *download) step(ctx context.Context) (done bool) {
 			d.serveLast(readers[served])
 		}
 		d.plan.requests = append(d.plan.requests, r)
-		d.tasks.Go(func() { d.results <- result{r, d.fetch(ctx, r)} })
+		d.request(ctx, r)
 	}
+}
+
+// request starts a request. d.mu is held.
+func (d *download) request(ctx context.Context, r *request) {
+	ctx, r.end = context.WithCancel(ctx)
+	if d.progress.patient {
+		ctx = upstream.WithPatience(ctx)
+	}
+	d.tasks.Go(func() {
+		defer r.end()
+		err := d.fetch(ctx, r)
+		select {
+		case d.results <- result{r, err}:
+		case <-ctx.Done(): // nobody waits for it
+		}
+	})
 }
 
 func (d *download) isParked() bool {
@@ -258,7 +281,7 @@ func (d *download) ended(ctx context.Context, r result) error {
 	defer d.mu.Unlock()
 	d.plan.remove(r.request)
 	switch {
-	case r.err == nil, errors.Is(r.err, errNoRoom):
+	case r.err == nil, r.stale, errors.Is(r.err, errNoRoom):
 		return nil
 	case ctx.Err() != nil, errors.Is(r.err, errLost):
 		return r.err
@@ -280,6 +303,7 @@ func (d *download) ended(ctx context.Context, r result) error {
 		return nil
 	}
 	d.progress.resumes++
+	d.progress.patient = r.at == r.from && upstream.IsSlow(r.err)
 	d.start.Log.Info("download resumed", "offset", r.at, "error", r.err)
 	d.progress.retryAt = time.Now().Add(jitter(time.Duration(d.progress.resumes) * 200 * time.Millisecond))
 	return nil

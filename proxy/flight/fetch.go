@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -13,11 +15,7 @@ import (
 // fetch makes one request. It returns nil if the request has got as far as it
 // should.
 func (d *download) fetch(ctx context.Context, r *request) error {
-	n := int64(-1)
-	if !r.open {
-		n = r.to - r.from
-	}
-	content, err := d.source.Blob(ctx, r.from, n)
+	content, n, err := d.ask(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -53,6 +51,9 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 			if err := d.store(ctx, r, b); err != nil {
 				return err
 			}
+			if r.gaveAway {
+				r.gaveAway, body.buf = false, make([]byte, size)
+			}
 		}
 		switch {
 		case d.isReceived(r, err):
@@ -61,6 +62,22 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 			return bodyError(err)
 		}
 	}
+}
+
+// ask asks the source for what a request is for: n bytes, or all the rest if n
+// is negative. Some registries only have ranges with both ends (F34), so a range
+// has no end only if that is not known. Where all the rest is refused, the source
+// starts from the beginning.
+func (d *download) ask(ctx context.Context, r *request) (content upstream.Content, n int64, err error) {
+	n = -1
+	if !r.open || r.from > 0 && r.to != math.MaxInt64 {
+		n = r.to - r.from
+	}
+	content, err = d.source.Blob(ctx, r.from, n)
+	if n > 0 && r.open && upstream.IsRangeRefused(err) {
+		content, err = d.source.Blob(ctx, 0, -1)
+	}
+	return content, n, err
 }
 
 // body is a body that is being received.
@@ -113,9 +130,12 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	if first {
 		d.open(ctx, known.total)
 	}
-	d.bind(c.ETag)
+	d.bind(r, c.ETag)
 	d.update(func() {
 		d.size, d.state = known, receiving
+		if first {
+			d.progress.answered = time.Now()
+		}
 		d.plan.sized(known)
 		begins = d.plan.answered(r, c)
 	})
@@ -126,19 +146,41 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	return begins, nil
 }
 
-// bind drops the pieces of content that has changed, going by its validator.
-// What has been hashed stays: the digest verifies it.
-func (d *download) bind(etag string) {
+// bind drops the pieces of content that has changed, going by the validator of
+// the answer to r, and ends what would mix them with others: the other requests,
+// and readers that have got some of them. What has been hashed stays, and so do
+// those who read from the start on: the digest verifies it.
+func (d *download) bind(r *request, etag string) {
 	if etag == "" || etag == d.known.etag {
 		return
 	}
 	changed := d.known.etag != ""
 	d.known.etag = etag
-	if changed && d.spool.isUsable() {
-		d.start.Log.Info("the upstream sends the blob with another ETag: pieces of it are dropped")
-		d.spool.dropPieces()
-		d.takeStock()
+	if !changed || !d.spool.isUsable() {
+		return
 	}
+	d.start.Log.Info("the upstream sends the blob with another ETag: pieces of it are dropped")
+	d.version.Lock()
+	d.update(func() {
+		d.plan.endOthers(r)
+		for _, reader := range d.readers {
+			reader.changed = reader.unproven
+		}
+	})
+	d.spool.dropPieces()
+	d.version.Unlock()
+	d.takeStock()
+}
+
+// endOthers ends all requests but one.
+func (s *schedule) endOthers(r *request) {
+	for _, other := range s.requests {
+		if other != r {
+			other.stale = true
+			other.end()
+		}
+	}
+	s.requests = []*request{r}
 }
 
 // sized notes the size.
@@ -242,12 +284,13 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 	}
 	n := int64(len(b))
 	d.update(func() {
-		if !r.fill && d.spool.isInMemory() {
+		if r.stale || !r.fill && d.spool.isInMemory() {
 			return // it came too late to be stored
 		}
 		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
 		r.at += n
 		d.progress.stored += n
+		d.progress.patient = false
 		d.startHashing()
 	})
 	return nil
@@ -260,6 +303,7 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
+	r.gaveAway = errors.Is(err, cache.ErrDown)
 	d.known.Lock()
 	err = d.continueInMemory(err)
 	d.known.Unlock()
@@ -274,6 +318,11 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
 	if !r.fill && d.spool.isInMemory() {
 		return errNoRoom
+	}
+	d.version.RLock()
+	defer d.version.RUnlock()
+	if r.stale {
+		return errChanged
 	}
 	return d.spool.write(ctx, r.at, b)
 }

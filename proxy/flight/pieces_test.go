@@ -137,7 +137,7 @@ func TestWhatWasReadIsKeptForLater(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 		synctest.Wait()
-		s.wantAsked(t, "1000+6290456", "7340032+-1")
+		s.wantAsked(t, "1000+6290456", "7340032+1048576")
 		if _, ok := sink.Kept(s.want().Digest); ok || s.received != largeSize {
 			t.Errorf("%d bytes were received, and something is kept: %v", s.received, ok)
 		}
@@ -155,11 +155,11 @@ func TestAFailedDownloadIsTakenUp(t *testing.T) {
 		origin  string
 		asked   string
 	}{
-		"the upstream goes away":           {fail: cut, asked: "3145728+-1"},
-		"the mirror stops":                 {stops: true, asked: "3145728+-1"},
+		"the upstream goes away":           {fail: cut, asked: "3145728+5242880"},
+		"the mirror stops":                 {stops: true, asked: "3145728+5242880"},
 		"a wrong byte":                     {content: wrong, asked: "0+-1"},
 		"the next is of another upstream":  {fail: cut, origin: "other", asked: "0+-1"},
-		"the upstream sends something odd": {fail: upstream.ErrInvalidResponse, asked: "3145728+-1"},
+		"the upstream sends something odd": {fail: upstream.ErrInvalidResponse, asked: "3145728+5242880"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -250,6 +250,61 @@ func TestPiecesOfChangedContentAreDropped(t *testing.T) {
 		}
 		s.wantAsked(t, "5242880+1048576", "7340032+10", "5242880+1048576")
 	})
+}
+
+// While one part of it is on its way, another comes from content that has changed:
+// nobody gets some of both.
+func TestChangedContentIsNotMixedWithWhatIsOnItsWay(t *testing.T) {
+	const begun = 64 << 10
+	part, other := cache.Span{From: 5 * mib, To: 6 * mib}, cache.Span{From: 30 * mib, To: 30*mib + 10}
+	for name, wait := range map[string]bool{"a reader has got some": false, "a request brings more": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				content, former := bytesOf(1, 40*mib), bytesOf(2, 40*mib)
+				rest := make(chan struct{})
+				s := &scripted{content: content, etag: `"former"`}
+				s.bodies = func(from int64, body []byte) io.ReadCloser {
+					if s.etag != `"former"` {
+						return io.NopCloser(bytes.NewReader(body))
+					}
+					return heldAt(begun, rest)(from, former[from:from+int64(len(body))])
+				}
+				g := newGroup(t, newTestSink(memory.New()))
+				f, _ := g.join(t, s.want(), s.look())
+				defer f.Release()
+				var first bytes.Buffer
+				var readers sync.WaitGroup
+				readers.Go(func() {
+					r := f.NewReader(flight.ReadOptions{Parts: []cache.Span{part}})
+					defer r.Close()
+					_, err := r.Follow(context.Background(), &first, part.From, part.Len())
+					if err == nil {
+						t.Error("the reader got all of it")
+					}
+				})
+				synctest.Wait()
+				s.etag = `"now"`
+				if err := g.readParts(t, s, other); err != nil {
+					t.Error(err)
+				}
+				if wait {
+					close(rest)
+					synctest.Wait()
+				}
+				if err := g.readParts(t, s, part); err != nil {
+					t.Error(err)
+				}
+				if !wait {
+					close(rest)
+				}
+				readers.Wait()
+				if !bytes.Equal(first.Bytes(), former[part.From:part.From+begun]) {
+					t.Errorf("the first reader got %d bytes, or some of both", first.Len())
+				}
+				s.wantAsked(t, "5242880+1048576", "31457280+10", "5242880+1048576")
+			})
+		})
+	}
 }
 
 func TestASourceWithoutRangesIsAskedOnce(t *testing.T) {
@@ -392,7 +447,7 @@ func TestTheNextDownloadWaitsForWhatTheLastOneLeaves(t *testing.T) {
 		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), s.content) {
 			t.Errorf("%d bytes, %v", got.Len(), err)
 		}
-		s.wantAsked(t, "0+-1", "3145728+-1")
+		s.wantAsked(t, "0+-1", "3145728+5242880")
 	})
 }
 

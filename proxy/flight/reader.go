@@ -17,6 +17,9 @@ type Reader struct {
 	held bool
 	wait wait  // what it needs; guarded by f.mu
 	err  error // why what it needs can't be fetched; guarded by f.mu
+	// unproven means that it has read what no digest has verified, and changed
+	// that the rest would be of other content; guarded by f.mu.
+	unproven, changed bool
 }
 
 // ReadOptions describe what a Reader will read.
@@ -64,11 +67,12 @@ func (f *Flight) NewReader(opts ReadOptions) *Reader {
 // cache.ErrFull if there is no disk space for what it needs.
 func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	r.need(off, n)
+	held := off == 0 || r.held
 	r.at.begin(off)
 	defer r.at.end()
 	for n < 0 || written < n {
 		at := off + written
-		end, err := r.f.waitPast(ctx, r, at, off == 0 || r.held)
+		end, err := r.f.waitPast(ctx, r, at, held)
 		if err != nil {
 			return written, err
 		}
@@ -85,6 +89,9 @@ func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 		if want = r.sound(at, want); want == 0 {
 			continue // it is fetched again
 		}
+		if !held {
+			r.noteUnproven()
+		}
 		wrote, err := r.at.next(w, want)
 		written += wrote
 		if err != nil {
@@ -92,6 +99,12 @@ func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 		}
 	}
 	return written, nil
+}
+
+func (r *Reader) noteUnproven() {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	r.unproven = true
 }
 
 // need notes what is read, if that was not known when the reader began.

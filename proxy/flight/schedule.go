@@ -1,6 +1,7 @@
 package flight
 
 import (
+	"context"
 	"math"
 	"slices"
 
@@ -67,6 +68,11 @@ type request struct {
 	from, at, to int64 // to is math.MaxInt64 if the end is not known
 	fill         bool
 	open         bool // it has no end
+	// stale means that what it brings belongs to content that has changed.
+	stale bool
+	// gaveAway means that the disk may still read what was written last.
+	gaveAway bool
+	end      context.CancelFunc
 }
 
 // wait is what one reader still needs, in the order in which it reads.
@@ -167,7 +173,7 @@ func (s *schedule) merge(from, to int64, waits []wait) int64 {
 	}
 	for {
 		piece := s.have.End(to) - to // is received again, if it is small
-		if piece > smallPiece || !s.mayRepeat(piece) {
+		if piece > smallPiece || !s.mayRepeat(piece) || s.isAt(to) {
 			return to
 		}
 		at := wanted.End(to) // what touches is wanted without a gap

@@ -212,3 +212,12 @@ func TestReadersAreServedInTurn(t *testing.T) {
 		t.Errorf("served %v", order)
 	}
 }
+
+// What another request is at already is not part of the next one.
+func TestARequestEndsWhereAnotherIs(t *testing.T) {
+	s := schedule{total: 100 * mib, requests: []*request{{from: 5 * mib, at: 6 * mib, to: 7 * mib}}}
+	r, _ := s.next([]wait{{spans: []cache.Span{{From: 4 * mib, To: 7 * mib}}}})
+	if r == nil || r.from != 4*mib || r.to != 6*mib {
+		t.Errorf("requested %+v", r)
+	}
+}

@@ -58,10 +58,24 @@ func (w Want) isAllInParts(size int64) bool {
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
 // the blob.
 func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
+	type resolved struct {
+		Descriptor
+		Outcome
+	}
+	r, err := duringOutage(ctx, p, func() (resolved, error) {
+		desc, outcome, err := p.resolveBlob(ctx, repo, d)
+		return resolved{desc, outcome}, err
+	})
+	return r.Descriptor, r.Outcome, err
+}
+
+func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Descriptor{}, "", err
 	}
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
 	if _, known := p.ledger.Member(repo, d); known {
 		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
@@ -93,7 +107,7 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 	if p.rules.Offline {
 		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
 	}
-	return shareRequest(ctx, p, &p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
+	return shareRequest(ctx, p, p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
@@ -107,9 +121,14 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 
 // Blob opens a blob of a repository: from the cache, from a download that is
 // under way, or from a new download. For a new download it waits for the
-// upstream's answer, because only that tells the size.
+// upstream's answer, because only that tells the size. If that takes too long,
+// the download goes on without this client.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
-	b, err := p.openBlob(ctx, repo, d, want)
+	b, err := duringOutage(ctx, p, func() (Blob, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.openBlob(ctx, repo, d, want)
+	})
 	if err == nil {
 		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
 	}
@@ -207,6 +226,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	case err == nil:
 		b.size = size
 		b.holdIfAll()
+	case ctx.Err() != nil:
+		b.Close()
+		return nil, err // the download goes on
 	case foreign:
 		// The download of another repository failed. That says nothing about
 		// this repository.
@@ -255,6 +277,9 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	}
 	if p.rules.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrDown) // it may be there
 	}
 	f, _, err := p.flights.Join(want, p.newBlobSource(u, repo, want.Digest).startOptions())
 	if err != nil {

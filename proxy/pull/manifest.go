@@ -14,9 +14,20 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Manifest returns a manifest by tag or by digest. Tags can change and digests
-// cannot, so the two have separate code paths.
+// Manifest returns a manifest by tag or by digest. It waits as long as a client
+// does.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	return duringOutage(ctx, p, func() (Manifest, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.WaitForManifest(ctx, repo, ref)
+	})
+}
+
+// WaitForManifest does what Manifest does, for whoever is no client: it waits as
+// long as the upstream may take. Tags can change and digests cannot, so the two
+// have separate code paths.
+func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -39,6 +50,9 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	if err != nil {
 		return err
 	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
+	}
 	_, err = p.manifestByDigest(ctx, u, repo, d)
 	if err == nil && !p.store.Has(ctx, d) {
 		err = fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrFull)
@@ -56,7 +70,9 @@ func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
-	d, err := shareRequest(ctx, p, &p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
+	d, err := shareRequest(ctx, p, p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
 		return u.Registry.Resolve(ctx, repo.Name, ref)
 	})
 	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
@@ -76,7 +92,7 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 	if p.rules.Offline {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
 	}
-	return shareRequest(ctx, p, &p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {
+	return shareRequest(ctx, p, p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {
 		return p.confirmOrFetchManifest(ctx, u, repo, d)
 	})
 }

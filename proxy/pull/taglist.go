@@ -22,6 +22,9 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if err != nil {
 		return Tags{}, err
 	}
+	client := ctx
+	ctx, cancel := p.asClient(client)
+	defer cancel()
 	if p.rules.Offline {
 		return p.offlineTags(ctx, u, repo, page)
 	}
@@ -51,7 +54,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 			p.work.Go(func(ctx context.Context) { p.askAhead(ctx, u, repo, list.Next) })
 		}
 		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
-	case ctx.Err() == nil && isCached && IsInconclusive(err):
+	case client.Err() == nil && isCached && IsInconclusive(err):
 		cached.Stale, cached.Outcome = true, Stale
 		return cached, nil
 	}
@@ -61,7 +64,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 func tagListKey(repo Repository) string { return "tags\x00" + metadata.Key(repo, "") }
 
 func (p *Puller) shareTags(ctx context.Context, u Upstream, repo Repository, page url.Values) (upstream.TagList, error) {
-	return shareRequest(ctx, p, &p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+	return shareRequest(ctx, p, p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 		return p.fetchTags(ctx, u, repo, page)
 	})
 }
