@@ -32,6 +32,7 @@ func TestErrorsHaveOneAnswer(t *testing.T) {
 		{"an upstream that refuses the question", &upstream.RefusedError{Status: 415, Code: "UNSUPPORTED"}, kindManifest, 415, codeUnsupported, "ghcr.io"},
 		{"an upstream that refuses without a code", &upstream.RefusedError{Status: 400}, kindBlob, 400, codeUnsupported, "ghcr.io"},
 		{"an upstream that refuses to tell referrers", &upstream.RefusedError{Status: 406, Code: "UNSUPPORTED"}, kindReferrers, 503, codeUnavailable, "there may be some"},
+		{"tags that are not there: the repository is not", upstream.ErrNotFound, kindTags, 404, codeNameUnknown, "ghcr.io"},
 		{"an upstream without lists of tags", upstream.ErrUnsupported, kindTags, 405, codeUnsupported, "ghcr.io"},
 		{"an upstream that denies access", upstream.ErrDenied, kindBlob, 403, codeDenied, "credentials of ghcr.io"},
 		{"a repository that is not allowed", pull.ErrForbidden, kindBlob, 403, codeDenied, "allow and deny of ghcr.io"},

@@ -48,6 +48,7 @@ func newConversions() *conversions {
 // digest names one content, and if the upstream cannot be asked, the cached
 // manifest is better than none: its own type says what it is.
 func (p *Puller) ManifestFor(ctx context.Context, repo Repository, ref string, types []string) (Manifest, error) {
+	began := time.Now()
 	m, err := p.Manifest(ctx, repo, ref)
 	if err != nil || len(types) == 0 || slices.Contains(types, m.Descriptor.MediaType) {
 		return m, err
@@ -55,10 +56,13 @@ func (p *Puller) ManifestFor(ctx context.Context, repo Repository, ref string, t
 	if _, parseErr := digest.Parse(ref); parseErr == nil || m.Outcome == Deleted || isReferrersTag(ref) {
 		return m, nil
 	}
-	return p.convertedManifest(ctx, repo, ref, m, types)
+	return p.convertedManifest(ctx, repo, ref, m, types, p.rules.Wait-time.Since(began))
 }
 
-func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag string, m Manifest, types []string) (Manifest, error) {
+// convertedManifest returns what a tag is for clients that accept only these
+// types, m if nothing else is known of it, or an error if there is nothing for
+// them. It takes as long as is left of the client's wait.
+func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag string, m Manifest, types []string, left time.Duration) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -76,12 +80,11 @@ func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag str
 	case !canAsk, isFresh && isKept:
 		return kept, nil
 	}
-	wait, cancel := p.asClient(ctx)
-	defer cancel()
 	if isKept {
-		wait, cancel = context.WithTimeoutCause(wait, p.rules.MaxWait, errTooLong)
-		defer cancel()
+		left = min(left, p.rules.MaxWait)
 	}
+	wait, cancel := context.WithTimeoutCause(ctx, left, errTooLong)
+	defer cancel()
 	converted, err := shareRequest(wait, p, p.requests.others, key, func(ctx context.Context) (Manifest, error) {
 		converted, err := p.fetchConverted(ctx, u, repo, tag, m, types)
 		if err == nil || errors.Is(err, upstream.ErrNotFound) {

@@ -22,6 +22,9 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if err != nil {
 		return Tags{}, err
 	}
+	client := ctx
+	ctx, cancel := p.asClient(client)
+	defer cancel()
 	if p.rules.Offline {
 		return p.offlineTags(ctx, u, repo, page)
 	}
@@ -37,11 +40,11 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if list, ok := p.requests.tagPages.takeAhead(repo, page); ok {
 		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 	}
-	// The client waits for a limited time. The request itself continues.
-	wait, cancel := p.asClient(ctx)
-	defer cancel()
+	wait := ctx
 	if isCached {
-		wait, cancel = context.WithTimeoutCause(wait, p.rules.MaxWait, errTooLong)
+		// The client waits for a limited time. The request itself continues.
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
 		defer cancel()
 	}
 	list, err := p.shareTags(wait, u, repo, page)
@@ -51,7 +54,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 			p.work.Go(func(ctx context.Context) { p.askAhead(ctx, u, repo, list.Next) })
 		}
 		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
-	case ctx.Err() == nil && isCached && IsInconclusive(err):
+	case client.Err() == nil && isCached && IsInconclusive(err):
 		cached.Stale, cached.Outcome = true, Stale
 		return cached, nil
 	}
