@@ -19,6 +19,7 @@ import (
 type brokenRow struct {
 	name  string
 	broke func(b *breakable, t *testing.T)
+	hangs bool
 }
 
 func brokenRows() []brokenRow {
@@ -44,27 +45,27 @@ func brokenRows() []brokenRow {
 		}
 	}
 	rows := []brokenRow{
-		{"reads hang", hang(filestest.Reads)},
-		{"everything hangs", hang(filestest.All)},
-		{"reads fail (EIO)", fail(filestest.Reads, syscall.EIO)},
-		{"writes fail (EIO)", fail(filestest.Writes, syscall.EIO)},
-		{"reads and writes fail (EIO)", fail(filestest.All, syscall.EIO)},
-		{"writes find no room (ENOSPC)", fail(filestest.Creates|filestest.Changes, syscall.ENOSPC)},
-		{"writes meet a quota (EDQUOT)", fail(filestest.Creates|filestest.Changes, syscall.EDQUOT)},
-		{"there are no inodes", func(b *breakable, _ *testing.T) { b.disk.NoInodes() }},
-		{"it can only be read (EROFS)", fail(filestest.Writes, syscall.EROFS)},
-		{"reads and writes find nothing (ENOENT)", fail(filestest.All, fs.ErrNotExist)},
-		{"statfs tells nothing", func(b *breakable, _ *testing.T) {
+		{name: "reads hang", broke: hang(filestest.Reads), hangs: true},
+		{name: "everything hangs", broke: hang(filestest.All), hangs: true},
+		{name: "reads fail (EIO)", broke: fail(filestest.Reads, syscall.EIO)},
+		{name: "writes fail (EIO)", broke: fail(filestest.Writes, syscall.EIO)},
+		{name: "reads and writes fail (EIO)", broke: fail(filestest.All, syscall.EIO)},
+		{name: "writes find no room (ENOSPC)", broke: fail(filestest.Creates|filestest.Changes, syscall.ENOSPC)},
+		{name: "writes meet a quota (EDQUOT)", broke: fail(filestest.Creates|filestest.Changes, syscall.EDQUOT)},
+		{name: "there are no inodes", broke: func(b *breakable, _ *testing.T) { b.disk.NoInodes() }},
+		{name: "it can only be read (EROFS)", broke: fail(filestest.Writes, syscall.EROFS)},
+		{name: "reads and writes find nothing (ENOENT)", broke: fail(filestest.All, fs.ErrNotExist)},
+		{name: "statfs tells nothing", broke: func(b *breakable, _ *testing.T) {
 			b.disk.SetSpace(func(files.Space) files.Space { return files.Space{} })
 		}},
 	}
 	if runtime.GOOS != "windows" { // where files that are open can't be removed
 		rows = append(rows, []brokenRow{
-			{"what is in the folder is removed", remove("*")},
-			{"the folder is removed", remove("")},
-			{"the drafts are removed", remove("drafts")},
-			{"the blobs are removed", remove("blobs")},
-			{"the records are removed", remove("records.db")},
+			{name: "what is in the folder is removed", broke: remove("*")},
+			{name: "the folder is removed", broke: remove("")},
+			{name: "the drafts are removed", broke: remove("drafts")},
+			{name: "the blobs are removed", broke: remove("blobs")},
+			{name: "the records are removed", broke: remove("records.db")},
 		}...)
 	}
 	return rows
@@ -78,7 +79,11 @@ func brokenFaults(t *testing.T) string {
 		for i, row := range brokenRows() {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()
-				b := newBreakable(t, nil)
+				change := patient
+				if row.hangs {
+					change = nil
+				}
+				b := newBreakable(t, change)
 				row.broke(b, t)
 				kept, fresh := b.served(b.kept[0], 3), b.served(b.fresh[0], 3)
 				if kept != 3 || fresh != 3 {
