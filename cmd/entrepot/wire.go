@@ -177,17 +177,14 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 // spaceLimits resolves the configured limits, which may be percentages of the
 // file system. The cache folder need not exist yet.
 func spaceLimits(cfg config.Config) (store.Bounds, error) {
-	total, _, err := disk.Space(nearestExisting(cfg.Cache.Dir))
+	of, err := disk.Space(nearestExisting(cfg.Cache.Dir))
 	if err != nil {
 		return store.Bounds{}, err
 	}
 	return store.Bounds{
-		MaxBytes: cfg.Cache.MaxSize.Of(total),
-		MinFree:  cfg.Cache.MinFree.Of(total),
-		Free: func() (int64, error) {
-			_, free, err := disk.Space(cfg.Cache.Dir)
-			return free, err
-		},
+		MaxBytes: cfg.Cache.MaxSize.Of(of.Bytes),
+		MinFree:  cfg.Cache.MinFree.Of(of.Bytes),
+		Space:    func() (cache.Space, error) { return disk.Space(cfg.Cache.Dir) },
 	}, nil
 }
 

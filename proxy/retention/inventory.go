@@ -76,7 +76,7 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 	}
 	for d, draft := range s.drafts {
 		if s.references.content[d] == 0 {
-			list.Strays += draft.weight
+			list.Strays += draft.Weight
 		}
 	}
 	for _, image := range s.images() {
@@ -142,7 +142,7 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 		}
 	}
 	for d, by := range needs {
-		size := s.sizes[d] + s.drafts[d].weight
+		size := s.sizes[d] + s.drafts[d].Weight
 		k.Size += size
 		if s.references.content[d] == by {
 			k.Alone += size

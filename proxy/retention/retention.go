@@ -97,9 +97,10 @@ func New(opts Options) *Retention {
 func (r *Retention) Run(ctx context.Context) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
+	defer r.store.EndPasses()
 	r.count(ctx)
 	for {
-		r.store.EvictionPass(func(excess int64) int64 { return r.makeRoom(ctx, excess) })
+		r.store.EvictionPass(func(p *store.Pass) { r.makeRoom(ctx, p) })
 		select {
 		case <-r.store.EvictionDue():
 		case <-tick.C:
@@ -119,14 +120,14 @@ func (r *Retention) count(ctx context.Context) {
 	}
 }
 
-func (r *Retention) makeRoom(ctx context.Context, excess int64) (freed int64) {
-	freed, err := r.evict(ctx, excess)
+func (r *Retention) makeRoom(ctx context.Context, pass *store.Pass) {
+	wanted := pass.Wanted()
+	freed, err := r.evict(ctx, pass.IsShort)
 	if ctx.Err() != nil {
-		return freed
+		return
 	}
 	if err != nil {
 		r.log.Error("eviction failed", "error", err)
 	}
-	r.log.Info("evicted", "wanted_bytes", excess, "freed_bytes", freed)
-	return freed
+	r.log.Info("evicted", "wanted_bytes", wanted, "freed_bytes", freed)
 }

@@ -14,6 +14,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
@@ -235,7 +236,7 @@ func TestEvictionFreesAFileSystemThatFillsUp(t *testing.T) {
 		free.Store(10 << 20)
 		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Bounds.MinFree = 1 << 20
-			opts.Bounds.Free = func() (int64, error) { return free.Load(), nil }
+			opts.Bounds.Space = func() (cache.Space, error) { return cache.Space{Bytes: 1 << 30, FreeBytes: free.Load()}, nil }
 		})
 		_, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
 		m.PullImage(t, mirrortest.App, "1")

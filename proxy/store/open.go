@@ -84,4 +84,4 @@ func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]
 
 // Quarantined reports that content of size bytes was quarantined because it is
 // damaged. It no longer counts as stored.
-func (s *Store) Quarantined(size int64) { s.room.subtract(size) }
+func (s *Store) Quarantined(size int64) { s.room.subtract(size, false) }

@@ -25,7 +25,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"golang.org/x/sync/singleflight"
@@ -86,17 +85,27 @@ func (s *Store) Has(ctx context.Context, d Digest) bool {
 // Weight is how many bytes content of that size takes on disk.
 func (s *Store) Weight(size int64) int64 { return s.blobs.Weight(size) }
 
-// Create begins a draft. It returns cache.ErrFull if there is no room at all.
+// Create begins a draft. If there is no room at all, it has some made, and
+// returns cache.ErrFull if that takes too long. What is written to the draft has
+// room made for it in the same way, until ctx is done.
 func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
-	return s.blobs.Create(ctx, want)
+	var draft cache.Draft
+	err := s.withRoom(ctx, want.Size, func() (err error) {
+		draft, err = s.blobs.Create(ctx, want)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &roomDraft{Draft: draft, s: s, size: want.Size, ctx: ctx}, nil
 }
 
 // Reserve reserves room for the rest of a draft of want. It returns
 // cache.ErrFull if there is not so much, or if the content could never fit and
 // would only push out other content.
 func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
-	if most := s.MaxBytes(); most > 0 && want.Size > most {
-		return fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, want.Size)
+	if most := s.room.mostForBlobs(); most > 0 && s.Weight(want.Size) > most {
+		return s.room.full("%d bytes are more than the whole cache may hold", want.Size)
 	}
 	return draft.Reserve()
 }
@@ -110,6 +119,9 @@ func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.D
 	}
 	added, err := s.commit(ctx, d, draft)
 	s.room.endReservation(d, size, added)
+	if err == nil {
+		s.room.stored()
+	}
 	return err
 }
 
@@ -141,7 +153,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		return false
 	}
 	s.memory.Delete(d) // or it would be served from memory and never be stored on disk again
-	s.room.subtract(size)
+	s.room.subtract(size, true)
 	return true
 }
 
