@@ -98,9 +98,12 @@ func (r *Retention) Run(ctx context.Context) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	defer r.store.EndPasses()
-	r.count(ctx)
 	for {
+		if r.store.NeedsCount() {
+			r.recount(ctx)
+		}
 		r.store.EvictionPass(func(p *store.Pass) { r.makeRoom(ctx, p) })
+		r.store.SaveUsage(false)
 		select {
 		case <-r.store.EvictionDue():
 		case <-tick.C:
@@ -110,9 +113,9 @@ func (r *Retention) Run(ctx context.Context) {
 	}
 }
 
-// count counts the content of the store. At the start, only the publishing of
-// downloads waits for it.
-func (r *Retention) count(ctx context.Context) {
+// recount counts the content of the store. Only the publishing of downloads may
+// wait for it, and only if nothing is known.
+func (r *Retention) recount(ctx context.Context) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	if err := r.store.Count(ctx, nil); err != nil && ctx.Err() == nil {

@@ -24,6 +24,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	file, err = s.blobs.Open(ctx, d)
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
+		s.noteLost(err)
 		return nil, nil, err
 	case err != nil:
 		s.log.Error("stored blob cannot be read", "digest", d.String(), "error", err)
@@ -49,6 +50,7 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	}
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
+		s.noteLost(err)
 		if !errors.Is(err, cache.ErrNotFound) {
 			s.log.Error("stored manifest cannot be opened", "digest", d.String(), "error", err)
 		}

@@ -48,9 +48,12 @@ type Memory interface {
 
 // Options are the dependencies and settings of a Store.
 type Options struct {
-	Blobs  cache.Blobs
-	Memory Memory
-	Bounds Bounds
+	Blobs cache.Blobs
+	// Records hold how many bytes are in use, so that a start need not count
+	// them; nil means that it does.
+	Records cache.Records
+	Memory  Memory
+	Bounds  Bounds
 	// Usage is called with the number of bytes in use when it changes; it may
 	// be nil.
 	Usage  func(bytes int64)
@@ -60,6 +63,7 @@ type Options struct {
 // Store is the cached content. All methods are safe for concurrent use.
 type Store struct {
 	blobs     cache.Blobs
+	records   cache.Records
 	memory    Memory
 	log       *slog.Logger
 	writes    singleflight.Group // by digest
@@ -67,18 +71,27 @@ type Store struct {
 	room      *room
 }
 
-// New returns a Store. If there is a bound, nothing is published before
-// [Store.Count] has been called.
+// New returns a Store. If there is a bound, and the records do not tell how many
+// bytes are in use, nothing is published before [Store.Count] has been called.
 func New(opts Options) *Store {
-	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage)}
+	s := &Store{
+		blobs: opts.Blobs, records: opts.Records, memory: opts.Memory, log: opts.Logger,
+		room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage),
+	}
+	s.loadUsage()
+	return s
 }
 
 // Stat returns the size in bytes of content on disk, or cache.ErrNotFound.
-func (s *Store) Stat(ctx context.Context, d Digest) (int64, error) { return s.blobs.Stat(ctx, d) }
+func (s *Store) Stat(ctx context.Context, d Digest) (int64, error) {
+	size, err := s.blobs.Stat(ctx, d)
+	s.noteLost(err)
+	return size, err
+}
 
 // Has says whether content is on disk.
 func (s *Store) Has(ctx context.Context, d Digest) bool {
-	_, err := s.blobs.Stat(ctx, d)
+	_, err := s.Stat(ctx, d)
 	return err == nil
 }
 
