@@ -72,7 +72,7 @@ func lockFolder(system files.System, dir string) (files.File, error) {
 	}
 	if err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("lock the cache folder %s: %w", dir, err)
+		return nil, fmt.Errorf("the cache folder %s can't be locked: %w; its file system has no locks. If it is NFS, mount it with nolock or local_lock=flock, which is safe as long as one machine uses the folder; or choose a folder on a local disk", dir, pathErrorCause(err))
 	}
 	// The pid is only for the message above, so failing to write it does not
 	// matter.

@@ -162,6 +162,10 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		content.Close()
 		return nil, nil, errors.Join(err, files.Close())
 	}
+	if err := metrics.Full(func() map[string]int64 { return timesMet(m.Store) }); err != nil {
+		content.Close()
+		return nil, nil, errors.Join(err, files.Close())
+	}
 	if files.Rebuilt() {
 		manifests, err := m.Ledger.RebuildMembers()
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
@@ -172,6 +176,16 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		content.Close()
 		return files.Close()
 	}, nil
+}
+
+// timesMet is how often each bound on what is stored was met. All of them are
+// there from the start, so that alerts see the first time.
+func timesMet(s *store.Store) map[string]int64 {
+	met, times := s.TimesMet(), map[string]int64{}
+	for bound := range boundNames {
+		times[string(bound)] = met[bound]
+	}
+	return times
 }
 
 // spaceLimits resolves the configured limits, which may be percentages of the

@@ -141,6 +141,22 @@ func (m *Metrics) DraftBytes(bytes func() int64) error {
 	return nil
 }
 
+// Full exports what times returns: how often each bound was met, by its name.
+func (m *Metrics) Full(times func() map[string]int64) error {
+	_, err := m.provider.Meter("entrepot").Int64ObservableCounter("entrepot.cache.full",
+		metric.WithDescription("Times that there was no room, by the bound that was met."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for bound, n := range times() {
+				o.Observe(n, metric.WithAttributes(attribute.String("bound", bound)))
+			}
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("metric entrepot.cache.full: %w", err)
+	}
+	return nil
+}
+
 // Flights counts downloads that start (+1) and end (-1).
 func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
 

@@ -29,7 +29,7 @@ func (w *paced) Write(b []byte) (int, error) {
 // Ten clients of one blob that can't be stored cause two downloads at most, and
 // a fast one does not go at the pace of a slow one.
 func TestReadersThatAreTooSlowShareOneFurtherDownload(t *testing.T) {
-	const size = 24 << 20
+	const size = 12 << 20
 	content := bytesOf(9, size)
 	for name, c := range map[string]struct {
 		rates []int64
@@ -38,7 +38,7 @@ func TestReadersThatAreTooSlowShareOneFurtherDownload(t *testing.T) {
 		"all of them fast":              {rates: make([]int64, 10), fast: 0},
 		"one of them slow":              {rates: []int64{2 << 20, 0, 0, 0, 0, 0, 0, 0, 0, 0}, fast: 2 * time.Second},
 		"one of them fast":              {rates: []int64{2 << 20, 2 << 20, 2 << 20, 3 << 20, 2 << 20, 3 << 20, 2 << 20, 2 << 20, 3 << 20, 0}, fast: 2 * time.Second},
-		"all of them slow":              {rates: []int64{2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20}, fast: 13 * time.Second},
+		"all of them slow":              {rates: []int64{2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20, 2 << 20}, fast: 7 * time.Second},
 		"two of them, each at its pace": {rates: []int64{2 << 20, 20 << 20}, fast: 5 * time.Second},
 	} {
 		for where, room := range map[string]int64{"from the start": 0, "from the middle": size / 3} {
@@ -55,6 +55,7 @@ func TestReadersThatAreTooSlowShareOneFurtherDownload(t *testing.T) {
 						readers.Go(func() {
 							defer f.Release()
 							got := &paced{rate: rate}
+							got.Grow(size)
 							if _, err := f.Follow(t.Context(), got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), content) {
 								t.Errorf("a reader got %d bytes and %v", got.Len(), err)
 							}
@@ -119,7 +120,7 @@ func TestWhoComesTooLateForAFullDiskSharesAFurtherDownload(t *testing.T) {
 // A reader that leaves when it was left behind leaves nothing running.
 func TestAReaderThatIsLeftBehindMayLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{content: bytesOf(8, 40<<20)}
+		s := &scripted{content: bytesOf(8, 12<<20)}
 		g := newGroup(t, newTestSink(memory.NewBounded(0)))
 		f, _ := g.join(t, s.want(), s.start())
 		leaves := make(chan struct{})
@@ -159,8 +160,8 @@ func TestDownloadsWithoutADiskShareTheMemory(t *testing.T) {
 		var come int64
 		var all []*flight.Flight
 		var readers sync.WaitGroup
-		for i := range 40 {
-			s := &scripted{content: bytesOf(byte(i), 10<<20)}
+		for i := range 24 {
+			s := &scripted{content: bytesOf(byte(i), 6<<20)}
 			f, _ := g.join(t, s.want(), s.start())
 			all = append(all, f)
 			readers.Go(func() {
@@ -172,7 +173,7 @@ func TestDownloadsWithoutADiskShareTheMemory(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		for _, f := range all[20:] {
+		for _, f := range all[12:] {
 			n, _ := f.Progress()
 			come += n
 		}

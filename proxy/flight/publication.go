@@ -2,14 +2,14 @@ package flight
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 
 	"github.com/entrepot/entrepot/cache"
 )
 
 // errGivenUp ends the wait of content for room.
-var errGivenUp = fmt.Errorf("%w: other downloads need the place of one that only waits for room", cache.ErrFull)
+var errGivenUp = &cache.FullError{Bound: cache.MaxSize, Err: errors.New("other downloads need the place of one that only waits for room")}
 
 // publication is a download that is complete, and only waits for room in the
 // sink. Its readers have what they need, or can read it to the end.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
@@ -59,6 +60,9 @@ type Inventory struct {
 	Strays int64 `json:"strays"`
 	// MaxBytes is the bound, or 0 if there is none.
 	MaxBytes int64 `json:"maxBytes"`
+	// Full is the bound that was met last since the start, and FullAt when.
+	Full   cache.Bound `json:"full,omitempty"`
+	FullAt time.Time   `json:"fullAt,omitzero"`
 }
 
 // Inventory lists the content of the cache, sorted by name.
@@ -70,7 +74,14 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return Inventory{}, err
 	}
 	defer s.watch.End()
-	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts()}
+	met := r.store.LastMet()
+	list := Inventory{
+		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(),
+		Full: met.Bound, FullAt: met.At.UTC(),
+	}
+	if met.At.IsZero() {
+		list.FullAt = time.Time{}
+	}
 	for _, blob := range s.unreferencedBlobs() {
 		list.Strays += s.sizes[blob.digest]
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -31,8 +32,9 @@ const (
 type refusals struct {
 	wanted tally // to be removed by the next pass
 	last   Met
-	logged bool // since something was stored
-	vain   int  // tries in a row for which room was made, and that failed again
+	times  map[cache.Bound]int64 // that each bound was met
+	logged bool                  // since something was stored
+	vain   int                   // tries in a row for which room was made, and that failed again
 	notYet time.Time
 }
 
@@ -50,7 +52,20 @@ func (s *Store) LastMet() Met {
 }
 
 // met notes that a bound was met. r.mu is held.
-func (r *room) met(bound cache.Bound) { r.refusals.last = Met{bound, time.Now()} }
+func (r *room) met(bound cache.Bound) {
+	r.refusals.last = Met{bound, time.Now()}
+	if r.refusals.times == nil {
+		r.refusals.times = make(map[cache.Bound]int64)
+	}
+	r.refusals.times[bound]++
+}
+
+// TimesMet returns how often each bound was met.
+func (s *Store) TimesMet() map[cache.Bound]int64 {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	return maps.Clone(s.room.refusals.times)
+}
 
 // withRoom stores something. If there is no room for its size bytes, it has room
 // made, and tries again once.

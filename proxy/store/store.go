@@ -118,7 +118,9 @@ func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error
 // would only push out other content.
 func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
 	if most := s.room.mostForBlobs(); most > 0 && s.Weight(want.Size) > most {
-		return s.room.full("%d bytes are more than the whole cache may hold", want.Size)
+		err := s.room.full("%d bytes are more than the whole cache may hold", want.Size)
+		s.noteFull(err)
+		return err
 	}
 	return draft.Reserve()
 }
@@ -128,6 +130,9 @@ func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
 // nothing can be removed.
 func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.Draft) error {
 	if err := s.room.waitAndReserve(ctx, d, size); err != nil {
+		if errors.Is(err, cache.ErrFull) {
+			s.noteFull(err)
+		}
 		return err
 	}
 	added, err := s.commit(ctx, d, draft)
