@@ -22,6 +22,7 @@ var arrows = map[string]struct {
 	never []string
 }{
 	"config":                     {},
+	"limits":                     {never: []string{"net/http"}},
 	"cache":                      {never: []string{"net/http"}},
 	"cache/disk":                 {to: []string{"cache", "cache/disk/files"}, never: []string{"net/http"}},
 	"cache/disk/files":           {never: []string{"net/http"}},
@@ -29,6 +30,7 @@ var arrows = map[string]struct {
 	"cache/memory":               {to: []string{"cache"}, never: []string{"net/http"}},
 	"cache/cachetest":            {to: []string{"cache"}},
 	"upstream":                   {},
+	"upstream/keychain":          {to: []string{"upstream"}, never: []string{"net/http"}},
 	"upstream/upstreamtest":      {to: []string{"upstream"}},
 	"proxy/referrers":            {never: []string{"net", "net/http"}},
 	"proxy/flight":               {to: []string{"cache", "upstream"}, never: []string{"net/http"}},
@@ -43,7 +45,7 @@ var arrows = map[string]struct {
 	"proxy/admin":                {to: []string{"proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
 	"proxy":                      {to: []string{"proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"cmd/entrepot/hosts", "config", "proxy", "proxy/admin", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream"}},
+	"cmd/entrepot":               {to: []string{"cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

@@ -21,6 +21,8 @@ func (r *report) check(cfg *Config) {
 	for i, host := range cfg.AdminHosts {
 		r.checkAdminHost(at("admin_hosts", i), host)
 	}
+	r.checkClientTime("client_idle", cfg.ClientIdle, "how long a client may read nothing, such as 15m")
+	r.checkClientTime("client_keep_alive", cfg.ClientKeepAlive, "how long a connection may be idle, such as 620s")
 	r.checkCertificate(cfg.TLS)
 	r.checkCache(cfg.Cache)
 	r.checkDuration("cache.verify_every", cfg.Cache.VerifyEvery)
@@ -39,6 +41,9 @@ func (r *report) check(cfg *Config) {
 	r.checkPins(cfg)
 }
 
+// leastMemory is the least cache.memory.
+const leastMemory = 1 << 20
+
 func (r *report) checkCache(c Cache) {
 	if c.Dir == "" {
 		r.add("cache.dir", "is empty, and this user has no cache folder", "write the folder for the cache")
@@ -46,7 +51,6 @@ func (r *report) checkCache(c Cache) {
 	if c.MaxSize == (Size{}) {
 		r.add("cache.max_size", "is 0", "write a size such as 50GiB or 80%")
 	}
-	const leastMemory = 1 << 20
 	switch {
 	case c.Memory.Percent != 0:
 		r.add("cache.memory", "is a percentage", "write a size such as 256MiB")
@@ -61,6 +65,14 @@ func (r *report) checkCache(c Cache) {
 func (r *report) checkDuration(key string, d time.Duration) {
 	if d < 0 {
 		r.add(key, quoted(durationText(d))+" is negative", "did you mean "+durationText(-d)+"?")
+	}
+}
+
+// checkClientTime checks a duration in which a client has to do something.
+func (r *report) checkClientTime(key string, d time.Duration, what string) {
+	r.checkDuration(key, d)
+	if d >= 0 && d < time.Second {
+		r.add(key, "is "+durationText(d)+": no client could keep up with it", "write "+what)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func (r *report) checkUpstreams(cfg *Config) {
@@ -46,6 +47,26 @@ func (r *report) checkUpstreams(cfg *Config) {
 		}
 		if u.MaxRequests < 1 {
 			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing can be pulled", "write at least 1")
+		}
+		r.checkTimeouts(path+".timeouts", u.Timeouts)
+	}
+}
+
+// Bounds of what can be waited for. Below them a healthy upstream fails; above
+// them nobody is left who waits.
+const (
+	minTimeout = time.Second
+	maxTimeout = 15 * time.Minute
+)
+
+func (r *report) checkTimeouts(path string, t Timeouts) {
+	for _, timeout := range []struct {
+		key   string
+		value time.Duration
+		usual string
+	}{{"connect", t.Connect, "5s"}, {"header", t.Header, "60s"}, {"idle", t.Idle, "60s"}} {
+		if timeout.value < minTimeout || timeout.value > maxTimeout {
+			r.add(path+"."+timeout.key, "is "+durationText(timeout.value)+": it must be at least "+durationText(minTimeout)+" and at most "+durationText(maxTimeout), "write a duration such as "+timeout.usual)
 		}
 	}
 }

@@ -16,12 +16,18 @@ type Config struct {
 	// AdminHosts are names and IP addresses, without a port, under which the
 	// admin address answers, in addition to loopback and the address it listens
 	// on.
-	AdminHosts []string  `key:"admin_hosts"`
-	TLS        TLS       `key:"tls"`
-	Cache      Cache     `key:"cache"`
-	Freshness  Freshness `key:"freshness"`
-	Offline    bool      `key:"offline"` // true: no upstream is ever contacted
-	Log        Log       `key:"log"`
+	AdminHosts []string `key:"admin_hosts"`
+	// ClientIdle is how long a client may read nothing of an answer before it is
+	// disconnected, and ClientKeepAlive how long its connection may be idle
+	// between requests.
+	ClientIdle      time.Duration `key:"client_idle"`
+	ClientKeepAlive time.Duration `key:"client_keep_alive"`
+
+	TLS       TLS       `key:"tls"`
+	Cache     Cache     `key:"cache"`
+	Freshness Freshness `key:"freshness"`
+	Offline   bool      `key:"offline"` // true: no upstream is ever contacted
+	Log       Log       `key:"log"`
 	// Pins are patterns of images that are never evicted; see [ParsePin].
 	Pins      []string   `key:"pins"`
 	Upstreams []Upstream `key:"upstreams"`
@@ -88,6 +94,7 @@ type Upstream struct {
 	Allow       []string `key:"allow"`
 	Deny        []string `key:"deny"`
 	MaxRequests int      `key:"max_requests"` // concurrent
+	Timeouts    Timeouts `key:"timeouts"`
 	// ImmutableTags are patterns of tags that are never checked again.
 	ImmutableTags []string `key:"immutable_tags"`
 	// Deleted is freshness.deleted for this upstream.
@@ -107,6 +114,14 @@ type Credentials struct {
 	Username     string `key:"username"`
 	PasswordFile string `key:"password_file"`
 	DockerConfig bool   `key:"docker_config"`
+}
+
+// Timeouts say how long requests to an upstream wait. Clients wait for a status
+// for less than 20 s, whatever stands here; the request goes on behind them.
+type Timeouts struct {
+	Connect time.Duration `key:"connect"` // for a connection, and as long for its TLS handshake
+	Header  time.Duration `key:"header"`  // for the first header of a response
+	Idle    time.Duration `key:"idle"`    // while nothing of a body arrives
 }
 
 // UpstreamTLS says which certificates are trusted in addition to the system's.

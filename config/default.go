@@ -22,7 +22,7 @@ func Default() Config {
 		Cache: Cache{
 			MaxSize:     Size{Bytes: 50 << 30},
 			MinFree:     Size{Bytes: 1 << 30},
-			Memory:      Size{Bytes: 256 << 20},
+			Memory:      defaultMemory(0),
 			VerifyEvery: time.Hour,
 		},
 		Freshness: Freshness{
@@ -32,9 +32,14 @@ func Default() Config {
 			MaxWait:      2 * time.Second,
 			Deleted:      DeletedForget,
 		},
-		Log:        Log{Level: "info", Format: "text"},
-		AdminHosts: []string{},
-		Pins:       []string{},
+		// A runtime that pauses behind a slow unpack is back within minutes.
+		ClientIdle: 15 * time.Minute,
+		// Balancers reuse a connection for 600 s: what is behind them has to keep
+		// it for longer, or else a request meets a connection that is closing.
+		ClientKeepAlive: 620 * time.Second,
+		Log:             Log{Level: "info", Format: "text"},
+		AdminHosts:      []string{},
+		Pins:            []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		cfg.Cache.Dir = filepath.Join(dir, "entrepot")
@@ -47,6 +52,19 @@ func Default() Config {
 	}
 	completeUpstreams(cfg.Upstreams)
 	return cfg
+}
+
+// maxDefaultMemory holds the manifests and small blobs of some thousand images.
+const maxDefaultMemory = 256 << 20
+
+// defaultMemory is the default of cache.memory in a process that may have limit
+// bytes in all, or zero if that is not known. Downloads, connections and what
+// the garbage collector has not collected yet take the rest.
+func defaultMemory(limit int64) Size {
+	if limit <= 0 || limit/4 >= maxDefaultMemory {
+		return Size{Bytes: maxDefaultMemory}
+	}
+	return Size{Bytes: max(limit/4>>20<<20, leastMemory)}
 }
 
 // publicRegistries returns widely used registries, each by the host that images
@@ -88,7 +106,10 @@ func defaultRealms(name string) []string {
 
 // defaultUpstream returns the defaults of an entry in upstreams.
 func defaultUpstream() Upstream {
-	return Upstream{Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget}
+	return Upstream{
+		Allow: []string{"**"}, MaxRequests: 32, Deleted: DeletedForget,
+		Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute},
+	}
 }
 
 // dockerHubAliases returns other hosts that have always served docker.io.

@@ -23,6 +23,9 @@ type Options struct {
 	Environment bool
 	// Flags are the parsed flags of [AddFlags], or nil.
 	Flags *pflag.FlagSet
+	// Memory is how many bytes of memory the process may take; zero if that is
+	// not known. The default of cache.memory is a quarter of it at most.
+	Memory int64
 }
 
 // Load merges the defaults, the file, the environment and the flags, from
@@ -32,6 +35,7 @@ func Load(opts Options) (Config, Origins, error) {
 	r := &report{places: map[string]Origin{}}
 	merged := viper.New()
 	defaults := Default()
+	defaults.Cache.Memory = defaultMemory(opts.Memory)
 	leaves(reflect.ValueOf(&defaults).Elem(), "", func(path string, v reflect.Value) {
 		if !strings.Contains(path, "[") { // lists of tables are only set by a file
 			merged.SetDefault(path, textOf(v))

@@ -51,6 +51,7 @@ freshness:
   max_wait: 2s
   deleted: forget              # or serve: a tag that the upstream deleted goes on, with a warning; per upstream too
 admin_hosts: []                # names, beside loopback and the listen address, under which the admin address answers
+client_idle: 15m               # how long a client may read nothing; client_keep_alive: 620s
 offline: false                 # true: no upstream is ever asked
 upstreams:
   - name: docker.io            # what clients call it
@@ -63,6 +64,7 @@ upstreams:
     allow: ["**"]              # repositories; deny wins
     deny: []
     max_requests: 32           # at once
+    timeouts: {connect: 5s, header: 60s, idle: 60s}
     immutable_tags: []         # patterns never re-checked; fallback tags never match
     referrers: {cosign_tags: false, buildkit_attestations: false}
 `
@@ -83,13 +85,14 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Freshness: Freshness{
 			TagTTL: time.Minute, ReferrersTTL: 5 * time.Minute, NegativeTTL: 30 * time.Second, MaxWait: 2 * time.Second, Deleted: "forget",
 		},
+		ClientIdle: 15 * time.Minute, ClientKeepAlive: 620 * time.Second,
 		Log:        Log{Level: "info", Format: "text"},
 		AdminHosts: []string{},
 		Pins:       []string{},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
-			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ImmutableTags: []string{}, Deleted: "forget",
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute}, ImmutableTags: []string{}, Deleted: "forget",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -99,11 +102,12 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		"listen":                        "entrepot.yaml:1",
 		"cache.memory":                  "entrepot.yaml:7",
 		"log.level":                     "default",
-		"upstreams[0].endpoints":        "entrepot.yaml:19",
-		"upstreams[0].tls.ca_file":      "entrepot.yaml:24",
+		"upstreams[0].endpoints":        "entrepot.yaml:20",
+		"upstreams[0].tls.ca_file":      "entrepot.yaml:25",
 		"upstreams[0].trusted_realms":   "default",
 		"upstreams[0].referrers":        "default", // a table has no value of its own
-		"upstreams[0].max_requests":     "entrepot.yaml:27",
+		"upstreams[0].max_requests":     "entrepot.yaml:28",
+		"upstreams[0].timeouts.header":  "entrepot.yaml:29",
 		"upstreams[0].credentials.none": "default",
 	} {
 		if got := origins[key].String(); got != want {
@@ -116,6 +120,8 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
 admin_hosts: [entrepot.example.com, "fd00::1", "[fd00::2]", 192.0.2.1]
+client_idle: 1h
+client_keep_alive: 1h5m
 tls: {cert_file: CERT, key_file: KEY}
 cache: {dir: /srv/cache, max_size: 80%, min_free: 2GB, memory: 64MiB, scrub_rate: 5MiB, verify_every: 0s}
 freshness: {tag_ttl: 0s, referrers_ttl: 1h, negative_ttl: 1m30s, max_wait: 500ms, deleted: serve}
@@ -135,6 +141,7 @@ upstreams:
     allow: [org/**]
     deny: [org/secret/*]
     max_requests: 7
+    timeouts: {connect: 3s, header: 2m, idle: 90s}
     immutable_tags: [v*.*.*]
     deleted: serve
     referrers: {cosign_tags: true, buildkit_attestations: true}
@@ -217,7 +224,7 @@ func configOf(t *testing.T, cfg Config, origins Origins) string {
 	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:22" {
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:24" {
 		t.Errorf("origin of max_requests: got %q", got)
 	}
 	return string(shown.Config)
@@ -399,6 +406,7 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB", "cache.verify_every": "5h",
 		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
 		"freshness.deleted": "serve", "admin_hosts": "a.lan,192.0.2.1", "pins": "ghcr.io/org/**,quay.io/org/app:1",
+		"client_idle": "6h", "client_keep_alive": "7h",
 		"offline": "true", "log.level": "error", "log.format": "json",
 	}
 	for _, path := range singleKeys() {
@@ -501,5 +509,21 @@ func TestWhatBecomesOfDeletedTagsIsSaidOfAllOrOfOneUpstream(t *testing.T) {
 	cfg, origins, err := Load(Options{Environment: true})
 	if err != nil || cfg.Upstreams[9].Deleted != "serve" || origins["freshness.deleted"].String() != "env ENTREPOT_FRESHNESS_DELETED" {
 		t.Errorf("by a variable: %q from %s, %v", cfg.Upstreams[9].Deleted, origins["freshness.deleted"], err)
+	}
+}
+
+func TestTheDefaultOfMemoryIsAQuarterOfWhatThereIs(t *testing.T) {
+	clean(t)
+	for limit, want := range map[int64]string{
+		0: "256MiB", 8 << 30: "256MiB", 1 << 30: "256MiB", 512 << 20: "128MiB", 128 << 20: "32MiB", 130_000_000: "30MiB", 2 << 20: "1MiB",
+	} {
+		cfg, _, err := Load(Options{Memory: limit})
+		if err != nil || cfg.Cache.Memory.String() != want {
+			t.Errorf("of %s it is %s (%v), want %s", Size{Bytes: limit}, cfg.Cache.Memory, err, want)
+		}
+	}
+	cfg, _, err := Load(Options{Memory: 128 << 20, File: write(t, "c.yaml", "cache: {memory: 100MiB}\n")})
+	if err != nil || cfg.Cache.Memory.Bytes != 100<<20 {
+		t.Errorf("a configured value is changed to %s (%v)", cfg.Cache.Memory, err)
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,7 +31,17 @@ const (
 // hold secrets.
 func (s *Server) record(w *response, r *http.Request, q route, err error, took time.Duration) {
 	status, outcome, level := w.status, w.outcome, slog.LevelInfo
+	var reason error
+	if err != nil {
+		reason = w.cutReason(r, err)
+	}
 	switch {
+	case reason != nil:
+		outcome, level = outcomeBroken, slog.LevelWarn
+		err = fmt.Errorf("%w: %w", reason, err)
+		if s.observer != nil {
+			s.observer.Cut(cutLabel(reason))
+		}
 	case err != nil && clientGone(r, err):
 		status = statusClientLeft
 	case isAborted(err):

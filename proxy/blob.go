@@ -23,6 +23,9 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	header["Docker-Content-Digest"] = []string{d}
 	header["Accept-Ranges"] = []string{"bytes"}
 	header["Etag"] = []string{etag}
+	// nginx puts up to a gigabyte into a file, and then reads nothing until its
+	// client has had all of that.
+	header["X-Accel-Buffering"] = []string{"no"}
 	if has := matchesETag(r.Header, etag); has || r.Method == http.MethodHead {
 		return s.describeBlob(w, r, q, has)
 	}
@@ -31,12 +34,10 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 		return refuse(http.StatusBadRequest, codeRange, err.Error()) // before anything is fetched
 	}
 	forgetHeader(r)
-	select {
-	case s.blobSlots <- struct{}{}:
-		defer func() { <-s.blobSlots }()
-	default:
+	if !s.places.take(forBlob, r.Context().Done(), 0) {
 		return errTooManyBlobs // at once, so that a runtime goes on to its next host (W33)
 	}
+	defer s.places.free(forBlob)
 	b, err := s.puller.Blob(r.Context(), q.repo, q.digest, wantOf(ranges))
 	if err != nil {
 		return err

@@ -57,23 +57,23 @@ func cutStories() []pieceStory {
 	always := upstreamtest.CutAfter(16 << 10)
 	const brokenPiece = "206, then unexpected EOF"
 	return []pieceStory{
-		{name: "the first piece is cut off, once", happens: reads(0, 1, once()), sees: pieceSees, asked: "0-1 MiB, 512 KiB-1 MiB", kept: "1 MiB", rest: "from 1 MiB on"},
-		{name: "a middle piece is cut off, once", happens: reads(2, 3, once()), sees: pieceSees, asked: "2-3 MiB, 2560 KiB-3 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		{name: "the first piece is cut off, once", happens: reads(0, 1, once()), sees: pieceSees, asked: "0-1 MiB, 512 KiB-1 MiB", kept: "1 MiB", rest: "1-6 MiB"},
+		{name: "a middle piece is cut off, once", happens: reads(2, 3, once()), sees: pieceSees, asked: "2-3 MiB, 2560 KiB-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "the last piece is cut off, once", happens: reads(5, 6, once()), sees: pieceSees, asked: "5-6 MiB, 5632 KiB-6 MiB", kept: "1 MiB", rest: "0-5 MiB"},
-		{name: "the first piece is cut off, always", happens: reads(0, 1, always), sees: brokenPiece, asked: "0-1 MiB, 16 KiB-1 MiB, 32 KiB-1 MiB, 48 KiB-1 MiB, 64 KiB-1 MiB", kept: "80 KiB", rest: "from 80 KiB on"},
-		{name: "a middle piece is cut off, always", happens: reads(2, 3, always), sees: brokenPiece, asked: "2-3 MiB, 2064 KiB-3 MiB, 2080 KiB-3 MiB, 2096 KiB-3 MiB, 2112 KiB-3 MiB", kept: "80 KiB", rest: "0-2 MiB, from 2128 KiB on"},
-		{name: "the last piece is cut off, always", happens: reads(5, 6, always), sees: brokenPiece, asked: "5-6 MiB, 5136 KiB-6 MiB, 5152 KiB-6 MiB, 5168 KiB-6 MiB, 5184 KiB-6 MiB", kept: "80 KiB", rest: "0-5 MiB, from 5200 KiB on"},
+		{name: "the first piece is cut off, always", happens: reads(0, 1, always), sees: brokenPiece, asked: "0-1 MiB, 16 KiB-1 MiB, 32 KiB-1 MiB, 48 KiB-1 MiB, 64 KiB-1 MiB", kept: "80 KiB", rest: "80 KiB-6 MiB"},
+		{name: "a middle piece is cut off, always", happens: reads(2, 3, always), sees: brokenPiece, asked: "2-3 MiB, 2064 KiB-3 MiB, 2080 KiB-3 MiB, 2096 KiB-3 MiB, 2112 KiB-3 MiB", kept: "80 KiB", rest: "0-2 MiB, 2128 KiB-6 MiB"},
+		{name: "the last piece is cut off, always", happens: reads(5, 6, always), sees: brokenPiece, asked: "5-6 MiB, 5136 KiB-6 MiB, 5152 KiB-6 MiB, 5168 KiB-6 MiB, 5184 KiB-6 MiB", kept: "80 KiB", rest: "0-5 MiB, 5200 KiB-6 MiB"},
 		{name: "a piece with a wrong byte, and then the whole", happens: func(p *piecesOf) string {
 			p.fake.Always("GET blobs", wrong)
 			p.piece(2, 3) // nothing tells yet
 			return p.wholeSlowly()
-		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
+		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, 3-6 MiB", kept: none, rest: "all"},
 		{name: "a piece with a wrong byte, a restart, and then the whole", happens: func(p *piecesOf) string {
 			p.fake.Always("GET blobs", wrong)
 			p.piece(2, 3)
 			p.restart()
 			return p.wholeSlowly()
-		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
+		}, sees: "200, then unexpected EOF", asked: "2-3 MiB, 0-2 MiB, 3-6 MiB", kept: none, rest: "all"},
 	}
 }
 
@@ -94,13 +94,17 @@ func upstreamStories() []pieceStory {
 	closed := upstreamtest.RangesAsked(func(byteRange string) bool { // F34
 		return !strings.HasSuffix(byteRange, "-") && !strings.HasPrefix(byteRange, "bytes=-")
 	})
+	whole := func(p *piecesOf, faults ...upstreamtest.Fault) string {
+		p.fake.Always("GET blobs", upstreamtest.Combine(faults...))
+		return p.whole()
+	}
 	first := func(status int) func(p *piecesOf) string {
 		return reads(4, 5, upstreamtest.Where(func(_ *http.Request, q upstreamtest.Request) bool { return q.Range != "" }, upstreamtest.Status(status, "RANGE_INVALID")))
 	}
 	larger := upstreamtest.WithHeader("Content-Range", fmt.Sprintf("bytes %d-%d/%d", 4<<20, 5<<20-1, rangedSize+1))
 	return []pieceStory{
-		{name: "the ETag changes between two pieces, and the first is read again", happens: changes(func(*piecesOf) {}), sees: three, asked: "2-3 MiB, 4-5 MiB, 2-3 MiB", kept: "2 MiB", rest: "0-2 MiB, 3-4 MiB, from 5 MiB on"},
-		{name: "the ETag changes over a restart, and the first piece is read again", happens: changes((*piecesOf).restart), sees: three, asked: "2-3 MiB, 4-5 MiB, 2-3 MiB", kept: "2 MiB", rest: "0-2 MiB, 3-4 MiB, from 5 MiB on"},
+		{name: "the ETag changes between two pieces, and the first is read again", happens: changes(func(*piecesOf) {}), sees: three, asked: "2-3 MiB, 4-5 MiB, 2-3 MiB", kept: "2 MiB", rest: "0-2 MiB, 3-4 MiB, 5-6 MiB"},
+		{name: "the ETag changes over a restart, and the first piece is read again", happens: changes((*piecesOf).restart), sees: three, asked: "2-3 MiB, 4-5 MiB, 2-3 MiB", kept: "2 MiB", rest: "0-2 MiB, 3-4 MiB, 5-6 MiB"},
 		{name: "the size changes between two pieces", happens: func(p *piecesOf) string {
 			one := p.piece(2, 3)
 			p.fake.Always("GET blobs", larger)
@@ -122,13 +126,25 @@ func upstreamStories() []pieceStory {
 		{name: "ranges need both ends, and a piece is read, then the whole", happens: func(p *piecesOf) string {
 			defer p.comes()
 			return inTurn(reads(2, 3, closed)(p), p.whole())
-		}, sees: inTurn(pieceSees, sound), asked: "2-3 MiB, 0-2 MiB, from 3 MiB on, all", kept: "all of it", rest: none},
+		}, sees: inTurn(pieceSees, sound), asked: "2-3 MiB, 0-2 MiB, 3-6 MiB", kept: "all of it", rest: none},
+		{name: "ranges need both ends, and the whole is cut off at 1 MiB, once", happens: func(p *piecesOf) string {
+			defer p.comes()
+			return whole(p, closed, upstreamtest.FirstTime(upstreamtest.CutAfter(1<<20)))
+		}, sees: sound, asked: "all, 1-6 MiB", kept: "all of it", rest: none},
+		{name: "every range is answered 416, and the whole is cut off at 1 MiB, once", happens: func(p *piecesOf) string {
+			defer p.comes()
+			return whole(p, upstreamtest.RangesAsked(func(string) bool { return false }), upstreamtest.FirstTime(upstreamtest.CutAfter(1<<20)))
+		}, sees: sound, asked: "all, 1-6 MiB, all", kept: "all of it", rest: none},
+		{name: "there are no ranges, and the whole is cut off at 1 MiB, once", happens: func(p *piecesOf) string {
+			defer p.comes()
+			return whole(p, upstreamtest.NoRange(nil), upstreamtest.FirstTime(upstreamtest.CutAfter(1<<20)))
+		}, sees: sound, asked: "all, 1-6 MiB", kept: "all of it", rest: none},
 		{name: "the first range is answered 416", happens: func(p *piecesOf) string { defer p.comes(); return first(416)(p) }, sees: pieceSees, asked: "4-5 MiB, all", kept: "all of it", rest: none},
 		{name: "the first range is answered 400", happens: func(p *piecesOf) string { defer p.comes(); return first(400)(p) }, sees: pieceSees, asked: "4-5 MiB, all", kept: "all of it", rest: none},
 		{name: "nothing tells the size, and a range is past the end", unknown: true, happens: func(p *piecesOf) string { defer p.comes(); return p.piece(7, 8) },
 			sees: "416 RANGE_INVALID", asked: "7-8 MiB, all", kept: "all of it", rest: none},
 		{name: "the size is known, and a range is past the end", happens: func(p *piecesOf) string { return p.piece(7, 8) },
-			sees: "416 RANGE_INVALID", asked: "0-1 bytes", kept: "1 byte", rest: "from 1 byte on"},
+			sees: "416 RANGE_INVALID", asked: "0-1 bytes", kept: "1 byte", rest: "1 byte-6 MiB"},
 		{name: "nothing tells the size, and the last bytes are asked for", unknown: true, happens: func(p *piecesOf) string { return p.ranges(p.path, "bytes=-1048576") },
 			sees: pieceSees, asked: "0-1 bytes, 5-6 MiB", kept: "1048577 bytes", rest: "1 byte-5 MiB"},
 	}
@@ -150,15 +166,15 @@ func lifeStories() []pieceStory {
 	}
 	withUpstreamStopped := inTurn(pieceSees, "502 UNAVAILABLE", "502 UNAVAILABLE", pieceSees, "`HEAD` 200 of 6291456")
 	return []pieceStory{
-		{name: "a piece is read, and the upstream stops: that piece, another, the whole, the first again, `HEAD`", happens: stopped(func(*piecesOf) {}), sees: withUpstreamStopped, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
-		{name: "the same, after a restart", happens: stopped((*piecesOf).restart), sees: withUpstreamStopped, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		{name: "a piece is read, and the upstream stops: that piece, another, the whole, the first again, `HEAD`", happens: stopped(func(*piecesOf) {}), sees: withUpstreamStopped, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
+		{name: "the same, after a restart", happens: stopped((*piecesOf).restart), sees: withUpstreamStopped, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "a client leaves in the middle of a piece, and another reads it", happens: func(p *piecesOf) string {
 			more, _ := p.holds(begun)
 			_, leave := p.begins(2, 3)
 			leave()
 			close(more)
 			return p.piece(2, 3)
-		}, sees: pieceSees, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		}, sees: pieceSees, asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "two clients read pieces that overlap", happens: func(p *piecesOf) string {
 			more, arrived := p.holds(begun)
 			one, _ := p.begins(2, 4)
@@ -168,26 +184,26 @@ func lifeStories() []pieceStory {
 			<-arrived
 			close(more)
 			return inTurn(p.ends(one, 2, 4), <-two)
-		}, sees: inTurn(pieceSees, pieceSees), asked: "2-4 MiB, 4-5 MiB", kept: "3 MiB", rest: "0-2 MiB, from 5 MiB on"},
+		}, sees: inTurn(pieceSees, pieceSees), asked: "2-4 MiB, 4-5 MiB", kept: "3 MiB", rest: "0-2 MiB, 5-6 MiB"},
 		{name: "pieces of more than 60 % are read", happens: func(p *piecesOf) string {
 			defer p.comes()
 			return inTurn(p.piece(0, 2), p.piece(3, 5))
-		}, sees: inTurn(pieceSees, pieceSees), asked: "0-2 MiB, from 2 MiB on", kept: "all of it", rest: none},
+		}, sees: inTurn(pieceSees, pieceSees), asked: "0-2 MiB, 2-6 MiB", kept: "all of it", rest: none},
 		{name: "a piece of a blob of 3 MiB is read", size: 3 << 20, happens: func(p *piecesOf) string { defer p.comes(); return p.piece(1, 2) },
-			sees: pieceSees, asked: "1-2 MiB, 0-1 MiB, from 2 MiB on", kept: "all of it", rest: none},
+			sees: pieceSees, asked: "1-2 MiB, 0-1 MiB, 2-3 MiB", kept: "all of it", rest: none},
 		{name: "offline, with a draft that was kept: its piece, another, the whole, `HEAD`", happens: func(p *piecesOf) string {
 			p.piece(2, 3)
 			p.s.options = func(o *pulling.Options) { o.Rules.Offline = true }
 			p.restart()
 			return inTurn(p.piece(2, 3), p.piece(4, 5), p.whole(), head(p))
-		}, sees: inTurn(pieceSees, "504 UNAVAILABLE", "504 UNAVAILABLE", "`HEAD` 200 of 6291456"), asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		}, sees: inTurn(pieceSees, "504 UNAVAILABLE", "504 UNAVAILABLE", "`HEAD` 200 of 6291456"), asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "the mirror stops in the middle of the whole", happens: func(p *piecesOf) string {
 			p.holds(3 << 20)
 			resp, _ := p.beginsTo("", 3<<20-1000)
 			p.m.stop()
 			_, err := io.ReadAll(resp.Body)
 			return fmt.Sprintf("%d, then %v", resp.StatusCode, err)
-		}, sees: "200, then unexpected EOF", asked: "all", kept: "3 MiB", rest: "from 3 MiB on"},
+		}, sees: "200, then unexpected EOF", asked: "all", kept: "3 MiB", rest: "3-6 MiB"},
 	}
 }
 
@@ -209,21 +225,21 @@ func killStories() []pieceStory {
 			p.kill()
 			p.fake.Stop()
 			return inTurn(p.piece(2, 3), p.piece(4, 5))
-		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "a draft of two pieces has a wrong bit in one: both, with the upstream stopped", happens: func(p *piecesOf) string {
 			p.piece(2, 3)
 			p.piece(4, 5)
 			p.spoils(func(path string) { flip(p.T, path, 4<<20+100) })
 			p.fake.Stop()
 			return inTurn(p.piece(2, 3), p.piece(4, 5))
-		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1792 KiB", rest: "0-2 MiB, 3 MiB-4352 KiB, from 5 MiB on"},
+		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1792 KiB", rest: "0-2 MiB, 3 MiB-4352 KiB, 5-6 MiB"},
 		{name: "a draft of two pieces is cut short between them: both, with the upstream stopped", happens: func(p *piecesOf) string {
 			p.piece(2, 3)
 			p.piece(4, 5)
 			p.spoils(func(path string) { spoil(p.T, os.Truncate(path, 3<<20)) })
 			p.fake.Stop()
 			return inTurn(p.piece(2, 3), p.piece(4, 5))
-		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1 MiB", rest: "0-2 MiB, from 3 MiB on"},
+		}, sees: inTurn(pieceSees, gone), asked: "2-3 MiB, 4-5 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "the map of a draft is damaged: its piece, with the upstream stopped", happens: func(p *piecesOf) string {
 			p.piece(2, 3)
 			p.spoils(func(path string) { flip(p.T, path+".map", 40) })
@@ -279,7 +295,7 @@ func memberStories() []pieceStory {
 		}
 	}
 	both := func(_ *testing.T, p *piecesOf) { p.fake.AddImage("other", "1", p.content) }
-	const one, around = "1 MiB", "0-2 MiB, from 3 MiB on"
+	const one, around = "1 MiB", "0-2 MiB, 3-6 MiB"
 	return []pieceStory{
 		{name: "another repository, which is known to have the blob, reads the piece", setup: both, happens: other(func(p *piecesOf) { p.knows("other") }), sees: pieceSees, asked: "2-3 MiB", kept: one, rest: around},
 		{name: "another repository, which was never asked about, reads the piece", setup: both, happens: other(func(*piecesOf) {}), sees: pieceSees, asked: "2-3 MiB, `HEAD` of other", kept: one, rest: around},
@@ -306,7 +322,7 @@ func memberStories() []pieceStory {
 			p.other.AddBlobAs("library/app", p.digest, p.content)
 			p.fake.Always("GET blobs", wrong)
 			return inTurn(p.piece(2, 3), p.pieceOf(p.elsewhere(), 2, 3), p.wholeSlowly())
-		}, sees: inTurn(others, pieceSees, "200, then unexpected EOF"), asked: "2-3 MiB, 0-2 MiB, from 3 MiB on", kept: none, rest: "all"},
+		}, sees: inTurn(others, pieceSees, "200, then unexpected EOF"), asked: "2-3 MiB, 0-2 MiB, 3-6 MiB", kept: none, rest: "all"},
 	}
 }
 

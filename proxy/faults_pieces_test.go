@@ -120,7 +120,7 @@ func fetched(asked []string) string {
 	switch {
 	case len(asked) == 0:
 		return nothing
-	case len(asked) == 2 && strings.HasSuffix(asked[0], " bytes=0-2097151") && strings.HasSuffix(asked[1], " bytes=3145728-"):
+	case len(asked) == 2 && strings.HasSuffix(asked[0], " bytes=0-2097151") && strings.HasSuffix(asked[1], " bytes=3145728-6291455"):
 		return around
 	case len(asked) == 1 && !strings.Contains(asked[0], "bytes="):
 		return allOfIt

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -22,10 +23,12 @@ type tagRow struct {
 	// stays says whether the tag is still on record in the first case.
 	stays  bool
 	silent bool
+	moves  bool // the tag points at another manifest
 }
 
 const (
 	staleAnswer = "200, Warning: 110"
+	movedAnswer = "200, the new manifest"
 	goneAnswer  = "200, Warning: 299, gone since then"
 )
 
@@ -59,8 +62,25 @@ func tagRows() []tagRow {
 		{name: "429", fault: all(upstreamtest.RateLimited(7)), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "500", fault: all(upstreamtest.Status(http.StatusInternalServerError, "UNKNOWN")), forget: staleAnswer, serve: staleAnswer, stays: true},
 		{name: "200 with HTML", fault: all(upstreamtest.HTML()), forget: staleAnswer, serve: staleAnswer, stays: true},
+		{name: "another digest, and 404 by that digest", fault: movedAndNotByDigest(upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN")), forget: movedAnswer, serve: movedAnswer, stays: true, moves: true},
+		{name: "another digest, and a web page by that digest", fault: movedAndNotByDigest(upstreamtest.Page(http.StatusNotFound)), forget: movedAnswer, serve: movedAnswer, stays: true, moves: true},
+		{name: "another digest, and 400 by that digest", fault: movedAndNotByDigest(upstreamtest.Status(http.StatusBadRequest, "MANIFEST_INVALID")), forget: movedAnswer, serve: movedAnswer, stays: true, moves: true},
+		{name: "another digest, and 503 by that digest", fault: movedAndNotByDigest(upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN")), forget: staleAnswer, serve: staleAnswer, stays: true, moves: true},
+		{name: "another digest, 404 by that digest, and another one's bytes by the tag", fault: func(r *upstreamtest.Registry) {
+			movedAndNotByDigest(upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"))(r)
+			r.Always("GET manifests app 1", upstreamtest.Corrupt(3))
+		}, forget: staleAnswer, serve: staleAnswer, stays: true, moves: true},
 		{name: "nothing", fault: all(upstreamtest.Silent()), forget: staleAnswer, serve: staleAnswer, stays: true, silent: true},
 		{name: "nothing: the connection is refused", fault: func(r *upstreamtest.Registry) { r.Stop() }, forget: staleAnswer, serve: staleAnswer, stays: true},
+	}
+}
+
+// movedAndNotByDigest has the tag point at a manifest that is there by the tag
+// alone.
+func movedAndNotByDigest(f upstreamtest.Fault) func(*upstreamtest.Registry) {
+	return func(r *upstreamtest.Registry) {
+		moved, _ := r.AddImage("app", "1", upstreamtest.Bytes(2, 1000))
+		r.Always(upstreamtest.Short(moved.Digest.String()), f)
 	}
 }
 
@@ -95,6 +115,11 @@ func tagFaults(t *testing.T) string {
 		lines.table("the upstream says", "the client sees", "the tag stays in the cache", "with `deleted: serve` the client sees")
 }
 
+// isMoved reports whether a client got what the tag points at now.
+func isMoved(r *upstreamtest.Registry, a errorResponse) bool {
+	return bytes.Equal(a.body, r.BodyOf("app", "1"))
+}
+
 var goneSince = regexp.MustCompile(`^299 - "the upstream has deleted this tag: gone since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"$`)
 
 // runTagFault returns what a client sees, and whether the tag is on record
@@ -118,6 +143,8 @@ func runTagFault(t *testing.T, row tagRow, serve bool) (sees string, stays bool)
 	a := mir.get(path)
 	warnings := strings.Join(a.header.Values("Warning"), "; ")
 	switch {
+	case row.moves && a.status == http.StatusOK && isMoved(fake, a):
+		sees = movedAnswer
 	case a.status == http.StatusOK && !right(a):
 		sees = "200 with wrong bytes"
 	case goneSince.MatchString(warnings):
@@ -131,13 +158,14 @@ func runTagFault(t *testing.T, row tagRow, serve bool) (sees string, stays bool)
 	}
 	mir.stop()
 	offline := newMirror(t, fake, setup{dir: s.dir, options: func(o *pulling.Options) { o.Rules.Offline = true }})
-	stays = right(offline.get(path))
+	kept := offline.get(path)
+	stays = right(kept) || row.moves && isMoved(fake, kept)
 	offline.stop()
 	// Whatever it was, an upstream that is mended is believed.
 	fake.Mend()
 	fake.Start()
 	again := newMirror(t, fake, s)
-	if a := again.get(path); !right(a) || a.header.Get("Warning") != "" {
+	if a := again.get(path); a.status != http.StatusOK || !isMoved(fake, a) || a.header.Get("Warning") != "" {
 		t.Errorf("mended: %d, Warning: %s", a.status, a.header.Get("Warning"))
 	}
 	again.stop()

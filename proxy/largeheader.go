@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -43,13 +42,9 @@ func newHeaderTurns(n int) *headerTurns {
 	return &headerTurns{make(chan struct{}, n), largeHeaderTimeout}
 }
 
-// wrap returns conn with a limit, if it is of TCP. It is still an io.ReaderFrom
-// of TCP, and so has sendfile.
-func (t *headerTurns) wrap(conn net.Conn) net.Conn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		return &headerConn{TCPConn: tcp, turns: t, inHeader: true}
-	}
-	return conn
+// wrap returns conn with a limit.
+func (t *headerTurns) wrap(conn *net.TCPConn) *headerConn {
+	return &headerConn{TCPConn: conn, turns: t, inHeader: true}
 }
 
 // headerConn is a connection that reads more than ownHeader of a header only
@@ -102,15 +97,8 @@ func (c *headerConn) waitForTurn() error {
 	return nil
 }
 
-// trackHeader notes where the headers of a connection begin and end.
-func trackHeader(conn net.Conn, state http.ConnState) {
-	if overTLS, ok := conn.(*tls.Conn); ok {
-		conn = overTLS.NetConn()
-	}
-	c, ok := conn.(*headerConn)
-	if !ok {
-		return
-	}
+// track notes where the headers of a connection begin and end.
+func (c *headerConn) track(state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inHeader = state == http.StateNew || state == http.StateIdle

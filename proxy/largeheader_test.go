@@ -35,8 +35,8 @@ func newHeaderServer(t *testing.T, overTLS bool) *headerServer {
 	s := HTTPServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Taken", strconv.Itoa(len(h.turns.taken)))
 	}), quiet())
-	bound := LimitConnections(s, l, 100, quiet())
-	h.turns = bound.(*boundedListener).headers
+	bound := LimitConnections(s, l, placesFor(100))
+	h.turns = bound.(*boundedListener).places.headers
 	serve := func() error { return s.Serve(bound) }
 	if overTLS {
 		dir := t.TempDir()

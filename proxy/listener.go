@@ -2,34 +2,24 @@ package proxy
 
 import (
 	"errors"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// LimitConnections returns a listener over l that lets s have at most n
-// connections at once. When all slots are taken, an idle connection is closed
-// to make room. If none is idle, new connections wait for a while in the
-// kernel's queue, and are refused after that. They are also refused when the
-// process can't open more files: a client that is refused goes on to its next
-// host at once, and one that waits may wait for half a minute with each
-// request. Few of the connections can send a large header at once.
-// LimitConnections sets the server's ConnState.
-//
-// Connections are not wrapped as netutil.LimitListener would do, which hides
-// that a *net.TCPConn has sendfile. The server's ConnState reports when a slot
-// is free again.
-func LimitConnections(s *http.Server, l net.Listener, n int, log *slog.Logger) net.Listener {
-	b := &boundedListener{Listener: l, log: log, timeout: slotTimeout, headers: newHeaderTurns(maxLargeHeaders), slots: make(chan struct{}, n), closed: make(chan struct{})}
-	b.idle, _ = simplelru.NewLRU[net.Conn, struct{}](max(n, 1), nil) // fails only for sizes below one
+// LimitConnections returns a listener over l whose connections take one of the
+// places each. Connections are also refused when the process can't open more
+// files. Few of them can send a large header at once. LimitConnections sets the
+// server's ConnState, which reports when a place is free again, and its
+// ConnContext.
+func LimitConnections(s *http.Server, l net.Listener, p *Places) net.Listener {
+	b := &boundedListener{Listener: l, places: p, closed: make(chan struct{})}
 	b.openSpare()
-	s.ConnState = b.trackState
+	s.ConnState = p.trackState
+	s.ConnContext = withConn
 	return b
 }
 
@@ -41,158 +31,105 @@ func LimitConnections(s *http.Server, l net.Listener, n int, log *slog.Logger) n
 // sending a file.
 const manyConnections = 64
 
-// slotTimeout is how long a further connection waits for a slot. Clients that
-// come and go free theirs sooner.
-const slotTimeout = 5 * time.Second
+// KeepAlive is how connections of clients are probed. A host that has gone
+// without a word is noticed after a minute and a half, while nothing is being
+// sent to it. See Places.Watch for the others.
+func KeepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}
+}
 
 type boundedListener struct {
 	net.Listener
-	log     *slog.Logger
-	timeout time.Duration
-	headers *headerTurns
-	slots   chan struct{}
-	closed  chan struct{}
-	close   sync.Once
+	places *Places
+	closed chan struct{}
+	close  sync.Once
 
-	accepting // used by the goroutine that calls Accept
+	warned  time.Time // when a lack of files was logged last; used by the goroutine that calls Accept
+	noSpare bool      // spare is nil; likewise
 
-	mu      sync.Mutex
-	waiting bool                               // for a slot
-	idle    *simplelru.LRU[net.Conn, struct{}] // in order of last use
-	spare   *os.File                           // closed to accept a connection when the process has no files left
-}
-
-// accepting is what Accept remembers from one connection to the next.
-type accepting struct {
-	fullSince time.Time // since when all slots are taken; zero while some are free
-	warned    time.Time // when a warning was logged last
-	noSpare   bool      // spare is nil
+	mu    sync.Mutex
+	spare *os.File // closed to accept a connection when the process has no files left
 }
 
 // Accept is called by one goroutine, the server's.
 func (b *boundedListener) Accept() (net.Conn, error) {
 	for {
-		acquired := b.acquire()
 		conn, err := b.Listener.Accept()
 		if isOutOfFiles(err) {
 			conn, err = b.acceptWithSpare(err)
 		}
 		switch {
 		case err != nil:
-			if acquired {
-				<-b.slots
-			}
 			return nil, err
 		case conn == nil:
 			// It was refused for lack of files.
-		case acquired || b.acquire():
+		case b.places.take(forConnection, b.closed, b.places.times.wait):
 			if b.noSpare {
 				b.openSpare()
 			}
-			if len(b.slots) > manyConnections {
+			if n, _ := b.places.Taken(); n > manyConnections {
 				limitUnsent(conn)
 			}
-			return b.headers.wrap(conn), nil
+			return b.places.track(conn), nil
 		default:
 			resetConnection(conn)
 		}
-		if acquired {
-			<-b.slots
-		}
 	}
 }
 
-// acquire waits for a slot and reports whether it got one.
-func (b *boundedListener) acquire() bool {
-	if b.tryAcquire() {
-		return true
+// track notes a connection that has taken a place.
+func (p *Places) track(conn net.Conn) net.Conn {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn
 	}
-	now := time.Now()
-	if b.fullSince.IsZero() {
-		b.fullSince = now
-	}
-	if now.Sub(b.warned) > time.Minute {
-		b.warned = now
-		b.log.Warn("all slots for client connections are taken", "slots", cap(b.slots))
-	}
-	left := b.fullSince.Add(b.timeout).Sub(now)
-	if b.setWaiting(true) {
-		left = max(left, time.Second) // a slot will be free soon
-	}
-	defer b.setWaiting(false)
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	select {
-	case b.slots <- struct{}{}:
-		b.fullSince = time.Time{}
-		return true
-	case <-timer.C:
-	case <-b.closed:
-	}
-	return false
-}
-
-// tryAcquire takes a slot if one is free.
-func (b *boundedListener) tryAcquire() bool {
-	select {
-	case b.slots <- struct{}{}:
-		b.fullSince = time.Time{}
-		return true
-	default:
-		return false
-	}
-}
-
-// setWaiting records whether a connection is waiting for a slot. If so, an idle
-// connection is closed, now or as soon as there is one. It reports whether one
-// was closed.
-func (b *boundedListener) setWaiting(waiting bool) (closed bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.waiting = waiting
-	return waiting && b.closeIdle()
+	c := &clientConn{headerConn: p.headers.wrap(tcp)}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[c] = struct{}{}
+	return c
 }
 
 // trackState is the server's ConnState.
-func (b *boundedListener) trackState(conn net.Conn, state http.ConnState) {
-	trackHeader(conn, state)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch state {
-	case http.StateIdle:
-		b.idle.Add(conn, struct{}{})
-		if b.waiting {
-			b.closeIdle()
-		}
-		return
-	case http.StateClosed, http.StateHijacked:
-		<-b.slots
+func (p *Places) trackState(conn net.Conn, state http.ConnState) {
+	c := clientConnOf(conn)
+	if c != nil {
+		c.track(state)
 	}
-	b.idle.Remove(conn)
+	p.noteState(conn, c, state)
+	if state == http.StateClosed || state == http.StateHijacked {
+		p.free(forConnection)
+	}
 }
 
-// closeIdle closes the connection that has been idle for the longest time. A
-// client that is about to use it sees it closed before any response, and
-// retries over a new connection, as it does after any long pause. b.mu is held.
-func (b *boundedListener) closeIdle() bool {
-	conn, _, ok := b.idle.RemoveOldest()
-	if ok {
-		b.waiting = false // one is enough
-		go conn.Close()   // blocks over TLS, which sends an alert first
+func (p *Places) noteState(conn net.Conn, c *clientConn, state http.ConnState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if state == http.StateIdle {
+		p.idle.Add(conn, struct{}{})
+	} else {
+		p.idle.Remove(conn)
 	}
-	return ok
+	if state == http.StateNew {
+		p.fresh.Add(conn, time.Now())
+	} else {
+		p.fresh.Remove(conn)
+	}
+	if state == http.StateClosed || state == http.StateHijacked {
+		delete(p.conns, c)
+	}
 }
 
 // acceptWithSpare accepts a connection with the file that is kept in reserve.
-// If an idle connection could be closed instead, it returns the original error,
-// and the server retries after a moment. If no other file can be opened
-// afterwards, the connection is refused, and acceptWithSpare returns neither a
-// connection nor an error.
+// If room could be made instead, it returns the original error, and the server
+// retries after a moment. If no other file can be opened afterwards, the
+// connection is refused, and acceptWithSpare returns neither a connection nor an
+// error.
 func (b *boundedListener) acceptWithSpare(full error) (net.Conn, error) {
 	b.mu.Lock()
-	madeRoom, spare := b.closeIdle(), b.spare
+	spare := b.spare
 	b.mu.Unlock()
-	if madeRoom || spare == nil {
+	if b.places.makeRoom() || spare == nil {
 		return nil, full
 	}
 	spare.Close()
@@ -202,9 +139,10 @@ func (b *boundedListener) acceptWithSpare(full error) (net.Conn, error) {
 	}
 	resetConnection(conn)
 	b.openSpare()
+	b.places.refuse()
 	if now := time.Now(); now.Sub(b.warned) > time.Minute {
 		b.warned = now
-		b.log.Warn("clients are refused: this process has reached its limit of open files")
+		b.places.log.Warn("clients are refused: this process has reached its limit of open files")
 	}
 	return nil, nil //nolint:nilnil // neither a connection nor an error
 }
@@ -234,13 +172,13 @@ func isOutOfFiles(err error) bool {
 
 // resetConnection closes a connection in a way that its client notices at once.
 func resetConnection(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
+	if tcp, ok := conn.(interface{ SetLinger(sec int) error }); ok {
 		_ = tcp.SetLinger(0) // sends a reset, which reaches a client that has already sent its request
 	}
 	conn.Close()
 }
 
-// Close also ends a wait for a slot.
+// Close also ends a wait for a place.
 func (b *boundedListener) Close() error {
 	b.close.Do(func() {
 		b.mu.Lock()

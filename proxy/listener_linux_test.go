@@ -96,7 +96,7 @@ func TestOutOfFilesChild(t *testing.T) {
 			<-r.Context().Done()
 		}
 	}), quiet())
-	bound := LimitConnections(s, l, files, quiet())
+	bound := LimitConnections(s, l, placesFor(files))
 	follow, first := s.ConnState, sync.Once{}
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		follow(c, state)

@@ -22,6 +22,11 @@ type boundedServer struct {
 	seen    map[string]bool
 }
 
+// placesFor are places of which connections may have n.
+func placesFor(n int) *Places {
+	return NewPlaces(PlacesOptions{Places: 3 * n / 2, Logger: quiet()})
+}
+
 func newBoundedServer(t *testing.T, n int, patience time.Duration) *boundedServer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +42,9 @@ func newBoundedServer(t *testing.T, n int, patience time.Duration) *boundedServe
 			}
 		}
 	}), quiet())
-	bound := LimitConnections(s, l, n, quiet())
+	places := placesFor(n)
+	places.times.wait = patience
+	bound := LimitConnections(s, l, places)
 	follow := s.ConnState
 	s.ConnState = func(c net.Conn, state http.ConnState) {
 		follow(c, state)
@@ -45,7 +52,6 @@ func newBoundedServer(t *testing.T, n int, patience time.Duration) *boundedServe
 			b.idle <- c.RemoteAddr().String()
 		}
 	}
-	bound.(*boundedListener).timeout = patience
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(bound) }()
 	t.Cleanup(func() {
@@ -201,7 +207,7 @@ func TestABoundedServerStillHasSendfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bound := LimitConnections(&http.Server{}, l, 1, quiet())
+	bound := LimitConnections(&http.Server{}, l, placesFor(1))
 	defer bound.Close()
 	go func() {
 		if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
@@ -213,7 +219,7 @@ func TestABoundedServerStillHasSendfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	limited, ok := c.(*headerConn)
+	limited, ok := c.(*clientConn)
 	if !ok {
 		t.Fatalf("the connection is a %T", c)
 	}
@@ -226,7 +232,7 @@ func TestMoreBlobsThanMayBeOpenAreRefusedAtOnce(t *testing.T) {
 	b := numbered(600_000)
 	sending, finish := make(chan struct{}), make(chan struct{})
 	slow := &content{bytes: b, sending: sending, finish: finish}
-	f := newFace(t, blobs(slow), func(o *Options, _ *httptest.Server) { o.MaxBlobs = 1 })
+	f := newFace(t, blobs(slow), func(o *Options, _ *httptest.Server) { o.Places = NewPlaces(PlacesOptions{Places: 1, Logger: quiet()}) })
 	first := make(chan seen, 1)
 	go func() { first <- f.do(http.MethodGet, blobPath(b)) }()
 	<-sending

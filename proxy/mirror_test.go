@@ -71,7 +71,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 		Waits: upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second},
 	}
 	if s.silent {
-		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second, Referrers: time.Second}
+		remoteOptions.Waits = upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: time.Second}
 	}
 	if s.remote != nil {
 		s.remote(&remoteOptions)
@@ -106,7 +106,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	behind := pulling.New(options)
 	if store.Rebuilt() {
-		if _, err := behind.Ledger.RebuildMembers(); err != nil {
+		if _, err := behind.Ledger.RebuildMembers(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +123,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	server := httptest.NewUnstartedServer(handler)
 	server.Config = proxy.HTTPServer(handler, log)
-	server.Listener = proxy.LimitConnections(server.Config, server.Listener, 4096, log)
+	server.Listener = proxy.LimitConnections(server.Config, server.Listener, proxy.NewPlaces(proxy.PlacesOptions{Logger: log}))
 	server.Start()
 	transport := &http.Transport{DisableCompression: true}
 	m := &mirror{t: t, url: server.URL, fake: fake, store: store, client: &http.Client{Transport: transport}}

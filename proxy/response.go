@@ -13,11 +13,12 @@ import (
 )
 
 const (
-	// clientTimeout is how long a client may take to receive one chunk before
-	// it is disconnected.
-	clientTimeout = time.Minute
+	// defaultClientIdle is how long a client may take to receive one chunk
+	// before it is disconnected. Runtimes pause behind a slow unpack, and proxies
+	// while their buffers are full.
+	defaultClientIdle = 15 * time.Minute
 	// maxChunk is the most that is written at once, in bytes. A client that
-	// reads 4 KiB/s is not disconnected.
+	// reads 300 bytes a second is not disconnected.
 	maxChunk = 256 << 10
 	// copyBuffer is the size of buffers for connections without sendfile, in
 	// bytes.
@@ -39,10 +40,17 @@ type response struct {
 	status      int        // the status sent
 	bytes       int64
 	outcome     pull.Outcome
+	client      clientDeadline
 }
 
-func newResponse(w http.ResponseWriter, buffers *sync.Pool) *response {
-	return &response{ResponseWriter: w, control: http.NewResponseController(w), buffers: buffers}
+// clientDeadline is until when a client has to have received a chunk.
+type clientDeadline struct {
+	idle time.Duration
+	at   time.Time // zero before the first chunk
+}
+
+func newResponse(w http.ResponseWriter, buffers *sync.Pool, clientIdle time.Duration) *response {
+	return &response{ResponseWriter: w, control: http.NewResponseController(w), buffers: buffers, client: clientDeadline{idle: clientIdle}}
 }
 
 func newBuffers() *sync.Pool {
@@ -74,7 +82,8 @@ func (w *response) commit() error {
 // extendDeadline gives the client time to receive the next chunk.
 func (w *response) extendDeadline() {
 	// Not every ResponseWriter has deadlines; those of net/http's server do.
-	_ = w.control.SetWriteDeadline(time.Now().Add(clientTimeout))
+	w.client.at = time.Now().Add(w.client.idle)
+	_ = w.control.SetWriteDeadline(w.client.at)
 }
 
 func (w *response) Write(b []byte) (n int, err error) {

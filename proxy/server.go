@@ -24,7 +24,7 @@ const (
 	// readHeaderTimeout and idleTimeout limit how long a connection may be idle
 	// before and between requests.
 	readHeaderTimeout = 10 * time.Second
-	idleTimeout       = 2 * time.Minute
+	idleTimeout       = 2 * time.Minute // of the admin address; clients have their own
 	// readBodyTimeout is how long a body that is not wanted may take to end.
 	readBodyTimeout = 5 * time.Second
 )
@@ -44,6 +44,8 @@ type Puller interface {
 // concurrent use.
 type Observer interface {
 	Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration)
+	// Cut counts a client that was disconnected in the middle of an answer.
+	Cut(reason string)
 }
 
 // Options configure a Server.
@@ -52,26 +54,34 @@ type Options struct {
 	Upstreams []Upstream
 	Logger    *slog.Logger
 	Observer  Observer // nil: nobody is notified
-	// MaxBlobs is how many blobs may be sent at once; each is an open file.
-	// Zero means 4096.
-	MaxBlobs int
+	// Places are taken by the blobs that are being sent. nil means that only
+	// they take places.
+	Places *Places
+	// ClientIdle is how long a client may read nothing before it is
+	// disconnected. Zero means 15 minutes.
+	ClientIdle time.Duration
 }
 
 // Server answers clients. It is an http.Handler.
 type Server struct {
-	puller    Puller
-	routes    *routes
-	log       *slog.Logger
-	observer  Observer
-	buffers   *sync.Pool
-	blobSlots chan struct{} // holds an element for each blob that is being sent
+	puller     Puller
+	routes     *routes
+	log        *slog.Logger
+	observer   Observer
+	buffers    *sync.Pool
+	places     *Places
+	clientIdle time.Duration
 }
 
 // New returns a Server.
 func New(opts Options) *Server {
+	places := opts.Places
+	if places == nil {
+		places = NewPlaces(PlacesOptions{Logger: opts.Logger})
+	}
 	return &Server{
 		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, observer: opts.Observer,
-		buffers: newBuffers(), blobSlots: make(chan struct{}, cmp.Or(opts.MaxBlobs, 4096)),
+		buffers: newBuffers(), places: places, clientIdle: cmp.Or(opts.ClientIdle, defaultClientIdle),
 	}
 }
 
@@ -94,7 +104,7 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 // ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	w := newResponse(rw, s.buffers)
+	w := newResponse(rw, s.buffers, s.clientIdle)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
 	q, err := s.routes.parse(r)
 	if large := checkHeader(r, q.kind); large != nil {

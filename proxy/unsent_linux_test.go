@@ -17,7 +17,7 @@ func TestOneOfManySlowClientsGetsLittleOfTheKernelsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	bound := LimitConnections(&http.Server{}, l, manyConnections+1, quiet())
+	bound := LimitConnections(&http.Server{}, l, placesFor(manyConnections+1))
 	taken := func() int {
 		t.Helper()
 		client, err := net.Dial("tcp", l.Addr().String())

@@ -21,9 +21,9 @@ const password = "hunter2-secret"
 
 func as(user, pass string) func(*upstream.RemoteOptions) {
 	return func(o *upstream.RemoteOptions) {
-		o.Credentials = func(context.Context) (upstream.Credentials, error) {
+		o.Credentials = upstream.CredentialsFunc(func(context.Context) (upstream.Credentials, error) {
 			return upstream.Credentials{Username: user, Password: pass}, nil
-		}
+		})
 	}
 }
 
@@ -128,7 +128,7 @@ func TestRefusedCredentialsAreDeniedAndNotShown(t *testing.T) {
 func TestARefusalSaysWhereCredentialsWereLookedFor(t *testing.T) {
 	const absent = "config.json has nothing for hub.test"
 	none := func(o *upstream.RemoteOptions) {
-		o.Credentials = func(context.Context) (upstream.Credentials, error) { return upstream.Credentials{Absent: absent}, nil }
+		o.Credentials = upstream.CredentialsFunc(func(context.Context) (upstream.Credentials, error) { return upstream.Credentials{Absent: absent}, nil })
 	}
 	for name, auth := range map[string]upstreamtest.Auth{
 		"basic": {Scheme: "basic", Username: "me", Password: password},
@@ -173,10 +173,10 @@ func TestRealms(t *testing.T) {
 		})
 		asked := false
 		_, err := remote(t, fake.URL(), func(o *upstream.RemoteOptions) {
-			o.Credentials = func(context.Context) (upstream.Credentials, error) {
+			o.Credentials = upstream.CredentialsFunc(func(context.Context) (upstream.Credentials, error) {
 				asked = true
 				return upstream.Credentials{Username: "me", Password: password}, nil
-			}
+			})
 		}).Resolve(t.Context(), "app", "1")
 		if (err == nil) != trusted || asked != trusted {
 			t.Errorf("realm %q: %v, credentials asked for: %v", realm, err, asked)

@@ -15,7 +15,7 @@ func (r *Remote) blobRequest(method, repo string, d Digest) request {
 
 // ResolveBlob implements Registry.
 func (r *Remote) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	found, err := r.blobs.resolve(content{repo, d.String()}, func(of content) (Descriptor, error) {
+	found, err := r.blobs.resolve(ctx, content{repo, d.String()}, func(ctx context.Context, of content) (Descriptor, error) {
 		resp, err := r.do(ctx, r.blobRequest(http.MethodHead, of.repo, Digest(of.ref)))
 		if err != nil {
 			return Descriptor{}, err
@@ -49,8 +49,7 @@ func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 		byteRange = fmt.Sprintf("bytes=%d-", from)
 	}
 	c, err := r.blob(ctx, repo, d, byteRange, from)
-	var s *statusError
-	if n < 0 && from > 0 && errors.As(err, &s) && (s.status == http.StatusRequestedRangeNotSatisfiable || s.status == http.StatusBadRequest) {
+	if n < 0 && from > 0 && IsRangeRefused(err) {
 		// Some only accept ranges with both ends (F34), or none: start from the
 		// beginning.
 		c, err = r.blob(ctx, repo, d, "", 0)
@@ -60,6 +59,13 @@ func (r *Remote) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 		return Content{}, fmt.Errorf("blob %s: %w", imageName(repo, d.String()), err)
 	}
 	return c, nil
+}
+
+// IsRangeRefused reports whether an error of a request for a range may say that
+// the registry has no such range, although it has the blob.
+func IsRangeRefused(err error) bool {
+	var s *statusError
+	return errors.As(err, &s) && (s.status == http.StatusRequestedRangeNotSatisfiable || s.status == http.StatusBadRequest)
 }
 
 func (r *Remote) blob(ctx context.Context, repo string, d Digest, byteRange string, from int64) (Content, error) {

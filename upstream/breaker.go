@@ -19,6 +19,9 @@ const (
 	// limitProbeInterval is how often a request probes a rate limit that is
 	// longer.
 	limitProbeInterval = time.Minute
+	// slowProbe is how long other requests wait for a probe: about as long as it
+	// takes to find out, three times, that a host can't be reached.
+	slowProbe = 18 * time.Second
 )
 
 // requestClass is a class of requests that registries limit or refuse
@@ -113,7 +116,7 @@ func (b *breaker) rejection(q requestClass) error {
 // rejecter is a Registry that rejects requests without sending them.
 type rejecter interface{ rejection(q requestClass) error }
 
-var _, _ rejecter = &breaker{}, fallback{}
+var _, _ rejecter = &breaker{}, &fallback{}
 
 // rejection returns the error with which a Registry would reject a class of
 // requests without sending them, or nil.
@@ -145,7 +148,7 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 	var sick *unhealthyError
 	var failing *internalError
 	switch {
-	case err != nil && ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil && !errors.As(err, &sick):
 		// The caller gave up, which says nothing about the upstream.
 	case errors.As(err, &limited):
 		if !limited.elsewhere {
@@ -169,6 +172,10 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 				b.failingRepos = make(map[string]bool)
 			}
 			b.failingRepos[failing.repo] = true
+		}
+	case IsSlow(err):
+		if p.probesHealth {
+			b.reset() // it took the request
 		}
 	case errors.Is(err, ErrUnavailable):
 		if p.probesHealth {
@@ -209,9 +216,30 @@ func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn f
 		var none T
 		return none, err
 	}
+	if p.probesHealth || p.probesLimit {
+		watch := time.AfterFunc(slowProbe, func() { b.endProbe(q, p) })
+		defer watch.Stop()
+	}
 	answer, err := fn()
 	b.done(ctx, q, p, err)
 	return answer, err
+}
+
+// endProbe ends a probe that takes long. A host that can't be reached has been
+// noticed by now, so this one is slow, and other requests do not wait for that.
+func (b *breaker) endProbe(q requestClass, p *admission) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.ended {
+		return
+	}
+	if p.probesHealth {
+		p.probesHealth = false
+		b.reset()
+	}
+	if p.probesLimit {
+		p.probesLimit, b.limits[q].probing = false, false
+	}
 }
 
 func (b *breaker) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {

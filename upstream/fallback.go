@@ -4,38 +4,166 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"sync"
+	"time"
+)
+
+const (
+	// besideAfter is how long an endpoint is waited for before the next one is
+	// asked beside it: a client would go on to its next host soon after.
+	besideAfter = 8 * time.Second
+	// laggingAfter is how often in a row an endpoint answers later than the
+	// next one before it is asked last, for laggingTime.
+	laggingAfter = 3
+	laggingTime  = time.Minute
 )
 
 // Fallback tries several endpoints of one registry in order until one succeeds.
 // If none does, the most severe error is returned: a denial outweighs an
 // endpoint that is unavailable, and that outweighs "not found", which is
 // returned only if every endpoint says so.
+//
+// If an endpoint has not answered after 8 s, the next one is asked beside it.
+// The first that succeeds serves, and the requests to the others end.
 func Fallback(endpoints ...Registry) Registry {
 	if len(endpoints) == 1 {
 		return endpoints[0]
 	}
-	return fallback(endpoints)
+	return &fallback{endpoints: endpoints, lags: make([]lag, len(endpoints))}
 }
 
-type fallback []Registry
+type fallback struct {
+	endpoints []Registry
 
-func firstAnswer[T any](ctx context.Context, all fallback, fn func(Registry) (T, error)) (answer T, err error) {
-	var worst error
-	for _, r := range all {
-		answer, err = fn(r)
-		if err == nil || ctx.Err() != nil {
-			return answer, err
-		}
-		if severity(err) >= severity(worst) {
-			worst = err
+	mu   sync.Mutex
+	lags []lag
+}
+
+// lag is how an endpoint has been slower than another one.
+type lag struct {
+	times int // in a row
+	last  time.Time
+}
+
+func (l lag) isLagging() bool { return l.times >= laggingAfter && time.Since(l.last) < laggingTime }
+
+// order returns the endpoints in the order in which they are asked.
+func (f *fallback) order() []int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var first, last []int
+	for i, l := range f.lags {
+		if l.isLagging() {
+			last = append(last, i)
+		} else {
+			first = append(first, i)
 		}
 	}
-	return answer, worst
+	return append(first, last...)
+}
+
+// note notes which endpoint has answered, and which were slower.
+func (f *fallback) note(answered int, slower map[int]context.CancelFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lags[answered] = lag{}
+	for i := range slower {
+		f.lags[i] = lag{f.lags[i].times + 1, time.Now()}
+	}
+}
+
+// reply is what an endpoint answers.
+type reply[T any] struct {
+	endpoint int
+	answer   T
+	err      error
+}
+
+// firstAnswer asks the endpoints. What is returned stays valid until release is
+// called; discard discards the answer of another endpoint.
+func firstAnswer[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error), discard func(T)) (answer T, release func(), err error) {
+	replies := make(chan reply[T], len(f.endpoints))
+	asked := make(map[int]context.CancelFunc) // endpoints that have not answered yet
+	left := f.order()
+	late := time.NewTimer(besideAfter)
+	defer late.Stop()
+	ask := func() {
+		i := left[0]
+		left = left[1:]
+		ctx, cancel := context.WithCancel(ctx)
+		asked[i] = cancel
+		go func() {
+			answer, err := fn(ctx, f.endpoints[i])
+			replies <- reply[T]{i, answer, err}
+		}()
+		late.Reset(besideAfter)
+	}
+	defer func() {
+		for _, cancel := range asked {
+			cancel()
+		}
+		go discardReplies(replies, len(asked), discard)
+	}()
+	var worst error
+	for ask(); ; {
+		select {
+		case <-late.C:
+			if len(left) > 0 {
+				ask()
+			}
+		case r := <-replies:
+			cancel := asked[r.endpoint]
+			delete(asked, r.endpoint)
+			if r.err == nil {
+				f.note(r.endpoint, asked)
+				return r.answer, cancel, nil
+			}
+			cancel()
+			if severity(r.err) >= severity(worst) {
+				worst = r.err
+			}
+			switch {
+			case ctx.Err() != nil:
+				return answer, func() {}, r.err
+			case len(left) > 0:
+				ask()
+			case len(asked) == 0:
+				return answer, func() {}, worst
+			}
+		case <-ctx.Done():
+			return answer, func() {}, context.Cause(ctx)
+		}
+	}
+}
+
+// discardReplies discards n replies that nobody waits for.
+func discardReplies[T any](replies <-chan reply[T], n int, discard func(T)) {
+	for range n {
+		if r := <-replies; r.err == nil {
+			discard(r.answer)
+		}
+	}
+}
+
+func firstValue[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error)) (T, error) {
+	answer, release, err := firstAnswer(ctx, f, fn, func(T) {})
+	release()
+	return answer, err
+}
+
+func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Registry) (Content, error)) (Content, error) {
+	c, release, err := firstAnswer(ctx, f, fn, func(c Content) { c.Body.Close() })
+	if err != nil {
+		release()
+		return Content{}, err
+	}
+	c.Body = bodyWithRelease{c.Body, release}
+	return c, nil
 }
 
 // rejection is nil if at least one endpoint would be asked.
-func (f fallback) rejection(q requestClass) (worst error) {
-	for _, r := range f {
+func (f *fallback) rejection(q requestClass) (worst error) {
+	for _, r := range f.endpoints {
 		err := rejection(r, q)
 		if err == nil {
 			return nil
@@ -61,26 +189,26 @@ func severity(err error) int {
 	return 1
 }
 
-func (f fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return firstAnswer(ctx, f, func(r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) })
+func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) })
 }
 
-func (f fallback) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return firstAnswer(ctx, f, func(r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) })
+func (f *fallback) Manifest(ctx context.Context, repo, ref string) (Content, error) {
+	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) })
 }
 
-func (f fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	return firstAnswer(ctx, f, func(r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) })
+func (f *fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) })
 }
 
-func (f fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return firstAnswer(ctx, f, func(r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
+func (f *fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
+	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
 }
 
-func (f fallback) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return firstAnswer(ctx, f, func(r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
+func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
 }
 
-func (f fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	return firstAnswer(ctx, f, func(r Registry) (TagList, error) { return r.Tags(ctx, repo, page) })
+func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (TagList, error) { return r.Tags(ctx, repo, page) })
 }

@@ -2,12 +2,16 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/net/http/httpproxy"
 )
@@ -22,6 +26,27 @@ type guard struct {
 	home         string // the registry's configured host, which is always allowed
 	allowPrivate bool
 	proxies      sync.Map // hosts of the proxies that the environment names
+
+	mu       sync.Mutex
+	suspects map[string]time.Time // addresses that are dialled last, until then
+}
+
+// suspectFor is how long an address at which a request has timed out is dialled
+// after the others of its host.
+const suspectFor = time.Minute
+
+func newGuard(home string, allowPrivate bool, w Timeouts) *guard {
+	g := &guard{home: home, allowPrivate: allowPrivate, suspects: make(map[string]time.Time)}
+	s := w.silence()
+	g.dialer = net.Dialer{
+		Timeout: w.Connect,
+		// They find connections that are dead while only the registry sends.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: s.ping, Interval: s.pong, Count: 3},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return limitUnacknowledged(c, s.doubtful())
+		},
+	}
+	return g
 }
 
 // proxyFunc returns http.Transport's Proxy, for the proxies of the environment.
@@ -41,7 +66,7 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	conn, err := g.dialer.DialContext(ctx, network, address)
+	conn, err := g.connect(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +79,47 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 		return nil, err
 	}
 	return conn, nil
+}
+
+// connect dials the addresses of a host: those that are suspect only if there is
+// no other one.
+func (g *guard) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if g.hasSuspects() {
+		others := g.dialer
+		others.Control = func(network, address string, c syscall.RawConn) error {
+			if g.isSuspect(address) {
+				return errSuspect
+			}
+			return g.dialer.Control(network, address, c)
+		}
+		if conn, err := others.DialContext(ctx, network, address); err == nil || ctx.Err() != nil {
+			return conn, err
+		}
+	}
+	return g.dialer.DialContext(ctx, network, address)
+}
+
+var errSuspect = errors.New("a request to this address has timed out")
+
+// suspect notes that a request to an address has timed out.
+func (g *guard) suspect(address net.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.suspects[address.String()] = time.Now().Add(suspectFor)
+}
+
+func (g *guard) hasSuspects() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.suspects, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	return len(g.suspects) > 0
+}
+
+func (g *guard) isSuspect(address string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.suspects[address]
+	return ok
 }
 
 // check reports whether a host at an address may be contacted.

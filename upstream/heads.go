@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
@@ -10,6 +11,10 @@ import (
 // headRetryInterval is for how long HEAD is not used after a GET has succeeded
 // where it failed, and for how long a failed probe is not repeated.
 const headRetryInterval = 10 * time.Minute
+
+// headProbeWait is how long a probe waits. It asks for what has just been
+// there, so there is nothing to fetch or to search for.
+const headProbeWait = 10 * time.Second
 
 // headSupport records how an endpoint responds to HEAD, for one kind of
 // content. Storage behind a redirect accepts a signature for one method only,
@@ -28,17 +33,17 @@ type content struct{ repo, ref string }
 
 // resolve gets a descriptor with head, or with get if head is known not to work
 // or its result can't be trusted.
-func (h *headSupport) resolve(about content, head func(content) (Descriptor, error), get func() (Descriptor, error)) (Descriptor, error) {
+func (h *headSupport) resolve(ctx context.Context, about content, head func(context.Context, content) (Descriptor, error), get func() (Descriptor, error)) (Descriptor, error) {
 	useless, worked := h.state()
 	if useless {
 		return get()
 	}
-	d, headErr := head(about)
+	d, headErr := head(ctx, about)
 	if headErr == nil {
 		h.update(func() { h.worked = true })
 		return d, nil
 	}
-	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.probe(head) {
+	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.probe(ctx, head) {
 		return d, headErr
 	}
 	d, err := get()
@@ -60,14 +65,16 @@ func (h *headSupport) sawContent(sample content) { h.update(func() { h.sample = 
 // probe finds out whether HEAD works at all, with content that a GET has
 // returned. It saves GETs, because registries limit those of manifests, and not
 // HEADs (W42). After a failure it is not repeated for a while.
-func (h *headSupport) probe(head func(content) (Descriptor, error)) bool {
+func (h *headSupport) probe(ctx context.Context, head func(context.Context, content) (Descriptor, error)) bool {
 	h.mu.Lock()
 	sample, vain := h.sample, time.Now().Before(h.noProbeUntil)
 	h.mu.Unlock()
 	if vain || sample == (content{}) {
 		return false
 	}
-	_, err := head(sample)
+	ctx, cancel := context.WithTimeoutCause(ctx, headProbeWait, errNoHeader)
+	defer cancel()
+	_, err := head(ctx, sample)
 	h.update(func() {
 		switch {
 		case err == nil:

@@ -67,7 +67,8 @@ type authParams struct {
 type authorization struct {
 	header string
 	params authParams
-	fresh  bool // obtained for this request
+	fresh  bool        // a token that was obtained for this request
+	sent   Credentials // what the header contains, unless it is a token of the token server
 }
 
 // expectedAuth returns what the host is expected to require for a repository,
@@ -133,36 +134,59 @@ func (h *host) learnAuth(repo string, resp *http.Response) (authParams, error) {
 	return w, nil
 }
 
-// authorize obtains the authorization that the host requires.
-func (h *host) authorize(ctx context.Context, w authParams) (authorization, error) {
-	switch w.scheme {
-	case "basic":
-		c, err := h.credentials(ctx)
-		if err != nil {
-			return authorization{}, err
-		}
-		if c.Username == "" {
-			return authorization{}, fmt.Errorf("%w: %s requires a user name and password, and %s", ErrDenied, h.url.Host, cmp.Or(c.Absent, "none are configured"))
-		}
-		req := http.Request{Header: http.Header{}}
-		req.SetBasicAuth(c.Username, c.Password)
-		return authorization{header: req.Header.Get("Authorization"), params: w}, nil
-	case "bearer":
-		t, fresh, err := h.token(ctx, w)
-		if err != nil {
-			return authorization{}, err
-		}
-		return authorization{header: "Bearer " + t, params: w, fresh: fresh}, nil
+// authorize obtains the authorization that the host requires for a repository.
+func (h *host) authorize(ctx context.Context, repo string, w authParams) (authorization, error) {
+	if w.scheme == "" {
+		return authorization{}, nil
 	}
-	return authorization{}, nil
+	if w.scheme == "bearer" {
+		if t, ok := h.keptToken(repo, w); ok {
+			return authorization{header: "Bearer " + t, params: w}, nil
+		}
+	}
+	c, err := h.credentials(ctx, repo)
+	switch {
+	case err != nil:
+		return authorization{}, err
+	case c.RegistryToken != "":
+		return authorization{header: "Bearer " + c.RegistryToken, params: w, sent: c}, nil
+	case w.scheme == "bearer":
+		t, err := h.token(ctx, repo, w, c)
+		if err != nil {
+			return authorization{}, err
+		}
+		return authorization{header: "Bearer " + t, params: w, fresh: true}, nil
+	case c.Username == "":
+		return authorization{}, fmt.Errorf("%w: %s requires a user name and password, and %s", ErrDenied, h.url.Host, cmp.Or(c.Absent, "none are configured"))
+	}
+	req := http.Request{Header: http.Header{}}
+	req.SetBasicAuth(c.Username, c.Password)
+	return authorization{header: req.Header.Get("Authorization"), params: w, sent: c}, nil
 }
 
+// reauthorize obtains the authorization again after the host has refused the
+// credentials themselves. It reports whether there are others now.
+func (h *host) reauthorize(ctx context.Context, repo string, refused authorization) (authorization, bool) {
+	if refused.sent.isNone() {
+		return authorization{}, false
+	}
+	h.r.opts.Credentials.Reject(repo, refused.sent)
+	next, err := h.authorize(ctx, repo, refused.params)
+	return next, err == nil && next.header != refused.header
+}
+
+// credentialsWait is how long a request waits for its credentials. A helper
+// program may take longer; whoever asks later gets what it has returned.
+const credentialsWait = 15 * time.Second
+
 // credentials are empty for every host but the configured one.
-func (h *host) credentials(ctx context.Context) (Credentials, error) {
+func (h *host) credentials(ctx context.Context, repo string) (Credentials, error) {
 	if !h.home || h.r.opts.Credentials == nil {
 		return Credentials{}, nil
 	}
-	c, err := h.r.opts.Credentials(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, credentialsWait, ErrTimeout)
+	defer cancel()
+	c, err := h.r.opts.Credentials.Credentials(ctx, repo)
 	if err != nil {
 		return Credentials{}, fmt.Errorf("%w: credentials for %s: %w", ErrUnavailable, h.r.opts.Name, err)
 	}
@@ -170,6 +194,14 @@ func (h *host) credentials(ctx context.Context) (Credentials, error) {
 	defer h.mu.Unlock()
 	h.missing = c.Absent
 	return c, nil
+}
+
+// account names the credentials that are used for a repository.
+func (h *host) account(repo string) string {
+	if !h.home || h.r.opts.Credentials == nil {
+		return ""
+	}
+	return h.r.opts.Credentials.Account(repo)
 }
 
 // missingCredentials explains in an error that the expected credentials were
@@ -198,7 +230,7 @@ func (h *host) ping(ctx context.Context) error {
 		return nil
 	}
 	waited := h.pingGroup.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout) // other requests wait for it, too
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), pingWait, errNoHeader) // other requests wait for it, too
 		defer cancel()
 		resp, err := h.r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")
 		if err != nil {
@@ -238,6 +270,9 @@ const maxRounds = 6
 // do sends a request to this host once, with the authorization that it
 // requires. A 401 that is returned is final.
 //
+// If the credentials themselves are refused, they are looked up again, once.
+// Some registries answer 403 when they have expired (ECR).
+//
 // If a token is refused, perhaps because it has expired, it is dropped and the
 // request is sent without one: a host may answer a bad token differently from
 // none. But a failure without the authorization that should have been sent is
@@ -246,7 +281,7 @@ func (h *host) do(ctx context.Context, a request, at *url.URL) (*http.Response, 
 	failed := make(map[authParams]error) // authorizations that failed
 	missing := h.ping(ctx)               // why the required authorization is missing
 	expected, own := h.expectedAuth(a.repo)
-	with, err := h.authorize(ctx, expected)
+	with, err := h.authorize(ctx, a.repo, expected)
 	if err != nil {
 		if ctx.Err() != nil || expected.scheme != "bearer" {
 			return nil, err
@@ -257,12 +292,20 @@ func (h *host) do(ctx context.Context, a request, at *url.URL) (*http.Response, 
 		failed[expected], missing = err, err
 	}
 	var refused authParams
-	bare := false
+	bare, renewed := false, false
 	for round := 1; ; round++ {
 		bare = bare || with.header == ""
 		resp, err := h.r.roundTrip(ctx, a, h, at, with.header)
 		if err != nil {
 			return nil, err
+		}
+		if c := with.sent; !renewed && !c.isNone() && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) {
+			renewed = true // once
+			if next, ok := h.reauthorize(ctx, a.repo, with); ok {
+				drain(resp)
+				with = next
+				continue
+			}
 		}
 		if resp.StatusCode != http.StatusUnauthorized {
 			if missing != nil && with.header == "" && isRefusal(resp.StatusCode) {
@@ -278,9 +321,9 @@ func (h *host) do(ctx context.Context, a request, at *url.URL) (*http.Response, 
 			if with.fresh && a.method == http.MethodHead {
 				return resp, nil // the token is good, but HEAD is not supported: use GET (W44)
 			}
-			h.r.tokens.Remove(h.tokenKey(with.params))
+			h.r.tokens.Remove(h.tokenKey(a.repo, with.params))
 			switch {
-			case with.params.scheme == "basic", with.fresh && refused == with.params:
+			case !with.sent.isNone(), with.fresh && refused == with.params:
 				failed[with.params] = errRejected
 			case with.fresh:
 				refused = with.params // try once more: not every server accepts a new token at once
@@ -292,7 +335,7 @@ func (h *host) do(ctx context.Context, a request, at *url.URL) (*http.Response, 
 		}
 		if err == nil {
 			var next authorization
-			if next, err = h.authorize(ctx, asks); err == nil {
+			if next, err = h.authorize(ctx, a.repo, asks); err == nil {
 				drain(resp)
 				with, missing = next, nil
 				with.fresh = true

@@ -39,7 +39,7 @@ func (r *Remote) manifestRequest(method, repo, ref string) request {
 
 // Resolve implements Registry.
 func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	d, err := r.manifests.resolve(content{repo, ref}, func(of content) (Descriptor, error) {
+	d, err := r.manifests.resolve(ctx, content{repo, ref}, func(ctx context.Context, of content) (Descriptor, error) {
 		resp, err := r.do(ctx, r.manifestRequest(http.MethodHead, of.repo, of.ref))
 		if err != nil {
 			return Descriptor{}, err

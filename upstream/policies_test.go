@@ -90,6 +90,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"retry":   Retry,
 		"limit":   func(r Registry) Registry { return Limit(r, 1) },
 		"breaker": Breaker,
+		"second":  SecondConnection,
 		"fallback": func(r Registry) Registry {
 			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
 		},
@@ -143,7 +144,8 @@ func TestRetry(t *testing.T) {
 		tries int
 	}{
 		"an upstream that gives no answer is asked three times": {ErrUnavailable, 3},
-		"silence counts as no answer":                           {ErrTimeout, 3},
+		"what is slow is asked for once more":                   {ErrTimeout, 2},
+		"a connection that is not made in time is made anew":    {unhealthy(ErrTimeout), 3},
 		"a refused connection answers at once":                  {ErrRefused, 1},
 		"what is no registry's answer is not asked for again":   {ErrInvalidResponse, 1},
 		"what it leads to is asked for again":                   {ErrThirdParty, 3},
@@ -167,25 +169,33 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-func TestAllTriesTogetherStayUnderTwentySeconds(t *testing.T) {
+func TestWhatFailedBeforeTheCallerLeftIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		silent := &fakeRegistry{answer: func(ctx context.Context, _ int) error {
+		unreachable := &fakeRegistry{answer: func(ctx context.Context, _ int) error {
 			select {
-			case <-time.After(10 * time.Second):
-				return ErrTimeout
+			case <-time.After(5 * time.Second):
+				return unhealthy(ErrTimeout)
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}}
-		began := time.Now()
-		_, err := Retry(silent).Manifest(t.Context(), "repo", "ref")
-		if took := time.Since(began); !errors.Is(err, ErrTimeout) || took >= 20*time.Second {
-			t.Errorf("%v after %s", err, took)
+		r := Breaker(Retry(unreachable))
+		for range failureThreshold {
+			ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+			_, err := r.Manifest(ctx, "repo", "ref")
+			cancel()
+			if !errors.Is(err, ErrTimeout) {
+				t.Error(err)
+			}
+		}
+		before := unreachable.count()
+		if _, err := r.Manifest(t.Context(), "repo", "ref"); !errors.Is(err, ErrUnavailable) || unreachable.count() != before {
+			t.Errorf("a host that can't be reached is asked again, because nobody waited for the last try: %v", err)
 		}
 	})
 }
 
-func TestABodyOutlivesTheBudgetOfItsTries(t *testing.T) {
+func TestABodyOutlivesTheTriesOfItsRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var during context.Context
 		inner := &fakeRegistry{answer: func(ctx context.Context, _ int) error { during = ctx; return nil }}
@@ -490,6 +500,43 @@ func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 }
 
 // Only what says that the host is unwell opens a breaker.
+// A probe that is slow shows that the host takes requests. Nobody else waits
+// for it.
+func TestASlowProbeKeepsNobodyOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &fakeRegistry{answer: func(ctx context.Context, n int) error {
+			switch {
+			case n <= failureThreshold:
+				return unhealthy(ErrRefused)
+			case n == failureThreshold+1:
+				time.Sleep(50 * time.Second)
+			}
+			return nil
+		}}
+		r := Breaker(inner)
+		ask := func() error { _, err := r.Manifest(t.Context(), "repo", "ref"); return err }
+		for range failureThreshold {
+			_ = ask()
+		}
+		time.Sleep(2 * maxOpen)
+		probe := make(chan error)
+		go func() { probe <- ask() }()
+		time.Sleep(time.Second)
+		if err := ask(); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("beside the probe: %v", err)
+		}
+		time.Sleep(slowProbe)
+		for range 3 {
+			if err := ask(); err != nil {
+				t.Errorf("beside a slow probe: %v", err)
+			}
+		}
+		if err := <-probe; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestWhatOpensABreaker(t *testing.T) {
 	for name, c := range map[string]struct {
 		err   func(n int) error
@@ -577,6 +624,123 @@ func TestFallback(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slowly answers after a while, unless the caller has left.
+func slowly(after time.Duration, err error) func(context.Context, int) error {
+	return func(ctx context.Context, _ int) error {
+		select {
+		case <-time.After(after):
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func TestTheNextEndpointIsAskedBesideASlowOne(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second, third func(context.Context, int) error
+		want                 error
+		took                 time.Duration
+		asked                int // of the three
+	}{
+		"the first answers in time":          {slowly(7*time.Second, nil), nil, nil, nil, 7 * time.Second, 1},
+		"the second answers first":           {slowly(time.Hour, nil), slowly(time.Second, nil), nil, nil, 9 * time.Second, 2},
+		"the first answers first after all":  {slowly(10*time.Second, nil), slowly(time.Hour, nil), nil, nil, 10 * time.Second, 2},
+		"the third answers first":            {slowly(time.Hour, nil), slowly(time.Hour, nil), slowly(time.Second, nil), nil, 17 * time.Second, 3},
+		"the second fails, the third serves": {slowly(time.Hour, nil), slowly(time.Second, ErrRefused), slowly(time.Second, nil), nil, 10 * time.Second, 3},
+		"a no of the others is none":         {slowly(50*time.Second, nil), slowly(0, ErrNotFound), slowly(0, ErrNotFound), nil, 50 * time.Second, 3},
+		"none of them serves":                {slowly(time.Minute, ErrTimeout), slowly(time.Second, ErrNotFound), slowly(time.Second, ErrNotFound), ErrTimeout, time.Minute, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				all := []*fakeRegistry{{answer: c.first}, {answer: c.second}, {answer: c.third}}
+				began := time.Now()
+				content, err := Fallback(all[0], all[1], all[2]).Manifest(t.Context(), "repo", "ref")
+				if !errors.Is(err, c.want) || time.Since(began) != c.took {
+					t.Errorf("%v after %s", err, time.Since(began))
+				}
+				if err == nil {
+					content.Body.Close()
+				}
+				synctest.Wait()
+				asked := 0
+				for _, r := range all {
+					asked += r.count()
+				}
+				if asked != c.asked {
+					t.Errorf("asked %d of them, want %d", asked, c.asked)
+				}
+			})
+		})
+	}
+}
+
+// What an endpoint answers although another one has served is closed.
+func TestTheSlowerAnswerIsClosedBeforeItsBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := &fakeRegistry{answer: func(context.Context, int) error { time.Sleep(time.Minute); return nil }} // heeds nobody
+		c, err := Fallback(late, &fakeRegistry{}).Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Body.Close()
+		time.Sleep(2 * time.Minute)
+		if late.closed != 1 {
+			t.Error("the slower answer is open")
+		}
+	})
+}
+
+// An endpoint that hangs delays three requests, and then none for a minute.
+func TestAnEndpointThatHangsIsAskedLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := &fakeRegistry{answer: slowly(time.Hour, nil)}
+		r := Fallback(hangs, &fakeRegistry{})
+		took := func() time.Duration {
+			began := time.Now()
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+				t.Error(err)
+			}
+			return time.Since(began)
+		}
+		for n := range 6 {
+			if got := took(); (n < laggingAfter) != (got == besideAfter) {
+				t.Errorf("request %d took %s", n+1, got)
+			}
+		}
+		time.Sleep(laggingTime)
+		hangs.answer = nil
+		for range 3 {
+			if got := took(); got != 0 {
+				t.Errorf("a minute later: %s", got)
+			}
+		}
+		if hangs.count() != laggingAfter+3 {
+			t.Errorf("it was asked %d times", hangs.count())
+		}
+	})
+}
+
+// An endpoint that can't be reached opens its breaker, although the other one
+// answers before all tries have failed.
+func TestAnEndpointThatCannotBeReachedIsNoticedBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := &fakeRegistry{answer: slowly(5*time.Second, unhealthy(ErrTimeout))}
+		r := Fallback(Breaker(Retry(silent)), Breaker(Retry(&fakeRegistry{})))
+		for range failureThreshold {
+			time.Sleep(laggingTime)
+			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		began := time.Now()
+		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
 }
 
 func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {

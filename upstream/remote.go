@@ -19,24 +19,33 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// Timeouts limit how long a Remote waits, so that a failure is reported fast
-// (W33). Zero means the default.
+// Timeouts limit how long a Remote waits, as a container runtime would. Clients
+// do not wait that long: whoever asks on their behalf limits that (W33). Zero
+// means the default.
 type Timeouts struct {
 	Connect time.Duration // for a connection: 5 s
 	TLS     time.Duration // for the handshake: 5 s
-	Header  time.Duration // for the header of a response: 10 s
-	Idle    time.Duration // while nothing of a body arrives: 10 s
-	// Referrers is Header for the Referrers API: 60 s. Some registries search
-	// for half a minute, and a list that comes late is still useful.
-	Referrers time.Duration
+	// Header is for the header of a response, from when the request is sent:
+	// 60 s. Some fetch what is asked for before they answer, and some search
+	// half a minute for referrers.
+	Header time.Duration
+	Idle   time.Duration // while nothing of a body arrives: 60 s
+	// Ping is after how long an HTTP/2 connection with open requests, on which
+	// nothing arrives, is asked for a sign of life: 15 s. Pong is how long that
+	// may take until they are sent on another one: 2 s. So a client that waits
+	// for 18 s is answered, although a connection is dead.
+	Ping, Pong time.Duration
 }
+
+func (w Timeouts) silence() silence { return silence{ping: w.Ping, pong: w.Pong} }
 
 func (w Timeouts) withDefaults() Timeouts {
 	w.Connect = cmp.Or(w.Connect, 5*time.Second)
 	w.TLS = cmp.Or(w.TLS, 5*time.Second)
-	w.Header = cmp.Or(w.Header, 10*time.Second)
-	w.Idle = cmp.Or(w.Idle, 10*time.Second)
-	w.Referrers = cmp.Or(w.Referrers, 60*time.Second)
+	w.Header = cmp.Or(w.Header, time.Minute)
+	w.Idle = cmp.Or(w.Idle, time.Minute)
+	w.Ping = cmp.Or(w.Ping, 15*time.Second)
+	w.Pong = cmp.Or(w.Pong, 2*time.Second)
 	return w
 }
 
@@ -50,9 +59,9 @@ type RemoteOptions struct {
 	// Endpoint is the http or https URL of the registry. A path after /v2/ is a
 	// prefix of its repositories.
 	Endpoint string
-	// Credentials returns the credentials when they are needed; nil means
-	// anonymous access.
-	Credentials func(ctx context.Context) (Credentials, error)
+	// Credentials are looked up when they are needed; nil means anonymous
+	// access.
+	Credentials Keychain
 	// RootCAs are trusted in addition to the system's; nil means only the
 	// system's.
 	RootCAs            *x509.CertPool
@@ -68,22 +77,14 @@ type RemoteOptions struct {
 	// Observe is called for every request when its response's header has
 	// arrived; it may be nil.
 	Observe func(Observation)
+	// Dial makes connections in place of the network, without its rules about
+	// addresses; it may be nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// HasReferrers says that this endpoint is known to have the Referrers API.
 	// SawReferrers is called when the API answers, at most once a day; it may
 	// be nil.
 	HasReferrers bool
 	SawReferrers func()
-}
-
-// Credentials authenticate to a registry or its token server.
-type Credentials struct {
-	Username, Password string
-	// IdentityToken is an OAuth2 refresh token, which replaces the other two.
-	IdentityToken string
-	// Absent explains why there are no credentials, in words that can follow
-	// "and". It is part of the error if the registry refuses access. It is
-	// empty if there are credentials.
-	Absent string
 }
 
 // Observation is one request to an upstream.
@@ -102,10 +103,7 @@ type Remote struct {
 	opts     RemoteOptions
 	endpoint endpoint
 	guard    *guard
-	client   *http.Transport
-	// slowClient has the timeout for Referrers. A transport has one timeout for
-	// all its connections, so this one has connections of its own.
-	slowClient *http.Transport
+	client   *connections
 
 	home      *host
 	mu        sync.Mutex
@@ -132,32 +130,24 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	}
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)
-	r.guard = &guard{dialer: net.Dialer{Timeout: opts.Waits.Connect}, home: at.root.Hostname(), allowPrivate: opts.AllowPrivateRedirects}
-	r.client = &http.Transport{
+	r.guard = newGuard(at.root.Hostname(), opts.AllowPrivateRedirects, opts.Waits)
+	r.client = newConnections(r.guard, opts.Waits.silence(), &http.Transport{
 		Proxy:                  r.guard.proxyFunc(),
-		DialContext:            r.guard.dial,
 		TLSHandshakeTimeout:    opts.Waits.TLS,
-		ResponseHeaderTimeout:  opts.Waits.Header,
 		MaxIdleConnsPerHost:    64,
-		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true,                                                                            // W2: bytes are passed on unchanged
 		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs, InsecureSkipVerify: opts.InsecureSkipVerify}, // as configured
+	})
+	if opts.Dial != nil {
+		r.client.dial = opts.Dial
 	}
-	r.slowClient = r.client.Clone()
-	r.slowClient.ResponseHeaderTimeout = opts.Waits.Referrers
-	// A connection that has been idle for long may be dead, and finding out
-	// would take a minute here.
-	r.slowClient.IdleConnTimeout = 30 * time.Second
 	return r, nil
 }
 
 // Close releases idle connections.
-func (r *Remote) Close() {
-	r.client.CloseIdleConnections()
-	r.slowClient.CloseIdleConnections()
-}
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
 // host returns the state of a URL's host.
 func (r *Remote) host(at *url.URL) *host {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"os"
@@ -23,6 +24,9 @@ type request struct {
 	url          *url.URL // replaces repo, path and query: the URL of a next page
 	accept       string
 	byteRange    string
+	// by is when the last header of a response has to be there, with all that
+	// may come before it: tokens, redirects.
+	by time.Time
 	// follow reports whether to follow a redirect; nil means all that the rules
 	// allow.
 	follow func(to *url.URL) bool
@@ -31,6 +35,7 @@ type request struct {
 // do sends a request, authenticates if the registry requires it, and returns a
 // successful response. Everything else becomes an error.
 func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
+	a.by = time.Now().Add(maxSteps * waitOf(ctx, r.opts.Waits.Header))
 	h, at := r.home, r.location(a)
 	if a.url != nil {
 		h = r.host(at)
@@ -63,7 +68,12 @@ func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
 	}
 }
 
-const maxHops = 5
+const (
+	maxHops = 5
+	// maxSteps is how often the usual wait for a header a request may take
+	// altogether: there may be a token server, a redirect and a second round.
+	maxSteps = 3
+)
 
 func isRedirect(resp *http.Response) bool {
 	return resp.StatusCode >= 300 && resp.StatusCode <= 399 && resp.StatusCode != http.StatusNotModified
@@ -105,9 +115,11 @@ func (r *Remote) location(a request) *url.URL {
 
 // roundTrip sends a request once.
 func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL, authorization string) (*http.Response, error) {
-	// The transport limits the wait for the header, the body's idle timer the
-	// wait for the body, and the caller the request as a whole.
+	// The transport limits the wait for a connection, and the body's idle timer
+	// the wait for the body.
 	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, header := r.limitHeader(ctx, a.by, cancel)
+	defer header.Stop()
 	req, err := http.NewRequestWithContext(ctx, a.method, at.String(), nil)
 	if err != nil {
 		cancel(nil)
@@ -126,19 +138,19 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	client := r.client
-	if a.kind == "referrers" {
-		client = r.slowClient
-	}
 	began := time.Now()
-	resp, err := client.RoundTrip(req)
+	resp, err := r.client.RoundTrip(req)
 	seen := Observation{Kind: a.kind, Method: a.method, Duration: time.Since(began)}
+	if err == nil && !header.Stop() {
+		resp.Body.Close() // it came at the last moment, and its request is over
+		err = ctx.Err()
+	}
 	if err != nil {
-		cancel(nil)
 		r.observe(seen)
-		if ctxErr := req.Context().Err(); ctxErr != nil && context.Cause(ctx) != nil && errors.Is(err, ctxErr) {
-			return nil, context.Cause(ctx)
+		if ctxErr := ctx.Err(); ctxErr != nil && errors.Is(err, ctxErr) {
+			return nil, causeFor(ctx, at.Host)
 		}
+		cancel(nil)
 		return nil, r.transportError(err, at.Host)
 	}
 	seen.Status = resp.StatusCode
@@ -146,8 +158,29 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 		seen.Limit, seen.Remaining, seen.Window = rateLimitOf(resp)
 	}
 	r.observe(seen)
-	resp.Body = newBody(resp.Body, resp.ContentLength, r.opts.Waits.Idle, cancel)
+	resp.Body = newBody(resp.Body, resp.ContentLength, waitOf(ctx, r.opts.Waits.Idle), cancel)
 	return resp, nil
+}
+
+// limitHeader ends a request if no header of its response comes. The time
+// begins when there is a connection.
+func (r *Remote) limitHeader(ctx context.Context, by time.Time, cancel context.CancelCauseFunc) (context.Context, *time.Timer) {
+	w := r.opts.Waits
+	most := waitOf(ctx, w.Header)
+	if !by.IsZero() {
+		most = min(most, time.Until(by))
+	}
+	timer := time.AfterFunc(most+w.Connect+w.TLS, func() { cancel(errNoHeader) })
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { timer.Reset(most) }}), timer
+}
+
+// causeFor returns why a request to a host was ended.
+func causeFor(ctx context.Context, host string) error {
+	err := context.Cause(ctx)
+	if errors.Is(err, errNoHeader) {
+		return fmt.Errorf("%w: %s", err, host)
+	}
+	return err
 }
 
 func (r *Remote) observe(o Observation) {

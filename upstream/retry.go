@@ -13,21 +13,23 @@ const firstBackoff = 200 * time.Millisecond
 
 // retryLimits limit one request with all its attempts.
 type retryLimits struct {
-	attempts  int
-	budget    time.Duration // of all attempts together, until a response's header
-	retryable func(error) bool
+	attempts int
+	budget   time.Duration // of all attempts together, until a response's header; 0 means that each attempt has its own limit only
+	// patient means that there is an attempt with WithPatience after a slow one.
+	patient bool
 }
 
 var (
-	defaultLimits = retryLimits{3, 18 * time.Second, retryable}
-	// slowLimits are those of the Referrers API, which may take a minute: a
-	// request that timed out is not repeated.
-	slowLimits = retryLimits{2, 75 * time.Second, func(err error) bool { return retryable(err) && !errors.Is(err, ErrTimeout) }}
+	defaultLimits = retryLimits{attempts: 3, patient: true}
+	// referrersLimits are those of the Referrers API: what took a minute is not
+	// waited for again.
+	referrersLimits = retryLimits{attempts: 2, budget: 75 * time.Second}
 )
 
 // Retry makes up to three attempts, with jitter, if an upstream does not
-// answer. For its Referrers API there are two, and only one after a timeout.
-// Refused connections and responses that are not a registry's are not retried.
+// answer. What is slow is asked for again only when the first request is over,
+// and then waited for twice as long, once. For its Referrers API there are two
+// attempts, and only one if it is slow. Refused connections and responses that are not a registry's are not retried.
 // Failures of hosts that the registry refers to are: it names a fresh address
 // each time.
 func Retry(next Registry) Registry { return retry{next} }
@@ -42,15 +44,30 @@ func retryable(err error) bool {
 // applies to all attempts, but not to a response's body, which stays open until
 // release is called.
 func attempt[T any](ctx context.Context, b retryLimits, fn func(context.Context) (T, error)) (answer T, release func(), err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	caller := ctx
+	ctx, cancel := context.WithCancelCause(caller)
 	release = func() { cancel(nil) }
-	budget := time.AfterFunc(b.budget, func() { cancel(ErrTimeout) })
-	defer budget.Stop()
+	if b.budget > 0 {
+		budget := time.AfterFunc(b.budget, func() { cancel(ErrTimeout) })
+		defer budget.Stop()
+	}
+	asking := ctx
+	var before error // of the attempt before
 	for n := 1; ; n++ {
-		answer, err = fn(ctx)
-		if err == nil || n == b.attempts || !b.retryable(err) || ctx.Err() != nil {
+		answer, err = fn(asking)
+		if caller.Err() != nil && err != nil && before != nil {
+			err = before // that one was not ended by the caller
+		}
+		if err == nil || n == b.attempts || !retryable(err) || ctx.Err() != nil {
 			break
 		}
+		if IsSlow(err) {
+			if !b.patient || isPatient(asking) {
+				break
+			}
+			asking = WithPatience(ctx)
+		}
+		before = err
 		wait := time.NewTimer(firstBackoff<<(n-1)/2 + rand.N(firstBackoff<<(n-1)))
 		select {
 		case <-wait.C:
@@ -111,7 +128,7 @@ func (r retry) Blob(ctx context.Context, repo string, d Digest, from, n int64) (
 }
 
 func (r retry) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return attemptValue(ctx, slowLimits, func(ctx context.Context) ([]Descriptor, error) { return r.next.Referrers(ctx, repo, subject) })
+	return attemptValue(ctx, referrersLimits, func(ctx context.Context) ([]Descriptor, error) { return r.next.Referrers(ctx, repo, subject) })
 }
 
 func (r retry) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

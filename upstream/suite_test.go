@@ -17,7 +17,7 @@ func remote(t *testing.T, endpoint string, change func(*upstream.RemoteOptions))
 	t.Helper()
 	opts := upstream.RemoteOptions{
 		Name: "hub.test", Endpoint: endpoint,
-		Waits: upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: 300 * time.Millisecond, Referrers: time.Second},
+		Waits: upstream.Timeouts{Connect: time.Second, Header: time.Second, Idle: 300 * time.Millisecond},
 	}
 	if change != nil {
 		change(&opts)
@@ -40,7 +40,7 @@ func TestContract(t *testing.T) {
 			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), nil), r)
 		},
 		"all of them": func(r upstream.Registry) upstream.Registry {
-			return upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4)
+			return upstream.SecondConnection(upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

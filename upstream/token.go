@@ -20,7 +20,7 @@ import (
 
 const (
 	maxTokens     = 4096
-	tokenWait     = 15 * time.Second
+	pingWait      = 15 * time.Second
 	maxTokenBytes = 256 << 10
 	maxTokenHops  = 3
 	// defaultTokenLife is the life of a token without expires_in
@@ -68,47 +68,56 @@ func sameSite(a, b string) bool {
 	return errA == nil && errB == nil && siteA == siteB
 }
 
-// tokenKey identifies a token. It contains the host, because a token obtained
-// with credentials is only for the host they belong to.
-func (h *host) tokenKey(w authParams) string {
-	return strings.Join([]string{h.url.Scheme, h.url.Host, w.realm, w.service, w.scope}, "\x00")
+// tokenKey identifies a token. It contains the host and the account, because a
+// token obtained with credentials is only for what they belong to.
+func (h *host) tokenKey(repo string, w authParams) string {
+	return strings.Join([]string{h.url.Scheme, h.url.Host, h.account(repo), w.realm, w.service, w.scope}, "\x00")
 }
 
-// token returns a cached token or a fresh one. Requests that need the same
-// token share one exchange.
-func (h *host) token(ctx context.Context, w authParams) (value string, fresh bool, err error) {
-	key := h.tokenKey(w)
-	if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.renewAt) {
-		return t.value, false, nil
-	}
+// keptToken returns a token that is kept, unless it has to be renewed.
+func (h *host) keptToken(repo string, w authParams) (value string, ok bool) {
+	t, ok := h.r.tokens.Get(h.tokenKey(repo, w))
+	return t.value, ok && time.Now().Before(t.renewAt)
+}
+
+// token obtains a token with credentials. Requests that need the same token
+// share one exchange.
+func (h *host) token(ctx context.Context, repo string, w authParams, c Credentials) (value string, err error) {
+	key := h.tokenKey(repo, w)
 	done := h.r.exchanges.DoChan(key, func() (any, error) {
-		if t, ok := h.r.tokens.Get(key); ok && time.Now().Before(t.renewAt) {
-			return t, nil
+		if value, ok := h.keptToken(repo, w); ok {
+			return value, nil
 		}
 		// Other requests wait for it, too, so it does not end with the first
 		// one.
-		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), tokenWait, ErrTimeout)
+		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), waitOf(ctx, h.r.opts.Waits.Header), errNoHeader)
 		defer cancel()
-		t, err := h.exchange(ctx, w)
+		t, err := h.exchange(ctx, w, c)
+		if err != nil && errors.Is(err, ErrDenied) && !c.isNone() {
+			h.r.opts.Credentials.Reject(repo, c)
+			if next, lookup := h.credentials(ctx, repo); lookup == nil && !next.isNone() && next != c {
+				t, err = h.exchange(ctx, w, next)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
 		h.r.tokens.Add(key, t)
-		return t, nil
+		return t.value, nil
 	})
 	select {
 	case r := <-done:
 		if r.Err != nil {
-			return "", false, r.Err
+			return "", r.Err
 		}
-		return r.Val.(token).value, true, nil
+		return r.Val.(string), nil
 	case <-ctx.Done():
-		return "", false, context.Cause(ctx)
+		return "", context.Cause(ctx)
 	}
 }
 
 // exchange requests a token from the token server.
-func (h *host) exchange(ctx context.Context, w authParams) (token, error) {
+func (h *host) exchange(ctx context.Context, w authParams, creds Credentials) (token, error) {
 	realm, err := url.Parse(w.realm)
 	if err != nil {
 		return token{}, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
@@ -116,10 +125,6 @@ func (h *host) exchange(ctx context.Context, w authParams) (token, error) {
 	server := h.r.host(realm)
 	if left, limited := server.tokensLimited(); limited {
 		return token{}, fmt.Errorf("token server %s: %w", realm.Host, &RateLimitedError{RetryAfter: left, elsewhere: true})
-	}
-	creds, err := h.credentials(ctx)
-	if err != nil {
-		return token{}, err
 	}
 	began := time.Now()
 	resp, err := h.r.requestToken(ctx, realm, w, creds)

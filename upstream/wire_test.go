@@ -80,7 +80,7 @@ func reach(t *testing.T, answer http.HandlerFunc) (*Remote, *wired) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.client.DialContext, r.slowClient.DialContext = w.dial, w.dial
+	r.client.dial = w.dial
 	t.Cleanup(func() {
 		r.Close()
 		server.Close()

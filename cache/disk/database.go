@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,6 +37,7 @@ type database struct {
 	bolt *bbolt.DB
 	file files.File // opened by bbolt
 
+	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
 	reading  sync.Mutex
 	breaking sync.Once
 	broken   chan struct{} // closed at the first damage
@@ -98,6 +101,7 @@ func (d *database) get(b cache.Bucket, key string) (value []byte, err error) {
 			return cache.ErrNotFound
 		}
 		value, err = unseal(key, sealed)
+		d.mapMore(tx, mappedByGet)
 		return err
 	})
 	return value, err
@@ -109,10 +113,10 @@ type record struct {
 	value []byte
 }
 
-// page returns at most n records after a key, in the order of keys. A
-// transaction that stayed open for a whole scan would keep the writer from
+// page returns at most n records with a prefix after a key, in the order of
+// keys. A transaction that stayed open for a whole scan would keep the writer from
 // reusing free pages and from growing the file.
-func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (page []record, err error) {
+func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(b))
 		if bucket == nil {
@@ -123,14 +127,17 @@ func (d *database) page(b cache.Bucket, after string, inclusive bool, n int) (pa
 		if !inclusive && string(k) == after {
 			k, v = cursor.Next()
 		}
-		for ; k != nil && len(page) < n; k, v = cursor.Next() {
+		read := 0
+		for ; k != nil && len(page) < n && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
 			key := string(k)
+			read += len(k) + len(v)
 			value, err := unseal(key, v)
 			if err != nil {
 				return err
 			}
 			page = append(page, record{key, value})
 		}
+		d.mapMore(tx, max(read, mappedByGet))
 		return nil
 	})
 	return page, err

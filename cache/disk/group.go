@@ -55,6 +55,7 @@ func (r *records) write(db *database, group []pendingRecord) error {
 	if err != nil {
 		return err
 	}
+	db.mapMoreAfter(len(group))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.db != db {

@@ -163,7 +163,7 @@ func writeLive(to io.Writer, db *database, durable map[cache.Bucket]bool) (size 
 		after, inclusive := "", true
 		for err == nil {
 			var page []record
-			page, err = db.page(b, after, inclusive, pageLength)
+			page, err = db.page(b, "", after, inclusive, pageLength)
 			for _, rec := range page {
 				line = appendLine(line[:0], change{bucket: b, key: rec.key, value: rec.value})
 				size += int64(len(line))
@@ -200,12 +200,13 @@ func readJournal(system files.System, path string) (live map[recordName][]byte, 
 	}
 	defer file.Close()
 	live = make(map[recordName][]byte)
-	damaged, err = readLines(file, func(c change) {
+	damaged, err = readLines(file, func(c change) bool {
 		if c.deleted {
 			delete(live, recordName{c.bucket, c.key})
 		} else {
 			live[recordName{c.bucket, c.key}] = c.value
 		}
+		return true
 	})
 	return live, damaged, err
 }

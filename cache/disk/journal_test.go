@@ -223,9 +223,10 @@ func FuzzReadJournal(f *testing.F) {
 		}
 		var got change
 		sound := 0
-		damaged, err := readLines(bytes.NewReader(appendLine(content, last)), func(c change) {
+		damaged, err := readLines(bytes.NewReader(appendLine(content, last)), func(c change) bool {
 			got = c
 			sound++
+			return true
 		})
 		if err != nil {
 			t.Fatal(err)

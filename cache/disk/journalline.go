@@ -100,9 +100,9 @@ func parseLine(line []byte) (change, error) {
 	return c, nil
 }
 
-// readLines calls fn for every valid line, in their order, and counts the
-// damaged ones. The header is neither.
-func readLines(from io.Reader, fn func(change)) (damaged int, err error) {
+// readLines calls fn for every valid line, in their order, until it returns
+// false, and counts the damaged ones. The header is neither.
+func readLines(from io.Reader, fn func(change) (more bool)) (damaged int, err error) {
 	r := bufio.NewReaderSize(from, 64<<10)
 	first := true
 	var line []byte
@@ -123,7 +123,9 @@ func readLines(from io.Reader, fn func(change)) (damaged int, err error) {
 			switch {
 			case first && isHeader:
 			case bad == nil && whole:
-				fn(c)
+				if !fn(c) {
+					return damaged, nil
+				}
 			default:
 				damaged++
 			}

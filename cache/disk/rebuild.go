@@ -73,15 +73,12 @@ func (r *records) replace(old *database, cause error) error {
 	}
 
 	db, complete, err := r.openOrRecreate()
-	var live map[recordName][]byte
 	journalReadable := true
+	var live map[recordName][]byte // what could only be restored into memory
 	replay := !complete && !(old == nil && r.isReplaying())
 	if replay {
-		live, journalReadable = r.replay(old != nil)
-	}
-	if db != nil && !complete && len(live) == 0 && journalReadable && replay {
-		// There is nothing to restore, so it is complete.
-		complete = db.update(markComplete) == nil
+		db, live, journalReadable = r.replay(db, old != nil)
+		complete = db != nil && live == nil && journalReadable && db.update(markComplete) == nil
 	}
 
 	r.mu.Lock()
@@ -163,17 +160,35 @@ func (r *records) trimQuarantine() error {
 	return nil
 }
 
-// replay reads the journal and returns the records to restore. It also reports
-// whether the whole journal could be read.
-func (r *records) replay(damaged bool) (live map[recordName][]byte, readable bool) {
-	live, lines, err := readJournal(r.opts.Files, r.journal.path)
+// replay restores the records of the journal into a new database and returns
+// it. If that cannot be written, it is removed, because it has a part of them,
+// and replay returns the records instead. It also reports whether the whole
+// journal could be read.
+func (r *records) replay(db *database, damaged bool) (_ *database, live map[recordName][]byte, readable bool) {
+	var restored, lines int
+	var err error
+	if db != nil {
+		restore := restoring{db: db, faults: r.opts.faults}
+		lines, err = restore.run(r.opts.Files, r.journal.path)
+		restored = restore.count
+	}
+	if isNotOfTheJournal(err) {
+		r.opts.Log.Error("the records can't be restored to the disk for now; they are kept in memory", "error", err)
+		r.opts.OnRecordsError(err)
+		_ = errors.Join(db.close(), r.opts.Files.Remove(r.path)) // what is left of it is not complete, and so is restored again
+		db = nil
+	}
+	if db == nil {
+		live, lines, err = readJournal(r.opts.Files, r.journal.path)
+		restored = len(live)
+	}
 	if err != nil {
 		r.opts.Log.Error("the journal of records can't be read to its end", "error", err)
 		r.opts.OnRecordsError(err)
 	}
-	if len(live) > 0 || damaged {
+	if restored > 0 || damaged {
 		r.rebuilt.Store(true)
-		r.opts.Log.Warn("records were restored from the journal", "records", len(live), "damaged_lines", lines)
+		r.opts.Log.Warn("records were restored from the journal", "changes", restored, "damaged_lines", lines)
 	}
-	return live, err == nil
+	return db, live, err == nil
 }

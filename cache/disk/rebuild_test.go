@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -373,5 +374,84 @@ func TestStartWithoutRecords(t *testing.T) {
 		c = open(t, dir, durable)
 		wantDurable(t, c)
 		wantRecord(t, c, "other", "key", "value")
+	})
+}
+
+func TestTheJournalIsRestoredInGroups(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, durable)
+	const keys = 3 * restoreChanges
+	put := func(from, to int, value string) {
+		for i := from; i < to; i++ {
+			c.Records().Put("durable", fmt.Sprintf("key %05d", i), []byte(value))
+		}
+		flush(t, c)
+	}
+	put(0, keys, "first")
+	put(0, keys/2, "second")
+	for i := range keys / 4 {
+		c.Records().Delete("durable", fmt.Sprintf("key %05d", i))
+	}
+	flush(t, c)
+	put(0, 10, "third")
+	if err := errors.Join(c.Close(), os.Remove(filepath.Join(dir, "records.db"))); err != nil {
+		t.Fatal(err)
+	}
+	want := func(t *testing.T) {
+		t.Helper()
+		n := 0
+		err := c.Records().Scan("durable", "", func(key string, value []byte) bool {
+			if n == 10 {
+				n = keys / 4
+			}
+			want := "first"
+			switch {
+			case n < 10:
+				want = "third"
+			case n < keys/2:
+				want = "second"
+			}
+			if key != fmt.Sprintf("key %05d", n) || string(value) != want {
+				t.Errorf("%q = %q in the place of key %05d = %q", key, value, n, want)
+				return false
+			}
+			n++
+			return true
+		})
+		if n != keys || err != nil {
+			t.Errorf("%d of %d, %v", n, keys, err)
+		}
+	}
+	t.Run("into memory while the disk has no room, and to the disk when it has", func(t *testing.T) {
+		opts, full, groups := durable, true, 0
+		opts.faults.records = func() error {
+			if groups++; full && groups > 2 {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+		c = open(t, dir, opts)
+		want(t)
+		full = false
+		flush(t, c)
+		want(t)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c = open(t, dir, durable)
+		want(t)
+		if c.Rebuilt() {
+			t.Error("it is restored once more")
+		}
+	})
+	if err := errors.Join(c.Close(), os.Remove(filepath.Join(dir, "records.db"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("to the disk, of which no record waits", func(t *testing.T) {
+		c = open(t, dir, durable)
+		if c.Behind() != 0 {
+			t.Error("restored records wait to be written")
+		}
+		want(t)
 	})
 }

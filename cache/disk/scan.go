@@ -64,14 +64,11 @@ func scan(db *database, waiting []pendingKey, b cache.Bucket, prefix string, at 
 		var page []record
 		if db != nil {
 			var err error
-			if page, err = db.page(b, at.key, at.inclusive, pageLength); err != nil {
+			if page, err = db.page(b, prefix, at.key, at.inclusive, pageLength); err != nil {
 				return err
 			}
 		}
 		more = len(page) == pageLength
-		if end := slices.IndexFunc(page, func(rec record) bool { return !strings.HasPrefix(rec.key, prefix) }); end >= 0 {
-			page, more = page[:end], false
-		}
 		for len(page) > 0 || !more && len(waiting) > 0 {
 			var next record
 			deleted := false

@@ -23,7 +23,7 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 		Short: short,
 		Args:  args,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+			cfg, _, err := config.Load(configOptions(cmd.Flags()))
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,8 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	// A command that looks at a cache contacts no upstream and evicts nothing.
 	cfg.Offline = true
 	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
-	m, closeMirror, err := openMirror(cfg, metrics, slog.New(slog.DiscardHandler))
+	quiet := slog.New(slog.DiscardHandler)
+	m, closeMirror, err := openMirror(ctx, cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
 	if errors.Is(err, cache.ErrLocked) {
 		client := &adminClient{cfg.Admin}
 		if err := client.ping(ctx); err != nil {

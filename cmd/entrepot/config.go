@@ -47,7 +47,7 @@ func newConfigShow() *cobra.Command {
 			if output != "yaml" && output != "json" {
 				return unknownValue("output", output, []string{"yaml", "json"})
 			}
-			cfg, origins, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+			cfg, origins, err := config.Load(configOptions(cmd.Flags()))
 			if err != nil {
 				return err
 			}

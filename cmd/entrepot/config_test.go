@@ -27,6 +27,8 @@ func TestConfigShowTellsEachValueWithItsOrigin(t *testing.T) {
 	const want = `listen: 127.0.0.1:7 # flag --listen
 admin: 127.0.0.1:5001 # default
 admin_hosts: [] # default
+client_idle: 15m # default
+client_keep_alive: 10m20s # default
 tls:
   cert_file: "" # default
   key_file: "" # default
@@ -66,6 +68,10 @@ upstreams:
     allow: ['**'] # default
     deny: [] # default
     max_requests: 32 # default
+    timeouts:
+      connect: 5s # default
+      header: 1m # default
+      idle: 1m # default
     immutable_tags: [] # default
     deleted: forget # default
     referrers:

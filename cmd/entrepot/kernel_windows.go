@@ -8,7 +8,3 @@ const (
 	errNotPermitted       = windows.WSAEACCES
 	errAddressUnavailable = windows.WSAEADDRNOTAVAIL
 )
-
-// openFileLimit returns how many files this process may have open. Windows has
-// no such limit, but each file takes memory, and so does each connection.
-func openFileLimit() uint64 { return 64 << 10 }

@@ -67,6 +67,29 @@ func TestKillWhileRangesAreRead(t *testing.T) {
 		kills, p.answers, len(kept), again, missing, size, fetched)
 }
 
+// At an update, the next one is started while the former one still lets its
+// clients finish.
+func TestAStartWaitsForTheFormerProcessToStop(t *testing.T) {
+	p := newPiecesKilling(t, 1)
+	former := p.begin()
+	kept := former.readRanges(5)
+	next := piecesLife{p.start(), p}
+	announced := make(chan bool)
+	go func() { announced <- next.announced() }()
+	select {
+	case <-announced:
+		t.Fatalf("it did not wait: %s", next.stderr.String())
+	case <-time.After(500 * time.Millisecond):
+	}
+	former.stop()
+	if !<-announced {
+		t.Fatalf("it did not start: %s", next.stderr.String())
+	}
+	p.fake.Stop()
+	next.wantServed(kept)
+	next.kill()
+}
+
 // piecesKilling is a killing of a program that serves ranges of one blob.
 type piecesKilling struct {
 	*killing

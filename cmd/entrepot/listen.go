@@ -7,11 +7,12 @@ import (
 	"net"
 
 	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
 )
 
 // listen listens on the address that the flag sets. Its errors say what to do.
 func listen(ctx context.Context, address, flag string) (net.Listener, error) {
-	var settings net.ListenConfig
+	settings := net.ListenConfig{KeepAliveConfig: proxy.KeepAlive()}
 	listener, err := settings.Listen(ctx, "tcp", address)
 	switch {
 	case err == nil:

@@ -72,7 +72,7 @@ func (r configResponse) mirrorConfig() mirrorConfig {
 // from. That is the command line, or else the server on the admin address, or
 // else the unit that systemd runs, or else the defaults.
 func loadMirrorConfig(cmd *cobra.Command, units []string, stderr io.Writer) (mirrorConfig, error) {
-	cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+	cfg, _, err := config.Load(configOptions(cmd.Flags()))
 	if err != nil {
 		return mirrorConfig{}, err
 	}

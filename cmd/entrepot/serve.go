@@ -19,7 +19,7 @@ func newServe() *cobra.Command {
 		Short: "Run the mirror",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, _, err := config.Load(config.Options{Environment: true, Flags: cmd.Flags()})
+			cfg, _, err := config.Load(configOptions(cmd.Flags()))
 			if err != nil {
 				return err
 			}

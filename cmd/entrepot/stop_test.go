@@ -79,6 +79,9 @@ func TestAHangupEndsNothing(t *testing.T) {
 	}
 	address := strings.TrimSpace(strings.TrimPrefix(first, "entrepot listens on "))
 	log := bufio.NewReader(stderr)
+	if line, err := log.ReadString('\n'); err != nil || !strings.Contains(line, "the limits of this machine") {
+		t.Fatalf("first it logs %q, %v", line, err)
+	}
 	for range 2 {
 		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)

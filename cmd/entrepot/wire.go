@@ -33,11 +33,11 @@ import (
 
 // shutdownTimeout is how long clients have to finish after the program is told
 // to stop.
-const shutdownTimeout = 20 * time.Second
+const shutdownTimeout = 25 * time.Second
 
-// maxFlights bounds the downloads that are running or waiting, if the limit on
-// open files does not. Only an attack needs more.
-const maxFlights = 1024
+// handOver is how long a start waits for another entrepot to leave the cache
+// folder: as long as that may take to stop, and a little for its disk.
+const handOver = shutdownTimeout + 5*time.Second
 
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
@@ -50,9 +50,25 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	defer operators.Close()
+	// It answers before the cache is open: that may take a while, and a probe of
+	// whether this process lives must not end it meanwhile.
+	starting := admin.NewStarting(metrics, adminHosts(cfg))
+	back := proxy.HTTPServer(starting, log)
+	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
+	defer back.Close()
+	failed := make(chan error, 2)
+	go func() { failed <- serveListener(back, operators) }()
 
-	m, closeMirror, err := openMirror(cfg, metrics, log)
-	if err != nil {
+	machine := readMachine(cfg.Cache.Dir, log)
+	if err := metrics.Limits(machine.metrics()); err != nil {
+		return err
+	}
+	var m *mirror.Mirror
+	var closeMirror func() error
+	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
+		m, closeMirror, err = openMirror(ctx, cfg, machine, metrics, log)
+		return err
+	}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeMirror()) }()
@@ -66,28 +82,33 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	defer clients.Close()
 	m.StartPrefetching()
 
+	places := proxy.NewPlaces(proxy.PlacesOptions{
+		Places: machine.clientPlaces(), LargeHeaders: machine.largeHeaders(), Logger: log, Refused: metrics.Refused,
+	})
+	if err := metrics.Places(places.Taken); err != nil {
+		return err
+	}
+	defer inBackground(ctx, places.Watch)()
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, MaxBlobs: openFileShare(),
+		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, Places: places, ClientIdle: cfg.ClientIdle,
 	}), log)
+	face.IdleTimeout = cfg.ClientKeepAlive
 	var stopping atomic.Bool
-	back := proxy.HTTPServer(admin.New(admin.Options{
+	starting.Started(admin.New(admin.Options{
 		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
 		Ready: func() error {
 			if stopping.Load() {
 				return errors.New("stopping")
 			}
-			return nil
+			return places.Full()
 		},
-	}), log)
-	back.MaxHeaderBytes = 32 << 10 // its connections are not bounded, and none of them asks for many ranges
+	}))
 	if cfg.TLS.CertFile != "" {
 		if face.TLSConfig, err = proxy.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			return err
 		}
 	}
-	failed := make(chan error, 2)
-	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, openFileShare(), log)) }()
-	go func() { failed <- serveListener(back, operators) }()
+	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, places)) }()
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
@@ -108,6 +129,28 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	return err
 }
 
+// whenUnlocked opens a cache folder. If another process has it open, that may be
+// about to stop, as at an update: it tries again until the time is over.
+func whenUnlocked(ctx context.Context, log *slog.Logger, patience time.Duration, open func() error) error {
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	err := open()
+	if errors.Is(err, cache.ErrLocked) {
+		log.Warn("waiting for another entrepot to stop", "for", patience, "reason", err)
+	}
+	for errors.Is(err, cache.ErrLocked) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+			err = open()
+		case <-over.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return err
+}
+
 // inBackground runs a function in a goroutine. Its context ends with ctx, or
 // when end is called. end waits until the function has returned.
 func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
@@ -122,7 +165,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
-func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
 	bounds, err := spaceLimits(cfg)
 	if err != nil {
 		return nil, nil, err
@@ -153,7 +196,7 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
-		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: min(maxFlights, openFileShare()), Logger: log,
+		ScrubRate: cfg.Cache.ScrubRate.Bytes, MaxFlights: machine.maxFlights(), Logger: log,
 		Events: mirror.Events{
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
@@ -167,7 +210,7 @@ func openMirror(cfg config.Config, metrics *admin.Metrics, log *slog.Logger) (_ 
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if files.Rebuilt() {
-		manifests, err := m.Ledger.RebuildMembers()
+		manifests, err := m.Ledger.RebuildMembers(ctx)
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
 	}
 	m.Start()
@@ -239,12 +282,13 @@ func clientUpstreams(cfg config.Config) []proxy.Upstream {
 // in order, and each endpoint has its own circuit breaker.
 func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
+	logins := newLogins(cfg, log)
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}
 		var endpoints []upstream.Registry
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, quota, metrics, records, log)
+			remote, err := newRemote(u, endpoint, logins, quota, metrics, records)
 			if err != nil {
 				return nil, err
 			}
@@ -252,7 +296,7 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 		}
 		all = append(all, pull.Upstream{
 			Name:                 u.Name,
-			Registry:             upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests),
+			Registry:             upstream.SecondConnection(upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests)),
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,
@@ -264,7 +308,7 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 	return all, nil
 }
 
-func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records, log *slog.Logger) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
@@ -286,12 +330,13 @@ func newRemote(u config.Upstream, endpoint string, quota *upstream.Quota, metric
 		// it. If the endpoint has a path, the path names the registry.
 		SendNamespace:         location.Prefix == "" && !sameSite(base.Hostname(), u.Name),
 		Endpoint:              endpoint,
-		Credentials:           upstreamCredentials(credentials(u.Credentials, u.Name, base, log)),
+		Credentials:           logins.keychain(u, base, location.Prefix),
 		RootCAs:               roots,
 		InsecureSkipVerify:    u.TLS.InsecureSkipVerify,
 		TrustedRealms:         u.TrustedRealms,
 		AllowPrivateRedirects: u.AllowPrivateRedirects,
 		UserAgent:             "entrepot/" + buildVersion(),
+		Waits:                 upstream.Timeouts{Connect: u.Timeouts.Connect, TLS: u.Timeouts.Connect, Header: u.Timeouts.Header, Idle: u.Timeouts.Idle},
 		Observe: func(o upstream.Observation) {
 			metrics.Upstream(u.Name, o.Kind, o.Method, o.Status)
 			quota.Observe(o.Limit, o.Remaining, o.Window)
@@ -328,15 +373,4 @@ func rootCAs(file string) (*x509.CertPool, error) {
 		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
 	}
 	return pool, nil
-}
-
-// upstreamCredentials converts a login to the type that upstreams take.
-func upstreamCredentials(get func(context.Context) (registryLogin, error)) func(context.Context) (upstream.Credentials, error) {
-	if get == nil {
-		return nil
-	}
-	return func(ctx context.Context) (upstream.Credentials, error) {
-		l, err := get(ctx)
-		return upstream.Credentials(l), err
-	}
 }

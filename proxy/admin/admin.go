@@ -30,7 +30,7 @@ type Options struct {
 // New returns the handler of the admin address.
 func New(opts Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
+	handleHealth(mux)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := opts.Ready(); err != nil {
 			writeText(w, http.StatusServiceUnavailable, err.Error())

@@ -35,3 +35,27 @@ func TestAdminReportsHealthAndReadiness(t *testing.T) {
 		t.Errorf("health while it stops: %d", got.Code)
 	}
 }
+
+func TestAProbeIsAnsweredBeforeTheCacheIsOpen(t *testing.T) {
+	m, err := NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	starting := NewStarting(m, nil)
+	want := func(when, host, path string, want int) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		starting.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://"+host+path, nil))
+		if w.Code != want {
+			t.Errorf("%s, %s: %d, want %d", when, path, w.Code, want)
+		}
+	}
+	for path, status := range map[string]int{"/healthz": 200, "/metrics": 200, "/readyz": 503, "/config": 503, "/": 503} {
+		want("before", "localhost", path, status)
+	}
+	want("before, under another name", "evil.example", "/config", 421)
+	starting.Started(New(Options{Metrics: m, Ready: func() error { return nil }}))
+	for path, status := range map[string]int{"/healthz": 200, "/metrics": 200, "/readyz": 200, "/": 404} {
+		want("after", "localhost", path, status)
+	}
+}

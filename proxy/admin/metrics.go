@@ -19,8 +19,8 @@ import (
 
 // Metrics are OpenTelemetry metrics, exported in the Prometheus format. The
 // values of labels are configured upstreams, kinds, outcomes, methods and
-// statuses. Nothing that a client names is a label, so the number of time
-// series is bounded. All methods are safe for concurrent use.
+// statuses. Nothing that a client names is a label, and statuses that an upstream
+// makes up are counted by class, so the number of time series is bounded. All methods are safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
 	provider  *sdk.MeterProvider
@@ -31,6 +31,7 @@ type Metrics struct {
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
 	cache     cacheMetrics
+	clients   clientMetrics
 	// options caches the attribute set for each combination of labels: building
 	// one costs more than counting.
 	options sync.Map // labels → metric.MeasurementOption
@@ -44,10 +45,31 @@ type cacheMetrics struct {
 	kept     metric.Int64Gauge
 }
 
+// clientMetrics are those of clients that are not answered to the end.
+type clientMetrics struct {
+	refused metric.Int64Counter
+	cut     metric.Int64Counter
+}
+
 // labels are the label values of one time series.
 type labels struct {
-	upstream, kind, outcome, method string
-	status                          int
+	upstream, kind, outcome, method, reason string
+	status                                  status
+}
+
+// status is the status of an answer, or a class of them.
+type status string
+
+// statusOf returns the status if it is a registered one. Of others, which an
+// upstream may make up, it returns the class. 0 means that no answer came.
+func statusOf(code int) status {
+	switch {
+	case code == 0 || http.StatusText(code) != "":
+		return status(strconv.Itoa(code))
+	case code >= 100 && code < 600:
+		return status(strconv.Itoa(code/100) + "xx")
+	}
+	return "other"
 }
 
 // NewMetrics returns Metrics that start at zero.
@@ -58,7 +80,9 @@ func NewMetrics() (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
-	m.provider = sdk.NewMeterProvider(sdk.WithReader(exporter))
+	// The labels are a closed list, so that no limit is needed. With the
+	// default of 2,000 sets, upstreams that are asked late have no series.
+	m.provider = sdk.NewMeterProvider(sdk.WithReader(exporter), sdk.WithCardinalityLimit(0))
 	meter := m.provider.Meter("entrepot")
 	counters := []struct {
 		into        *metric.Int64Counter
@@ -71,6 +95,8 @@ func NewMetrics() (*Metrics, error) {
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
 		{&m.cache.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
 		{&m.cache.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
+		{&m.clients.refused, "entrepot.clients.refused", "Connections and blobs that were refused because no place was free.", ""},
+		{&m.clients.cut, "entrepot.clients.cut", "Clients that were disconnected in the middle of an answer, by reason.", ""},
 		{&m.cache.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
@@ -105,6 +131,7 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) Declare(upstreams ...string) {
 	m.Evicted(0)
 	m.cache.damaged.Add(context.Background(), 0)
+	m.clients.refused.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
 		m.cache.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
 		m.Received(upstream, 0)
@@ -181,18 +208,18 @@ func (m *Metrics) Bypassed(upstream string) {
 
 // Upstream counts a request to an upstream. The status is 0 if there was no
 // response.
-func (m *Metrics) Upstream(upstream, kind, method string, status int) {
-	m.upstreams.Add(context.Background(), 1, m.attributes(labels{upstream: upstream, kind: kind, method: method, status: status}))
+func (m *Metrics) Upstream(upstream, kind, method string, code int) {
+	m.upstreams.Add(context.Background(), 1, m.attributes(labels{upstream: upstream, kind: kind, method: method, status: statusOf(code)}))
 }
 
 // Request counts a client's request that has been answered. The kind is empty
 // for a request that is none of the specification's.
-func (m *Metrics) Request(upstream, kind, outcome string, status int, bytes int64, took time.Duration) {
+func (m *Metrics) Request(upstream, kind, outcome string, code int, bytes int64, took time.Duration) {
 	ctx := context.Background()
 	if kind == "" {
 		kind = "other"
 	}
-	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: status}))
+	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: statusOf(code)}))
 	m.seconds.Record(ctx, took.Seconds(), m.attributes(labels{kind: kind}))
 	if bytes > 0 {
 		m.sent.Add(ctx, bytes, m.attributes(labels{upstream: upstream}))
@@ -209,13 +236,14 @@ func (m *Metrics) attributes(l labels) metric.MeasurementOption {
 	for _, label := range []attribute.KeyValue{
 		attribute.String("upstream", l.upstream), attribute.String("kind", l.kind),
 		attribute.String("outcome", l.outcome), attribute.String("method", l.method),
+		attribute.String("reason", l.reason),
 	} {
 		if label.Value.AsString() != "" {
 			all = append(all, label)
 		}
 	}
 	if l.outcome != "" || l.method != "" {
-		all = append(all, attribute.String("status", strconv.Itoa(l.status)))
+		all = append(all, attribute.String("status", string(l.status)))
 	}
 	option := metric.WithAttributeSet(attribute.NewSet(all...))
 	m.options.Store(l, option)

@@ -60,7 +60,10 @@ func (c *clock) isIdle() bool {
 // due does what is due. It returns an error if the download is to end.
 func (c *clock) due() error {
 	now := time.Now()
-	stored, fill, state := c.d.look()
+	stored, fill, state, answered := c.d.look()
+	if answered.After(c.judged) {
+		c.judged = answered // before that, there was nothing to judge
+	}
 	if !c.idleSince.IsZero() && now.Sub(c.idleSince) >= linger {
 		c.idleSince = time.Time{}
 		c.d.group.park(c.d.Flight)
@@ -81,8 +84,8 @@ func (c *clock) due() error {
 	return nil
 }
 
-func (d *download) look() (stored int64, fill bool, state state) {
+func (d *download) look() (stored int64, fill bool, state state, answered time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.progress.stored, d.plan.fill, d.state
+	return d.progress.stored, d.plan.fill, d.state, d.progress.answered
 }

@@ -27,7 +27,7 @@ const (
 	// that a crash loses less.
 	saveEvery = 15 * time.Second
 	// idleEvery and idleBytes: a download that nobody waits for ends if it has
-	// received less in that time.
+	// received less in that time, once the source has answered.
 	idleEvery = time.Minute
 	idleBytes = 64 << 10
 )
@@ -70,10 +70,14 @@ type known struct {
 
 // progress is how far a download has got. It is guarded by the flight's mu.
 type progress struct {
-	stored  int64 // bytes received from the source that were not there before
-	hashing bool
-	resumes int
-	mark    int64     // of stored, at the last resumption that got further
+	stored   int64     // bytes received from the source that were not there before
+	answered time.Time // when the source answered first
+	hashing  bool
+	resumes  int
+	mark     int64 // of stored, at the last resumption that got further
+	// patient means that the last request got nothing in the usual time: the
+	// next one waits longer.
+	patient bool
 	retryAt time.Time // no request is started before; only the download itself uses it
 }
 
@@ -234,6 +238,9 @@ func (d *download) step(ctx context.Context) (done bool) {
 // request starts a request. d.mu is held.
 func (d *download) request(ctx context.Context, r *request) {
 	ctx, r.end = context.WithCancel(ctx)
+	if d.progress.patient {
+		ctx = upstream.WithPatience(ctx)
+	}
 	d.tasks.Go(func() {
 		defer r.end()
 		err := d.fetch(ctx, r)
@@ -299,6 +306,7 @@ func (d *download) ended(ctx context.Context, r result) error {
 		return nil
 	}
 	d.progress.resumes++
+	d.progress.patient = r.at == r.from && upstream.IsSlow(r.err)
 	d.start.Log.Info("download resumed", "offset", r.at, "error", r.err)
 	d.progress.retryAt = time.Now().Add(jitter(time.Duration(d.progress.resumes) * 200 * time.Millisecond))
 	return nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -13,11 +15,7 @@ import (
 // fetch makes one request. It returns nil if the request has got as far as it
 // should.
 func (d *download) fetch(ctx context.Context, r *request) error {
-	n := int64(-1)
-	if !r.open {
-		n = r.to - r.from
-	}
-	content, err := d.source.Blob(ctx, r.from, n)
+	content, n, err := d.ask(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -61,6 +59,22 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 			return bodyError(err)
 		}
 	}
+}
+
+// ask asks the source for what a request is for: n bytes, or all the rest if n
+// is negative. Some registries only have ranges with both ends (F34), so a range
+// has no end only if that is not known. Where all the rest is refused, the source
+// starts from the beginning.
+func (d *download) ask(ctx context.Context, r *request) (content upstream.Content, n int64, err error) {
+	n = -1
+	if !r.open || r.from > 0 && r.to != math.MaxInt64 {
+		n = r.to - r.from
+	}
+	content, err = d.source.Blob(ctx, r.from, n)
+	if n > 0 && r.open && upstream.IsRangeRefused(err) {
+		content, err = d.source.Blob(ctx, 0, -1)
+	}
+	return content, n, err
 }
 
 // body is a body that is being received.
@@ -116,6 +130,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	d.bind(r, c.ETag)
 	d.update(func() {
 		d.size, d.state = known, receiving
+		if first {
+			d.progress.answered = time.Now()
+		}
 		d.plan.sized(known)
 		begins = d.plan.answered(r, c)
 	})
@@ -270,6 +287,7 @@ func (d *download) store(ctx context.Context, r *request, b []byte) error {
 		d.plan.have.Add(cache.Span{From: r.at, To: r.at + n})
 		r.at += n
 		d.progress.stored += n
+		d.progress.patient = false
 		d.startHashing()
 	})
 	return nil

@@ -212,7 +212,9 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 	var end int64
 	var err error
 	said := false
-	waitErr := f.waitUntil(ctx, func() bool {
+	var silence silence
+	defer silence.end()
+	waitErr := f.waitAtMost(ctx, &silence, func() bool {
 		end, err = f.available(off, held), nil
 		switch {
 		case r.changed:
@@ -258,6 +260,11 @@ func (f *Flight) available(off int64, held bool) int64 {
 
 // waitUntil returns when ready returns true. ready is called with f.mu held.
 func (f *Flight) waitUntil(ctx context.Context, ready func() bool) error {
+	return f.waitAtMost(ctx, nil, ready)
+}
+
+// waitAtMost returns errSilence if that takes too long.
+func (f *Flight) waitAtMost(ctx context.Context, silence *silence, ready func() bool) error {
 	for {
 		f.mu.Lock()
 		if ready() {
@@ -268,9 +275,14 @@ func (f *Flight) waitUntil(ctx context.Context, ready func() bool) error {
 			f.changed = make(chan struct{})
 		}
 		changed := f.changed
+		late := silence.begin(f)
 		f.mu.Unlock()
 		select {
 		case <-changed:
+		case <-late:
+			if silence.isOver(f) {
+				return errSilence
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -137,22 +137,22 @@ func TestDownloads(t *testing.T) {
 				}
 				return io.NopCloser(bytes.NewReader(body))
 			}},
-			asked: []string{"0+-1", "102400+-1"},
+			asked: []string{"0+-1", "102400+204800"},
 			told:  []string{"answered 307200", "completed 307200"},
 		},
 		"one that is cut goes on where the source knows no Range": {
 			script: &scripted{noRange: true, bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 100<<10, cut) })},
-			asked:  []string{"0+-1", "102400+-1"},
+			asked:  []string{"0+-1", "102400+204800"},
 			told:   []string{"answered 307200", "completed 307200"},
 		},
 		"one whose body ends early without an error is resumed": {
 			script: &scripted{bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 100<<10, io.EOF) })},
-			asked:  []string{"0+-1", "102400+-1"},
+			asked:  []string{"0+-1", "102400+204800"},
 			told:   []string{"answered 307200", "completed 307200"},
 		},
 		"one that is silent in the middle is resumed": {
 			script: &scripted{bodies: onceThen(func(body []byte) io.ReadCloser { return cutAfter(body, 10<<10, upstream.ErrTimeout) })},
-			asked:  []string{"0+-1", "10240+-1"},
+			asked:  []string{"0+-1", "10240+296960"},
 			told:   []string{"answered 307200", "completed 307200"},
 		},
 		"one that never gets further fails in the end": {
@@ -163,7 +163,7 @@ func TestDownloads(t *testing.T) {
 				return cutAfter(body, 0, cut)
 			}},
 			err:   upstream.ErrUnavailable,
-			asked: append([]string{"0+-1"}, slices.Repeat([]string{"102400+-1"}, 4)...),
+			asked: append([]string{"0+-1"}, slices.Repeat([]string{"102400+204800"}, 4)...),
 			told:  []string{"answered 307200", "failed"},
 		},
 		"one that is cut before its first byte fails at once": {

@@ -190,8 +190,8 @@ func TestADownloadBeginsWithTheSoundPartOfItsSeed(t *testing.T) {
 		asked []string
 	}{
 		"damaged at its start":  {0, []string{"0+-1"}},
-		"damaged in its middle": {size / 2, []string{"524288+-1"}},
-		"damaged at its end":    {size - 1, []string{"1048575+-1"}},
+		"damaged in its middle": {size / 2, []string{"524288+524288"}},
+		"damaged at its end":    {size - 1, []string{"1048575+1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -14,7 +15,18 @@ import (
 // by now. PassThrough returns upstream.ErrUnsupported if the source does not
 // support ranges.
 func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
+	if n < 0 {
+		size, _ := f.KnownSize()
+		n = size - off
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(readerWait, func() { cancel(errSilence) })
+	defer late.Stop()
 	content, err := source.Blob(ctx, off, n)
+	if ctx.Err() != nil && err != nil {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -22,13 +34,11 @@ func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, of
 	if content.From != off {
 		return 0, fmt.Errorf("%w: the upstream does not support ranges", upstream.ErrUnsupported)
 	}
-	if n < 0 {
-		size, _ := f.KnownSize()
-		n = size - off
-	}
 	buf := make([]byte, min(n, bufferSize))
 	for written < n {
+		late.Reset(readerWait)
 		got, err := content.Body.Read(buf[:min(int64(len(buf)), n-written)])
+		late.Stop() // a slow writer is no silent source
 		received(int64(got))
 		if got > 0 {
 			wrote, err := w.Write(buf[:got])

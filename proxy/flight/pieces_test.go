@@ -137,7 +137,7 @@ func TestWhatWasReadIsKeptForLater(t *testing.T) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 		synctest.Wait()
-		s.wantAsked(t, "1000+6290456", "7340032+-1")
+		s.wantAsked(t, "1000+6290456", "7340032+1048576")
 		if _, ok := sink.Kept(s.want().Digest); ok || s.received != largeSize {
 			t.Errorf("%d bytes were received, and something is kept: %v", s.received, ok)
 		}
@@ -155,11 +155,11 @@ func TestAFailedDownloadIsTakenUp(t *testing.T) {
 		origin  string
 		asked   string
 	}{
-		"the upstream goes away":           {fail: cut, asked: "3145728+-1"},
-		"the mirror stops":                 {stops: true, asked: "3145728+-1"},
+		"the upstream goes away":           {fail: cut, asked: "3145728+5242880"},
+		"the mirror stops":                 {stops: true, asked: "3145728+5242880"},
 		"a wrong byte":                     {content: wrong, asked: "0+-1"},
 		"the next is of another upstream":  {fail: cut, origin: "other", asked: "0+-1"},
-		"the upstream sends something odd": {fail: upstream.ErrInvalidResponse, asked: "3145728+-1"},
+		"the upstream sends something odd": {fail: upstream.ErrInvalidResponse, asked: "3145728+5242880"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -447,7 +447,7 @@ func TestTheNextDownloadWaitsForWhatTheLastOneLeaves(t *testing.T) {
 		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), s.content) {
 			t.Errorf("%d bytes, %v", got.Len(), err)
 		}
-		s.wantAsked(t, "0+-1", "3145728+-1")
+		s.wantAsked(t, "0+-1", "3145728+5242880")
 	})
 }
 

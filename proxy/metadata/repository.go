@@ -42,18 +42,3 @@ func dropDecoded[V any](c *lru.Cache[string, V], prefix string) {
 		}
 	}
 }
-
-// RebuildMembers records again what the manifests on record reference, after
-// the records of members were lost. It returns the number of manifests.
-func (l *Ledger) RebuildMembers() (manifests int, err error) {
-	type entry struct {
-		repo Repository
-		m    Manifest
-	}
-	var found []entry
-	err = l.EachManifest(func(repo Repository, _ Digest, m Manifest) { found = append(found, entry{repo, m}) })
-	for _, e := range found {
-		l.putMembers(e.repo, e.m)
-	}
-	return len(found), err
-}

@@ -62,6 +62,8 @@ func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	if err != nil {
 		return Descriptor{}, "", err
 	}
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
 	if _, known := p.ledger.Member(repo, d); known {
 		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
@@ -93,7 +95,7 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 	if p.rules.Offline {
 		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
 	}
-	return shareRequest(ctx, p, &p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
+	return shareRequest(ctx, p, p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
@@ -107,8 +109,11 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 
 // Blob opens a blob of a repository: from the cache, from a download that is
 // under way, or from a new download. For a new download it waits for the
-// upstream's answer, because only that tells the size.
+// upstream's answer, because only that tells the size. If that takes too long,
+// the download goes on without this client.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
 	b, err := p.openBlob(ctx, repo, d, want)
 	if err == nil {
 		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
@@ -212,6 +217,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	case err == nil:
 		b.size = size
 		b.holdIfAll()
+	case ctx.Err() != nil:
+		b.Close()
+		return nil, err // the download goes on
 	case foreign:
 		// The download of another repository failed. That says nothing about
 		// this repository.

@@ -14,9 +14,18 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Manifest returns a manifest by tag or by digest. Tags can change and digests
-// cannot, so the two have separate code paths.
+// Manifest returns a manifest by tag or by digest. It waits as long as a client
+// does.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
+	return p.WaitForManifest(ctx, repo, ref)
+}
+
+// WaitForManifest does what Manifest does, for whoever is no client: it waits as
+// long as the upstream may take. Tags can change and digests cannot, so the two
+// have separate code paths.
+func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -56,7 +65,9 @@ func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
-	d, err := shareRequest(ctx, p, &p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
+	ctx, cancel := p.asClient(ctx)
+	defer cancel()
+	d, err := shareRequest(ctx, p, p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {
 		return u.Registry.Resolve(ctx, repo.Name, ref)
 	})
 	if err != nil || d.Digest == "" || d.Size < 0 || d.MediaType == "" {
@@ -76,7 +87,7 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 	if p.rules.Offline {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
 	}
-	return shareRequest(ctx, p, &p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {
+	return shareRequest(ctx, p, p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {
 		return p.confirmOrFetchManifest(ctx, u, repo, d)
 	})
 }
@@ -122,12 +133,13 @@ func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Re
 			return m, err
 		}
 	}
-	return p.fetchManifest(ctx, u, repo, d.String(), d)
+	return p.fetchManifest(ctx, u, repo, d.String(), d, "")
 }
 
 // fetchManifest fetches a manifest by tag or digest from the upstream, verifies
-// it, and caches it. want is empty for a tag.
-func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want Digest) (Manifest, error) {
+// it, and caches it. want is empty for a tag. head is what HEAD said of the tag,
+// if the manifest could not be had by that digest.
+func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want, head Digest) (Manifest, error) {
 	c, err := u.Registry.Manifest(ctx, repo.Name, ref)
 	if err != nil {
 		if want != "" && errors.Is(err, upstream.ErrNotFound) {
@@ -167,7 +179,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 			Descriptor: Descriptor{MediaType: signedSchema1, Digest: want, Size: int64(len(content))},
 			Bytes:      content, uncacheable: true,
 		}
-	case ref != want.String() && len(payload) == len(content):
+	case ref != want.String() && len(payload) == len(content) && !p.isDisproved(repo, ref, head, c.Digest, content):
 		return p.resolveDigestConflict(ctx, u, repo, c, content)
 	default:
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
@@ -176,12 +188,23 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	return m, err
 }
 
+// isDisproved says whether a tag's body is wrong for certain: HEAD and GET name
+// the same digest, and it is not the body's. A body that is cached for the tag
+// already was believed once.
+func (p *Puller) isDisproved(repo Repository, tag string, head, named Digest, content []byte) bool {
+	if head == "" || head != named {
+		return false
+	}
+	rec, ok := p.ledger.Tag(repo, tag)
+	return !ok || rec.Descriptor.Digest != digest.FromBytes(content)
+}
+
 // resolveDigestConflict handles a tag whose body does not match its
 // Docker-Content-Digest header: one of them is wrong. If the upstream has a
 // manifest with the digest in the header, the body was wrong; if it does not,
 // the header was.
 func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
-	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest)
+	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest, "")
 	if !errors.Is(err, upstream.ErrNotFound) {
 		return m, err
 	}

@@ -2,13 +2,9 @@ package pull
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/proxy/flight"
@@ -17,16 +13,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Bounds that protect the process. They are not configurable.
-const (
-	// maxManifest is the size in bytes of the largest manifest that is served.
-	// Clients give up at about 4 MiB (wire fact W8).
-	maxManifest = 8 << 20
-	// maxRequest bounds a shared request to an upstream with everything that it
-	// involves (retries, the manifest after the HEAD), however long clients
-	// wait.
-	maxRequest = 30 * time.Second
-)
+// maxManifest is the size in bytes of the largest manifest that is served.
+// Clients give up at about 4 MiB (wire fact W8). It protects the process and is
+// not configurable.
+const maxManifest = 8 << 20
 
 // Upstream is one configured registry with its settings.
 type Upstream struct {
@@ -56,6 +46,9 @@ type Rules struct {
 	ReferrersTTL time.Duration // how long a referrers answer is fresh
 	NegativeTTL  time.Duration // how long "not found" is remembered
 	MaxWait      time.Duration // how long a check may delay a cached answer
+	// Wait is how long a client waits for anything else that is not cached.
+	// Zero means 18 s.
+	Wait time.Duration
 	// Patience is how long a client waits for referrers if no answer is cached.
 	// Zero means 5 s.
 	Patience time.Duration
@@ -109,23 +102,23 @@ type Puller struct {
 	diskReaders diskReaders
 }
 
-// requests are the requests to upstreams that are under way. Callers that need
-// the same answer share one.
+// requests are the requests to upstreams that are under way.
 type requests struct {
-	checks   singleflight.Group // tags, by repository and tag
-	fetches  singleflight.Group // manifests, by repository and digest
-	others   singleflight.Group // HEADs of blobs, pages of tags
-	tagPages *tagPages          // collects tag lists from their pages
+	checks   *shared   // tags, by repository and tag
+	fetches  *shared   // manifests, by repository and digest
+	others   *shared   // HEADs of blobs, pages of tags
+	tagPages *tagPages // collects tag lists from their pages
 }
 
 // New returns a Puller. It starts no goroutines.
 func New(opts Options) *Puller {
 	opts.Rules.Patience = cmp.Or(opts.Rules.Patience, defaultPatience)
+	opts.Rules.Wait = cmp.Or(opts.Rules.Wait, defaultWait)
 	p := &Puller{
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{tagPages: newTagPages()},
+		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},
@@ -163,30 +156,6 @@ func (p *Puller) upstreamFor(repo Repository) (Upstream, error) {
 		return Upstream{}, fmt.Errorf("%s: %w", repo, ErrForbidden)
 	}
 	return u, nil
-}
-
-// shareRequest runs a request to an upstream in the background, one at a time
-// for each key of the group, and waits for it until ctx is done. The request is
-// bounded by maxRequest, and continues when its callers have left.
-func shareRequest[T any](ctx context.Context, p *Puller, g *singleflight.Group, key string, request func(ctx context.Context) (T, error)) (T, error) {
-	return background.Share(ctx, p.work, g, key, func(ctx context.Context) (T, error) {
-		ctx, cancel := context.WithTimeoutCause(ctx, maxRequest, upstream.ErrTimeout)
-		defer cancel()
-		v, err := request(ctx)
-		return v, causeOf(ctx, err)
-	})
-}
-
-// causeOf replaces an error that only says that ctx is done by the reason why
-// it is.
-func causeOf(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
-		return err
-	}
-	if errors.Is(context.Cause(ctx), upstream.ErrTimeout) {
-		return upstream.ErrTimeout
-	}
-	return fmt.Errorf("%w: this mirror is stopping", upstream.ErrUnavailable)
 }
 
 // emit calls an event's callback if there is one.

@@ -103,7 +103,7 @@ func (r damagedMirror) open(t *testing.T) pull.Blob {
 func (r damagedMirror) request(from int64) string {
 	line := "GET blob app " + mirrortest.Short(r.layer.Digest.String())
 	if from > 0 {
-		line += fmt.Sprintf(" %d+-1", from)
+		line += fmt.Sprintf(" %d+%d", from, rottingLayer-from)
 	}
 	return line
 }

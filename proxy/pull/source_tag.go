@@ -68,7 +68,7 @@ func (p *Puller) checkReferrersTag(ctx context.Context, u Upstream, repo Reposit
 	if err := p.negative.get(manifestKey(repo, tag)); err != nil {
 		return Manifest{}, err
 	}
-	return shareRequest(ctx, p, &p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+	return shareRequest(ctx, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		rec, _ := p.ledger.Referrers(repo, subject)
 		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
 	})

@@ -41,13 +41,13 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	}
 
 	wait := ctx
-	if onRecord {
+	if most, cause := p.waitForCheck(tag, onRecord); most > 0 {
 		// The client waits for a limited time. The check itself continues.
 		var cancel context.CancelFunc
-		wait, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
+		wait, cancel = context.WithTimeoutCause(ctx, most, cause)
 		defer cancel()
 	}
-	m, err := shareRequest(wait, p, &p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+	m, err := shareRequest(wait, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		return p.checkTag(ctx, u, repo, tag, false)
 	})
 	switch {
@@ -62,6 +62,18 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		return staleManifest(cached), nil
 	}
 	return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, err)
+}
+
+// waitForCheck is how much less than its whole wait a client waits for a check:
+// there may be something else to answer with.
+func (p *Puller) waitForCheck(tag string, onRecord bool) (most time.Duration, cause error) {
+	switch {
+	case onRecord:
+		return p.rules.MaxWait, errTooLong
+	case isReferrersTag(tag):
+		return max(p.rules.Wait-p.rules.Patience, p.rules.Wait/2), errWaited // there may be a list of its API
+	}
+	return 0, nil
 }
 
 // errTooLong ends a client's wait for a check. It does not end the check.
@@ -141,15 +153,15 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 			if err == nil {
 				return m, p.recordTag(ctx, repo, tag, m)
 			}
-			if !errors.Is(err, upstream.ErrNotFound) {
+			if !isServedByTagOnly(err) {
 				return Manifest{}, err
 			}
 			// The tag exists, but the manifest named in the header does not:
-			// the header may be wrong.
+			// the header may be wrong, or the registry has it by its tag alone.
 			headDigest = desc.Digest
 		}
 	}
-	m, err := p.fetchManifest(ctx, u, repo, tag, "")
+	m, err := p.fetchManifest(ctx, u, repo, tag, "", headDigest)
 	switch {
 	case errors.Is(err, upstream.ErrNotFound) && headDigest != "":
 		// This error is not about the tag, so it is shown but not wrapped.
@@ -162,6 +174,12 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 	// The record changes only now that the manifest is cached.
 	p.negative.delete(manifestKey(repo, tag))
 	return m, p.recordTag(ctx, repo, tag, m)
+}
+
+// isServedByTagOnly says whether a failure by digest is a reason to ask for the
+// manifest by its tag: the upstream has answered, and did not refuse access.
+func isServedByTagOnly(err error) bool {
+	return errors.Is(err, upstream.ErrNotFound) || errors.Is(err, upstream.ErrInvalidResponse) || errors.Is(err, upstream.ErrUnsupported)
 }
 
 // recordTag records what a tag points at now.

@@ -19,8 +19,11 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	if err != nil {
 		return Tags{}, err
 	}
+	client := ctx
+	ctx, cancel := p.asClient(client)
+	defer cancel()
 	if !p.rules.Offline {
-		list, err := shareRequest(ctx, p, &p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+		list, err := shareRequest(ctx, p, p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
 			return u.Registry.Tags(ctx, repo.Name, page)
 		})
 		if err == nil {
@@ -29,7 +32,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 			}
 			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
 		}
-		if ctx.Err() != nil || !IsInconclusive(err) {
+		if client.Err() != nil || !IsInconclusive(err) {
 			return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
 		}
 		if cached, ok := p.cachedTags(repo, page); ok {

@@ -218,7 +218,7 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	})
 	m.Puller, m.Cache = m.Mirror.Puller, m.Mirror.Cache()
 	if files.Rebuilt() {
-		if _, err := m.Ledger.RebuildMembers(); err != nil {
+		if _, err := m.Ledger.RebuildMembers(m.t.Context()); err != nil {
 			m.t.Errorf("reindex: %v", err)
 		}
 	}

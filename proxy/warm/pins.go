@@ -203,7 +203,7 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 	for queue := []string{r.Ref}; len(queue) > 0 && ctx.Err() == nil; queue = queue[1:] {
 		_, onRecord := p.opts.Ledger.Manifest(r.Repository, Digest(queue[0]))
 		here := onRecord && p.opts.Store.Has(ctx, Digest(queue[0]))
-		m, err := p.opts.Puller.Manifest(ctx, r.Repository, queue[0])
+		m, err := p.opts.Puller.WaitForManifest(ctx, r.Repository, queue[0])
 		switch {
 		case err != nil && queue[0] == r.Ref && !pull.IsInconclusive(err):
 			return done, fmt.Errorf("%w: %w", errNoImage, err)

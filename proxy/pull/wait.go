@@ -1,0 +1,101 @@
+package pull
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/proxy/background"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// A client's wait and that of a request to an upstream are two things. A client
+// is answered in time, so that a runtime goes on to its next host. The request
+// goes on as long as a runtime would wait for it, and the next client gets what
+// it finds: a parent that fetches before it answers would never be asked long
+// enough otherwise.
+const (
+	// defaultWait is how long a client waits for an answer about something that
+	// is not cached. Runtimes that try another host expect one within 20 s.
+	defaultWait = 18 * time.Second
+	// maxRequest bounds a shared request to an upstream with everything that it
+	// involves: retries, the manifest after the HEAD. Each part has bounds of
+	// its own; this one is for all of them, where an upstream exhausts each.
+	maxRequest = 15 * time.Minute
+	// lateTTL is how long the answer of a request is kept that took longer than
+	// its clients waited, and maxLate of how many: there is nothing else that
+	// the next client could find.
+	lateTTL = time.Minute
+	maxLate = 4096
+)
+
+// errWaited ends a client's wait. It does not end the request.
+var errWaited = fmt.Errorf("%w: the request goes on, and finds its answer when it is repeated", upstream.ErrTimeout)
+
+// asClient bounds how long a client waits.
+func (p *Puller) asClient(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, p.rules.Wait, errWaited)
+}
+
+// shared are requests to upstreams that are under way. Callers that need the
+// same answer share one.
+type shared struct {
+	singleflight.Group
+
+	late *memory.Answers[string, lateAnswer]
+	// keepsAll means that successful answers that come late are kept, too.
+	// Otherwise it is only what the upstream refuses: the rest is on record.
+	keepsAll bool
+}
+
+// lateAnswer is an answer that came when nobody waited for it any more.
+type lateAnswer struct {
+	value any
+	err   error
+}
+
+func newShared(keepsAll bool) *shared {
+	late, err := memory.NewAnswers[string, lateAnswer](maxLate)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &shared{late: late, keepsAll: keepsAll}
+}
+
+// shareRequest runs a request to an upstream in the background, one at a time
+// for each key, and waits for it until ctx is done. The request is bounded by
+// maxRequest, and continues when its callers have left. If that takes longer
+// than clients wait, its answer is kept for the next one.
+func shareRequest[T any](ctx context.Context, p *Puller, s *shared, key string, request func(ctx context.Context) (T, error)) (T, error) {
+	if a, ok := s.late.Get(key); ok {
+		v, _ := a.value.(T)
+		return v, a.err
+	}
+	return background.Share(ctx, p.work, &s.Group, key, func(ctx context.Context) (T, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, maxRequest, upstream.ErrTimeout)
+		defer cancel()
+		began := time.Now()
+		v, err := request(ctx)
+		err = causeOf(ctx, err)
+		if answered := err == nil && s.keepsAll || err != nil && !IsInconclusive(err); answered && time.Since(began) >= p.rules.Wait {
+			s.late.Put(key, lateAnswer{v, err}, lateTTL)
+		}
+		return v, err
+	})
+}
+
+// causeOf replaces an error that only says that ctx is done by the reason why
+// it is.
+func causeOf(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	if errors.Is(context.Cause(ctx), upstream.ErrTimeout) {
+		return upstream.ErrTimeout
+	}
+	return fmt.Errorf("%w: this mirror is stopping", upstream.ErrUnavailable)
+}
