@@ -166,7 +166,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
 func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
-	bounds, err := spaceLimits(cfg)
+	bounds, err := spaceLimits(cfg, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -233,10 +233,13 @@ func timesMet(s *store.Store) map[string]int64 {
 
 // spaceLimits resolves the configured limits, which may be percentages of the
 // file system. The cache folder need not exist yet.
-func spaceLimits(cfg config.Config) (store.Bounds, error) {
+func spaceLimits(cfg config.Config, log *slog.Logger) (store.Bounds, error) {
 	of, err := disk.Space(nearestExisting(cfg.Cache.Dir))
 	if err != nil {
 		return store.Bounds{}, err
+	}
+	if of.Bytes == 0 && cfg.Cache.MaxSize.Percent > 0 {
+		log.Warn("the file system of the cache does not say how large it is, so that max_size has no meaning: give it in bytes", "max_size", cfg.Cache.MaxSize.String())
 	}
 	return store.Bounds{
 		MaxBytes: cfg.Cache.MaxSize.Of(of.Bytes),
