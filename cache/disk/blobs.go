@@ -78,6 +78,17 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 	return b
 }
 
+// prepare makes what was missing in the folder when it was opened.
+func (b *blobs) prepare() error {
+	b.nameMu.Lock()
+	defer b.nameMu.Unlock()
+	if err := prepareFolder(b.files, filepath.Dir(b.drafts), b.log); err != nil {
+		return err
+	}
+	clear(b.durableFolders)
+	return nil
+}
+
 // pathOf returns the path of the content with digest d, or false if d is not a
 // valid digest.
 func (b *blobs) pathOf(d cache.Digest) (string, bool) {
@@ -157,7 +168,7 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 // Walk visits the folders in the order of their names and skips everything that
 // is not named like content. It removes checksums without content.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
-	algorithms, err := b.files.ReadDir(b.root)
+	algorithms, err := readFolder(b.files, b.root)
 	if err != nil {
 		return fmt.Errorf("walk: %w", err)
 	}

@@ -52,14 +52,24 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	if err := b.hasRoom(want.Size); err != nil {
-		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
+	file, err := b.createDraft(want)
+	if errors.Is(err, fs.ErrNotExist) {
+		// There was no room for the folder when the cache was opened.
+		if err = b.prepare(); err == nil {
+			file, err = b.createDraft(want)
+		}
 	}
-	file, err := b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	return b.newDraft(want, file), nil
+}
+
+func (b *blobs) createDraft(want cache.Descriptor) (files.File, error) {
+	if err := b.hasRoom(want.Size); err != nil {
+		return nil, err
+	}
+	return b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
 }
 
 func (b *blobs) newDraft(want cache.Descriptor, file files.File) *draft {

@@ -37,7 +37,7 @@ func (b *blobs) loadKept() error {
 }
 
 func (b *blobs) loadDrafts() error {
-	entries, err := b.files.ReadDir(b.drafts)
+	entries, err := readFolder(b.files, b.drafts)
 	if err != nil {
 		return err
 	}
