@@ -206,6 +206,10 @@ func TestADownloadThatWaitsForRoomHoldsNoPlace(t *testing.T) {
 			}
 			f.Release()
 			synctest.Wait()
+			// What waits for room is known to the sink, and no longer expected.
+			if sink.expected != 0 {
+				t.Errorf("%d bytes are still expected", sink.expected)
+			}
 		}
 		if g.Len() > 2 {
 			t.Errorf("%d downloads are under way", g.Len())

@@ -92,8 +92,8 @@ func (s *Store) makeRoom(ctx context.Context, size int64, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	need, before, begun := tally{max(size, 1), filesNeeded}, r.removed, r.passes.begun
-	if !r.passes.running || time.Now().Before(r.refusals.notYet) {
-		return false
+	if !r.passes.running || r.used == 0 || time.Now().Before(r.refusals.notYet) {
+		return false // nobody removes anything, or there is nothing, or nothing comes of it
 	}
 	r.refusals.wanted.files = max(r.refusals.wanted.files, 4*filesNeeded)
 	r.refusals.wanted.bytes = max(r.refusals.wanted.bytes, r.used/refusedShare) + need.bytes
