@@ -25,7 +25,7 @@ func (s *Store) Resume(ctx context.Context, d Digest) (cache.Draft, cache.KeptDr
 	if err != nil {
 		return nil, kept, err
 	}
-	return &roomDraft{Draft: draft, s: s, size: kept.Size, ctx: ctx}, kept, nil
+	return &roomDraft{Draft: draft, s: s, size: kept.Size}, kept, nil
 }
 
 // Kept describes the draft of d that was kept, if there is one.

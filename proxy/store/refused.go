@@ -156,11 +156,17 @@ type roomDraft struct {
 	cache.Draft
 	s    *Store
 	size int64
-	ctx  context.Context //nolint:containedctx // the download's: writes have none
+}
+
+// withRoom does not end with the request that began the draft, which may be over
+// long before the draft is: only with the time that it may take, and with the
+// passes of eviction.
+func (d *roomDraft) withRoom(size int64, store func() error) error {
+	return d.s.withRoom(context.Background(), size, store)
 }
 
 func (d *roomDraft) Write(b []byte) (n int, err error) {
-	err = d.s.withRoom(d.ctx, d.missing(int64(len(b))), func() error {
+	err = d.withRoom(d.missing(int64(len(b))), func() error {
 		m, err := d.Draft.Write(b[n:])
 		n += m
 		return err
@@ -170,7 +176,7 @@ func (d *roomDraft) Write(b []byte) (n int, err error) {
 
 // WriteAt may write some of it again, which changes nothing.
 func (d *roomDraft) WriteAt(b []byte, off int64) (n int, err error) {
-	err = d.s.withRoom(d.ctx, d.missing(int64(len(b))), func() error {
+	err = d.withRoom(d.missing(int64(len(b))), func() error {
 		n, err = d.Draft.WriteAt(b, off)
 		return err
 	})
@@ -178,13 +184,13 @@ func (d *roomDraft) WriteAt(b []byte, off int64) (n int, err error) {
 }
 
 func (d *roomDraft) Reserve() error {
-	return d.s.withRoom(d.ctx, d.missing(0), d.Draft.Reserve)
+	return d.withRoom(d.missing(0), d.Draft.Reserve)
 }
 
-func (d *roomDraft) Commit() error { return d.s.withRoom(d.ctx, 1, d.Draft.Commit) }
+func (d *roomDraft) Commit() error { return d.withRoom(1, d.Draft.Commit) }
 
 func (d *roomDraft) Keep(note []byte) error {
-	return d.s.withRoom(d.ctx, 1, func() error { return d.Draft.Keep(note) })
+	return d.withRoom(1, func() error { return d.Draft.Keep(note) })
 }
 
 // missing is how many bytes are still to be written, at least n.

@@ -100,7 +100,7 @@ func (s *Store) Weight(size int64) int64 { return s.blobs.Weight(size) }
 
 // Create begins a draft. If there is no room at all, it has some made, and
 // returns cache.ErrFull if that takes too long. What is written to the draft has
-// room made for it in the same way, until ctx is done.
+// room made for it in the same way.
 func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
 	var draft cache.Draft
 	err := s.withRoom(ctx, want.Size, func() (err error) {
@@ -110,7 +110,7 @@ func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error
 	if err != nil {
 		return nil, err
 	}
-	return &roomDraft{Draft: draft, s: s, size: want.Size, ctx: ctx}, nil
+	return &roomDraft{Draft: draft, s: s, size: want.Size}, nil
 }
 
 // Reserve reserves room for the rest of a draft of want. It returns
