@@ -26,10 +26,12 @@ type programs struct{ entrepot, registry, nginx string }
 func run() error {
 	var p programs
 	var work, bare string
+	var soak bool
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
 	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
 	flag.StringVar(&p.nginx, "nginx", "", "nginx")
 	flag.StringVar(&work, "work", "", "an empty folder")
+	flag.BoolVar(&soak, "soak", false, "measure only the soak, as in a small container, and print it")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -42,6 +44,13 @@ func run() error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
+	if soak {
+		marks, err := measureSoak(ctx, p.entrepot, work)
+		for _, m := range marks {
+			fmt.Printf("%+v\n", m)
+		}
+		return err
+	}
 	return measure(ctx, p, work)
 }
 

@@ -1,14 +1,17 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 const octetStream = "application/octet-stream"
@@ -120,13 +123,21 @@ func writeRanges(w *response, r *http.Request, b pull.Blob, ranges []byteRange, 
 	return writeSpans(w, r, b, spans, size)
 }
 
+// sizeWait is how long a client waits for the size of a blob: as long as for any
+// other answer. The download goes on.
+const sizeWait = 18 * time.Second
+
+var errNoSize = fmt.Errorf("%w: the size of the blob is not known before all of it is here", upstream.ErrTimeout)
+
 // waitForSize returns the size of a blob. If the upstream does not tell it,
 // nobody knows it before the download is over.
 func waitForSize(r *http.Request, b pull.Blob) (int64, error) {
 	if b.Size() >= 0 {
 		return b.Size(), nil
 	}
-	return b.WriteRange(r.Context(), io.Discard, 0, -1)
+	ctx, cancel := context.WithTimeoutCause(r.Context(), sizeWait, errNoSize)
+	defer cancel()
+	return b.WriteRange(ctx, io.Discard, 0, -1)
 }
 
 func contentRange(at span, size int64) string {

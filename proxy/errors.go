@@ -27,7 +27,6 @@ const (
 	codeUploadUnknown   = "BLOB_UPLOAD_UNKNOWN"
 	// Not in the specification: two of distribution's, and two for a mirror
 	// that cannot find out.
-	codePagination  = "PAGINATION_NUMBER_INVALID"
 	codeRange       = "RANGE_INVALID"
 	codeUnavailable = "UNAVAILABLE"
 	codeUnknown     = "UNKNOWN"
@@ -98,8 +97,11 @@ func errorResponseFor(err error, q route) errorResponse {
 		return errorResponse{http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s: %v", name, err)} // W54: only if the upstream said so
 	case errors.Is(err, upstream.ErrNotFound):
 		code := codeManifestUnknown
-		if q.kind == kindBlob {
+		switch q.kind {
+		case kindBlob:
 			code = codeBlobUnknown
+		case kindTags:
+			code = codeNameUnknown // a repository has a list, even an empty one
 		}
 		return errorResponse{http.StatusNotFound, code, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnsupported) && q.kind == kindTags:

@@ -113,8 +113,11 @@ func TestFaultTable(t *testing.T) {
 		{"referrers", referrersFaults},
 		{"routes", routesFaults},
 		{"disk", diskFaults},
+		{"broken", brokenFaults},
 		{"ranges", rangeFaults},
 		{"pieces", pieceFaults},
+		{"connections", connectionFaults},
+		{"slow", slowFaults},
 		{"hostile", hostileFaults},
 	} {
 		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })

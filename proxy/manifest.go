@@ -13,10 +13,9 @@ import (
 // staleWarning is the warning that a response is stale (RFC 9111, section 5.5).
 const staleWarning = `110 - "Response is Stale"`
 
-// serveManifest responds with the exact bytes and media type (W1). It ignores
-// Accept (W3): a digest names content of one type.
+// serveManifest responds with the exact bytes and media type (W1).
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
-	m, err := s.puller.Manifest(r.Context(), q.repo, q.ref)
+	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header))
 	if err != nil && r.Method == http.MethodHead {
 		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
 			return describeManifest(w, d)

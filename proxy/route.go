@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -82,7 +83,7 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 		return q, err
 	}
 	if q.kind == kindTags {
-		return q, checkPageSize(q.query)
+		return q, readablePage(q.query)
 	}
 	return q, nil
 }
@@ -145,14 +146,23 @@ func splitLastTwo(path string) (head, second, last string) {
 	return head[:at], head[at+1:], last
 }
 
-// checkPageSize checks n (distribution-spec, "Listing Tags"). The rest of the
-// query is passed on, because an upstream may name its next page with
-// parameters of its own.
-func checkPageSize(query url.Values) error {
-	for _, n := range query["n"] {
-		if v, ok := parseOffset(n); !ok || v > maxInt32 {
-			return refuse(http.StatusBadRequest, codePagination, fmt.Sprintf("n=%.20q is not a number of tags", n))
-		}
+// maxListQuery is the largest query of a list, in bytes. Next pages of some
+// registries have long names.
+const maxListQuery = 4 << 10
+
+// readablePage removes an n that is not a number, as registries do that ignore
+// it (distribution-spec, "Listing Tags"). The rest of the query stays, because
+// an upstream may name its next page with parameters of its own.
+func readablePage(query url.Values) error {
+	if len(query.Encode()) > maxListQuery {
+		return refuse(http.StatusBadRequest, codeUnsupported, fmt.Sprintf("the query has more than %d bytes", maxListQuery))
+	}
+	readable := slices.DeleteFunc(query["n"], func(n string) bool {
+		v, ok := parseOffset(n)
+		return !ok || v > maxInt32
+	})
+	if delete(query, "n"); len(readable) > 0 {
+		query["n"] = readable[:1]
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ type script struct {
 	referrers   func(pull.Repository, digest.Digest) (pull.Referrers, error)
 }
 
-func (s script) Manifest(_ context.Context, repo pull.Repository, ref string) (pull.Manifest, error) {
+func (s script) ManifestFor(_ context.Context, repo pull.Repository, ref string, _ []string) (pull.Manifest, error) {
 	return s.manifest(repo, ref)
 }
 

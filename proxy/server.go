@@ -31,7 +31,7 @@ const (
 
 // Puller is what the server needs of package pull.
 type Puller interface {
-	Manifest(ctx context.Context, repo pull.Repository, ref string) (pull.Manifest, error)
+	ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string) (pull.Manifest, error)
 	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
 	ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
 	Blob(ctx context.Context, repo pull.Repository, d digest.Digest, want pull.Want) (pull.Blob, error)

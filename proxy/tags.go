@@ -17,6 +17,9 @@ func (s *Server) serveTags(w *response, r *http.Request, q route) error {
 	if list.Stale {
 		w.Header().Add("Warning", staleWarning)
 	}
+	for _, warning := range list.Warnings {
+		w.Header().Add("Warning", warning)
+	}
 	if list.Next != nil {
 		setNextLink(w.Header(), q, "tags/list", list.Next)
 	}

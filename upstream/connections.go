@@ -13,12 +13,10 @@ import (
 	"time"
 )
 
-const (
-	// idleHTTP1 is how long a connection of HTTP/1.1 is kept for the next
-	// request. Without pings nothing tells a dead one from a slow registry, so
-	// only requests that follow at once share one.
-	idleHTTP1 = 5 * time.Millisecond
-)
+// idleHTTP1 is how long a connection of HTTP/1.1 may have been idle that the next
+// request is sent on. Without pings nothing tells a dead one from a slow
+// registry, so only requests that follow at once share one.
+const idleHTTP1 = 5 * time.Millisecond
 
 // silence is what nothing received on a connection with open requests means.
 // The registry may be slow, or a NAT, a firewall or a load balancer may have
@@ -69,7 +67,7 @@ func (c *connections) newPool() *http.Transport {
 		if err != nil {
 			return nil, err
 		}
-		return &connection{Conn: conn, pool: pool, opened: time.Now()}, nil
+		return &connection{Conn: conn, of: c, pool: pool, opened: time.Now()}, nil
 	}
 	return pool
 }
@@ -85,6 +83,7 @@ func (c *connections) CloseIdleConnections() {
 // connection is a connection that notes when something arrives.
 type connection struct {
 	net.Conn
+	of     *connections
 	pool   *http.Transport
 	opened time.Time
 	heard  atomic.Int64 // when something arrived last, in nanoseconds since then
@@ -96,6 +95,13 @@ func (c *connection) Read(b []byte) (int, error) {
 		c.heard.Store(int64(time.Since(c.opened)))
 	}
 	return n, err
+}
+
+func (c *connection) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.busy, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
 }
 
 func (c *connection) silentFor() time.Duration {
@@ -166,7 +172,12 @@ func (c *connections) RoundTrip(req *http.Request) (*http.Response, error) {
 func (c *connections) send(req *http.Request, inDoubt func()) (*http.Response, error) {
 	use := &use{connections: c, ctx: req.Context(), inDoubt: inDoubt}
 	trace := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GotConn: func(got httptrace.GotConnInfo) { use.begin(got.Conn) },
+		GotConn: func(got httptrace.GotConnInfo) {
+			use.begin(got.Conn)
+			if got.WasIdle && got.IdleTime > idleHTTP1 {
+				use.leaveHTTP1()
+			}
+		},
 	})
 	resp, err := c.current().RoundTrip(req.WithContext(trace))
 	use.stopWatching()
@@ -214,6 +225,17 @@ func (u *use) begin(on net.Conn) {
 	}
 }
 
+// leaveHTTP1 closes a connection of HTTP/1.1, so that net/http sends the request
+// on another one.
+func (u *use) leaveHTTP1() {
+	u.using.Lock()
+	conn, http2 := u.conn, u.http2
+	u.using.Unlock()
+	if conn != nil && !http2 {
+		conn.Close()
+	}
+}
+
 // patience is how long something may yet take to arrive. u.using is held.
 func (u *use) patience() time.Duration {
 	return u.silence.ping + u.silence.pong - u.conn.silentFor()
@@ -249,7 +271,7 @@ func (u *use) stopWatching() {
 // end notes that the request does not use its connection any more, and why.
 func (u *use) end(err error) {
 	u.using.Lock()
-	conn, http2 := u.conn, u.http2
+	conn := u.conn
 	u.conn = nil
 	u.using.Unlock()
 	if conn == nil {
@@ -258,28 +280,12 @@ func (u *use) end(err error) {
 	if err != nil && (errors.Is(context.Cause(u.ctx), ErrTimeout) || isTimeout(err)) {
 		u.discard(conn)
 	}
-	if u.free(conn) && !http2 {
-		time.AfterFunc(idleHTTP1, func() { u.closeIfFree(conn) })
-	}
-}
-
-func (c *connections) free(conn *connection) (free bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy[conn]--
-	if c.busy[conn] > 0 {
-		return false
-	}
-	delete(c.busy, conn)
-	return true
-}
-
-func (c *connections) closeIfFree(conn *connection) {
-	c.mu.Lock()
-	_, busy := c.busy[conn]
-	c.mu.Unlock()
-	if !busy {
-		conn.Close()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.busy[conn] > 1 {
+		u.busy[conn]--
+	} else {
+		delete(u.busy, conn)
 	}
 }
 
@@ -326,7 +332,8 @@ var errOvertaken = errors.New("the response has come on another connection")
 
 // begin sends the request for the second time.
 func (r *rescue) begin() {
-	if r.req.Method != http.MethodGet && r.req.Method != http.MethodHead {
+	again, err := r.again()
+	if err != nil {
 		return
 	}
 	r.racing.Lock()
@@ -340,7 +347,7 @@ func (r *rescue) begin() {
 	r.second, r.stop = make(chan answered, 1), cancel
 	r.racing.Unlock()
 
-	resp, err := r.send(r.req.Clone(ctx), nil)
+	resp, err := r.send(again.WithContext(ctx), nil)
 	r.racing.Lock()
 	defer r.racing.Unlock()
 	r.second <- answered{resp, err}
@@ -348,6 +355,17 @@ func (r *rescue) begin() {
 		r.overtook = true
 		r.cancel(errOvertaken)
 	}
+}
+
+// again returns the request, with a body of its own.
+func (r *rescue) again() (*http.Request, error) {
+	again := r.req.Clone(r.req.Context())
+	if again.GetBody == nil {
+		return again, nil
+	}
+	body, err := again.GetBody()
+	again.Body = body
+	return again, err
 }
 
 // choose returns the response that counts, when the first request has ended.

@@ -35,6 +35,10 @@ type guard struct {
 // after the others of its host.
 const suspectFor = time.Minute
 
+// otherWait is how long a connection to another address may take. It may be one
+// that is never reached.
+const otherWait = time.Second
+
 func newGuard(home string, allowPrivate bool, w Timeouts) *guard {
 	g := &guard{home: home, allowPrivate: allowPrivate, suspects: make(map[string]time.Time)}
 	s := w.silence()
@@ -92,7 +96,10 @@ func (g *guard) connect(ctx context.Context, network, address string) (net.Conn,
 			}
 			return g.dialer.Control(network, address, c)
 		}
-		if conn, err := others.DialContext(ctx, network, address); err == nil || ctx.Err() != nil {
+		soon, cancel := context.WithTimeout(ctx, otherWait)
+		conn, err := others.DialContext(soon, network, address)
+		cancel()
+		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
 	}

@@ -33,14 +33,14 @@ func acceptManifests() string {
 	}, ", ")
 }
 
-func (r *Remote) manifestRequest(method, repo, ref string) request {
-	return request{kind: "manifest", method: method, repo: r.endpoint.prefix + repo, path: "manifests/" + ref, accept: acceptManifests()}
+func (r *Remote) manifestRequest(ctx context.Context, method, repo, ref string) request {
+	return request{kind: "manifest", method: method, repo: r.endpoint.prefix + repo, path: "manifests/" + ref, accept: acceptOf(ctx)}
 }
 
 // Resolve implements Registry.
 func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
 	d, err := r.manifests.resolve(ctx, content{repo, ref}, func(ctx context.Context, of content) (Descriptor, error) {
-		resp, err := r.do(ctx, r.manifestRequest(http.MethodHead, of.repo, of.ref))
+		resp, err := r.do(ctx, r.manifestRequest(ctx, http.MethodHead, of.repo, of.ref))
 		if err != nil {
 			return Descriptor{}, err
 		}
@@ -80,7 +80,7 @@ func descriptorOf(resp *http.Response, ref string) (Descriptor, error) {
 
 // Manifest implements Registry.
 func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	resp, err := r.do(ctx, r.manifestRequest(http.MethodGet, repo, ref))
+	resp, err := r.do(ctx, r.manifestRequest(ctx, http.MethodGet, repo, ref))
 	if err != nil {
 		return Content{}, fmt.Errorf("manifest %s: %w", imageName(repo, ref), err)
 	}

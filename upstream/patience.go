@@ -31,7 +31,8 @@ func WithPatience(ctx context.Context) context.Context {
 	return context.WithValue(ctx, patienceKey{}, true)
 }
 
-func isPatient(ctx context.Context) bool {
+// IsPatient reports whether a context is of WithPatience.
+func IsPatient(ctx context.Context) bool {
 	patient, _ := ctx.Value(patienceKey{}).(bool)
 	return patient
 }
@@ -39,7 +40,7 @@ func isPatient(ctx context.Context) bool {
 // waitOf returns how long a request waits for what is usually waited for as
 // long as usual.
 func waitOf(ctx context.Context, usual time.Duration) time.Duration {
-	if isPatient(ctx) {
+	if IsPatient(ctx) {
 		return maxPatience * usual
 	}
 	return usual

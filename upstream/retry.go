@@ -62,7 +62,7 @@ func attempt[T any](ctx context.Context, b retryLimits, fn func(context.Context)
 			break
 		}
 		if IsSlow(err) {
-			if !b.patient || isPatient(asking) {
+			if !b.patient || IsPatient(asking) {
 				break
 			}
 			asking = WithPatience(ctx)

@@ -220,6 +220,7 @@ func tokenRequest(ctx context.Context, at *url.URL, w authParams, c Credentials)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(q.Encode()))
 		if err == nil {
 			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header["Idempotency-Key"] = nil // is not sent: net/http may repeat the request on another connection
 		}
 		return req, err
 	}

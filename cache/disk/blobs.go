@@ -29,6 +29,8 @@ type blobs struct {
 	sizes   sizes
 	log     *slog.Logger
 	files   files.System
+	places  *places // of files
+	folder  *folder
 	faults  faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -65,6 +67,8 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		files:   opts.Files,
+		places:  opts.places,
+		folder:  opts.folder,
 		faults:  opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
@@ -78,16 +82,8 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 	return b
 }
 
-// prepare makes what was missing in the folder when it was opened.
-func (b *blobs) prepare() error {
-	b.nameMu.Lock()
-	defer b.nameMu.Unlock()
-	if err := prepareFolder(b.files, filepath.Dir(b.drafts), b.log); err != nil {
-		return err
-	}
-	clear(b.durableFolders)
-	return nil
-}
+// Outage is that of the places.
+func (b *blobs) Outage() <-chan struct{} { return b.places.outage() }
 
 // pathOf returns the path of the content with digest d, or false if d is not a
 // valid digest.

@@ -52,24 +52,17 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	file, err := b.createDraft(want)
-	if errors.Is(err, fs.ErrNotExist) {
-		// There was no room for the folder when the cache was opened.
-		if err = b.prepare(); err == nil {
-			file, err = b.createDraft(want)
+	var file files.File
+	err := b.restoring(func() (err error) {
+		if err = b.hasRoom(want.Size); err == nil {
+			file, err = b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
 		}
-	}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
 	return b.newDraft(want, file), nil
-}
-
-func (b *blobs) createDraft(want cache.Descriptor) (files.File, error) {
-	if err := b.hasRoom(want.Size); err != nil {
-		return nil, err
-	}
-	return b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
 }
 
 func (b *blobs) newDraft(want cache.Descriptor, file files.File) *draft {
@@ -191,6 +184,13 @@ func (d *draft) Reserve() error {
 }
 
 func (d *draft) Written() int64 { return d.written.Load() }
+
+func (d *draft) Prefix() (hash.Hash, int64, error) {
+	d.hashing.Lock()
+	defer d.hashing.Unlock()
+	copied, err := cache.CloneHash(d.hash)
+	return copied, d.Written(), err
+}
 
 func (d *draft) Verify() error {
 	d.hashing.Lock()

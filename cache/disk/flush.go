@@ -64,7 +64,7 @@ func (r *records) flush() error {
 	case err != nil:
 		err = fmt.Errorf("write records: %w", wrapFull(err))
 		r.opts.OnRecordsError(err)
-		if !r.flushFailing {
+		if !r.flushFailing && !errors.Is(err, cache.ErrDown) {
 			r.opts.Log.Error("records can't be written; they are kept in memory, and writing is retried", "error", err)
 		}
 	case r.flushFailing:
@@ -89,6 +89,12 @@ func (r *records) flushAll() error {
 		return errDamaged // just now; the next flush has a new one
 	}
 
+	if len(group) > 0 {
+		var err error
+		if db, err = r.restore(db); err != nil {
+			return r.replaceIfDamaged(db, err)
+		}
+	}
 	for part := range slices.Chunk(group, maxGroup) {
 		if err := r.write(db, part); err != nil {
 			return r.replaceIfDamaged(db, err)

@@ -55,12 +55,21 @@ func (f kernelFile) SetAttribute(name string, value []byte) error {
 	return setAttribute(f.File, name, value)
 }
 
-func (f kernelFile) Reopen() (files.File, error)   { return wrapFile(reopen(f.File)) }
-func (f kernelFile) AvoidPageCache() (over func()) { return avoidPageCache(f.File) }
-func (f kernelFile) OS() *os.File                  { return f.File }
+func (f kernelFile) Reopen() (files.File, error)               { return wrapFile(reopen(f.File)) }
+func (f kernelFile) AvoidPageCache() (over func())             { return avoidPageCache(f.File) }
+func (f kernelFile) SendTo(socket uintptr, n int) (int, error) { return sendTo(socket, f.File, n) }
+func (f kernelFile) IsResident(off, n int64) bool              { return isResident(f.File, off, n) }
+func (f kernelFile) OS() *os.File                              { return f.File }
 
 // Space returns the room of the file system that a folder is on.
 func Space(folder string) (cache.Space, error) {
 	of, err := space(folder)
 	return cache.Space(of), err
+}
+
+// Inodes returns how many files the file system of a folder can hold, and how
+// many more. A total of 0 means that it does not tell, or has no bound.
+func Inodes(folder string) (total, free int64, err error) {
+	of, err := space(folder)
+	return of.Inodes, of.FreeInodes, err
 }

@@ -3,6 +3,8 @@ package memory_test
 import (
 	"bytes"
 	"fmt"
+	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -79,6 +81,64 @@ func TestContent(t *testing.T) {
 		}
 		c.Delete(d)
 	})
+}
+
+// What the bound allows is what the process gets, for many small entries as for
+// a few large ones.
+func TestContentTakesWhatItCosts(t *testing.T) {
+	for _, size := range []int{10, 500, 2_000, 9_000, 33_000, 60 << 10} {
+		t.Run(fmt.Sprintf("%d bytes each", size), func(t *testing.T) {
+			const bound = 16 << 20
+			before := live()
+			c := newContent(t, bound)
+			for i := 0; c.Bytes() < bound-memory.Cost(size) && i < 200_000; i++ {
+				b := make([]byte, size, size+size/3) // as from a buffer that grew
+				copy(b, strconv.Itoa(i))
+				c.Put(digest.FromBytes(b), b)
+			}
+			c.Wait()
+			taken := live() - before
+			if c.Bytes() > bound || c.Bytes() < bound*9/10 {
+				t.Errorf("it counts %d bytes with a bound of %d", c.Bytes(), bound)
+			}
+			if taken > bound*105/100 || taken < bound/2 {
+				t.Errorf("it takes %d bytes of memory with a bound of %d", taken, bound)
+			}
+			runtime.KeepAlive(c)
+		})
+	}
+}
+
+// live is what is reachable, in bytes.
+func live() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func TestContentShrinksAtOnce(t *testing.T) {
+	c := newContent(t, 8<<20)
+	for i := range 1000 {
+		b := fmt.Appendf(make([]byte, 0, 4000), "%04000d", i)
+		c.Put(digest.FromBytes(b), b)
+	}
+	if c.Bytes() < 4<<20 {
+		t.Fatalf("it holds %d bytes", c.Bytes())
+	}
+	c.Limit(1 << 20)
+	if c.Bytes() > 1<<20 {
+		t.Errorf("it holds %d bytes with a limit of 1 MiB", c.Bytes())
+	}
+	c.Limit(1 << 30)
+	for i := range 5000 {
+		b := fmt.Appendf(make([]byte, 0, 4000), "%04000d", i)
+		c.Put(digest.FromBytes(b), b)
+	}
+	if c.Bytes() > 8<<20 || c.Bytes() < 4<<20 {
+		t.Errorf("it holds %d bytes, and may hold 8 MiB again", c.Bytes())
+	}
 }
 
 func BenchmarkContentGet(b *testing.B) {

@@ -39,6 +39,10 @@ const shutdownTimeout = 25 * time.Second
 // folder: as long as that may take to stop, and a little for its disk.
 const handOver = shutdownTimeout + 5*time.Second
 
+// errDiskDown is no reason not to be ready: without its disk, this mirror still
+// serves better than none.
+var errDiskDown = errors.New("the disk is down; what is in memory is served, and the rest passes through")
+
 // run assembles the program and runs it until ctx ends.
 func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
 	metrics, err := admin.NewMetrics()
@@ -60,6 +64,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	go func() { failed <- serveListener(back, operators) }()
 
 	machine := readMachine(cfg.Cache.Dir, log)
+	warnOfMemory(cfg.Cache, machine, log)
 	if err := metrics.Limits(machine.metrics()); err != nil {
 		return err
 	}
@@ -101,6 +106,12 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 				return errors.New("stopping")
 			}
 			return places.Full()
+		},
+		Degraded: func() error {
+			if m.Store.Outage() != nil {
+				return errDiskDown
+			}
+			return nil
 		},
 	}))
 	if cfg.TLS.CertFile != "" {
@@ -170,21 +181,30 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	if err != nil {
 		return nil, nil, err
 	}
+	content, err := memory.NewContent(contentShare(cfg.Cache.Memory.Bytes))
+	if err != nil {
+		return nil, nil, err
+	}
+	// Before the records are opened, which may have to be restored.
+	endPolicy := inBackground(ctx, newMemoryPolicy(content, cfg.Cache.Memory.Bytes, machine, log).run)
+	defer func() {
+		if err != nil {
+			endPolicy()
+		}
+	}()
 	files, err := disk.Open(cfg.Cache.Dir, disk.Options{
 		Log: log, MinFree: bounds.MinFree, Journal: metadata.Durable(),
 		VerifyEvery: cfg.Cache.VerifyEvery, OnDamage: metrics.Damaged,
+		Places: disk.PlacesFor(machine.PIDs, machine.CPUs),
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := metrics.RecordsBehind(files.Behind); err != nil {
+	isDown := func() bool { return files.Outage() != nil }
+	if err := errors.Join(metrics.RecordsBehind(files.Behind), metrics.DiskDown(isDown)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	upstreams, err := registries(cfg, metrics, files.Records(), log)
-	if err != nil {
-		return nil, nil, errors.Join(err, files.Close())
-	}
-	content, err := memory.NewContent(cfg.Cache.Memory.Bytes)
 	if err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
@@ -201,8 +221,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
 	})
-	if err := metrics.DraftBytes(m.Store.KeptBytes); err != nil {
-		content.Close()
+	if err := errors.Join(metrics.DraftBytes(m.Store.KeptBytes), metrics.MemoryBytes(content.Bytes)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if err := metrics.Full(func() map[string]int64 { return timesMet(m.Store) }); err != nil {
@@ -216,6 +235,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	m.Start()
 	return m, func() error {
 		m.Close()
+		endPolicy()
 		content.Close()
 		return files.Close()
 	}, nil

@@ -47,7 +47,13 @@ func (s *suite) startContainerd(t *testing.T, m *mirror, toolName string, hostsF
 // newContainerd is a containerd that is yet to be started.
 func (s *suite) newContainerd(t *testing.T, toolName string) *containerd {
 	t.Helper()
-	c := &containerd{tool: s.tool(t, toolName), dir: s.folder(t), namespace: "e2e"}
+	return s.containerdIn(t, s.folder(t), toolName)
+}
+
+// containerdIn is one that keeps everything in a folder.
+func (s *suite) containerdIn(t *testing.T, dir, toolName string) *containerd {
+	t.Helper()
+	c := &containerd{tool: s.tool(t, toolName), dir: dir, namespace: "e2e"}
 	c.hostsDir = filepath.Join(c.dir, "certs.d")
 	c.env = environment(c.dir, c.tool.bin(), s.tool(t, "runc").bin())
 	return c

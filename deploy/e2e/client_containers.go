@@ -9,11 +9,11 @@ import (
 
 // containersHome makes a folder with what every client of containers/image
 // reads, its registries.conf from entrepot.
-func (s *suite) containersHome(t *testing.T, m *mirror, runtime string) (dir string, env []string) {
+func (s *suite) containersHome(t *testing.T, m *mirror, runtime string, hostsFlags ...string) (dir string, env []string) {
 	t.Helper()
 	dir = s.folder(t)
 	settings := filepath.Join(dir, ".config", "containers")
-	m.hosts(t, runtime, filepath.Join(settings, "registries.conf.d"))
+	m.hosts(t, runtime, filepath.Join(settings, "registries.conf.d"), hostsFlags...)
 	policy := filepath.Join(settings, "policy.json")
 	if err := os.WriteFile(policy, []byte(`{"default": [{"type": "insecureAcceptAnything"}]}`), 0o644); err != nil {
 		t.Fatal(err)

@@ -72,15 +72,22 @@ func (i image) content(archs ...string) []string {
 // What differs between two images is only that last layer.
 func (s *suite) push(t *testing.T, host, registry, repository string) image {
 	t.Helper()
-	img := image{registry: registry, repository: repository, tag: "1", platforms: map[string]platform{}}
+	img := image{registry: registry, repository: repository, tag: "1"}
 	img.greeting = "This came from " + img.reference() + "."
-	target, err := name.NewRepository(host+"/"+repository, name.Insecure)
+	return img.push(t, host, func(arch string) []v1.Layer { return s.packageLayers(t, arch, img.greeting) })
+}
+
+// push makes an image of the layers of each platform, and pushes it.
+func (img image) push(t *testing.T, host string, layers func(arch string) []v1.Layer) image {
+	t.Helper()
+	img.platforms = map[string]platform{}
+	target, err := name.NewRepository(host+"/"+img.repository, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
 	for _, arch := range architectures {
-		made, p, manifest := s.platformImage(t, arch, img.greeting)
+		made, p, manifest := platformImage(t, arch, layers(arch))
 		manifest.Platform = &v1.Platform{OS: "linux", Architecture: arch}
 		index.Manifests = append(index.Manifests, manifest)
 		img.platforms[arch] = p
@@ -111,14 +118,14 @@ type ociIndex []byte
 func (i ociIndex) RawManifest() ([]byte, error)        { return i, nil }
 func (i ociIndex) MediaType() (types.MediaType, error) { return types.OCIImageIndex, nil }
 
-func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, platform, v1.Descriptor) {
+func (s *suite) packageLayers(t *testing.T, arch, greeting string) []v1.Layer {
 	t.Helper()
 	root := s.tool(t, "rootfs-"+arch).folder
 	var layers []v1.Layer
 	for _, pkg := range packages {
 		layers = append(layers, layer(t, func(w *tar.Writer) error { return writeFolder(w, filepath.Join(root, pkg)) }))
 	}
-	layers = append(layers, layer(t, func(w *tar.Writer) error {
+	return append(layers, layer(t, func(w *tar.Writer) error {
 		text := greeting + "\n"
 		if err := w.WriteHeader(&tar.Header{Name: "etc/greeting", Mode: 0o644, Size: int64(len(text)), ModTime: built}); err != nil {
 			return err
@@ -126,6 +133,10 @@ func (s *suite) platformImage(t *testing.T, arch, greeting string) (v1.Image, pl
 		_, err := io.WriteString(w, text)
 		return err
 	}))
+}
+
+func platformImage(t *testing.T, arch string, layers []v1.Layer) (v1.Image, platform, v1.Descriptor) {
+	t.Helper()
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	made, err := mutate.AppendLayers(base, layers...)
 	if err != nil {

@@ -19,6 +19,7 @@ type mirror struct {
 	process        *process
 	settings       string   // of each upstream, in YAML
 	env            []string // beside that of every program
+	names          string   // a file that it sees as /etc/hosts; empty: it sees the machine's
 }
 
 // startMirror starts entrepot in front of one registry, which it knows as
@@ -69,7 +70,11 @@ upstreams:
 
 func (m *mirror) start(t *testing.T) {
 	t.Helper()
-	m.process = startProcess(t, m.dir, slices.Concat(environment(m.dir), m.env), m.program, "serve", "--config", m.config())
+	started := []string{m.program, "serve", "--config", m.config()}
+	if m.names != "" {
+		started = append([]string{"/usr/bin/unshare", "--mount", "--", "/bin/sh", "-c", `mount --bind "$1" /etc/hosts && shift && exec "$@"`, "sh", m.names}, started...)
+	}
+	m.process = startProcess(t, m.dir, slices.Concat(environment(m.dir), m.env), started[0], started[1:]...)
 	m.process.waitReady(t, func() error { return answers("http://" + m.admin + "/readyz") })
 }
 

@@ -111,6 +111,11 @@ func command(t *testing.T, env []string, program string, args ...string) string 
 func try(ctx context.Context, dir string, env []string, program string, args ...string) (stdout, stderr string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
+	return tryLong(ctx, dir, env, program, args...)
+}
+
+// tryLong is try without its limit.
+func tryLong(ctx context.Context, dir string, env []string, program string, args ...string) (stdout, stderr string, err error) {
 	var out, problems bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &out, &problems

@@ -21,7 +21,7 @@ var pages = []struct {
 	file, title string
 	sections    []string
 }{
-	{"RESULTS.md", "What works through it", []string{"runtimes", "rows", "parsers", "pieces", "pieces by clients", "kinds", "conformance", "credentials"}},
+	{"RESULTS.md", "What works through it", []string{"runtimes", "rows", "parsers", "pieces", "pieces by clients", "weather", "kinds", "conformance", "credentials"}},
 	{"REFERRERS.md", "What clients are told of referrers", []string{"referrers", "learnt"}},
 }
 

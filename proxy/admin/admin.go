@@ -19,6 +19,9 @@ type Options struct {
 	Cache   Cache
 	// Ready returns nil when clients can be served, or the reason why not.
 	Ready func() error
+	// Degraded returns nil, or what is wrong although clients are served. It may
+	// be nil.
+	Degraded func() error
 	// Config is the answer to GET /config, encoded as JSON. It must not contain
 	// secrets.
 	Config any
@@ -36,7 +39,13 @@ func New(opts Options) http.Handler {
 			writeText(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
-		writeText(w, http.StatusOK, "ready")
+		text := "ready"
+		if opts.Degraded != nil {
+			if err := opts.Degraded(); err != nil {
+				text += ": " + err.Error()
+			}
+		}
+		writeText(w, http.StatusOK, text)
 	})
 	mux.Handle("GET /metrics", opts.Metrics.Handler())
 	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, opts.Config) })

@@ -184,6 +184,20 @@ func (m *Metrics) Full(times func() map[string]int64) error {
 	return nil
 }
 
+// MemoryBytes exports what bytes returns: the memory that small content takes.
+func (m *Metrics) MemoryBytes(bytes func() int64) error {
+	_, err := m.provider.Meter("entrepot").Int64ObservableGauge("entrepot.cache.memory", metric.WithUnit("By"),
+		metric.WithDescription("Memory that small content takes, which is also on disk."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(bytes())
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("metric entrepot.cache.memory: %w", err)
+	}
+	return nil
+}
+
 // Flights counts downloads that start (+1) and end (-1).
 func (m *Metrics) Flights(delta int) { m.flights.Add(context.Background(), int64(delta)) }
 

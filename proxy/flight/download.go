@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -167,7 +168,11 @@ func (d *download) publish(ctx context.Context, size int64) {
 func (d *download) notCached(err error) {
 	d.start.Observer.NotCached()
 	d.group.sink.NotCached()
-	d.start.Log.Warn("blob could not be cached", "error", err)
+	level := slog.LevelWarn
+	if errors.Is(err, cache.ErrDown) {
+		level = slog.LevelDebug // the cache has logged that the disk is down
+	}
+	d.start.Log.Log(context.Background(), level, "blob could not be cached", "error", err)
 }
 
 // receive receives the content until all of it is there and hashed, or, if

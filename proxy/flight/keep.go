@@ -46,7 +46,7 @@ func (d *download) begin(ctx context.Context) error {
 func (d *download) takeUp(ctx context.Context) {
 	draft, kept, err := d.group.sink.Resume(ctx, d.digest)
 	if err != nil {
-		if !errors.Is(err, cache.ErrNotFound) {
+		if !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrDown) {
 			d.start.Log.Warn("an earlier part of the download cannot be used", "error", err)
 		}
 		return
@@ -137,7 +137,8 @@ func (d *download) continueInMemory(why error) error {
 	prefix := d.plan.prefix()
 	d.mu.Unlock()
 	prefix, _ = d.spool.check(0, prefix) // what an earlier download left may be damaged
-	if err := d.spool.switchToMemory(prefix); err != nil {
+	prefix, err := d.spool.switchToMemory(prefix)
+	if err != nil {
 		return err
 	}
 	d.update(func() {

@@ -118,6 +118,16 @@ func (r *Reader) noteUnproven() {
 	r.unproven = true
 }
 
+// Await waits until something can be read at off, of n bytes or of all the rest
+// if n is negative, and says whether the download has received something in the
+// meantime. What else becomes of the wait, Follow returns.
+func (r *Reader) Await(ctx context.Context, off, n int64) (moved bool, err error) {
+	r.need(off, n)
+	before := r.f.received()
+	_, err = r.f.waitPast(ctx, r, off, off == 0 || r.held)
+	return r.f.received() >= before+idleBytes, err
+}
+
 // need notes what is read, if that was not known when the reader began.
 func (r *Reader) need(off, n int64) {
 	f := r.f

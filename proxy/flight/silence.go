@@ -36,15 +36,20 @@ func (s *silence) begin(f *Flight) <-chan time.Time {
 // isOver says whether a silence that is too long is the source's. If the
 // download receives something, the reader has to wait for its turn.
 func (s *silence) isOver(f *Flight) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	received := f.plan.have.Len()
+	received := f.received()
 	if received < s.received+idleBytes {
 		return true
 	}
 	s.received = received
 	s.timer.Reset(readerWait)
 	return false
+}
+
+// received is how many bytes there are.
+func (f *Flight) received() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.plan.have.Len()
 }
 
 func (s *silence) end() {

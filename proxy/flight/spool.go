@@ -11,7 +11,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/upstream"
 )
 
 // hashSize is how many bytes of pieces are hashed at once, when the prefix has
@@ -174,18 +173,26 @@ func (s *spool) hashed() int64 {
 	return s.draft.Written()
 }
 
-// switchToMemory continues in memory, after the first n bytes, which are on disk.
-func (s *spool) switchToMemory(n int64) error {
-	state := s.digest.Algorithm().Hash()
-	if n > 0 {
-		if _, err := io.Copy(state, io.NewSectionReader(s.draft, 0, n)); err != nil {
-			return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
-		}
+// switchToMemory continues in memory, after the first n bytes, which are on disk,
+// or after fewer, if some that are not hashed yet can't be read back. It returns
+// after how many.
+func (s *spool) switchToMemory(n int64) (int64, error) {
+	state, hashed, err := s.draft.Prefix()
+	if err != nil {
+		return 0, err
+	}
+	if hashed > n { // a part of what was received last reached the disk
+		state.Reset()
+		hashed = 0
+	}
+	read, err := io.Copy(state, io.NewSectionReader(s.draft, hashed, n-hashed))
+	if err != nil {
+		n = hashed + read // the rest is received again
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.toMemory(n, state)
-	return nil
+	return n, nil
 }
 
 // verify verifies the whole content, wherever it is.

@@ -3,6 +3,7 @@ package metadata
 import (
 	"encoding/binary"
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -116,6 +117,16 @@ func (l *Ledger) EachTag(fn func(repo Repository, tag string, d Digest)) error {
 	})
 }
 
+// TagsOf returns the tags of a repository that are on record, sorted.
+func (l *Ledger) TagsOf(repo Repository) []string {
+	prefix := Key(repo, "")
+	all := l.keys(bucketTag, prefix)
+	for i, key := range all {
+		all[i] = strings.TrimPrefix(key, prefix)
+	}
+	return all
+}
+
 // TagList returns the last complete list of a repository's tags.
 func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
 	ok = l.read(bucketTagList, Key(repo, ""), &tags)
@@ -126,6 +137,9 @@ func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
 func (l *Ledger) PutTagList(repo Repository, tags []string) {
 	l.write(bucketTagList, Key(repo, ""), tags)
 }
+
+// DropTagList removes the list of a repository's tags.
+func (l *Ledger) DropTagList(repo Repository) { l.records.Delete(bucketTagList, Key(repo, "")) }
 
 // GoneTime is the time since when the tag no longer exists, or zero if it
 // exists. A recorded time in the future is not valid; it is then the current

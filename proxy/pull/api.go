@@ -128,9 +128,11 @@ type Blob interface {
 type Tags struct {
 	Tags []string
 	// Next is the query of the next page, or nil on the last page.
-	Next    url.Values
-	Stale   bool
-	Outcome Outcome
+	Next  url.Values
+	Stale bool
+	// Warnings are the mirror's own, with code 299.
+	Warnings []string
+	Outcome  Outcome
 }
 
 // Referrers are all known manifests with a given subject.

@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -16,6 +17,7 @@ type blobSource struct {
 	u      Upstream
 	repo   Repository
 	digest Digest
+	began  time.Time
 }
 
 // startedFor is the repository whose request started a download.
@@ -55,9 +57,13 @@ func (s *blobSource) Answered(size int64) {
 // Completed records the size, which is known by now.
 func (s *blobSource) Completed(size int64) { s.Answered(size) }
 
+// downloadKey is the key of the late answer to a download.
+func downloadKey(repo Repository, d Digest) string { return "download\x00" + blobKey(repo, d) }
+
 // Failed remembers that the repository does not have the blob, if the upstream
-// said so.
+// said so, and any other refusal if its client may have left by now.
 func (s *blobSource) Failed(err error) {
+	s.p.requests.others.keep(downloadKey(s.repo, s.digest), s.began, s.p.rules.Wait, lateAnswer{err: err})
 	if errors.Is(err, upstream.ErrNotFound) {
 		s.p.negative.put(blobKey(s.repo, s.digest), err)
 	}
@@ -68,5 +74,5 @@ func (s *blobSource) Received(bytes int64) { emit2(s.p.events.Received, s.u.Name
 func (s *blobSource) NotCached() { emit(s.p.events.Bypassed, s.repo.Upstream) }
 
 func (p *Puller) newBlobSource(u Upstream, repo Repository, d Digest) *blobSource {
-	return &blobSource{p: p, u: u, repo: repo, digest: d}
+	return &blobSource{p: p, u: u, repo: repo, digest: d, began: time.Now()}
 }

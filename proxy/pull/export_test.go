@@ -2,6 +2,7 @@ package pull
 
 import (
 	"net/url"
+	"time"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -22,7 +23,8 @@ const (
 )
 
 func (l *tagPages) Page(repo Repository, asked url.Values, got upstream.TagList) (all []string, whole bool) {
-	return l.add(repo, asked, got)
+	all, _, whole = l.add(repo, asked, time.Now(), got)
+	return all, whole
 }
 
 // SetOffline changes the configuration. Nothing may be under way.

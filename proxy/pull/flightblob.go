@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/flight"
@@ -27,6 +28,8 @@ type flightBlob struct {
 	// come from one download, and the last bytes are held back.
 	inParts bool
 	begun   bool // some of it was written
+	// status is when the client has to have a status; zero if it has one.
+	status time.Time
 }
 
 func (b *flightBlob) Digest() Digest { return b.source.digest }
@@ -84,10 +87,16 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		}
 		b.source.p.log.Debug("waiting for the download to reach the range", "digest", b.source.digest.String(), "offset", off, "error", err)
 	}
+	if err := b.awaitFirst(ctx, w, off, n); err != nil {
+		return 0, err
+	}
 	written, err = b.r.Follow(ctx, w, off, n)
 	b.begun = b.begun || written > 0
 	full, slow := errors.Is(err, cache.ErrFull), errors.Is(err, flight.ErrReaderTooSlow)
 	switch {
+	case errors.Is(err, flight.ErrUnreadable) && ctx.Err() == nil && !(b.inParts && b.begun):
+		more, err := b.besideDisk(ctx, w, off+written, n, written)
+		return written + more, err
 	case err == nil || ctx.Err() != nil, b.inParts && (b.begun || full || slow):
 		return written, err
 	case written > 0 && full && b.isPart(off, n):
@@ -104,6 +113,27 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 		return b.rejoin(ctx, w, off, n, err)
 	}
 	return 0, err
+}
+
+// awaitFirst waits for the first byte that a client gets. It does not wait longer
+// than for any other answer: then the client gets an error, or, if the download
+// is only far away from what it wants, an empty write, so that its answer begins.
+func (b *flightBlob) awaitFirst(ctx context.Context, w io.Writer, off, n int64) error {
+	if b.status.IsZero() {
+		return nil
+	}
+	wait, cancel := context.WithDeadlineCause(ctx, b.status, errWaited)
+	defer cancel()
+	b.status = time.Time{}
+	moved, err := b.r.Await(wait, off, n)
+	if !errors.Is(err, errWaited) {
+		return nil
+	}
+	if !moved {
+		return err
+	}
+	_, err = w.Write(nil)
+	return err
 }
 
 // isPart says whether that is not the whole blob.
@@ -148,6 +178,27 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 	f := b.source.p.flights.StartPrivate(b.source.descriptor(b.size), b.source.startOptions())
 	defer f.Release()
 	return f.Follow(ctx, w, off, n)
+}
+
+// besideDisk serves a client that can't read back what the download has stored:
+// n bytes starting at off, of which some were written already. Those that have
+// got nothing of a whole blob share one download; in its midst, a client goes on
+// from the upstream at the offset.
+func (b *flightBlob) besideDisk(ctx context.Context, w io.Writer, off, n, done int64) (written int64, err error) {
+	if n >= 0 {
+		n -= done
+	}
+	if b.isPart(off, n) {
+		b.passedThrough = true
+		return b.passThrough(ctx, w, off, n)
+	}
+	f := b.source.p.flights.JoinBeside(b.source.descriptor(b.size), b.source.startOptions())
+	defer f.Release()
+	written, err = f.Follow(ctx, w, off, n)
+	if written == 0 && err != nil && ctx.Err() == nil {
+		return b.followPrivate(ctx, w, off, n) // it was another repository's, or too fast
+	}
+	return written, err
 }
 
 // rejoin serves a client after the download it had joined failed for another

@@ -17,9 +17,11 @@ import (
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
 // does.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
-	ctx, cancel := p.asClient(ctx)
-	defer cancel()
-	return p.WaitForManifest(ctx, repo, ref)
+	return duringOutage(ctx, p, func() (Manifest, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.WaitForManifest(ctx, repo, ref)
+	})
 }
 
 // WaitForManifest does what Manifest does, for whoever is no client: it waits as
@@ -47,6 +49,9 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
 	_, err = p.manifestByDigest(ctx, u, repo, d)
 	if err == nil && !p.store.Has(ctx, d) {
@@ -140,19 +145,14 @@ func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Re
 // it, and caches it. want is empty for a tag. head is what HEAD said of the tag,
 // if the manifest could not be had by that digest.
 func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want, head Digest) (Manifest, error) {
-	c, err := u.Registry.Manifest(ctx, repo.Name, ref)
+	c, content, err := p.readManifest(ctx, u, repo, ref)
 	if err != nil {
 		if want != "" && errors.Is(err, upstream.ErrNotFound) {
 			p.negative.put(manifestKey(repo, ref), err)
 		}
 		return Manifest{}, err
 	}
-	defer c.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
-	emit2(p.events.Received, u.Name, int64(len(content)))
 	switch {
-	case err != nil:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	case len(content) > maxManifest:
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
 	case want == "" && !isManifest(content):
@@ -186,6 +186,29 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	return m, err
+}
+
+// readManifest requests a manifest and reads it. If its body breaks or falls
+// silent, it is requested once more.
+func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, ref string) (c upstream.Content, content []byte, err error) {
+	for range 2 {
+		if c, err = u.Registry.Manifest(ctx, repo.Name, ref); err != nil {
+			return c, nil, err
+		}
+		content, err = io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
+		c.Body.Close()
+		emit2(p.events.Received, u.Name, int64(len(content)))
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		if upstream.IsSlow(err) {
+			ctx = upstream.WithPatience(ctx)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
+	}
+	return c, content, err
 }
 
 // isDisproved says whether a tag's body is wrong for certain: HEAD and GET name

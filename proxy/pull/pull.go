@@ -108,6 +108,8 @@ type requests struct {
 	fetches  *shared   // manifests, by repository and digest
 	others   *shared   // HEADs of blobs, pages of tags
 	tagPages *tagPages // collects tag lists from their pages
+
+	conversions *conversions // what tags are for clients that accept other types
 }
 
 // New returns a Puller. It starts no goroutines.
@@ -118,7 +120,7 @@ func New(opts Options) *Puller {
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages()},
+		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},

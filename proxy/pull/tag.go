@@ -106,6 +106,12 @@ func (p *Puller) isFresh(u Upstream, repo Repository, tag string, rec metadata.T
 	if u.Immutable != nil && u.Immutable(tag) && !isReferrersTag(tag) {
 		return true
 	}
+	age := time.Since(rec.CheckedAt)
+	return age >= 0 && age < p.tagTTL(u)
+}
+
+// tagTTL is for how long what an upstream says of tags is fresh.
+func (p *Puller) tagTTL(u Upstream) time.Duration {
 	ttl := p.rules.TagTTL
 	if u.Quota != nil {
 		const low = 0.2
@@ -113,8 +119,7 @@ func (p *Puller) isFresh(u Upstream, repo Repository, tag string, rec metadata.T
 			ttl = time.Duration(float64(ttl) * min(10, low/max(left, low/10)))
 		}
 	}
-	age := time.Since(rec.CheckedAt)
-	return age >= 0 && age < ttl
+	return ttl
 }
 
 // isReferrersTag says whether a tag has the form of a referrers tag. Those are
@@ -191,6 +196,7 @@ func (p *Puller) recordTag(ctx context.Context, repo Repository, tag string, to 
 		p.ledger.DropEmptyReferrers(repo, subject) // there is a list now
 	}
 	p.ledger.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
+	p.negative.delete(tagListKey(repo)) // there is something to list
 	if p.events.TagMoved != nil {
 		p.events.TagMoved(repo, tag)
 	}

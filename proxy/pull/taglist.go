@@ -2,48 +2,132 @@ package pull
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Tags returns a page of a repository's tags: from the upstream, or from the
-// last complete list if the upstream cannot be asked. It never returns a
-// truncated list; if neither is available, it returns an error.
+// Tags returns a page of a repository's tags: from the last complete list while
+// that is fresh, or if the upstream cannot be asked, and else from the upstream.
+// It never returns a truncated list; if there is nothing complete, it returns an
+// error.
 func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Tags, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Tags{}, err
 	}
-	client := ctx
-	ctx, cancel := p.asClient(client)
-	defer cancel()
-	if !p.rules.Offline {
-		list, err := shareRequest(ctx, p, p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
-			return u.Registry.Tags(ctx, repo.Name, page)
-		})
-		if err == nil {
-			if all, ok := p.requests.tagPages.add(repo, page, list); ok {
-				p.ledger.PutTagList(repo, all)
-			}
-			return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
-		}
-		if client.Err() != nil || !IsInconclusive(err) {
-			return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
-		}
-		if cached, ok := p.cachedTags(repo, page); ok {
-			return cached, nil
-		}
-		return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
+	if p.rules.Offline {
+		return p.offlineTags(ctx, u, repo, page)
 	}
-	if cached, ok := p.cachedTags(repo, page); ok {
+	page = p.requests.tagPages.known(repo.Upstream, page)
+	cached, isCached := p.cachedTags(repo, page)
+	if isCached && p.isFreshList(u, repo) {
+		cached.Outcome = Hit
 		return cached, nil
 	}
-	return Tags{}, fmt.Errorf("tags of %s: %w", repo, ErrOffline)
+	if err := p.negative.get(tagListKey(repo)); err != nil {
+		return Tags{Outcome: Negative}, err
+	}
+	if list, ok := p.requests.tagPages.takeAhead(repo, page); ok {
+		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
+	}
+	// The client waits for a limited time. The request itself continues.
+	wait, cancel := p.asClient(ctx)
+	defer cancel()
+	if isCached {
+		wait, cancel = context.WithTimeoutCause(wait, p.rules.MaxWait, errTooLong)
+		defer cancel()
+	}
+	list, err := p.shareTags(wait, u, repo, page)
+	switch {
+	case err == nil:
+		if isFirstPage(page) && list.Next != nil {
+			p.work.Go(func(ctx context.Context) { p.askAhead(ctx, u, repo, list.Next) })
+		}
+		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
+	case ctx.Err() == nil && isCached && IsInconclusive(err):
+		cached.Stale, cached.Outcome = true, Stale
+		return cached, nil
+	}
+	return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
+}
+
+func tagListKey(repo Repository) string { return "tags\x00" + metadata.Key(repo, "") }
+
+func (p *Puller) shareTags(ctx context.Context, u Upstream, repo Repository, page url.Values) (upstream.TagList, error) {
+	return shareRequest(ctx, p, p.requests.others, "tags\x00"+metadata.Key(repo, page.Encode()), func(ctx context.Context) (upstream.TagList, error) {
+		return p.fetchTags(ctx, u, repo, page)
+	})
+}
+
+// askAhead asks for the second page of a list, which clients ask for next. Some
+// registries name a next page although there is none (F38), and without it the
+// list of a client that knows this would never be complete.
+func (p *Puller) askAhead(ctx context.Context, u Upstream, repo Repository, page url.Values) {
+	list, err := p.shareTags(ctx, u, repo, page)
+	if err != nil {
+		p.log.Debug("the second page of a list was not there", "repository", repo.String(), "error", err)
+		return
+	}
+	p.requests.tagPages.putAhead(repo, page, list)
+}
+
+// fetchTags asks the upstream for a page, and keeps what is known to be a
+// complete list. That there is none is remembered for a while.
+func (p *Puller) fetchTags(ctx context.Context, u Upstream, repo Repository, page url.Values) (upstream.TagList, error) {
+	began := time.Now()
+	list, err := u.Registry.Tags(ctx, repo.Name, page)
+	switch {
+	case errors.Is(err, upstream.ErrNotFound):
+		p.negative.put(tagListKey(repo), fmt.Errorf("tags of %s: %w", repo, err))
+		p.requests.tagPages.keep(repo, began, func() { p.ledger.DropTagList(repo) })
+		return upstream.TagList{}, err
+	case err != nil:
+		return upstream.TagList{}, err
+	}
+	p.negative.delete(tagListKey(repo))
+	if all, since, ok := p.requests.tagPages.add(repo, page, began, list); ok {
+		p.requests.tagPages.keep(repo, since, func() { p.ledger.PutTagList(repo, all) })
+	}
+	return list, nil
+}
+
+// isFreshList says whether the last complete list is as recent as a tag has to
+// be.
+func (p *Puller) isFreshList(u Upstream, repo Repository) bool {
+	age := time.Since(p.requests.tagPages.newest(repo))
+	return age >= 0 && age < p.tagTTL(u)
+}
+
+// offlineTags lists the tags whose manifest is cached. That is not what the
+// registry would list, so there is a warning.
+func (p *Puller) offlineTags(ctx context.Context, u Upstream, repo Repository, page url.Values) (Tags, error) {
+	var tags []string
+	for _, tag := range p.ledger.TagsOf(repo) {
+		rec, ok := p.ledger.Tag(repo, tag)
+		if !ok || !rec.GoneSince.IsZero() && !p.isServedWhenGone(u, repo, tag, rec) {
+			continue
+		}
+		if _, ok := p.ledger.Manifest(repo, rec.Descriptor.Digest); ok && p.store.Has(ctx, rec.Descriptor.Digest) {
+			tags = append(tags, tag)
+		}
+	}
+	if len(tags) == 0 {
+		return Tags{}, fmt.Errorf("tags of %s: this mirror is offline and has none: %w", repo, upstream.ErrNameUnknown)
+	}
+	answer, ok := slicePage(tags, page)
+	if !ok {
+		return Tags{}, fmt.Errorf("tags of %s: %w", repo, ErrOffline)
+	}
+	answer.Outcome = Stale
+	answer.Warnings = []string{`299 - "this mirror is offline and lists only the tags that it can serve"`}
+	return answer, nil
 }
 
 // cachedTags returns the requested page of the last complete list.
@@ -52,8 +136,18 @@ func (p *Puller) cachedTags(repo Repository, page url.Values) (Tags, bool) {
 	if !ok {
 		return Tags{}, false
 	}
-	tags = deduplicate(tags)
-	answer := Tags{Tags: tags, Stale: true, Outcome: Stale}
+	return slicePage(deduplicate(tags), page)
+}
+
+// slicePage returns a page of a list. It returns false for a page that only the
+// upstream can tell.
+func slicePage(tags []string, page url.Values) (Tags, bool) {
+	for name := range page {
+		if name != "n" && name != "last" {
+			return Tags{}, false
+		}
+	}
+	answer := Tags{Tags: tags}
 	if last := page.Get("last"); last != "" {
 		at, found := slices.BinarySearch(tags, last)
 		if !slices.IsSorted(tags) {

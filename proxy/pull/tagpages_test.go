@@ -22,14 +22,19 @@ func TestTagListsAreCollectedFromPages(t *testing.T) {
 		steps []step
 		whole []string
 	}{
-		"one page":                     {[]step{{nil, []string{"a"}, nil}}, []string{"a"}},
-		"one page that is not full":    {[]step{{url.Values{"n": {"2"}}, []string{"a"}, nil}}, []string{"a"}},
-		"more than were asked for":     {[]step{{url.Values{"n": {"2"}}, []string{"c", "a", "b"}, nil}}, []string{"c", "a", "b"}},
-		"a full page without a next":   {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, nil}}, nil},
-		"two pages":                    {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), []string{"c"}, nil}}, []string{"a", "b", "c"}},
-		"an empty page at the end":     {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), nil, nil}}, []string{"a", "b"}},
-		"a page without the first":     {[]step{{next("b"), []string{"c"}, nil}}, nil},
-		"a first page with more to go": {[]step{{nil, []string{"a"}, next("a")}}, nil},
+		"one page":                                    {[]step{{nil, []string{"a"}, nil}}, []string{"a"}},
+		"one page that is not full":                   {[]step{{url.Values{"n": {"2"}}, []string{"a"}, nil}}, []string{"a"}},
+		"more than were asked for":                    {[]step{{url.Values{"n": {"2"}}, []string{"c", "a", "b"}, nil}}, []string{"c", "a", "b"}},
+		"a full page without a next":                  {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, nil}}, nil},
+		"two pages":                                   {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), []string{"c"}, nil}}, []string{"a", "b", "c"}},
+		"an empty page at the end":                    {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {next("b"), nil, nil}}, []string{"a", "b"}},
+		"a full page, and nothing after its last tag": {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, nil}, {next("b"), nil, nil}}, []string{"a", "b"}},
+		"clients that choose n":                       {[]step{{url.Values{"n": {"2"}}, []string{"a", "b"}, next("b")}, {url.Values{"n": {"9"}, "last": {"b"}}, []string{"c"}, nil}}, []string{"a", "b", "c"}},
+		"none are asked for":                          {[]step{{url.Values{"n": {"0"}}, nil, nil}}, nil},
+		"no tags":                                     {[]step{{nil, []string{}, nil}}, []string{}},
+		"a name for the next page":                    {[]step{{nil, []string{"a"}, url.Values{"next_page": {"x"}}}, {url.Values{"next_page": {"x"}}, []string{"b"}, nil}}, []string{"a", "b"}},
+		"a page without the first":                    {[]step{{next("b"), []string{"c"}, nil}}, nil},
+		"a first page with more to go":                {[]step{{nil, []string{"a"}, next("a")}}, nil},
 	} {
 		l := pull.NewLists()
 		var all []string

@@ -58,6 +58,15 @@ type lateAnswer struct {
 	err   error
 }
 
+// keep keeps the answer to a request that began at a time, if it is one, and if
+// it comes later than clients wait.
+func (s *shared) keep(key string, began time.Time, wait time.Duration, a lateAnswer) {
+	answered := a.err == nil && s.keepsAll || a.err != nil && !IsInconclusive(a.err)
+	if answered && time.Since(began) >= wait {
+		s.late.Put(key, a, lateTTL)
+	}
+}
+
 func newShared(keepsAll bool) *shared {
 	late, err := memory.NewAnswers[string, lateAnswer](maxLate)
 	if err != nil {
@@ -81,9 +90,7 @@ func shareRequest[T any](ctx context.Context, p *Puller, s *shared, key string, 
 		began := time.Now()
 		v, err := request(ctx)
 		err = causeOf(ctx, err)
-		if answered := err == nil && s.keepsAll || err != nil && !IsInconclusive(err); answered && time.Since(began) >= p.rules.Wait {
-			s.late.Put(key, lateAnswer{v, err}, lateTTL)
-		}
+		s.keep(key, began, p.rules.Wait, lateAnswer{v, err})
 		return v, err
 	})
 }

@@ -23,7 +23,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	}
 	file, err = s.blobs.Open(ctx, d)
 	switch {
-	case errors.Is(err, cache.ErrNotFound):
+	case isExpected(ctx, err):
 		s.noteLost(err)
 		return nil, nil, err
 	case err != nil:
@@ -42,6 +42,12 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	return content, nil, nil
 }
 
+// isExpected says whether an error needs no line in the log: there is no such
+// content, the client has left, or the disk is down, which the cache has logged.
+func isExpected(ctx context.Context, err error) bool {
+	return errors.Is(err, cache.ErrNotFound) || errors.Is(err, cache.ErrDown) || ctx.Err() != nil
+}
+
 // Read returns the content of a manifest, unless it is larger than maxSize
 // bytes.
 func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool) {
@@ -51,7 +57,7 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
 		s.noteLost(err)
-		if !errors.Is(err, cache.ErrNotFound) {
+		if !isExpected(ctx, err) {
 			s.log.Error("stored manifest cannot be opened", "digest", d.String(), "error", err)
 		}
 		return nil, false
@@ -73,7 +79,8 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 // read from disk. Damaged content is quarantined, so that it can be stored
 // again.
 func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]byte, error) {
-	content, err := io.ReadAll(file)
+	content := make([]byte, file.Size()) // it stays in memory, without the slack of a buffer that grows
+	_, err := io.ReadFull(file, content)
 	if err == nil && d.Algorithm().FromBytes(content) == d {
 		return content, nil
 	}

@@ -139,7 +139,7 @@ func (l *Prefetcher) prefetchUpstream(ctx context.Context, s *schedule) {
 		}
 		s.finish(repo, err)
 		switch {
-		case err != nil && !errors.Is(err, errBackoff):
+		case err != nil && !errors.Is(err, errBackoff) && !errors.Is(err, cache.ErrDown):
 			l.log.Info("not everything that another pull may request could be prefetched", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n, "error", err)
 		case n > 0:
 			l.log.Debug("prefetched what another pull may request", "upstream", repo.Upstream, "repository", repo.Name, "learnt", n)

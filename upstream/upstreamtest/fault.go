@@ -227,17 +227,7 @@ func NoLength() Fault {
 }
 
 // LateMillis answers after that many milliseconds.
-func LateMillis(ms int) Fault {
-	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
-		t := time.NewTimer(time.Duration(ms) * time.Millisecond)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			r.answer(w, req, q)
-		case <-req.Context().Done():
-		}
-	}
-}
+func LateMillis(ms int) Fault { return Slow(time.Duration(ms) * time.Millisecond) }
 
 func (r *Registry) respond(w http.ResponseWriter, q Request, change func([]byte) []byte, headers func(http.Header)) {
 	found, code := r.find(q)

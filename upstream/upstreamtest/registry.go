@@ -22,9 +22,11 @@ import (
 type Registry struct {
 	t       testing.TB
 	server  *httptest.Server
-	address string // that it listens on
-	name    string // of its host in URLs
+	network *Network // nil for that of the machine
+	address string   // that it listens on
+	name    string   // of its host in URLs
 	auth    Auth
+	http2   bool
 	api     bool
 	filter  bool
 
@@ -83,6 +85,9 @@ func WithReferrers() Option { return func(r *Registry) { r.api = true } }
 
 // WithFilter makes the Referrers API filter by artifactType.
 func WithFilter() Option { return func(r *Registry) { r.filter = true } }
+
+// WithHTTP2 makes it speak HTTP/2, over TLS with a certificate that nobody knows.
+func WithHTTP2() Option { return func(r *Registry) { r.http2 = true } }
 
 // WithAddress puts it on another address of loopback than 127.0.0.1.
 func WithAddress(address string) Option { return func(r *Registry) { r.address = address } }
@@ -169,7 +174,11 @@ func (r *Registry) listen(address string, serve http.HandlerFunc) *httptest.Serv
 	if net.ParseIP(address) != nil {
 		address = net.JoinHostPort(address, "0")
 	}
-	l, err := net.Listen("tcp", address)
+	listen := func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	if r.network != nil {
+		listen = r.network.Listen
+	}
+	l, err := listen(address)
 	if err != nil {
 		r.t.Fatalf("a registry for the test: %v", err)
 	}
@@ -177,7 +186,11 @@ func (r *Registry) listen(address string, serve http.HandlerFunc) *httptest.Serv
 	server.Config.ErrorLog = log.New(io.Discard, "", 0) // Faults write what net/http complains about.
 	server.Listener.Close()
 	server.Listener = l
-	server.Start()
+	if server.EnableHTTP2 = r.http2; r.http2 {
+		server.StartTLS()
+	} else {
+		server.Start()
+	}
 	return server
 }
 
