@@ -81,9 +81,10 @@ type Blobs interface {
 	// does not wait for the disk.
 	AllKept() []KeptDraft
 
-	// DropKept removes the draft of d that was kept. It is not an error if
-	// there is none.
-	DropKept(ctx context.Context, d Digest) error
+	// DropKept removes the draft of d that was kept at that time, or, if that is
+	// zero, at any. It is not an error if there is none. One that was resumed, or
+	// kept anew, since then MUST stay.
+	DropKept(ctx context.Context, d Digest, keptAt time.Time) error
 
 	// Delete removes the content with digest d from the store. Readers that
 	// have it open MUST be able to finish. Deleting absent content is not an
@@ -194,7 +195,8 @@ type Draft interface {
 	// Commit MUST verify size and digest (ErrMismatch), then publish atomically
 	// and durably. It is not an error if another draft has published the
 	// content meanwhile. A draft of the same digest that was kept is removed.
-	// After Commit, only Close, ReadAt and Reader may be called.
+	// After Commit, only Close, ReadAt and Reader may be called. But if it
+	// returned ErrFull, it may be called again once there is room.
 	Commit() error
 	// Save makes everything durable that was written before the call, and note
 	// with it: if the process ends without a Close, Resume finds it.
@@ -214,8 +216,9 @@ type KeptDraft struct {
 	Digest Digest
 	// Size is the announced size of the whole content in bytes.
 	Size int64
-	// Bytes is how many of them are there.
-	Bytes int64
+	// Bytes is how many of them are there. Weight is how many bytes the draft
+	// takes in the store, with anything stored with it.
+	Bytes, Weight int64
 	// Note is what was saved with it.
 	Note []byte
 	// KeptAt is when it was last saved.

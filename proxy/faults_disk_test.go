@@ -115,6 +115,10 @@ func roomRows() []roomRow {
 		{name: "an I/O error in the middle of a draft", refuse: blobs("write", syscall.EIO), counted: true},
 		{name: "no room when a draft is synced", refuse: blobs("commit", full), counted: true},
 		{name: "an error when a draft is renamed", refuse: blobs("commit", syscall.EIO), counted: true},
+		{name: "no room for a draft, until something is evicted", refuse: untilDeleted("create", full), kept: true},
+		{name: "no room in the middle of a draft, until something is evicted", refuse: untilDeleted("write", full), kept: true},
+		{name: "a quota that is reached, until something is evicted", refuse: untilDeleted("write", fmt.Errorf("%w: %w", cache.ErrFull, syscall.EDQUOT)), kept: true},
+		{name: "no inode for a folder, until something is evicted", refuse: untilDeleted("commit", full), kept: true},
 		{name: "no room for the records", refuse: fullJournal, kept: true},
 		{name: "no room for drafts, records and the log", refuse: func(t *testing.T, s *setup) func() {
 			mendDrafts, mendJournal := blobs("create", full)(t, s), fullJournal(t, s)
@@ -127,6 +131,24 @@ func roomRows() []roomRow {
 			return func() { mendDrafts(); mendJournal() }
 		}, counted: true},
 	}
+}
+
+// untilDeleted makes a disk refuse until content is deleted from it.
+func untilDeleted(at string, why error) func(*testing.T, *setup) func() {
+	return func(_ *testing.T, s *setup) func() {
+		var refuses atomic.Bool
+		refuses.Store(true)
+		s.options = func(o *pulling.Options) { o.Blobs = relieved{fullBlobs{o.Blobs, at, &refuses, why}} }
+		return func() { refuses.Store(false) }
+	}
+}
+
+// relieved is a full cache that has room once something is deleted.
+type relieved struct{ fullBlobs }
+
+func (b relieved) Delete(ctx context.Context, d cache.Digest) error {
+	b.refuses.Store(false)
+	return b.fullBlobs.Delete(ctx, d)
 }
 
 // fullJournal lets the kernel refuse what is appended to the records' journal,
@@ -226,7 +248,11 @@ func runRoom(t *testing.T, row roomRow, target string) (sees string, kept, count
 	manifest, m := fake.AddImage("app", "1", upstreamtest.Bytes(1, size))
 	s := setup{dir: t.TempDir()}
 	path, d := "/v2/app/manifests/1", manifest.Digest
+	fake.AddImage("old", "1", upstreamtest.Bytes(2, size)) // which may be evicted
 	first := newMirror(t, fake, s)
+	if a := first.get("/v2/old/manifests/1"); a.status != http.StatusOK {
+		t.Fatalf("the older manifest: %d %s", a.status, a.body)
+	}
 	if target == "blob" {
 		path, d = "/v2/app/blobs/"+m.Layers[0].Digest.String(), m.Layers[0].Digest
 		if a := first.get("/v2/app/manifests/1"); a.status != http.StatusOK {

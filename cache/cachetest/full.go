@@ -2,6 +2,7 @@ package cachetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -133,7 +134,7 @@ func Full(t *testing.T, open func(t *testing.T, room int64) cache.Blobs) {
 		other, next := content(2, 900)
 		second := create(t, blobs, next)
 		wantReserved(t, second, cache.ErrFull)
-		if err := blobs.DropKept(t.Context(), want.Digest); err != nil {
+		if err := blobs.DropKept(t.Context(), want.Digest, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		wantReserved(t, second, nil)

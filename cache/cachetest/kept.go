@@ -145,7 +145,7 @@ func testNeverKept(t *testing.T, blobs cache.Blobs) {
 	wantNotKept(t, blobs, "sha256:../..")
 	wantKept(t, blobs)
 	for _, d := range []cache.Digest{want.Digest, "", "sha256:../.."} {
-		if err := blobs.DropKept(t.Context(), d); err != nil {
+		if err := blobs.DropKept(t.Context(), d, time.Time{}); err != nil {
 			t.Errorf("DropKept(%q) of what is not kept: %v", d, err)
 		}
 	}
@@ -253,7 +253,7 @@ func testKeptReaders(t *testing.T, blobs cache.Blobs) {
 		t.Fatal(err)
 	}
 	readers := []cache.Blob{early, draftReader(t, draft)}
-	if err := blobs.DropKept(t.Context(), want.Digest); err != nil {
+	if err := blobs.DropKept(t.Context(), want.Digest, time.Time{}); err != nil {
 		t.Fatalf("DropKept: %v", err)
 	}
 	wantNotKept(t, blobs, want.Digest)

@@ -30,6 +30,8 @@ type draft struct {
 	// saving is held while the map is written, and by what ends that.
 	saving sync.Mutex
 	saved  bool // whether there may be a map
+	// unsynced means that a sync has failed.
+	unsynced bool
 
 	hashing sync.Mutex
 	hash    hash.Hash // of the prefix

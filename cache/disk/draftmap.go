@@ -55,12 +55,13 @@ func (d *draft) snapshot(note []byte) draftMap {
 	return m
 }
 
-// kept describes the draft.
+// kept describes the draft, which takes room for its bytes and for the map.
 func (m draftMap) kept() cache.KeptDraft {
 	k := cache.KeptDraft{Digest: m.digest, Size: m.size, Note: m.note, KeptAt: m.at}
 	for _, r := range m.runs {
 		k.Bytes += r.Len()
 	}
+	k.Weight = k.Bytes + int64(len(m.encode()))
 	return k
 }
 

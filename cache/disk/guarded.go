@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -60,8 +61,8 @@ func (g guarded) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache
 	return guardedDraft{r.Draft.(*draft), g.places}, r.kept, nil
 }
 
-func (g guarded) DropKept(ctx context.Context, d cache.Digest) error {
-	return awaitError(ctx, g.places, task{"drop the draft of", d}, func() error { return g.blobs.DropKept(ctx, d) })
+func (g guarded) DropKept(ctx context.Context, d cache.Digest, keptAt time.Time) error {
+	return awaitError(ctx, g.places, task{"drop the draft of", d}, func() error { return g.blobs.DropKept(ctx, d, keptAt) })
 }
 
 func (g guarded) Delete(ctx context.Context, d cache.Digest) error {

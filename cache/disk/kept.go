@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -36,7 +37,7 @@ func (b *blobs) loadKept() error {
 }
 
 func (b *blobs) loadDrafts() error {
-	entries, err := b.files.ReadDir(b.drafts)
+	entries, err := readFolder(b.files, b.drafts)
 	if err != nil {
 		return err
 	}
@@ -148,15 +149,20 @@ func (b *blobs) AllKept() []cache.KeptDraft {
 	return all
 }
 
-func (b *blobs) DropKept(_ context.Context, d cache.Digest) error {
-	if err := b.dropKept(d); err != nil {
+func (b *blobs) DropKept(_ context.Context, d cache.Digest, keptAt time.Time) error {
+	if err := b.dropKept(d, keptAt); err != nil {
 		return fmt.Errorf("drop the draft of %s: %w", d, err)
 	}
 	return nil
 }
 
-func (b *blobs) dropKept(d cache.Digest) error {
-	k, ok := b.takeKept(d)
+func (b *blobs) dropKept(d cache.Digest, keptAt time.Time) error {
+	b.keptMu.Lock()
+	k, ok := b.kept[d]
+	if ok = ok && (keptAt.IsZero() || k.KeptAt.Equal(keptAt)); ok {
+		delete(b.kept, d)
+	}
+	b.keptMu.Unlock()
 	if !ok {
 		return nil
 	}

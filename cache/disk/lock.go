@@ -34,7 +34,14 @@ func openFolder(system files.System, dir string, log *slog.Logger) (files.File, 
 	if err != nil {
 		return nil, err
 	}
-	if err := prepareFolder(system, dir, log); err != nil {
+	err = prepareFolder(system, dir, log)
+	if err = wrapFull(err); errors.Is(err, cache.ErrFull) {
+		// Clients are served all the same. What is missing is made as soon as
+		// there is room.
+		log.Warn("the disk is full: nothing can be cached before there is room", "folder", dir, "error", err)
+		return lock, nil
+	}
+	if err != nil {
 		lock.Close()
 		return nil, err
 	}
@@ -72,7 +79,7 @@ func lockFolder(system files.System, dir string) (files.File, error) {
 	}
 	if err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("lock the cache folder %s: %w", dir, err)
+		return nil, unlockable(dir, err)
 	}
 	// The pid is only for the message above, so failing to write it does not
 	// matter.
@@ -80,6 +87,13 @@ func lockFolder(system files.System, dir string) (files.File, error) {
 		_, _ = fmt.Fprintf(lock, "%d\n", os.Getpid())
 	}
 	return lock, nil
+}
+
+// unlockable is the error for a folder that can't be locked at all, with what to
+// do about it.
+func unlockable(dir string, err error) error {
+	return fmt.Errorf("the cache folder %s can't be locked: %w; its file system has no locks: if it is NFS, mount it with nolock or local_lock=flock, "+
+		"which is safe as long as one machine uses the folder, or choose a folder on a local disk", dir, pathErrorCause(err))
 }
 
 // checkFormat refuses a folder that this package would misread: one with a

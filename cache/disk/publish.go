@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"time"
 )
 
 // Commit waits for a Save that has begun. The map is removed last: one without
@@ -30,7 +31,7 @@ func (d *draft) Commit() error {
 		return fmt.Errorf("commit %s: %w", d.want.Digest, wrapFull(err))
 	}
 	d.end()
-	if err := errors.Join(d.removeMap(), d.blobs.dropKept(d.want.Digest)); err != nil {
+	if err := errors.Join(d.removeMap(), d.blobs.dropKept(d.want.Digest, time.Time{})); err != nil {
 		d.blobs.log.Warn("an unfinished download could not be removed after the content was published", "digest", d.want.Digest.String(), "error", err)
 	}
 	return nil
@@ -45,11 +46,38 @@ func (d *draft) cutToPrefix() error {
 	return d.file.Truncate(d.Written())
 }
 
-func (d *draft) sync() error {
-	if err := d.blobs.faults.inject(d.blobs.faults.sync); err != nil {
-		return err
+// sync makes the file durable. If an earlier sync has failed, the kernel takes
+// what it could not write for written, so that a second one that succeeds would
+// say nothing: it is written once more. d.saving is held.
+func (d *draft) sync() (err error) {
+	if d.unsynced {
+		err = d.rewrite()
 	}
-	return d.file.Sync()
+	if err == nil {
+		err = d.blobs.faults.inject(d.blobs.faults.sync)
+	}
+	if err == nil {
+		err = d.file.Sync()
+	}
+	d.unsynced = err != nil
+	return err
+}
+
+// rewrite writes what is there once more, as far as it is still what was
+// written.
+func (d *draft) rewrite() error {
+	buffer := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buffer)
+	for _, r := range d.snapshot(nil).runs {
+		read, err := d.read(r, buffer)
+		if err == nil {
+			_, err = d.file.WriteAt(read.content, r.From)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // end ends the writing of a draft that stays.

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
@@ -60,11 +61,10 @@ func (f kernelFile) SendTo(socket uintptr, n int) (int, error) { return sendTo(s
 func (f kernelFile) IsResident(off, n int64) bool              { return isResident(f.File, off, n) }
 func (f kernelFile) OS() *os.File                              { return f.File }
 
-// Space returns the size of the file system that a folder is on, and how much
-// of it this user can still write, in bytes.
-func Space(folder string) (total, free int64, err error) {
+// Space returns the room of the file system that a folder is on.
+func Space(folder string) (cache.Space, error) {
 	of, err := space(folder)
-	return of.Bytes, of.FreeBytes, err
+	return cache.Space(of), err
 }
 
 // Inodes returns how many files the file system of a folder can hold, and how

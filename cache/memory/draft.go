@@ -267,6 +267,7 @@ func (d *draft) Keep(note []byte) error {
 			Digest: d.want.Digest,
 			Size:   d.want.Size,
 			Bytes:  d.have.Len(),
+			Weight: d.have.Len(),
 			Note:   bytes.Clone(note),
 			KeptAt: time.Now(),
 		},

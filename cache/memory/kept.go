@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -48,9 +49,12 @@ func (b *blobs) AllKept() []cache.KeptDraft {
 	return all
 }
 
-func (b *blobs) DropKept(_ context.Context, d cache.Digest) error {
-	if k := b.takeKept(d); k != nil {
-		b.release(k.Bytes)
+func (b *blobs) DropKept(_ context.Context, d cache.Digest, keptAt time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if k := b.kept[d]; k != nil && (keptAt.IsZero() || k.KeptAt.Equal(keptAt)) {
+		delete(b.kept, d)
+		b.available += k.Bytes
 	}
 	return nil
 }

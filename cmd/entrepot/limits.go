@@ -27,15 +27,14 @@ func readMachine(folder string, log *slog.Logger) machine {
 	of, err := limits.Read()
 	m := machine{Limits: of}
 	folder = nearestExisting(folder)
-	bytes, bytesFree, bytesErr := disk.Space(folder)
-	inodes, inodesFree, inodesErr := disk.Inodes(folder)
-	m.diskBytes, m.diskInodes = bytes, inodes
-	if err := errors.Join(err, bytesErr, inodesErr); err != nil {
+	space, spaceErr := disk.Space(folder)
+	m.diskBytes, m.diskInodes = space.Bytes, space.Inodes
+	if err := errors.Join(err, spaceErr); err != nil {
 		log.Warn("not all limits of this machine could be read", "error", err)
 	}
 	log.Info("the limits of this machine",
 		"cpus", m.CPUs, "files", orNone(m.Files, decimal), "pids", orNone(m.PIDs, decimal), "memory", orNone(m.Memory, size),
-		"disk", orNone(bytes, size), "disk_free", size(bytesFree), "inodes", orNone(inodes, decimal), "inodes_free", decimal(inodesFree))
+		"disk", orNone(space.Bytes, size), "disk_free", size(space.FreeBytes), "inodes", orNone(space.Inodes, decimal), "inodes_free", decimal(space.FreeInodes))
 	return m
 }
 

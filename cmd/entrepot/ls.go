@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -70,7 +71,20 @@ func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 		count += fmt.Sprintf(" and %d unfinished downloads", n)
 	}
 	_, err := fmt.Fprintf(w, "%s, %s%s; no image refers to %s of that\n", count, size(list.Bytes), limit, size(list.Strays))
+	if err == nil && list.Full != "" {
+		_, err = fmt.Fprintf(w, "There was no room for something %s: %s\n", relativeTime(list.FullAt, now), boundNames[list.Full])
+	}
 	return err
+}
+
+// boundNames say what was met.
+var boundNames = map[cache.Bound]string{
+	cache.MaxSize:   "max_size is reached",
+	cache.MinFree:   "less than min_free is free on the file system",
+	cache.DiskSpace: "the file system is full",
+	cache.Inodes:    "the file system has no inodes left",
+	cache.Quota:     "the quota is reached",
+	cache.FileSize:  "a file may not be so large",
 }
 
 // writeDrafts writes a section with a line for each unfinished download, if

@@ -177,7 +177,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
 func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
-	bounds, err := spaceLimits(cfg)
+	bounds, err := spaceLimits(cfg, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -224,6 +224,10 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	if err := errors.Join(metrics.DraftBytes(m.Store.KeptBytes), metrics.MemoryBytes(content.Bytes)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
+	if err := metrics.Full(func() map[string]int64 { return timesMet(m.Store) }); err != nil {
+		content.Close()
+		return nil, nil, errors.Join(err, files.Close())
+	}
 	if files.Rebuilt() {
 		manifests, err := m.Ledger.RebuildMembers(ctx)
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
@@ -237,20 +241,30 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	}, nil
 }
 
+// timesMet is how often each bound on what is stored was met. All of them are
+// there from the start, so that alerts see the first time.
+func timesMet(s *store.Store) map[string]int64 {
+	met, times := s.TimesMet(), map[string]int64{}
+	for bound := range boundNames {
+		times[string(bound)] = met[bound]
+	}
+	return times
+}
+
 // spaceLimits resolves the configured limits, which may be percentages of the
 // file system. The cache folder need not exist yet.
-func spaceLimits(cfg config.Config) (store.Bounds, error) {
-	total, _, err := disk.Space(nearestExisting(cfg.Cache.Dir))
+func spaceLimits(cfg config.Config, log *slog.Logger) (store.Bounds, error) {
+	of, err := disk.Space(nearestExisting(cfg.Cache.Dir))
 	if err != nil {
 		return store.Bounds{}, err
 	}
+	if of.Bytes == 0 && cfg.Cache.MaxSize.Percent > 0 {
+		log.Warn("the file system of the cache does not say how large it is, so that max_size has no meaning: give it in bytes", "max_size", cfg.Cache.MaxSize.String())
+	}
 	return store.Bounds{
-		MaxBytes: cfg.Cache.MaxSize.Of(total),
-		MinFree:  cfg.Cache.MinFree.Of(total),
-		Free: func() (int64, error) {
-			_, free, err := disk.Space(cfg.Cache.Dir)
-			return free, err
-		},
+		MaxBytes: cfg.Cache.MaxSize.Of(of.Bytes),
+		MinFree:  cfg.Cache.MinFree.Of(of.Bytes),
+		Space:    func() (cache.Space, error) { return disk.Space(cfg.Cache.Dir) },
 	}, nil
 }
 

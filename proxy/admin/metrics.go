@@ -168,6 +168,22 @@ func (m *Metrics) DraftBytes(bytes func() int64) error {
 	return nil
 }
 
+// Full exports what times returns: how often each bound was met, by its name.
+func (m *Metrics) Full(times func() map[string]int64) error {
+	_, err := m.provider.Meter("entrepot").Int64ObservableCounter("entrepot.cache.full",
+		metric.WithDescription("Times that there was no room, by the bound that was met."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for bound, n := range times() {
+				o.Observe(n, metric.WithAttributes(attribute.String("bound", bound)))
+			}
+			return nil
+		}))
+	if err != nil {
+		return fmt.Errorf("metric entrepot.cache.full: %w", err)
+	}
+	return nil
+}
+
 // MemoryBytes exports what bytes returns: the memory that small content takes.
 func (m *Metrics) MemoryBytes(bytes func() int64) error {
 	_, err := m.provider.Meter("entrepot").Int64ObservableGauge("entrepot.cache.memory", metric.WithUnit("By"),

@@ -155,6 +155,9 @@ func (d *download) publish(ctx context.Context, size int64) {
 		return // it has no disk space, which has been reported
 	}
 	d.saving.Wait()
+	d.expect(-d.known.incoming) // from here on the sink knows of it
+	ctx, end := d.group.beginPublication(ctx, d.Flight)
+	defer end()
 	if err := d.group.sink.Publish(ctx, d.digest, size, d.spool.draft); err != nil {
 		d.notCached(err)
 	}

@@ -226,7 +226,7 @@ func (d *download) open(ctx context.Context, size int64) {
 	draft, err := d.group.sink.Create(ctx, want)
 	if err == nil && d.isWanted() {
 		d.known.reserved = true
-		if err = d.group.sink.Reserve(draft, want); err != nil {
+		if err = d.group.sink.Reserve(draft, cache.Descriptor{Digest: d.digest, Size: d.likely(size)}); err != nil {
 			draft.Close()
 		}
 	}
@@ -238,6 +238,13 @@ func (d *download) open(ctx context.Context, size int64) {
 	if draft == nil {
 		d.update(func() { d.plan.inOrder = true })
 	}
+}
+
+// likely is the size, or what a manifest says of it.
+func (d *download) likely(size int64) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return max(size, d.size.announced)
 }
 
 // isWanted says whether all of the content is wanted.

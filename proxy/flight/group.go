@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash"
 	"log/slog"
 	"sync"
 
@@ -35,9 +36,12 @@ type Group struct {
 	opts Options
 	work sync.WaitGroup
 
-	mu       sync.Mutex
-	byDigest map[cache.Digest]*Flight
-	beside   map[cache.Digest]*Flight // of those that can't be read from the disk
+	memory budget
+
+	mu         sync.Mutex
+	byDigest   map[cache.Digest]*Flight
+	publishing []*publication           // of flights in byDigest, in the order in which they began to wait
+	beside     map[cache.Digest]*Flight // of those that can't be read from the disk
 }
 
 // NewGroup returns a group whose downloads end with ctx.
@@ -85,7 +89,7 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 	if !start.Refetch && g.sink.Has(g.ctx, want.Digest) {
 		return nil, false, nil
 	}
-	if len(g.byDigest) >= g.opts.Max && !g.parkOne() {
+	if len(g.byDigest) >= g.opts.Max && !g.parkOne() && !g.giveUpPublication() {
 		return nil, false, fmt.Errorf("%s: %w", start.Source, ErrBusy)
 	}
 	f = newFlight(want, start.Source, newSpool(want.Digest))
@@ -105,6 +109,7 @@ func (g *Group) JoinBeside(want cache.Descriptor, start StartOptions) *Flight {
 		return f
 	}
 	s := newSpool(want.Digest)
+	s.behind.budget = &g.memory
 	s.open(nil)
 	f := newFlight(want, start.Source, s)
 	f.plan.inOrder = true
@@ -124,12 +129,31 @@ func (f *Flight) holdsStart() bool {
 // StartPrivate starts a download that only the caller reads. It is not stored,
 // and waits for its reader without a limit. The caller releases the Flight.
 func (g *Group) StartPrivate(want cache.Descriptor, start StartOptions) *Flight {
-	s := newSpool(want.Digest)
-	s.patient = true
-	s.open(nil)
-	f := newFlight(want, start.Source, s)
+	f := newFlight(want, start.Source, newSpool(want.Digest))
+	f.spool.patient = true
+	g.runInMemory(f, start, 0, want.Digest.Algorithm().Hash())
+	return f
+}
+
+// runInMemory starts a download that is not stored, of what follows the first
+// from bytes, whose hash is known.
+func (g *Group) runInMemory(f *Flight, start StartOptions, from int64, state hash.Hash) {
+	f.spool.behind.budget = &g.memory
+	f.spool.toMemory(from, state)
 	f.plan.inOrder = true
+	if from > 0 {
+		f.plan.have.Add(cache.Span{To: from})
+	}
 	g.run(f, start, nil)
+}
+
+// runBehind starts a download for the readers that another was too fast for.
+// The caller releases it.
+func (g *Group) runBehind(want cache.Descriptor, start StartOptions, from int64, state hash.Hash) *Flight {
+	f := newFlight(want, start.Source, newSpool(want.Digest))
+	f.spool.patient = true
+	start.Seed, start.Look = nil, false
+	g.runInMemory(f, start, from, state)
 	return f
 }
 
@@ -156,6 +180,9 @@ func (g *Group) Wait() { g.work.Wait() }
 // caller, the download holds the spool until it is over.
 func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
+	f.spool.behind.budget = &g.memory
+	want := cache.Descriptor{Digest: f.digest, Size: f.size.announced}
+	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(want, start, from, state) }
 	f.plan.small = cmp.Or(g.opts.Small, smallContent)
 	if !start.Look {
 		f.plan.insist()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -13,18 +14,25 @@ import (
 // position is the position of one reader in a spool. While it reads, a download
 // without disk space waits for it.
 type position struct {
-	s       *spool
-	off     int64 // guarded by s.mu
-	dropped bool  // too slow: the writer no longer waits for it; guarded by s.mu
-	file    cache.Blob
-	cursor  cache.Cursor // over file
+	s      *spool
+	f      *Flight // the spool's, if the position holds it
+	file   cache.Blob
+	cursor cache.Cursor // over file
+
+	// What follows is guarded by s.mu.
+	off      int64
+	dropped  bool          // too slow: the writer no longer waits for it
+	next     *position     // where it goes then
+	waited   time.Duration // by the writer
+	waitedAt int64         // where it was then
 }
 
 // begin begins to read at off.
 func (p *position) begin(off int64) {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
-	p.off, p.dropped = off, false
+	p.off = off
+	p.dropped = p.dropped && p.next != nil
 	p.s.readers[p] = struct{}{}
 }
 
@@ -36,9 +44,9 @@ func (p *position) end() {
 	p.s.wakeWriter()
 }
 
-// next writes at most n of the bytes at the position to w. The caller knows that
+// copy writes at most n of the bytes at the position to w. The caller knows that
 // they are available.
-func (p *position) next(w io.Writer, n int64) (int64, error) {
+func (p *position) copy(w io.Writer, n int64) (int64, error) {
 	p.s.mu.Lock()
 	off := p.off
 	inMemory := p.s.inMemory && off >= p.s.window.onDisk
@@ -90,9 +98,21 @@ func (p *position) fromDisk(w io.Writer, off, n int64) (int64, error) {
 	return written, err
 }
 
-func (p *position) close() error {
-	if p.file != nil {
-		return p.file.Close()
+// close ends what the position holds, and what it was moved to.
+func (p *position) close() (err error) {
+	p.s.mu.Lock()
+	next := p.next
+	p.next = nil
+	p.s.mu.Unlock()
+	if next != nil {
+		next.end()
+		err = next.close()
 	}
-	return nil
+	if p.file != nil {
+		err = errors.Join(err, p.file.Close())
+	}
+	if p.f != nil {
+		p.f.Release()
+	}
+	return err
 }

@@ -2,6 +2,7 @@ package flight
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,7 +14,7 @@ import (
 // must be used by one goroutine at a time.
 type Reader struct {
 	f    *Flight
-	at   position
+	at   *position
 	held bool
 	wait wait  // what it needs; guarded by f.mu
 	err  error // why what it needs can't be fetched; guarded by f.mu
@@ -43,7 +44,7 @@ type ReadOptions struct {
 // NewReader begins to read. The caller must not have released the flight, and
 // closes the Reader before.
 func (f *Flight) NewReader(opts ReadOptions) *Reader {
-	r := &Reader{f: f, at: position{s: f.spool}, held: opts.Held, wait: wait{spans: opts.Parts, patient: opts.Patient}}
+	r := &Reader{f: f, at: &position{s: f.spool}, held: opts.Held, wait: wait{spans: opts.Parts, patient: opts.Patient}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.readers = append(f.readers, r)
@@ -62,16 +63,23 @@ func (f *Flight) NewReader(opts ReadOptions) *Reader {
 }
 
 // Follow writes n bytes starting at off to w as they arrive, or all the rest if
-// n is negative, in pieces of at most 256 KiB. It returns ErrReaderTooSlow if
-// the download has no disk space and has continued without this reader, and
-// cache.ErrFull if there is no disk space for what it needs.
+// n is negative, in pieces of at most 256 KiB. If the download has no disk space
+// and has continued without this reader, it goes on with a further download,
+// which those share that are too slow. It returns ErrReaderTooSlow if there is
+// none for what it needs, and cache.ErrFull if there is no disk space for that.
 func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	r.need(off, n)
 	held := off == 0 || r.held
 	r.at.begin(off)
-	defer r.at.end()
+	defer func() { r.at.end() }()
+	if n < 0 {
+		r.at.s.joinBehind(r.at)
+	}
 	for n < 0 || written < n {
 		at := off + written
+		if r.follow(at) {
+			continue
+		}
 		end, err := r.f.waitPast(ctx, r, at, held)
 		if err != nil {
 			return written, err
@@ -92,8 +100,11 @@ func (r *Reader) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 		if !held {
 			r.noteUnproven()
 		}
-		wrote, err := r.at.next(w, want)
+		wrote, err := r.at.copy(w, want)
 		written += wrote
+		if errors.Is(err, ErrReaderTooSlow) && r.follow(off+written) {
+			continue
+		}
 		if err != nil {
 			return written, fmt.Errorf("blob %s: %w", r.f.digest, err)
 		}
@@ -162,10 +173,15 @@ func (r *Reader) Hold() { r.held = true }
 
 // Close ends the reading.
 func (r *Reader) Close() error {
-	r.f.mu.Lock()
-	r.f.readers = slices.DeleteFunc(r.f.readers, func(other *Reader) bool { return other == r })
-	r.f.mu.Unlock()
+	r.leave()
 	return r.at.close()
+}
+
+// leave takes the reader off the flight's list.
+func (r *Reader) leave() {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	r.f.readers = slices.DeleteFunc(r.f.readers, func(other *Reader) bool { return other == r })
 }
 
 // Follow reads with a Reader of its own.

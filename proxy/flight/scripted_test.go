@@ -154,6 +154,7 @@ type testSink struct {
 	onCall   func() // called with each call but Has, where it is set
 	onExpect func(n int64)
 
+	room    chan struct{} // nil, or what is published waits until it is closed
 	keeping chan struct{} // nil, or Keep waits until it is closed
 
 	mu          sync.Mutex
@@ -226,8 +227,15 @@ func (s *testSink) AddIncoming(n int64) {
 	s.expected += n
 }
 
-func (s *testSink) Publish(_ context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {
+func (s *testSink) Publish(ctx context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {
 	s.called()
+	if s.room != nil {
+		select {
+		case <-s.room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return draft.Commit()
 }
 

@@ -25,6 +25,8 @@ const (
 	// bucketAPI holds the endpoints that have been seen to support the
 	// Referrers API.
 	bucketAPI cache.Bucket = "api"
+	// bucketStored holds how much is stored.
+	bucketStored cache.Bucket = "stored"
 )
 
 // repositoryBuckets are the buckets whose keys begin with a repository, except

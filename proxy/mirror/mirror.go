@@ -87,12 +87,13 @@ type Mirror struct {
 
 // New assembles a Mirror. It does no background work before Start and
 // StartPrefetching are called, except for what clients request. If there is a
-// bound, no blob is published before Start either, which counts what is stored.
+// bound, no blob is published before Start either, which counts what is stored,
+// unless the records tell.
 // The caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
-		Store:     store.New(store.Options{Blobs: opts.Blobs, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
+		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
 		scrubRate: opts.ScrubRate,
 		work:      background.New(),
 	}
@@ -161,4 +162,5 @@ func (m *Mirror) StartPrefetching() { m.work.Go(m.Prefetcher.Run) }
 func (m *Mirror) Close() {
 	m.work.Stop()
 	m.Flights.Wait()
+	m.Store.SaveUsage(true)
 }

@@ -212,10 +212,15 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	start.Refetch = opts.refetch
 	start.Look = opts.want.Parts != nil
 	f, started, err := p.flights.Join(blob, start)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrBusy):
+		// The client is no worse off than without a mirror.
+		start.Look = false
+		f, started = p.flights.StartPrivate(blob, start), true
+		source.NotCached()
+	case err != nil:
 		return nil, err
-	}
-	if f == nil { // it was completed in the meantime
+	case f == nil: // it was completed in the meantime
 		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	}
 	foreign := !started && startedFor(f) != repo

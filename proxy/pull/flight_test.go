@@ -313,8 +313,8 @@ func TestAStuckClientDoesNotHoldUpTheOthersWhenTheDiskIsFull(t *testing.T) {
 			t.Errorf("the client that reads got %d bytes", len(got))
 		}
 		close(unstick)
-		if err := <-stuck; err == nil {
-			t.Error("the stuck client was told that it has everything")
+		if err := <-stuck; err != nil {
+			t.Errorf("the stuck client got %v", err)
 		}
 	})
 }

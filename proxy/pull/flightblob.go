@@ -210,6 +210,8 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64, fail
 	start.Look = b.want.Parts != nil
 	f, started, err := b.source.p.flights.Join(b.source.descriptor(b.size), start)
 	switch {
+	case errors.Is(err, ErrBusy):
+		return b.followPrivate(ctx, w, off, n)
 	case err != nil:
 		return 0, err
 	case f == nil:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/store"
@@ -13,15 +14,14 @@ import (
 // draft is an unfinished download that was kept.
 type draft struct {
 	cache.KeptDraft
-	repo   Repository // where it was begun; zero if the note does not say
-	weight int64      // bytes that it takes on disk
+	repo Repository // where it was begun; zero if the note does not say
 }
 
 // draftsIn returns the drafts that are kept now.
 func draftsIn(from *store.Store) map[Digest]draft {
 	all := make(map[Digest]draft)
 	for _, kept := range from.AllKept() {
-		all[kept.Digest] = draft{kept, repositoryIn(kept.Note), from.Weight(kept.Bytes)}
+		all[kept.Digest] = draft{kept, repositoryIn(kept.Note)}
 	}
 	return all
 }
@@ -63,19 +63,15 @@ func (s *snapshot) unpinnedDrafts() []draft {
 }
 
 // evictDraft removes a draft, unless it was resumed or kept anew after the
-// snapshot was taken. One that is kept anew between the check and the removal is
-// lost: this costs a download, but nothing is wrong afterwards.
+// snapshot was taken.
 func (r *Retention) evictDraft(ctx context.Context, d draft) (freed int64) {
-	now, ok := r.store.Kept(d.Digest)
-	if !ok || !now.KeptAt.Equal(d.KeptAt) {
-		return 0
-	}
-	return r.dropDraft(ctx, d.Digest)
+	return r.dropDraft(ctx, d.Digest, d.KeptAt)
 }
 
-// dropDraft removes the draft of d, and with it the record of its use.
-func (r *Retention) dropDraft(ctx context.Context, d Digest) (freed int64) {
-	if freed = r.store.DropKept(ctx, d); freed > 0 {
+// dropDraft removes the draft of d that was kept at that time, and with it the
+// record of its use.
+func (r *Retention) dropDraft(ctx context.Context, d Digest, keptAt time.Time) (freed int64) {
+	if freed = r.store.DropKept(ctx, d, keptAt); freed > 0 {
 		r.ledger.DropBlobUse(d)
 	}
 	return freed

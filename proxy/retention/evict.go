@@ -18,10 +18,12 @@ type candidate struct {
 	remove func(ctx context.Context) (freed int64, err error)
 }
 
-// evict frees at least want bytes, if there is that much to remove, least
-// recently used first. It reports the freed bytes as it goes, because a pass
-// over a full disk takes a while.
-func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err error) {
+// evict removes content as long as room is short, if there is that much to
+// remove, least recently used first. Whether it is, is asked before each step:
+// the snapshot has counted what is there, and more may have come to wait for
+// room. It reports the freed bytes as it goes, because a pass over a full disk
+// takes a while.
+func (r *Retention) evict(ctx context.Context, isShort func() bool) (freed int64, err error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	s, err := r.snapshot(ctx)
@@ -30,7 +32,7 @@ func (r *Retention) evict(ctx context.Context, want int64) (freed int64, err err
 	}
 	defer s.watch.End()
 	for _, next := range r.candidates(s) {
-		if freed >= want || ctx.Err() != nil {
+		if !isShort() || ctx.Err() != nil {
 			break
 		}
 		n, err := next.remove(ctx)
@@ -154,7 +156,7 @@ func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed remo
 	}
 	freed := r.deleteBlobs(ctx, s, removed.blobs)
 	for _, d := range removed.drafts {
-		freed += r.dropDraft(ctx, d)
+		freed += r.dropDraft(ctx, d, s.drafts[d].KeptAt)
 	}
 	if err != nil {
 		// There was no room to write the records, and now there is. After a

@@ -10,7 +10,10 @@ import (
 const CheckInterval = checkInterval
 
 // Evict is a pass of eviction.
-func (r *Retention) Evict(ctx context.Context, want int64) (int64, error) { return r.evict(ctx, want) }
+func (r *Retention) Evict(ctx context.Context, want int64) (int64, error) {
+	before := r.store.State().Removed
+	return r.evict(ctx, func() bool { return r.store.State().Removed-before < want })
+}
 
 // View is the content of a snapshot.
 type View struct {

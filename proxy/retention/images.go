@@ -87,7 +87,7 @@ func (s *snapshot) bytes(all removal) (n int64) {
 		n += s.sizes[d]
 	}
 	for _, d := range all.drafts {
-		n += s.drafts[d].weight
+		n += s.drafts[d].Weight
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
@@ -59,6 +60,9 @@ type Inventory struct {
 	Strays int64 `json:"strays"`
 	// MaxBytes is the bound, or 0 if there is none.
 	MaxBytes int64 `json:"maxBytes"`
+	// Full is the bound that was met last since the start, and FullAt when.
+	Full   cache.Bound `json:"full,omitempty"`
+	FullAt time.Time   `json:"fullAt,omitzero"`
 }
 
 // Inventory lists the content of the cache, sorted by name.
@@ -70,13 +74,20 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return Inventory{}, err
 	}
 	defer s.watch.End()
-	list := Inventory{Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts()}
+	met := r.store.LastMet()
+	list := Inventory{
+		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(),
+		Full: met.Bound, FullAt: met.At.UTC(),
+	}
+	if met.At.IsZero() {
+		list.FullAt = time.Time{}
+	}
 	for _, blob := range s.unreferencedBlobs() {
 		list.Strays += s.sizes[blob.digest]
 	}
 	for d, draft := range s.drafts {
 		if s.references.content[d] == 0 {
-			list.Strays += draft.weight
+			list.Strays += draft.Weight
 		}
 	}
 	for _, image := range s.images() {
@@ -142,7 +153,7 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 		}
 	}
 	for d, by := range needs {
-		size := s.sizes[d] + s.drafts[d].weight
+		size := s.sizes[d] + s.drafts[d].Weight
 		k.Size += size
 		if s.references.content[d] == by {
 			k.Alone += size

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
@@ -44,11 +45,11 @@ func (b testDiskBlobs) Resume(ctx context.Context, d retention.Digest) (draft ca
 	return &testDiskDraft{Draft: draft, digest: d, power: b.power}, kept, nil
 }
 
-func (b testDiskBlobs) DropKept(ctx context.Context, d retention.Digest) error {
+func (b testDiskBlobs) DropKept(ctx context.Context, d retention.Digest, keptAt time.Time) error {
 	return b.power.step(func() error {
 		b.power.drafts.lose(d)
 		b.power.note("the draft of %s dropped", mirrortest.Short(d.String()))
-		return b.Blobs.DropKept(ctx, d)
+		return b.Blobs.DropKept(ctx, d, keptAt)
 	})
 }
 

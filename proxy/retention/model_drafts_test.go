@@ -26,7 +26,7 @@ func (m *model) weightOf(sizes map[retention.Digest]int64) (total int64) {
 		total += m.Store.Weight(size)
 	}
 	for _, kept := range m.Store.AllKept() {
-		total += m.Store.Weight(kept.Bytes)
+		total += kept.Weight
 	}
 	return total
 }

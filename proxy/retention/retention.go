@@ -97,9 +97,13 @@ func New(opts Options) *Retention {
 func (r *Retention) Run(ctx context.Context) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
-	r.count(ctx)
+	defer r.store.EndPasses()
 	for {
-		r.store.EvictionPass(func(excess int64) int64 { return r.makeRoom(ctx, excess) })
+		if r.store.NeedsCount() {
+			r.recount(ctx)
+		}
+		r.store.EvictionPass(func(p *store.Pass) { r.makeRoom(ctx, p) })
+		r.store.SaveUsage(false)
 		select {
 		case <-r.store.EvictionDue():
 		case <-tick.C:
@@ -109,9 +113,9 @@ func (r *Retention) Run(ctx context.Context) {
 	}
 }
 
-// count counts the content of the store. At the start, only the publishing of
-// downloads waits for it.
-func (r *Retention) count(ctx context.Context) {
+// recount counts the content of the store. Only the publishing of downloads may
+// wait for it, and only if nothing is known.
+func (r *Retention) recount(ctx context.Context) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	if err := r.store.Count(ctx, nil); err != nil && ctx.Err() == nil {
@@ -119,14 +123,14 @@ func (r *Retention) count(ctx context.Context) {
 	}
 }
 
-func (r *Retention) makeRoom(ctx context.Context, excess int64) (freed int64) {
-	freed, err := r.evict(ctx, excess)
+func (r *Retention) makeRoom(ctx context.Context, pass *store.Pass) {
+	wanted := pass.Wanted()
+	freed, err := r.evict(ctx, pass.IsShort)
 	if ctx.Err() != nil {
-		return freed
+		return
 	}
 	if err != nil {
 		r.log.Error("eviction failed", "error", err)
 	}
-	r.log.Info("evicted", "wanted_bytes", excess, "freed_bytes", freed)
-	return freed
+	r.log.Info("evicted", "wanted_bytes", wanted, "freed_bytes", freed)
 }

@@ -58,7 +58,7 @@ func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbe
 		}
 	}
 	if len(s.Damaged) > 0 {
-		r.count(ctx) // files of a wrong size were counted with that size
+		r.recount(ctx) // files of a wrong size were counted with that size
 	}
 	return s, nil
 }

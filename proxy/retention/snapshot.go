@@ -90,7 +90,7 @@ func (s *snapshot) read(ctx context.Context, from *store.Store) error {
 	}
 	s.drafts = draftsIn(from)
 	for _, d := range s.drafts {
-		s.total += d.weight
+		s.total += d.Weight
 	}
 	err = s.ledger.EachManifest(func(repo Repository, d Digest, rec metadata.Manifest) {
 		n := &node{repo: repo, digest: d, rec: rec}

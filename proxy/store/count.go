@@ -5,9 +5,6 @@ import (
 	"maps"
 )
 
-// EvictionDue receives a value when room is short and an eviction pass is due.
-func (s *Store) EvictionDue() <-chan struct{} { return s.room.evictionDue }
-
 // NotCached reports that something could not be cached. An eviction pass is
 // then due.
 func (s *Store) NotCached() { s.room.wake() }
@@ -18,34 +15,6 @@ func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 
 // MaxBytes is the bound on the stored bytes, or 0 if there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
-
-// EvictionPass runs one pass of eviction. free gets the number of bytes to
-// remove, unless there are none, and returns how many it has removed.
-// Publications that wait for room check again after the pass. A pass without
-// anything to do is not in vain: one that finds no room after it was too slow to
-// take what the pass before had freed.
-func (s *Store) EvictionPass(free func(excess int64) (freed int64)) {
-	pass, vain := s.room.beginPass(), false
-	if excess := s.room.excess(); excess > 0 {
-		vain = free(excess) == 0
-	}
-	s.room.endPass(pass, vain)
-}
-
-func (r *room) beginPass() (pass int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.passes.begun++
-	return r.passes.begun
-}
-
-func (r *room) endPass(pass int, vain bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.passes.ended, r.passes.vain = pass, vain
-	close(r.passes.next)
-	r.passes.next = make(chan struct{})
-}
 
 // Count walks everything on disk, calls visit for published content, and takes
 // the sum for the bytes in use, with the drafts that were kept. The result is
@@ -75,7 +44,8 @@ func (s *Store) Count(ctx context.Context, visit func(d Digest, size int64)) err
 	// After the walk, under the lock: what is kept or resumed from now on changes
 	// the count itself.
 	r.addUsed(c.total() + r.recountAllKept(s.blobs.AllKept()) - r.used)
-	r.counted = true
+	r.counted, r.exact = true, true
+	r.serve()
 	return nil
 }
 
@@ -91,6 +61,7 @@ func (s *Store) KeptBytes() int64 { return s.State().Kept }
 // and metrics.
 type State struct {
 	Used, Kept, Incoming, Waiting int64
+	Removed                       int64 // since the start
 	Reserved                      int
 }
 
@@ -98,7 +69,7 @@ type State struct {
 func (s *Store) State() State {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
-	state := State{Used: s.room.used, Incoming: s.room.demand.incoming, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
+	state := State{Used: s.room.used, Incoming: s.room.demand.incoming, Removed: s.room.removed.bytes, Waiting: s.room.demand.waiting, Reserved: len(s.room.reserved)}
 	for _, n := range s.room.kept {
 		state.Kept += n
 	}

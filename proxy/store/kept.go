@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -21,7 +22,10 @@ func (s *Store) Keep(_ context.Context, d Digest, draft cache.Draft, note []byte
 func (s *Store) Resume(ctx context.Context, d Digest) (cache.Draft, cache.KeptDraft, error) {
 	draft, kept, err := s.blobs.Resume(ctx, d)
 	s.recountKept(d)
-	return draft, kept, err
+	if err != nil {
+		return nil, kept, err
+	}
+	return &roomDraft{Draft: draft, s: s, size: kept.Size}, kept, nil
 }
 
 // Kept describes the draft of d that was kept, if there is one.
@@ -30,16 +34,23 @@ func (s *Store) Kept(d Digest) (cache.KeptDraft, bool) { return s.blobs.Kept(d) 
 // AllKept describes the drafts that were kept, in no particular order.
 func (s *Store) AllKept() []cache.KeptDraft { return s.blobs.AllKept() }
 
-// DropKept removes the draft of d that was kept, and returns the bytes that this
-// freed. A draft that a download has resumed is not kept, and stays.
-func (s *Store) DropKept(ctx context.Context, d Digest) (freed int64) {
-	err := s.blobs.DropKept(ctx, d)
+// DropKept removes the draft of d that was kept at that time, or, if that is
+// zero, at any, and returns the bytes that this freed. A draft that a download
+// has resumed is not kept, and stays.
+func (s *Store) DropKept(ctx context.Context, d Digest, keptAt time.Time) (freed int64) {
+	err := s.blobs.DropKept(ctx, d, keptAt)
 	less := -s.recountKept(d)
 	if err != nil {
 		s.log.Error("unfinished download cannot be removed", "digest", d.String(), "error", err)
 		return 0
 	}
-	return max(less, 0)
+	if less <= 0 {
+		return 0
+	}
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	s.room.noteRemoved(tally{bytes: less, files: 2})
+	return less
 }
 
 // recountKept counts the draft of d as it is now, and returns by how many bytes
@@ -53,7 +64,7 @@ func (s *Store) recountKept(d Digest) (more int64) {
 	before := r.kept[d]
 	delete(r.kept, d)
 	if kept, ok := s.blobs.Kept(d); ok {
-		r.kept[d] = r.weight(kept.Bytes)
+		r.kept[d] = kept.Weight
 	}
 	if more = r.kept[d] - before; more == 0 {
 		return 0
@@ -62,6 +73,7 @@ func (s *Store) recountKept(d Digest) (more int64) {
 	if more > 0 && r.isUnderPressure() {
 		r.wake()
 	}
+	r.serve()
 	return more
 }
 
@@ -70,9 +82,8 @@ func (s *Store) recountKept(d Digest) (more int64) {
 func (r *room) recountAllKept(all []cache.KeptDraft) (total int64) {
 	clear(r.kept)
 	for _, kept := range all {
-		n := r.weight(kept.Bytes)
-		r.kept[kept.Digest] = n
-		total += n
+		r.kept[kept.Digest] = kept.Weight
+		total += kept.Weight
 	}
 	return total
 }

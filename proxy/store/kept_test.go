@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -102,7 +103,7 @@ func TestDraftsThatAreKeptAreCounted(t *testing.T) {
 	}
 	k.wantKept(t, 0)
 	keep(one, o, 200)
-	if err := k.blobs.DropKept(ctx, o.Digest); err != nil { // by whoever else may
+	if err := k.blobs.DropKept(ctx, o.Digest, time.Time{}); err != nil { // by whoever else may
 		t.Fatal(err)
 	}
 	count(nil)
@@ -121,13 +122,13 @@ func TestADroppedDraftSaysWhatItFreed(t *testing.T) {
 	if err := k.keep(ctx, content, d, 400); err != nil {
 		t.Fatal(err)
 	}
-	if freed := k.DropKept(ctx, d.Digest); freed != 0 {
+	if freed := k.DropKept(ctx, d.Digest, time.Time{}); freed != 0 {
 		t.Errorf("%d bytes were freed, and it is still there", freed)
 	}
 	k.wantKept(t, 400)
 	// The cache may have lost it all the same. Then it is not counted.
 	blobs.loses = true
-	if freed := k.DropKept(ctx, d.Digest); freed != 0 {
+	if freed := k.DropKept(ctx, d.Digest, time.Time{}); freed != 0 {
 		t.Errorf("%d bytes were freed, and its file is still there", freed)
 	}
 	k.wantKept(t, 0)
@@ -136,7 +137,7 @@ func TestADroppedDraftSaysWhatItFreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []int64{400, 0} {
-		if freed := k.DropKept(ctx, d.Digest); freed != want {
+		if freed := k.DropKept(ctx, d.Digest, time.Time{}); freed != want {
 			t.Errorf("%d bytes were freed, want %d", freed, want)
 		}
 		k.wantKept(t, 0)
@@ -171,11 +172,11 @@ func TestADraftThatIsKeptAboveTheBoundWakesEviction(t *testing.T) {
 		}
 	}
 	var excess int64
-	k.EvictionPass(func(n int64) int64 { excess = n; return k.DropKept(t.Context(), d.Digest) })
+	k.EvictionPass(func(p *store.Pass) { excess = p.Wanted(); k.DropKept(t.Context(), d.Digest, time.Time{}) })
 	if excess < 100 {
 		t.Errorf("%d bytes have to go", excess)
 	}
-	k.EvictionPass(func(n int64) int64 { t.Errorf("%d bytes still have to go", n); return 0 })
+	k.EvictionPass(func(p *store.Pass) { t.Errorf("%d bytes still have to go", p.Wanted()) })
 }
 
 // What is larger than the whole cache may be looked at, but is not reserved.
@@ -208,9 +209,9 @@ type undroppable struct {
 	loses bool // forgets them nevertheless
 }
 
-func (b *undroppable) DropKept(ctx context.Context, d cache.Digest) error {
+func (b *undroppable) DropKept(ctx context.Context, d cache.Digest, keptAt time.Time) error {
 	if b.err != nil && !b.loses {
 		return b.err
 	}
-	return errors.Join(b.Blobs.DropKept(ctx, d), b.err)
+	return errors.Join(b.Blobs.DropKept(ctx, d, keptAt), b.err)
 }

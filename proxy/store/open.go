@@ -24,6 +24,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	file, err = s.blobs.Open(ctx, d)
 	switch {
 	case isExpected(ctx, err):
+		s.noteLost(err)
 		return nil, nil, err
 	case err != nil:
 		s.log.Error("stored blob cannot be read", "digest", d.String(), "error", err)
@@ -55,6 +56,7 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	}
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
+		s.noteLost(err)
 		if !isExpected(ctx, err) {
 			s.log.Error("stored manifest cannot be opened", "digest", d.String(), "error", err)
 		}
@@ -91,4 +93,4 @@ func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]
 
 // Quarantined reports that content of size bytes was quarantined because it is
 // damaged. It no longer counts as stored.
-func (s *Store) Quarantined(size int64) { s.room.subtract(size) }
+func (s *Store) Quarantined(size int64) { s.room.subtract(size, false) }

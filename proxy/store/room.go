@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/entrepot/entrepot/cache"
@@ -11,9 +12,10 @@ import (
 // Bounds limit how much is stored. Zero means no bound.
 type Bounds struct {
 	// MaxBytes bounds the stored bytes. MinFree is how many bytes must stay
-	// free on the file system, as reported by Free.
+	// free on the file system, as reported by Space, which also reports how many
+	// files it may have.
 	MaxBytes, MinFree int64
-	Free              func() (int64, error)
+	Space             func() (cache.Space, error)
 }
 
 const (
@@ -24,6 +26,11 @@ const (
 	// maxPasses is how many eviction passes a blob waits for while others take
 	// the room that these make.
 	maxPasses = 4
+	// headShare is the share of the bound, a 64th, that blobs leave to
+	// manifests, and maxHead the most that this is, in bytes: manifests do not
+	// wait for room, and are what makes the blobs usable.
+	headShare = 64
+	maxHead   = 64 << 20
 )
 
 // room counts the bytes in use, so that they stay within the bounds. It counts
@@ -42,16 +49,28 @@ type room struct {
 	deleting map[Digest]chan struct{} // closed when the deletion is over
 	counting *recount                 // the recount that is under way, or nil
 	demand   demand
-	passes   passes // of eviction
+	queue    []*waiter // publications that wait for room, in the order in which they get it
+	passes   passes    // of eviction
+	refusals refusals
 }
 
 // usage is what takes room, in bytes.
 type usage struct {
 	used     int64            // published, reserved or kept
 	counted  bool             // used is known
+	exact    bool             // it was counted, or every change since then is in it
 	reserved map[Digest]int64 // the part of used that is not published yet
 	kept     map[Digest]int64 // the part of used that drafts take which were kept
+	removed  tally            // by eviction and by operators since the start
 }
+
+// tally is an amount of content.
+type tally struct{ bytes, files int64 }
+
+func (t tally) minus(u tally) tally { return tally{t.bytes - u.bytes, t.files - u.files} }
+
+// covers says whether t is no less than u.
+func (t tally) covers(u tally) bool { return t.bytes >= u.bytes && t.files >= u.files }
 
 // demand is what will need room soon, in bytes.
 type demand struct {
@@ -59,11 +78,14 @@ type demand struct {
 	waiting  int64 // of publications that wait for room
 }
 
-// passes are the eviction passes.
-type passes struct {
-	begun, ended int
-	vain         bool          // the last pass had to free something, and freed nothing
-	next         chan struct{} // closed when the next pass ends
+// waiter is a publication that waits for room.
+type waiter struct {
+	digest  Digest
+	bytes   int64
+	most    int64 // bytes that may be in use with it
+	before  int   // passes that had begun before it came
+	settled chan struct{}
+	err     error
 }
 
 // recount is a count of what is on disk, in bytes. Content that was added since
@@ -88,7 +110,7 @@ func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *roo
 	return &room{
 		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
 		usage:    usage{reserved: make(map[Digest]int64), kept: make(map[Digest]int64)},
-		deleting: make(map[Digest]chan struct{}), passes: passes{next: make(chan struct{})},
+		deleting: make(map[Digest]chan struct{}), passes: passes{changed: make(chan struct{}), disbelieved: -1},
 	}
 }
 
@@ -111,59 +133,121 @@ func (r *room) addIncoming(n int64) {
 	}
 }
 
-// waitAndReserve waits until the n bytes of d fit, and reserves them. It
+// mostForBlobs is how many bytes may be in use with a blob that is published.
+func (r *room) mostForBlobs() int64 {
+	most := r.bounds.MaxBytes
+	return most - min(most/headShare, maxHead)
+}
+
+// waitAndReserve waits until the n bytes of a blob d fit, and reserves them. It
 // returns cache.ErrFull if nothing can be removed to make room for them. The
 // caller ends the reservation with endReservation.
 func (r *room) waitAndReserve(ctx context.Context, d Digest, n int64) error {
 	n = r.weight(n)
-	most := r.bounds.MaxBytes
-	if most > 0 && n > most {
-		return fmt.Errorf("%w: %d bytes are more than the whole cache may hold", cache.ErrFull, n)
+	return r.await(ctx, &waiter{digest: d, bytes: n, most: r.mostForBlobs()}, false)
+}
+
+// reserveAhead is waitAndReserve for a manifest, which goes before all blobs.
+func (r *room) reserveAhead(ctx context.Context, d Digest, n int64) error {
+	return r.await(ctx, &waiter{digest: d, bytes: r.weight(n), most: r.bounds.MaxBytes}, true)
+}
+
+func (r *room) await(ctx context.Context, w *waiter, ahead bool) error {
+	if w.most > 0 && w.bytes > w.most {
+		return r.full("%d bytes are more than the whole cache may hold", w.bytes)
 	}
+	w.settled = make(chan struct{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A pass that has already begun does not know of this need.
-	before := r.passes.begun
-	r.demand.waiting += n
-	defer func() { r.demand.waiting -= n }()
-	for r.awaitDeletion(d); most > 0 && (!r.counted || r.used+n > most); r.awaitDeletion(d) {
-		if r.passes.ended > before && (r.passes.vain || r.passes.ended > before+maxPasses) {
-			return fmt.Errorf("%w: everything in the %d bytes of the cache is pinned or in use", cache.ErrFull, most)
-		}
+	w.before = r.passes.begun // a pass that has already begun may have looked for less
+	if ahead {
+		r.queue = slices.Insert(r.queue, 0, w)
+	} else {
+		r.queue = append(r.queue, w)
+	}
+	r.demand.waiting += w.bytes
+	r.serve()
+	if r.isQueued(w) {
 		r.wake()
-		next := r.passes.next
 		r.mu.Unlock()
 		select {
-		case <-next:
+		case <-w.settled:
 			r.mu.Lock()
 		case <-ctx.Done():
 			r.mu.Lock()
-			return context.Cause(ctx)
+			if r.isQueued(w) {
+				r.settle(w, context.Cause(ctx))
+				r.serve()
+			}
 		}
 	}
-	r.addReservation(d, n)
-	return nil
+	if w.err == nil {
+		r.awaitDeletion(w.digest) // none can begin any more
+	}
+	return w.err
 }
 
-// reserve reserves the n bytes of d, whether they fit or not.
-func (r *room) reserve(d Digest, n int64) {
+// reserveUncounted reserves the n bytes of d if it is not known what is in use.
+func (r *room) reserveUncounted(d Digest, n int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.awaitDeletion(d)
+	if r.counted {
+		return false
+	}
 	r.addReservation(d, r.weight(n))
-	if r.isUnderPressure() {
+	return true
+}
+
+func (r *room) isQueued(w *waiter) bool { return slices.Contains(r.queue, w) }
+
+// serve gives room to those who wait for it, as far as there is any. r.mu is
+// held.
+func (r *room) serve() {
+	for len(r.queue) > 0 {
+		w := r.queue[0]
+		if w.most > 0 && (!r.counted || r.used+w.bytes > w.most) {
+			return
+		}
+		r.settle(w, nil)
+		r.addReservation(w.digest, w.bytes)
+	}
+}
+
+// settle ends a wait. r.mu is held.
+func (r *room) settle(w *waiter, err error) {
+	r.queue = slices.DeleteFunc(r.queue, func(other *waiter) bool { return other == w })
+	r.demand.waiting -= w.bytes
+	w.err = err
+	close(w.settled)
+}
+
+// settleHopeless ends the waits of those for whom a pass could make no room.
+// r.mu is held.
+func (r *room) settleHopeless() {
+	for _, w := range slices.Clone(r.queue) {
+		if r.passes.ended > w.before && (r.passes.vain || r.passes.ended > w.before+maxPasses) {
+			r.settle(w, r.full("everything in the %d bytes of the cache is pinned or in use", r.bounds.MaxBytes))
+		}
+	}
+	r.serve()
+	if len(r.queue) > 0 {
 		r.wake()
 	}
+}
+
+func (r *room) full(format string, of int64) error {
+	return &cache.FullError{Bound: cache.MaxSize, Err: fmt.Errorf(format, of)}
 }
 
 // addReservation counts the n bytes of d before they are visible on disk. r.mu
 // is held.
 func (r *room) addReservation(d Digest, n int64) {
-	r.addUsed(n)
 	r.reserved[d] += n
 	if r.counting != nil {
 		r.counting.added[d] += n
 	}
+	r.addUsed(n)
 }
 
 // endReservation ends a reservation of the n bytes of d, which were published or
@@ -178,10 +262,11 @@ func (r *room) endReservation(d Digest, n int64, published bool) {
 	if published {
 		return
 	}
-	r.addUsed(-n)
 	if r.counting != nil {
 		r.counting.added[d] -= n
 	}
+	r.addUsed(-n)
+	r.serve()
 }
 
 // beginDelete returns false if d is being published. Later publications of d
@@ -213,11 +298,24 @@ func (r *room) awaitDeletion(d Digest) {
 	}
 }
 
-// subtract reports that content of n bytes was removed from disk.
-func (r *room) subtract(n int64) {
+// subtract reports that content of n bytes is no longer stored. removed says
+// whether its files are gone.
+func (r *room) subtract(n int64, removed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.addUsed(-r.weight(n))
+	n = r.weight(n)
+	r.addUsed(-n)
+	if removed {
+		r.noteRemoved(tally{bytes: n, files: 1})
+	}
+	r.serve()
+}
+
+// noteRemoved notes that files are gone. r.mu is held.
+func (r *room) noteRemoved(t tally) {
+	r.removed.bytes += t.bytes
+	r.removed.files += t.files
+	r.changedPasses()
 }
 
 // addUsed adds n to the bytes in use. r.mu is held.
@@ -233,21 +331,11 @@ func (r *room) addUsed(n int64) {
 // empty a small cache. r.mu is held.
 func (r *room) isUnderPressure() bool {
 	most := r.bounds.MaxBytes
-	return most > 0 && r.used+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > most
+	return most > 0 && r.used+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > r.mostForBlobs()
 }
 
-// excess is how many bytes must be removed.
+// excess is by how many bytes what is used and waits is above the low
+// watermark. r.mu is held.
 func (r *room) excess() int64 {
-	r.mu.Lock()
-	var excess int64
-	if r.isUnderPressure() {
-		excess = min(r.used, r.used+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
-	}
-	r.mu.Unlock()
-	if least := r.bounds.MinFree; least > 0 && r.bounds.Free != nil {
-		if free, err := r.bounds.Free(); err == nil && free < least {
-			excess = max(excess, least+least/100*(100-lowWatermark)-free)
-		}
-	}
-	return excess
+	return min(r.used, r.used+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
 }

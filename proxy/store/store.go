@@ -25,7 +25,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"golang.org/x/sync/singleflight"
@@ -49,9 +48,12 @@ type Memory interface {
 
 // Options are the dependencies and settings of a Store.
 type Options struct {
-	Blobs  cache.Blobs
-	Memory Memory
-	Bounds Bounds
+	Blobs cache.Blobs
+	// Records hold how many bytes are in use, so that a start need not count
+	// them; nil means that it does.
+	Records cache.Records
+	Memory  Memory
+	Bounds  Bounds
 	// Usage is called with the number of bytes in use when it changes; it may
 	// be nil.
 	Usage  func(bytes int64)
@@ -61,6 +63,7 @@ type Options struct {
 // Store is the cached content. All methods are safe for concurrent use.
 type Store struct {
 	blobs     cache.Blobs
+	records   cache.Records
 	memory    Memory
 	log       *slog.Logger
 	writes    singleflight.Group // by digest
@@ -68,10 +71,15 @@ type Store struct {
 	room      *room
 }
 
-// New returns a Store. If there is a bound, nothing is published before
-// [Store.Count] has been called.
+// New returns a Store. If there is a bound, and the records do not tell how many
+// bytes are in use, nothing is published before [Store.Count] has been called.
 func New(opts Options) *Store {
-	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage)}
+	s := &Store{
+		blobs: opts.Blobs, records: opts.Records, memory: opts.Memory, log: opts.Logger,
+		room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage),
+	}
+	s.loadUsage()
+	return s
 }
 
 // Outage returns nil, or, while the disk is down, a channel that is closed when
@@ -79,28 +87,44 @@ func New(opts Options) *Store {
 func (s *Store) Outage() <-chan struct{} { return s.blobs.Outage() }
 
 // Stat returns the size in bytes of content on disk, or cache.ErrNotFound.
-func (s *Store) Stat(ctx context.Context, d Digest) (int64, error) { return s.blobs.Stat(ctx, d) }
+func (s *Store) Stat(ctx context.Context, d Digest) (int64, error) {
+	size, err := s.blobs.Stat(ctx, d)
+	s.noteLost(err)
+	return size, err
+}
 
 // Has says whether content is on disk.
 func (s *Store) Has(ctx context.Context, d Digest) bool {
-	_, err := s.blobs.Stat(ctx, d)
+	_, err := s.Stat(ctx, d)
 	return err == nil
 }
 
 // Weight is how many bytes content of that size takes on disk.
 func (s *Store) Weight(size int64) int64 { return s.blobs.Weight(size) }
 
-// Create begins a draft. It returns cache.ErrFull if there is no room at all.
+// Create begins a draft. If there is no room at all, it has some made, and
+// returns cache.ErrFull if that takes too long. What is written to the draft has
+// room made for it in the same way.
 func (s *Store) Create(ctx context.Context, want Descriptor) (cache.Draft, error) {
-	return s.blobs.Create(ctx, want)
+	var draft cache.Draft
+	err := s.withRoom(ctx, want.Size, func() (err error) {
+		draft, err = s.blobs.Create(ctx, want)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &roomDraft{Draft: draft, s: s, size: want.Size}, nil
 }
 
 // Reserve reserves room for the rest of a draft of want. It returns
 // cache.ErrFull if there is not so much, or if the content could never fit and
 // would only push out other content.
 func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
-	if most := s.MaxBytes(); most > 0 && want.Size > most {
-		return fmt.Errorf("%w: %d bytes are more than max_size", cache.ErrFull, want.Size)
+	if most := s.room.mostForBlobs(); most > 0 && s.Weight(want.Size) > most {
+		err := s.room.full("%d bytes are more than the whole cache may hold", want.Size)
+		s.noteFull(err)
+		return err
 	}
 	return draft.Reserve()
 }
@@ -110,10 +134,16 @@ func (s *Store) Reserve(draft cache.Draft, want Descriptor) error {
 // nothing can be removed.
 func (s *Store) Publish(ctx context.Context, d Digest, size int64, draft cache.Draft) error {
 	if err := s.room.waitAndReserve(ctx, d, size); err != nil {
+		if errors.Is(err, cache.ErrFull) {
+			s.noteFull(err)
+		}
 		return err
 	}
 	added, err := s.commit(ctx, d, draft)
 	s.room.endReservation(d, size, added)
+	if err == nil {
+		s.room.stored()
+	}
 	return err
 }
 
@@ -145,7 +175,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		return false
 	}
 	s.memory.Delete(d) // or it would be served from memory and never be stored on disk again
-	s.room.subtract(size)
+	s.room.subtract(size, true)
 	return true
 }
 

@@ -73,7 +73,7 @@ func (k *testStore) wantUsageExact(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, kept := range k.AllKept() {
-		there += k.Weight(kept.Bytes)
+		there += kept.Weight
 	}
 	if counted := k.State().Used; counted != there || k.bytes.Load() != there {
 		t.Errorf("%d bytes are there, %d are counted, and %d were reported", there, counted, k.bytes.Load())
@@ -261,13 +261,13 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		default:
 		}
 		<-k.EvictionDue()
-		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(p *store.Pass) { t.Errorf("%d bytes have to go", p.Wanted()) })
 		synctest.Wait()
 		if err := k.Count(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 		// There is enough room: a pass that has nothing to do is not one in vain.
-		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k.EvictionPass(func(p *store.Pass) { t.Errorf("%d bytes have to go", p.Wanted()) })
 		if err := <-published; err != nil {
 			t.Fatal(err)
 		}
@@ -281,12 +281,11 @@ func TestABlobWaitsForRoom(t *testing.T) {
 			t.Error("it is published above the bound")
 		}
 		<-k.EvictionDue()
-		k.EvictionPass(func(excess int64) int64 {
-			if excess < weight/2 {
-				t.Errorf("%d bytes have to go", excess)
+		k.EvictionPass(func(p *store.Pass) {
+			if p.Wanted() < weight/2 {
+				t.Errorf("%d bytes have to go", p.Wanted())
 			}
 			k.Delete(t.Context(), o.Digest, o.Size)
-			return weight
 		})
 		if err := <-published; err != nil || !k.Has(t.Context(), h.Digest) {
 			t.Errorf("there is room, and %v", err)
@@ -296,18 +295,24 @@ func TestABlobWaitsForRoom(t *testing.T) {
 		// A pass that frees nothing ends the wait.
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		synctest.Wait()
-		k.EvictionPass(func(int64) int64 { return 0 })
+		k.EvictionPass(func(*store.Pass) {})
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("nothing can go, and %v", err)
 		}
 		// So do many passes that free something which others take.
+		bytesOfFour, four := bytesOf(4, 10)
 		go func() { published <- k.publish(t.Context(), one, o) }()
 		for range 10 {
 			synctest.Wait()
 			if len(published) > 0 {
 				break
 			}
-			k.EvictionPass(func(int64) int64 { return 1 })
+			k.EvictionPass(func(*store.Pass) {
+				if err := k.Put(t.Context(), four, bytesOfFour); err != nil {
+					t.Error(err)
+				}
+				k.Delete(t.Context(), four.Digest, four.Size)
+			})
 		}
 		if err := <-published; !errors.Is(err, cache.ErrFull) {
 			t.Errorf("others take what goes, and %v", err)
@@ -391,26 +396,26 @@ func TestEvictionBeginsBeforeDownloadsComplete(t *testing.T) {
 		t.Error("nobody is woken")
 	}
 	k.AddIncoming(-5000)
-	k.EvictionPass(func(excess int64) int64 {
-		t.Errorf("%d bytes have to go, and nothing is expected any more", excess)
-		return 0
+	k.EvictionPass(func(p *store.Pass) {
+		t.Errorf("%d bytes have to go, and nothing is expected any more", p.Wanted())
 	})
 }
 
 func TestFreeSpaceOnTheFileSystemIsABoundToo(t *testing.T) {
 	free := int64(50)
-	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: func() (int64, error) { return free, nil }})
+	k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Space: func() (cache.Space, error) { return cache.Space{Bytes: 1000, FreeBytes: free}, nil }})
 	var told int64
-	k.EvictionPass(func(excess int64) int64 { told = excess; return excess })
+	k.EvictionPass(func(p *store.Pass) { told = p.Wanted() })
 	if told < 50 || told > 100 {
 		t.Errorf("%d bytes have to go", told)
 	}
-	for _, f := range []func() (int64, error){
-		func() (int64, error) { return 100, nil },
-		func() (int64, error) { return 0, errors.New("not known") },
+	for _, f := range []func() (cache.Space, error){
+		func() (cache.Space, error) { return cache.Space{Bytes: 1000, FreeBytes: 100}, nil },
+		func() (cache.Space, error) { return cache.Space{}, nil }, // not known
+		func() (cache.Space, error) { return cache.Space{}, errors.New("not known") },
 	} {
-		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Free: f})
-		k.EvictionPass(func(excess int64) int64 { t.Errorf("%d bytes have to go", excess); return 0 })
+		k := newStore(t, inMemory(t), store.Bounds{MinFree: 100, Space: f})
+		k.EvictionPass(func(p *store.Pass) { t.Errorf("%d bytes have to go", p.Wanted()) })
 	}
 }
 

@@ -4,11 +4,12 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Put stores verified content on disk, unless it is there already. It is for
-// manifests, which are small and have clients waiting, so it does not wait for
-// room. If the content cannot be written, [Store.Retry] tries again later.
+// manifests, which are small and have clients waiting, so it does not wait long
+// for room. If the content cannot be written, [Store.Retry] tries again later.
 func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error {
 	err := s.write(ctx, desc, content)
 	if err != nil {
@@ -41,7 +42,7 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		if s.Has(ctx, desc.Digest) {
 			return nil, nil
 		}
-		draft, err := s.blobs.Create(ctx, desc)
+		draft, err := s.Create(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
@@ -52,13 +53,30 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		if _, err := draft.Write(content); err != nil {
 			return nil, err
 		}
-		s.room.reserve(desc.Digest, desc.Size)
+		if err := s.reserveManifest(ctx, desc); err != nil {
+			return nil, err
+		}
 		err = draft.Commit()
 		s.room.endReservation(desc.Digest, desc.Size, err == nil)
 		s.recountKept(desc.Digest) // Commit removes the draft of a client that asked for the manifest as a blob
 		return nil, err
 	})
 	return err
+}
+
+// manifestWait is how long a manifest waits for room. Blobs leave some to it, so
+// it has to wait only if more manifests come at once than that is for.
+const manifestWait = time.Second
+
+// reserveManifest reserves room for a manifest. While nothing is counted, nobody
+// knows whether there is any, and it does not wait for that.
+func (s *Store) reserveManifest(ctx context.Context, desc Descriptor) error {
+	if s.room.reserveUncounted(desc.Digest, desc.Size) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, manifestWait, s.room.full("no room was made for the manifest of %d bytes in time", desc.Size))
+	defer cancel()
+	return s.room.reserveAhead(ctx, desc.Digest, desc.Size)
 }
 
 // unwritten are the manifests that are on record and in memory but could not be

@@ -139,7 +139,7 @@ func (m Mirror) BytesOnDisk(t *testing.T) (total int64) {
 		t.Fatal(err)
 	}
 	for _, kept := range m.Blobs.AllKept() {
-		total += kept.Bytes
+		total += kept.Weight
 	}
 	return total
 }

@@ -1,0 +1,79 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
+)
+
+// loadUsage takes the bytes in use from the records. Drafts are not among them:
+// the cache knows those itself.
+func (s *Store) loadUsage() {
+	if s.records == nil {
+		return
+	}
+	stored, ok := metadata.LoadStored(s.records)
+	if !ok {
+		return
+	}
+	if stored.Exact {
+		// If this process ends early, the next one must not rely on it. So that
+		// is durable before anything is stored.
+		metadata.SaveStored(s.records, metadata.StoredBytes{Bytes: stored.Bytes})
+		ctx, cancel := context.WithTimeout(context.Background(), usageWait)
+		defer cancel()
+		stored.Exact = s.records.Flush(ctx) == nil
+	}
+	r := s.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.counted, r.exact = true, stored.Exact
+	r.addUsed(stored.Bytes + r.recountAllKept(s.blobs.AllKept()))
+}
+
+// usageWait is how long a start waits for the records, which a disk that is full
+// or hangs does not take. Then what is in use is counted, beside everything else.
+const usageWait = 2 * time.Second
+
+// noteLost notes that the cache has found content of another size than it was
+// published with, and set it aside: how many bytes of it were counted is not
+// known. They are counted again.
+func (s *Store) noteLost(err error) {
+	if !errors.Is(err, cache.ErrQuarantined) {
+		return
+	}
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	s.room.exact = false
+	s.room.wake()
+}
+
+// NeedsCount says whether the bytes in use are not known, or only about: the
+// process before this one did not end cleanly.
+func (s *Store) NeedsCount() bool {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	return !s.room.exact
+}
+
+// SaveUsage puts the bytes in use into the records. ended says that nothing will
+// be stored or deleted any more.
+func (s *Store) SaveUsage(ended bool) {
+	if s.records == nil {
+		return
+	}
+	r := s.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.counted {
+		return
+	}
+	published := r.used
+	for _, n := range r.kept {
+		published -= n
+	}
+	metadata.SaveStored(s.records, metadata.StoredBytes{Bytes: max(published, 0), Exact: ended && r.exact})
+}
