@@ -6,6 +6,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"time"
 
@@ -36,6 +37,12 @@ var (
 	// ErrUnproven says, together with ErrMismatch, that bytes which a Check
 	// allowed before may be damaged as well.
 	ErrUnproven = errors.New("what was passed before is not proven")
+	// ErrDown says that the disk does not answer: it may be that nothing is
+	// wrong with what is stored. It is not ErrNotFound.
+	ErrDown = errors.New("the disk is down")
+	// ErrUnreadable says that the disk or file system can't return what was
+	// written.
+	ErrUnreadable = errors.New("the disk can't read it")
 	// ErrLocked says that another process has the cache folder open.
 	ErrLocked = errors.New("the cache is in use by another process")
 )
@@ -98,6 +105,11 @@ type Blobs interface {
 	// particular order, until fn returns false or ctx ends. Content that is
 	// published or deleted meanwhile may be visited or not.
 	Walk(ctx context.Context, fn func(d Digest, size int64) bool) error
+
+	// Outage returns nil, or, while the disk is down, a channel that is closed
+	// when it is up again. As long, all that needs the disk returns ErrDown at
+	// once.
+	Outage() <-chan struct{}
 }
 
 // Blob is open content. Only one goroutine at a time may use it, except for
@@ -142,7 +154,8 @@ type PublishedBlob interface {
 // Parts of the content that are written concurrently do not overlap.
 type Draft interface {
 	// Write appends to the prefix. It returns ErrFull if there is no room; what
-	// was written before stays readable. A write beyond the announced size MUST
+	// was written before stays readable. After ErrDown, the bytes may be read
+	// until the disk is up again. A write beyond the announced size MUST
 	// fail with ErrMismatch.
 	io.Writer
 	// WriteAt writes a piece behind the prefix. Its errors are those of Write.
@@ -151,6 +164,9 @@ type Draft interface {
 	// it, which it reads back, and returns by how many; 0 if none follows. If
 	// what it reads is damaged, it drops that piece and returns ErrMismatch.
 	Advance(n int) (int, error)
+	// Prefix returns a copy of the hash of the prefix, and its length. It does
+	// not wait for the disk.
+	Prefix() (hash.Hash, int64, error)
 	// Drop forgets the pieces from off on, which is not before the end of the
 	// prefix. They may be written again.
 	Drop(off int64)

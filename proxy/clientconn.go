@@ -41,7 +41,7 @@ func (c *clientConn) Write(b []byte) (int, error) {
 func (c *clientConn) ReadFrom(src io.Reader) (int64, error) {
 	c.writing.Store(time.Now().UnixNano())
 	defer c.writing.Store(0)
-	return c.TCPConn.ReadFrom(src)
+	return c.headerConn.ReadFrom(src)
 }
 
 // stalledFor is how long a write has been waiting.

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -42,7 +43,8 @@ func newHeaderTurns(n int) *headerTurns {
 	return &headerTurns{make(chan struct{}, n), largeHeaderTimeout}
 }
 
-// wrap returns conn with a limit.
+// wrap returns conn with a limit. It is still an io.ReaderFrom, and so has
+// sendfile.
 func (t *headerTurns) wrap(conn *net.TCPConn) *headerConn {
 	return &headerConn{TCPConn: conn, turns: t, inHeader: true}
 }
@@ -70,6 +72,16 @@ func (c *headerConn) Read(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.read += n
 	return n, err
+}
+
+// ReadFrom has the kernel send files.
+func (c *headerConn) ReadFrom(src io.Reader) (int64, error) {
+	if limited, ok := src.(*io.LimitedReader); ok {
+		if sent, err := sendFile(c.TCPConn, limited); !errors.Is(err, errors.ErrUnsupported) {
+			return sent, err
+		}
+	}
+	return c.TCPConn.ReadFrom(src)
 }
 
 func (c *headerConn) needsTurn() bool {

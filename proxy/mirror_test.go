@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/disk/files"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -48,13 +49,15 @@ type mirror struct {
 
 // setup is what tests change about a mirror.
 type setup struct {
-	dir      string
-	endpoint string
-	remote   func(*upstream.RemoteOptions)
-	options  func(*pulling.Options)
-	wrap     func(http.Handler) http.Handler
-	once     bool // nothing is asked again
-	silent   bool // the upstream falls silent, and is not waited for long
+	dir       string
+	endpoint  string
+	remote    func(*upstream.RemoteOptions)
+	options   func(*pulling.Options)
+	wrap      func(http.Handler) http.Handler
+	once      bool          // nothing is asked again
+	downAfter time.Duration // of the disk; 0: as it is
+	files     files.System  // nil: the operating system's
+	silent    bool          // the upstream falls silent, and is not waited for long
 }
 
 func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
@@ -84,7 +87,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if !s.once {
 		registry = upstream.Retry(registry)
 	}
-	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour})
+	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour, Files: s.files, DownAfter: s.downAfter})
 	if err != nil {
 		t.Fatal(err)
 	}

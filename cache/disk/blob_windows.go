@@ -30,5 +30,5 @@ func (b *blob) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) && isReadDamage(err) {
 		err = fmt.Errorf("%w: %w", syscall.EIO, err)
 	}
-	return n, err
+	return n, wrapUnreadable(err)
 }

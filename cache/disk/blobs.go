@@ -29,6 +29,8 @@ type blobs struct {
 	sizes   sizes
 	log     *slog.Logger
 	files   files.System
+	places  *places // of files
+	folder  *folder
 	faults  faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -65,6 +67,8 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		minFree: opts.MinFree,
 		log:     opts.Log,
 		files:   opts.Files,
+		places:  opts.places,
+		folder:  opts.folder,
 		faults:  opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
@@ -77,6 +81,9 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 	b.sizes = newSizes(b.files, b.drafts, records)
 	return b
 }
+
+// Outage is that of the places.
+func (b *blobs) Outage() <-chan struct{} { return b.places.outage() }
 
 // pathOf returns the path of the content with digest d, or false if d is not a
 // valid digest.
@@ -157,7 +164,7 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 // Walk visits the folders in the order of their names and skips everything that
 // is not named like content. It removes checksums without content.
 func (b *blobs) Walk(ctx context.Context, fn func(d cache.Digest, size int64) bool) error {
-	algorithms, err := b.files.ReadDir(b.root)
+	algorithms, err := readFolder(b.files, b.root)
 	if err != nil {
 		return fmt.Errorf("walk: %w", err)
 	}

@@ -40,6 +40,8 @@ type checks struct {
 	damaged    bool                  // a piece is bad
 	unreported bool                  // it was quarantined, and no caller has got ErrQuarantined yet
 	running    map[int64]*pieceCheck // the checks in progress, by piece
+	resident   []uint64              // a bit for each checked piece that was in the page cache
+	recently   time.Time             // since when the first of these was
 	proof      *proof                // in progress, of a file without sums
 }
 
@@ -70,11 +72,15 @@ type publishedBlob struct {
 	sentUnproven atomic.Bool // bytes were sent before all was verified
 
 	once   sync.Once
-	checks *checks // shared by all readers of the file
+	checks *checks                // shared by all readers of the file
+	loaded atomic.Pointer[checks] // the same
 }
 
 func (k *publishedBlob) loadChecks() *checks {
-	k.once.Do(func() { k.checks = k.blobs.checks.load(k) })
+	k.once.Do(func() {
+		k.checks = k.blobs.checks.load(k)
+		k.loaded.Store(k.checks)
+	})
 	return k.checks
 }
 
@@ -89,6 +95,41 @@ func (k *publishedBlob) Check(ctx context.Context, off, n int64) (int64, error) 
 	return sound, nil
 }
 
+// checkedAlready returns how many of the n bytes at off are checked. It reads
+// nothing.
+func (k *publishedBlob) checkedAlready(off, n int64) int64 {
+	c := k.loaded.Load()
+	if c == nil {
+		return 0
+	}
+	if n = min(n, k.size-off); n <= 0 {
+		return 0
+	}
+	is, err := k.file.Identify()
+	if err != nil {
+		return 0
+	}
+	return c.checkedAlready(is, off, n, k.blobs.verifyEvery)
+}
+
+func (c *checks) checkedAlready(is files.Identity, off, n int64, every time.Duration) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.proof != nil || c.damaged && c.sums == nil || is != c.identity || time.Since(c.since) >= every {
+		return 0
+	}
+	return c.soundAt(off, n)
+}
+
+// soundAt returns how many of the n bytes at off are in pieces that are checked.
+// c.mu is held.
+func (c *checks) soundAt(off, n int64) (sound int64) {
+	for piece := off / pieceSize; sound < n && !c.bad[piece] && c.checked[piece/64]&(1<<(piece%64)) != 0; piece++ {
+		sound = min((piece+1)*pieceSize-off, n)
+	}
+	return sound
+}
+
 func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) {
 	c, piece := k.loadChecks(), off/pieceSize
 	if passes, err := k.waitForProof(ctx, off, n); passes > 0 || err != nil {
@@ -96,6 +137,10 @@ func (k *publishedBlob) check(ctx context.Context, off, n int64) (int64, error) 
 	}
 	for {
 		is, err := k.file.Identify()
+		if isReadDamage(err) {
+			k.markDamaged(piece, err)
+			return 0, c.mismatch()
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -136,6 +181,50 @@ func (k *publishedBlob) InvalidateChecks() {
 	c.clear()
 }
 
+// residentFor is how long a piece that is sent is taken to stay in the page
+// cache. The kernel drops first what nobody reads.
+const residentFor = 10 * time.Second
+
+// isResident reports whether the piece at off can be sent without asking the
+// disk, as far as the kernel tells.
+func (k *publishedBlob) isResident(off int64) bool {
+	c, piece := k.loaded.Load(), off/pieceSize
+	if c.wasResident(piece) {
+		return true
+	}
+	from := piece * pieceSize
+	if !k.file.IsResident(from, min(pieceSize, k.size-from)) {
+		return false
+	}
+	c.markResident(piece)
+	return true
+}
+
+func (c *checks) wasResident(piece int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.recently) >= residentFor {
+		c.recently = time.Now()
+		clear(c.resident)
+	}
+	return c.resident[piece/64]&(1<<(piece%64)) != 0
+}
+
+func (c *checks) markResident(piece int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.resident[piece/64] |= 1 << (piece % 64)
+}
+
+// fetch reads the piece at off, so that it is in the page cache.
+func (k *publishedBlob) fetch(off int64) error {
+	buffer := pieces.Get().(*[pieceSize]byte)
+	defer pieces.Put(buffer)
+	from := off / pieceSize * pieceSize
+	_, err := k.file.ReadAt(buffer[:min(pieceSize, k.size-from)], from)
+	return wrapUnreadable(err)
+}
+
 func (c *checks) clear() {
 	clear(c.checked)
 	c.since = time.Time{}
@@ -155,10 +244,7 @@ func (c *checks) begin(is files.Identity, off, n int64, every time.Duration) (so
 		c.clear()
 		c.identity = is
 	}
-	for piece := first; sound < n && c.checked[piece/64]&(1<<(piece%64)) != 0; piece++ {
-		sound = min((piece+1)*pieceSize-off, n)
-	}
-	if sound > 0 {
+	if sound = c.soundAt(off, n); sound > 0 {
 		return sound, nil, false
 	}
 	if t := c.running[first]; t != nil {
@@ -260,6 +346,15 @@ func (c *checks) lacksSums() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sums == nil
+}
+
+// wrapUnreadable adds cache.ErrUnreadable to the errors of a disk or file system
+// that can't return what was written.
+func wrapUnreadable(err error) error {
+	if err != nil && isReadDamage(err) {
+		return fmt.Errorf("%w: %w", cache.ErrUnreadable, err)
+	}
+	return err
 }
 
 // isReadDamage reports whether a disk or file system can't return what was

@@ -34,11 +34,13 @@ func (k *checkCache) load(file *publishedBlob) *checks {
 	if c := k.get(file.digest, is); c != nil && err == nil {
 		return c
 	}
+	words := (file.size+64*pieceSize-1)/(64*pieceSize) + 1
 	fresh := &checks{
 		size:     file.size,
 		sums:     file.blobs.loadSums(file.digest, file.path, file.size),
 		identity: is,
-		checked:  make([]uint64, (file.size+64*pieceSize-1)/(64*pieceSize)+1),
+		checked:  make([]uint64, words),
+		resident: make([]uint64, words),
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,4 +83,4 @@ func (c *checks) describes(is files.Identity) bool {
 }
 
 // memory estimates the memory that the checks of a file take, in bytes.
-func (c *checks) memory() int64 { return 512 + sumsLength(c.size) + 8*int64(len(c.checked)) }
+func (c *checks) memory() int64 { return 512 + sumsLength(c.size) + 16*int64(len(c.checked)) }

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,6 +37,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type database struct {
 	bolt *bbolt.DB
 	file files.File // opened by bbolt
+	// places are held while the file, which is mapped, is read and written.
+	places *places
 
 	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
 	reading  sync.Mutex
@@ -44,8 +47,8 @@ type database struct {
 }
 
 // openDatabase returns errDamaged if the file is not a database.
-func openDatabase(system files.System, path string) (*database, error) {
-	d := &database{broken: make(chan struct{})}
+func openDatabase(system files.System, places *places, path string) (*database, error) {
+	d := &database{places: places, broken: make(chan struct{})}
 	before, _ := system.Lstat(path)
 	err := recoverDamage(func() (err error) {
 		d.bolt, err = bbolt.Open(path, 0o600, &bbolt.Options{
@@ -143,19 +146,32 @@ func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n 
 	return page, err
 }
 
-// view runs a read transaction.
+// view runs a read transaction. It returns when the disk goes down.
 func (d *database) view(fn func(*bbolt.Tx) error) error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	return d.use(func() error { return d.bolt.View(fn) })
+	return awaitError(context.Background(), d.places, task{operation: "read the records"}, func() error {
+		d.reading.Lock()
+		defer d.reading.Unlock()
+		if err := d.places.read(); err != nil {
+			return err
+		}
+		defer d.places.endRead()
+		return d.use(func() error { return d.bolt.View(fn) })
+	})
 }
 
-// update runs a write transaction. It returns when the database breaks, even
+// update runs a write transaction. It returns when the disk goes down, and when
+// the database breaks, even
 // while the transaction waits for a lock that a reader's panic left locked. In
 // that case one goroutine leaks for each broken database.
 func (d *database) update(fn func(*bbolt.Tx) error) error {
 	done := make(chan error, 1)
+	disk := d.places.state.Load()
 	go func() {
+		if err := d.places.write(); err != nil {
+			done <- err
+			return
+		}
+		defer d.places.endWrite()
 		done <- d.use(func() error { return d.bolt.Update(fn) })
 	}()
 	select {
@@ -163,6 +179,8 @@ func (d *database) update(fn func(*bbolt.Tx) error) error {
 		return err
 	case <-d.broken:
 		return errDamaged
+	case <-disk.failed:
+		return errDown
 	}
 }
 
@@ -182,6 +200,12 @@ func (d *database) use(fn func() error) error {
 		d.breaking.Do(func() { close(d.broken) })
 	}
 	return err
+}
+
+// abandon has all who use the database see it as broken: there is another one.
+func (d *database) abandon() {
+	d.breaking.Do(func() { close(d.broken) })
+	d.file.Close()
 }
 
 // close waits for all transactions. A broken database is abandoned.

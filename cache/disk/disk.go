@@ -17,7 +17,11 @@ import (
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -62,7 +66,19 @@ type Options struct {
 	// Files is the file system. nil means the operating system's.
 	Files files.System
 
+	// Places bound the operations of the disk that are under way at once. The
+	// zero value is PlacesFor any number of threads.
+	Places Places
+	// DownAfter is how long reads wait for the disk before it counts as down. 0
+	// means 5 s.
+	DownAfter time.Duration
+	// OnDown is called when the disk goes down, with true, and when it is up
+	// again, with false. It MUST NOT call the cache. It may be nil.
+	OnDown func(down bool)
+
 	faults faults
+	places *places // of Files
+	folder *folder
 }
 
 func (o Options) withDefaults() Options {
@@ -87,6 +103,15 @@ func (o Options) withDefaults() Options {
 	if o.OnRecordsError == nil {
 		o.OnRecordsError = func(error) {}
 	}
+	if o.Places == (Places{}) {
+		o.Places = PlacesFor(0, runtime.GOMAXPROCS(0))
+	}
+	if o.DownAfter <= 0 {
+		o.DownAfter = downAfter
+	}
+	if o.OnDown == nil {
+		o.OnDown = func(bool) {}
+	}
 	return o
 }
 
@@ -94,7 +119,8 @@ func (o Options) withDefaults() Options {
 type Cache struct {
 	blobs   *blobs
 	records *records
-	lock    files.File
+	places  *places
+	folder  *folder
 	close   sync.Once
 	closed  error
 }
@@ -106,10 +132,22 @@ type Cache struct {
 // the journal.
 func Open(dir string, opts Options) (*Cache, error) {
 	opts = opts.withDefaults()
+	system := opts.Files
+	opts.places = newPlaces(opts, func() error { return probe(system, dir) })
+	opts.Files = placed{system, opts.places}
+	c, err := openLocked(dir, opts)
+	if err != nil {
+		opts.places.close()
+	}
+	return c, err
+}
+
+func openLocked(dir string, opts Options) (*Cache, error) {
 	lock, err := openFolder(opts.Files, dir, opts.Log)
 	if err != nil {
 		return nil, err
 	}
+	opts.folder = &folder{dir: dir, files: opts.Files, log: opts.Log, lock: lock}
 	records, err := openRecords(dir, opts)
 	if err != nil {
 		lock.Close()
@@ -124,12 +162,17 @@ func Open(dir string, opts Options) (*Cache, error) {
 	return &Cache{
 		blobs:   blobs,
 		records: records,
-		lock:    lock,
+		places:  opts.places,
+		folder:  opts.folder,
 	}, nil
 }
 
 // Blobs returns the content of the cache.
-func (c *Cache) Blobs() cache.Blobs { return c.blobs }
+func (c *Cache) Blobs() cache.Blobs { return guarded{c.blobs, c.places} }
+
+// Outage returns nil, or, while the disk is down, a channel that is closed when
+// it is up again.
+func (c *Cache) Outage() <-chan struct{} { return c.places.outage() }
 
 // Records returns the records of the cache.
 func (c *Cache) Records() cache.Records { return c.records }
@@ -144,12 +187,42 @@ func (c *Cache) Rebuilt() bool { return c.records.rebuilt.Load() }
 func (c *Cache) Behind() time.Duration { return c.records.age() }
 
 // Close makes the records durable and unlocks the folder. Drafts have to be
-// closed first; open blobs stay readable.
+// closed first; open blobs stay readable. If the disk is down, Close does not
+// wait for it.
 func (c *Cache) Close() error {
 	c.close.Do(func() {
 		c.blobs.cancel()
-		c.blobs.proofs.Wait()
-		c.closed = errors.Join(c.records.Close(), c.lock.Close())
+		closed := make(chan error, 1)
+		go func() {
+			c.blobs.proofs.Wait()
+			closed <- errors.Join(c.records.Close(), c.folder.close())
+		}()
+		select {
+		case c.closed = <-closed:
+		case <-c.places.state.Load().failed:
+			select {
+			case c.closed = <-closed:
+			case <-time.After(closeTimeout):
+				c.closed = fmt.Errorf("close the cache: %w", errDown)
+			}
+		}
+		c.places.close()
 	})
 	return c.closed
+}
+
+// closeTimeout is how long Close waits for what does not need the disk, when the
+// disk is down.
+const closeTimeout = time.Second
+
+// probe reads from the disk, and not from what is cached of it.
+func probe(system files.System, dir string) error {
+	file, err := system.Open(filepath.Join(dir, formatFile), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	file.AvoidPageCache()()
+	_, err = file.Read(make([]byte, 1))
+	return err
 }

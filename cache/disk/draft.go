@@ -50,10 +50,13 @@ func (b *blobs) Create(_ context.Context, want cache.Descriptor) (cache.Draft, e
 	if err := want.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create %q: %w", want.Digest, err)
 	}
-	if err := b.hasRoom(want.Size); err != nil {
-		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
-	}
-	file, err := b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+	var file files.File
+	err := b.restoring(func() (err error) {
+		if err = b.hasRoom(want.Size); err == nil {
+			file, err = b.files.CreateTemp(b.drafts, want.Digest.Encoded()[:12]+"-*")
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", want.Digest, wrapFull(err))
 	}
@@ -179,6 +182,13 @@ func (d *draft) Reserve() error {
 }
 
 func (d *draft) Written() int64 { return d.written.Load() }
+
+func (d *draft) Prefix() (hash.Hash, int64, error) {
+	d.hashing.Lock()
+	defer d.hashing.Unlock()
+	copied, err := cache.CloneHash(d.hash)
+	return copied, d.Written(), err
+}
 
 func (d *draft) Verify() error {
 	d.hashing.Lock()

@@ -89,6 +89,12 @@ func (r *records) flushAll() error {
 		return errDamaged // just now; the next flush has a new one
 	}
 
+	if len(group) > 0 {
+		var err error
+		if db, err = r.restore(db); err != nil {
+			return r.replaceIfDamaged(db, err)
+		}
+	}
 	for part := range slices.Chunk(group, maxGroup) {
 		if err := r.write(db, part); err != nil {
 			return r.replaceIfDamaged(db, err)

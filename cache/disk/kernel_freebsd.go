@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,12 @@ var (
 	noRoomErrors = []error{unix.ENOSPC, unix.EDQUOT, unix.EFBIG}
 	damageErrors = []error{unix.EIO, unix.EBADMSG, unix.EINTEGRITY}
 )
+
+// sendTo leaves the sending to package net, or to reads.
+func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupported }
+
+// isResident knows nothing.
+func isResident(*os.File, int64, int64) bool { return true }
 
 // avoidPageCache keeps a file that is read only once from displacing what
 // clients read from the page cache. It is advice that a kernel may ignore.

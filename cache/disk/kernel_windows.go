@@ -156,5 +156,11 @@ var (
 	}
 )
 
+// sendTo leaves the sending to package net, or to reads.
+func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupported }
+
+// isResident knows nothing.
+func isResident(*os.File, int64, int64) bool { return true }
+
 // avoidPageCache does nothing: Windows has no such advice for an open file.
 func avoidPageCache(*os.File) (over func()) { return func() {} }

@@ -146,9 +146,12 @@ func newerFormat(version string) bool {
 	return len(version) > len(format) || len(version) == len(format) && version > format
 }
 
+// openNew are the flags for a file that replaces another one.
+const openNew = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+
 // writeDurably writes a small file atomically.
 func writeDurably(system files.System, path string, content []byte) error {
-	next, err := system.Open(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	next, err := system.Open(path+".new", openNew)
 	if err != nil {
 		return err
 	}

@@ -212,6 +212,14 @@ func (d *draft) checked(off, n int64) (end int64, unchecked *run) {
 	return at, nil
 }
 
+// hasUnchecked reports whether there are pieces that have to be read before
+// others may read them.
+func (d *draft) hasUnchecked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.runs.unchecked()
+}
+
 // check checks a run and reports whether it is what was written. If not, it is
 // dropped.
 func (d *draft) check(r run) bool {

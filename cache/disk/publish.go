@@ -92,19 +92,19 @@ func (b *blobs) moveToPath(from, to string) error {
 		return err
 	}
 	folder := filepath.Dir(to)
-	if err := b.makeDurable(folder); err != nil {
+	if err := b.restoring(func() error { return b.makeDurable(folder) }); err != nil {
 		return err
 	}
 	err := b.files.Rename(from, to)
-	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody has removed the folders since they were created.
-		clear(b.durableFolders)
-		if err := b.makeDurable(folder); err != nil {
-			return err
-		}
-		err = b.files.Rename(from, to)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return err
+	// Somebody has removed the folders since they were created.
+	clear(b.durableFolders)
+	if err := b.restoring(func() error { return b.makeDurable(folder) }); err != nil {
+		return err
+	}
+	return b.files.Rename(from, to)
 }
 
 // makeDurable creates a folder below root and makes it durable. A folder that

@@ -108,7 +108,7 @@ func (r *records) isReplaying() bool {
 // openOrRecreate opens the database, or creates a new one if it is damaged.
 func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 	for range 2 {
-		db, err = openDatabase(r.opts.Files, r.path)
+		db, err = openDatabase(r.opts.Files, r.opts.places, r.path)
 		if err == nil {
 			_, err = db.get(bucketState, keyComplete)
 			if err == nil || errors.Is(err, cache.ErrNotFound) {

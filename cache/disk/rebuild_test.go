@@ -34,7 +34,7 @@ func copied(t *testing.T, dir string) *database {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	db, err := openDatabase(kernel{}, path)
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestRecordsDamagedWhileOpen(t *testing.T) {
 
 func TestWriterOfABrokenDatabaseIsLetGo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records.db")
-	db, err := openDatabase(kernel{}, path)
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +323,7 @@ func TestRebuildThatWasInterrupted(t *testing.T) {
 	}
 	// As a process leaves it that is killed after it made the database and
 	// before it had everything back.
-	db, err := openDatabase(kernel{}, filepath.Join(dir, "records.db"))
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), filepath.Join(dir, "records.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,9 +54,11 @@ func (f kernelFile) SetAttribute(name string, value []byte) error {
 	return setAttribute(f.File, name, value)
 }
 
-func (f kernelFile) Reopen() (files.File, error)   { return wrapFile(reopen(f.File)) }
-func (f kernelFile) AvoidPageCache() (over func()) { return avoidPageCache(f.File) }
-func (f kernelFile) OS() *os.File                  { return f.File }
+func (f kernelFile) Reopen() (files.File, error)               { return wrapFile(reopen(f.File)) }
+func (f kernelFile) AvoidPageCache() (over func())             { return avoidPageCache(f.File) }
+func (f kernelFile) SendTo(socket uintptr, n int) (int, error) { return sendTo(socket, f.File, n) }
+func (f kernelFile) IsResident(off, n int64) bool              { return isResident(f.File, off, n) }
+func (f kernelFile) OS() *os.File                              { return f.File }
 
 // Space returns the size of the file system that a folder is on, and how much
 // of it this user can still write, in bytes.

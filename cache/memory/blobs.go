@@ -91,6 +91,8 @@ func (b *blobs) checkDigest(d cache.Digest, content []byte) error {
 	return fmt.Errorf("%w: %w", cache.ErrQuarantined, cache.ErrMismatch)
 }
 
+func (b *blobs) Outage() <-chan struct{} { return nil }
+
 func (b *blobs) Weight(size int64) int64 { return size }
 
 // damage flips a bit of stored content, as a disk may.

@@ -54,6 +54,13 @@ func (d *draft) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+func (d *draft) Prefix() (hash.Hash, int64, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	copied, err := cache.CloneHash(d.hash)
+	return copied, int64(len(d.prefix)), err
+}
+
 // WriteAt leaves bytes that are there already as they are.
 func (d *draft) WriteAt(p []byte, off int64) (int, error) {
 	d.mu.Lock()

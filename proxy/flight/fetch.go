@@ -51,6 +51,9 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 			if err := d.store(ctx, r, b); err != nil {
 				return err
 			}
+			if r.gaveAway {
+				r.gaveAway, body.buf = false, make([]byte, size)
+			}
 		}
 		switch {
 		case d.isReceived(r, err):
@@ -300,6 +303,7 @@ func (d *download) write(ctx context.Context, r *request, b []byte) error {
 	if !errors.Is(err, cache.ErrFull) || errors.Is(err, errNoRoom) {
 		return err
 	}
+	r.gaveAway = errors.Is(err, cache.ErrDown)
 	d.known.Lock()
 	err = d.continueInMemory(err)
 	d.known.Unlock()

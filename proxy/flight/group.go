@@ -37,11 +37,12 @@ type Group struct {
 
 	mu       sync.Mutex
 	byDigest map[cache.Digest]*Flight
+	beside   map[cache.Digest]*Flight // of those that can't be read from the disk
 }
 
 // NewGroup returns a group whose downloads end with ctx.
 func NewGroup(ctx context.Context, sink Sink, opts Options) *Group {
-	return &Group{ctx: ctx, sink: sink, opts: opts, byDigest: make(map[cache.Digest]*Flight)}
+	return &Group{ctx: ctx, sink: sink, opts: opts, byDigest: make(map[cache.Digest]*Flight), beside: make(map[cache.Digest]*Flight)}
 }
 
 // StartOptions describe a download to start.
@@ -91,6 +92,33 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 	g.byDigest[want.Digest] = f
 	g.run(f, start, after)
 	return f, true, nil
+}
+
+// JoinBeside joins or starts a download that is not stored, beside the one that
+// is: for readers that can't read back what the other has stored. All of them
+// share it. The caller releases the Flight.
+func (g *Group) JoinBeside(want cache.Descriptor, start StartOptions) *Flight {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.beside[want.Digest]; f != nil && !f.isOver() && f.holdsStart() {
+		f.spool.hold()
+		return f
+	}
+	s := newSpool(want.Digest)
+	s.open(nil)
+	f := newFlight(want, start.Source, s)
+	f.plan.inOrder = true
+	g.beside[want.Digest] = f
+	g.run(f, start, nil)
+	return f
+}
+
+// holdsStart says whether a reader can still begin at the start of what a
+// download has in memory.
+func (f *Flight) holdsStart() bool {
+	f.spool.mu.Lock()
+	defer f.spool.mu.Unlock()
+	return f.spool.window.start == 0
 }
 
 // StartPrivate starts a download that only the caller reads. It is not stored,
@@ -185,7 +213,9 @@ func (g *Group) running(delta int) {
 func (g *Group) remove(f *Flight) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.byDigest[f.digest] == f {
-		delete(g.byDigest, f.digest)
+	for _, flights := range []map[cache.Digest]*Flight{g.byDigest, g.beside} {
+		if flights[f.digest] == f {
+			delete(flights, f.digest)
+		}
 	}
 }

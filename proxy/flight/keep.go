@@ -137,7 +137,8 @@ func (d *download) continueInMemory(why error) error {
 	prefix := d.plan.prefix()
 	d.mu.Unlock()
 	prefix, _ = d.spool.check(0, prefix) // what an earlier download left may be damaged
-	if err := d.spool.switchToMemory(prefix); err != nil {
+	prefix, err := d.spool.switchToMemory(prefix)
+	if err != nil {
 		return err
 	}
 	d.update(func() {

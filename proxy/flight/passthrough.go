@@ -10,15 +10,21 @@ import (
 )
 
 // PassThrough writes n bytes starting at off, or all the rest if n is negative,
-// directly from a source to w, in parallel to the download. It stores nothing.
-// received is called with the number of bytes received. The size must be known
-// by now. PassThrough returns upstream.ErrUnsupported if the source does not
-// support ranges.
+// directly from a source to w, in parallel to the download. The size must be
+// known by now. Apart from that it does what [PassThrough] does.
 func (f *Flight) PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
 	if n < 0 {
 		size, _ := f.KnownSize()
 		n = size - off
 	}
+	return PassThrough(ctx, w, source, off, n, received)
+}
+
+// PassThrough writes n bytes starting at off directly from a source to w. It
+// stores nothing. received is called with the number of bytes received.
+// PassThrough returns upstream.ErrUnsupported if the source does not support
+// ranges.
+func PassThrough(ctx context.Context, w io.Writer, source Source, off, n int64, received func(bytes int64)) (written int64, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(readerWait, func() { cancel(errSilence) })

@@ -1,8 +1,10 @@
 package flight
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/upstream"
@@ -69,15 +71,23 @@ func (p *position) next(w io.Writer, n int64) (int64, error) {
 	return written, err
 }
 
+// ErrUnreadable means that the disk can't return what a download has stored.
+// The download goes on.
+var ErrUnreadable = fmt.Errorf("%w: what was received of it can't be read back", upstream.ErrUnavailable)
+
 func (p *position) fromDisk(w io.Writer, off, n int64) (int64, error) {
 	if p.file == nil {
 		file, err := p.s.draft.Reader()
 		if err != nil {
-			return 0, fmt.Errorf("%w: read the draft: %w", upstream.ErrUnavailable, err)
+			return 0, fmt.Errorf("%w: %w", ErrUnreadable, err)
 		}
 		p.file, p.cursor = file, cache.NewCursor(file)
 	}
-	return p.cursor.Copy(w, off, n)
+	written, err := p.cursor.Copy(w, off, n)
+	if errors.Is(err, cache.ErrUnreadable) || errors.Is(err, cache.ErrDown) || errors.Is(err, syscall.EIO) {
+		err = fmt.Errorf("%w: %w", ErrUnreadable, err)
+	}
+	return written, err
 }
 
 func (p *position) close() error {

@@ -70,7 +70,9 @@ type request struct {
 	open         bool // it has no end
 	// stale means that what it brings belongs to content that has changed.
 	stale bool
-	end   context.CancelFunc
+	// gaveAway means that the disk may still read what was written last.
+	gaveAway bool
+	end      context.CancelFunc
 }
 
 // wait is what one reader still needs, in the order in which it reads.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"math"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/upstream"
 )
 
 const (
@@ -181,21 +181,38 @@ func (s *spool) hashed() int64 {
 	return s.draft.Written()
 }
 
-// switchToMemory continues in memory, after the first n bytes, which are on disk.
-func (s *spool) switchToMemory(n int64) error {
-	verifier := s.digest.Verifier()
-	if n > 0 {
-		if _, err := io.Copy(verifier, io.NewSectionReader(s.draft, 0, n)); err != nil {
-			return fmt.Errorf("%w: read the draft back: %w", upstream.ErrUnavailable, err)
-		}
+// switchToMemory continues in memory, after the first n bytes, which are on disk,
+// or after fewer, if some that are not hashed yet can't be read back. It returns
+// after how many.
+func (s *spool) switchToMemory(n int64) (int64, error) {
+	prefix, hashed, err := s.draft.Prefix()
+	if err != nil {
+		return 0, err
+	}
+	verifier := hashVerifier{prefix, s.digest}
+	if hashed > n { // a part of what was received last reached the disk
+		verifier.Reset()
+		hashed = 0
+	}
+	read, err := io.Copy(verifier, io.NewSectionReader(s.draft, hashed, n-hashed))
+	if err != nil {
+		n = hashed + read // the rest is received again
 	}
 	s.verifier = verifier
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inMemory = true
 	s.window.onDisk, s.window.start, s.window.end = n, n, n
-	return nil
+	return n, nil
 }
+
+// hashVerifier verifies content by a hash that has begun.
+type hashVerifier struct {
+	hash.Hash
+	want cache.Digest
+}
+
+func (v hashVerifier) Verified() bool { return digest.NewDigest(v.want.Algorithm(), v.Hash) == v.want }
 
 // push appends b to the window. It makes room for it first, and waits for
 // readers that still need what it would drop.

@@ -58,6 +58,18 @@ func (w Want) isAllInParts(size int64) bool {
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
 // the blob.
 func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
+	type resolved struct {
+		Descriptor
+		Outcome
+	}
+	r, err := duringOutage(ctx, p, func() (resolved, error) {
+		desc, outcome, err := p.resolveBlob(ctx, repo, d)
+		return resolved{desc, outcome}, err
+	})
+	return r.Descriptor, r.Outcome, err
+}
+
+func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Descriptor{}, "", err
@@ -112,9 +124,11 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 // upstream's answer, because only that tells the size. If that takes too long,
 // the download goes on without this client.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
-	ctx, cancel := p.asClient(ctx)
-	defer cancel()
-	b, err := p.openBlob(ctx, repo, d, want)
+	b, err := duringOutage(ctx, p, func() (Blob, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.openBlob(ctx, repo, d, want)
+	})
 	if err == nil {
 		p.ledger.UseBlob(d) // only if it exists, or requests for unknown digests would fill the records
 	}
@@ -263,6 +277,9 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	}
 	if p.rules.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrDown) // it may be there
 	}
 	f, _, err := p.flights.Join(want, p.newBlobSource(u, repo, want.Digest).startOptions())
 	if err != nil {

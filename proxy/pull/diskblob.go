@@ -26,6 +26,7 @@ type diskBlob struct {
 	// there: it may be the file that was found damaged.
 	refetch  bool
 	repaired bool
+	passed   bool // some of it came from the upstream while the disk was down
 }
 
 func newDiskBlob(p *Puller, u Upstream, repo Repository, d Digest, file cache.PublishedBlob) *diskBlob {
@@ -64,8 +65,11 @@ func (b *diskBlob) Close() error {
 }
 
 func (b *diskBlob) Outcome() Outcome {
-	if b.repaired {
+	switch {
+	case b.repaired:
 		return Repaired
+	case b.passed:
+		return PassedThrough
 	}
 	return Hit
 }
@@ -81,7 +85,7 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 		}
 		at := off + written
 		sound, err := b.file.Check(ctx, at, min(pieceSize, n-written))
-		if errors.Is(err, cache.ErrMismatch) && !errors.Is(err, cache.ErrUnproven) {
+		if isLost(ctx, err) {
 			wrote, err := b.repair(ctx, w, at, n-written, err)
 			return written + wrote, err
 		}
@@ -91,7 +95,15 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 			wrote, err = b.cursor.Copy(w, at, sound)
 			written += wrote
 		}
-		if errors.Is(err, syscall.EIO) && off+written != lastFailure {
+		if errors.Is(err, cache.ErrDown) {
+			wrote, err := b.withoutDisk(ctx, w, off+written, n-written)
+			written += wrote
+			if err != nil {
+				return written, err
+			}
+			continue
+		}
+		if (errors.Is(err, syscall.EIO) || errors.Is(err, cache.ErrUnreadable)) && off+written != lastFailure {
 			// The disk can no longer read what it could read when it was
 			// checked.
 			lastFailure = off + written
@@ -103,6 +115,16 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 		}
 	}
 	return written, nil
+}
+
+// isLost says whether an error of a check means that the file can't be read any
+// further, whatever the reason is: the clients come first.
+func isLost(ctx context.Context, err error) bool {
+	switch {
+	case err == nil, ctx.Err() != nil, errors.Is(err, cache.ErrUnproven), errors.Is(err, cache.ErrDown):
+		return false
+	}
+	return true
 }
 
 // noteQuarantined tells the store that content of size bytes was quarantined,

@@ -88,6 +88,9 @@ func (b *flightBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) 
 	b.begun = b.begun || written > 0
 	full, slow := errors.Is(err, cache.ErrFull), errors.Is(err, flight.ErrReaderTooSlow)
 	switch {
+	case errors.Is(err, flight.ErrUnreadable) && ctx.Err() == nil && !(b.inParts && b.begun):
+		more, err := b.besideDisk(ctx, w, off+written, n, written)
+		return written + more, err
 	case err == nil || ctx.Err() != nil, b.inParts && (b.begun || full || slow):
 		return written, err
 	case written > 0 && full && b.isPart(off, n):
@@ -148,6 +151,27 @@ func (b *flightBlob) followPrivate(ctx context.Context, w io.Writer, off, n int6
 	f := b.source.p.flights.StartPrivate(b.source.descriptor(b.size), b.source.startOptions())
 	defer f.Release()
 	return f.Follow(ctx, w, off, n)
+}
+
+// besideDisk serves a client that can't read back what the download has stored:
+// n bytes starting at off, of which some were written already. Those that have
+// got nothing of a whole blob share one download; in its midst, a client goes on
+// from the upstream at the offset.
+func (b *flightBlob) besideDisk(ctx context.Context, w io.Writer, off, n, done int64) (written int64, err error) {
+	if n >= 0 {
+		n -= done
+	}
+	if b.isPart(off, n) {
+		b.passedThrough = true
+		return b.passThrough(ctx, w, off, n)
+	}
+	f := b.source.p.flights.JoinBeside(b.source.descriptor(b.size), b.source.startOptions())
+	defer f.Release()
+	written, err = f.Follow(ctx, w, off, n)
+	if written == 0 && err != nil && ctx.Err() == nil {
+		return b.followPrivate(ctx, w, off, n) // it was another repository's, or too fast
+	}
+	return written, err
 }
 
 // rejoin serves a client after the download it had joined failed for another

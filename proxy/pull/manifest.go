@@ -17,9 +17,11 @@ import (
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
 // does.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
-	ctx, cancel := p.asClient(ctx)
-	defer cancel()
-	return p.WaitForManifest(ctx, repo, ref)
+	return duringOutage(ctx, p, func() (Manifest, error) {
+		ctx, cancel := p.asClient(ctx)
+		defer cancel()
+		return p.WaitForManifest(ctx, repo, ref)
+	})
 }
 
 // WaitForManifest does what Manifest does, for whoever is no client: it waits as
@@ -47,6 +49,9 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
+	}
+	if p.store.Outage() != nil {
+		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
 	_, err = p.manifestByDigest(ctx, u, repo, d)
 	if err == nil && !p.store.Has(ctx, d) {

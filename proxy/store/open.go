@@ -23,7 +23,7 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	}
 	file, err = s.blobs.Open(ctx, d)
 	switch {
-	case errors.Is(err, cache.ErrNotFound):
+	case errors.Is(err, cache.ErrNotFound), errors.Is(err, cache.ErrDown): // the cache has logged that it is down
 		return nil, nil, err
 	case err != nil:
 		s.log.Error("stored blob cannot be read", "digest", d.String(), "error", err)
@@ -49,7 +49,7 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	}
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
-		if !errors.Is(err, cache.ErrNotFound) {
+		if !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, cache.ErrDown) {
 			s.log.Error("stored manifest cannot be opened", "digest", d.String(), "error", err)
 		}
 		return nil, false

@@ -74,6 +74,10 @@ func New(opts Options) *Store {
 	return &Store{blobs: opts.Blobs, memory: opts.Memory, log: opts.Logger, room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage)}
 }
 
+// Outage returns nil, or, while the disk is down, a channel that is closed when
+// it is up again.
+func (s *Store) Outage() <-chan struct{} { return s.blobs.Outage() }
+
 // Stat returns the size in bytes of content on disk, or cache.ErrNotFound.
 func (s *Store) Stat(ctx context.Context, d Digest) (int64, error) { return s.blobs.Stat(ctx, d) }
 

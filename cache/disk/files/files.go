@@ -48,6 +48,14 @@ type File interface {
 	io.Closer
 	// SyscallConn is for the kernel, which sends the file.
 	syscall.Conn
+	// SendTo has the kernel send at most n of the next bytes to a socket, in one
+	// call that waits for the disk and not for the socket: then it returns
+	// EAGAIN. It returns errors.ErrUnsupported where the system has no such call.
+	SendTo(socket uintptr, n int) (int, error)
+	// IsResident reports whether a part of the file can be sent without asking
+	// the disk: whether it is in the page cache. It does not ask the disk
+	// either. Where the system doesn't tell, it returns true.
+	IsResident(off, n int64) bool
 	Name() string
 	Stat() (fs.FileInfo, error)
 	Sync() error

@@ -17,8 +17,10 @@ type Operations uint
 
 const (
 	// Reads are what reads content, names, attributes and sizes. To open a file
-	// for reading is one, and so is to send it with sendfile.
+	// for reading is one.
 	Reads Operations = 1 << iota
+	// Sends are what sends content from the page cache: they follow a read.
+	Sends
 	// Creates make a file or a folder.
 	Creates
 	// Changes write content and attributes, and remove and rename.
@@ -31,7 +33,7 @@ const (
 	// Writes are all that changes something, or makes it durable.
 	Writes = Creates | Changes | Syncs
 	// All are all.
-	All = Reads | Writes | Spaces
+	All = Reads | Sends | Writes | Spaces
 )
 
 // Disk is a file system over another one. It does what that does until it is
@@ -106,7 +108,7 @@ func (d *Disk) Waiting() int {
 }
 
 func (d *Disk) each(of Operations, do func(Operations)) {
-	for one := Reads; one < All; one <<= 1 {
+	for one := Reads; one <= Spaces; one <<= 1 {
 		if of&one != 0 {
 			do(one)
 		}
@@ -285,6 +287,21 @@ func (f *file) SyscallConn() (syscall.RawConn, error) {
 		return nil, syscall.ENOTSUP // so that it is read, and gets the error there
 	}
 	return f.File.SyscallConn()
+}
+
+func (f *file) SendTo(socket uintptr, n int) (int, error) {
+	if err := f.at(Sends, "sendfile"); err != nil {
+		return 0, err
+	}
+	return f.File.SendTo(socket, n)
+}
+
+// IsResident says that nothing is in the page cache while reads are broken.
+func (f *file) IsResident(off, n int64) bool {
+	f.disk.mu.Lock()
+	broken := f.disk.hung[Reads] != nil || f.disk.errors[Reads] != nil
+	f.disk.mu.Unlock()
+	return !broken && f.File.IsResident(off, n)
 }
 
 func (f *file) Stat() (fs.FileInfo, error) {
