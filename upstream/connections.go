@@ -347,7 +347,7 @@ func (r *rescue) begin() {
 	r.second, r.stop = make(chan answered, 1), cancel
 	r.racing.Unlock()
 
-	resp, err := r.send(again.WithContext(ctx), nil)
+	resp, err := r.send(again.WithContext(ctx), nil) //nolint:bodyclose // whoever gets it closes it: see choose
 	r.racing.Lock()
 	defer r.racing.Unlock()
 	r.second <- answered{resp, err}
