@@ -8,6 +8,7 @@ package limits
 import (
 	"errors"
 	"math"
+	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -34,7 +35,10 @@ func Read() (Limits, error) {
 // memoryLimit is the least of the limits of the cgroup (v1 or v2) and of those
 // above it, of what the machine has, and of GOMEMLIMIT.
 func memoryLimit() (int64, error) {
-	least := debug.SetMemoryLimit(-1) // reads it
+	least := int64(math.MaxInt64)
+	if os.Getenv("GOMEMLIMIT") != "" { // or else the limit is one that this process has set itself
+		least = debug.SetMemoryLimit(-1) // reads it
+	}
 	var failed error
 	for _, source := range []memlimit.Provider{memlimit.FromCgroup, memlimit.FromSystem} {
 		limit, err := source()

@@ -18,6 +18,10 @@ func TestThisProcessHasLimits(t *testing.T) {
 
 func TestAMemoryLimitOfGoIsALimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(48 << 20))
+	if got, err := memoryLimit(); got <= 48<<20 || err != nil {
+		t.Errorf("a limit that the process has set itself is taken for one of the machine: %d (%v)", got, err)
+	}
+	t.Setenv("GOMEMLIMIT", "48MiB")
 	if got, err := memoryLimit(); got != 48<<20 || err != nil {
 		t.Errorf("the limit is %d (%v)", got, err)
 	}
