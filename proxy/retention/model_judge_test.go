@@ -18,6 +18,7 @@ func (m *model) judgeBlob(repo retention.Repository, d retention.Digest, err err
 	case err == nil && !held:
 		m.fail("%s was served for %s, which never had it", d, repo)
 	case err == nil, m.up.mood() == down, m.up.mood() == flaky, !held:
+	case m.up.mood() == slow && errors.Is(err, upstream.ErrTimeout): // several slow answers in a row are more than a client waits for
 	case m.up.blobs.hasLied(d): // it fails loudly, once
 	case errors.Is(err, upstream.ErrNotFound) && time.Since(since) < modelNegativeTTL+time.Minute:
 		// A "not found" may be remembered from before.

@@ -206,12 +206,21 @@ func (r *room) isQueued(w *waiter) bool { return slices.Contains(r.queue, w) }
 func (r *room) serve() {
 	for len(r.queue) > 0 {
 		w := r.queue[0]
-		if w.most > 0 && (!r.counted || r.used+w.bytes > w.most) {
+		if !r.fits(w) {
 			return
 		}
-		r.settle(w, nil)
-		r.addReservation(w.digest, w.bytes)
+		r.give(w)
 	}
+}
+
+func (r *room) fits(w *waiter) bool {
+	return w.most <= 0 || r.counted && r.used+w.bytes <= w.most
+}
+
+// give gives a waiter its room. r.mu is held.
+func (r *room) give(w *waiter) {
+	r.settle(w, nil)
+	r.addReservation(w.digest, w.bytes)
 }
 
 // settle ends a wait. r.mu is held.
@@ -223,10 +232,14 @@ func (r *room) settle(w *waiter, err error) {
 }
 
 // settleHopeless ends the waits of those for whom a pass could make no room.
-// r.mu is held.
+// Whoever was only behind them gets what there is. r.mu is held.
 func (r *room) settleHopeless() {
 	for _, w := range slices.Clone(r.queue) {
-		if r.passes.ended > w.before && (r.passes.vain || r.passes.ended > w.before+maxPasses) {
+		hopeless := r.passes.ended > w.before && (r.passes.vain || r.passes.ended > w.before+maxPasses)
+		switch {
+		case hopeless && r.fits(w):
+			r.give(w)
+		case hopeless:
 			r.settle(w, r.full("everything in the %d bytes of the cache is pinned or in use", r.bounds.MaxBytes))
 		}
 	}

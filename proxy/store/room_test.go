@@ -101,6 +101,29 @@ func TestWhoWaitsForRoomGetsItAsItIsFreed(t *testing.T) {
 	})
 }
 
+// Where there is no room for a large blob, the small one behind it has some.
+func TestWhoWaitsBehindAHopelessOneGetsTheRoomThatThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := plain(Bounds{MaxBytes: 1000})
+		r.used = 900
+		large, small := make(chan error, 1), make(chan error, 1)
+		go func() { large <- r.waitAndReserve(t.Context(), "large", 500) }()
+		synctest.Wait()
+		go func() { small <- r.waitAndReserve(t.Context(), "small", 50) }()
+		synctest.Wait()
+		r.beginPass().end() // in vain
+		if err := <-large; !errors.Is(err, cache.ErrFull) {
+			t.Errorf("the large one: %v", err)
+		}
+		if err := <-small; err != nil {
+			t.Errorf("the small one: %v", err)
+		}
+		if r.used != 950 || r.demand.waiting != 0 {
+			t.Errorf("%d bytes are in use, %d wait", r.used, r.demand.waiting)
+		}
+	})
+}
+
 func TestManifestsHaveRoomThatBlobsLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const bound = 6400
