@@ -2,7 +2,6 @@ package keychain
 
 import (
 	"cmp"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -44,15 +45,6 @@ type file struct {
 	Auths       map[string]json.RawMessage `json:"auths"`
 	CredsStore  json.RawMessage            `json:"credsStore"`
 	CredHelpers map[string]json.RawMessage `json:"credHelpers"`
-}
-
-// auth is the entry of a registry.
-type auth struct {
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	Auth          string `json:"auth"`
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
 }
 
 // parse returns the entries of a file in a fixed order, helpers first. Those
@@ -149,27 +141,23 @@ func splitKey(key string) (host, repositories string, err error) {
 	return host, repositories, nil
 }
 
+var errAuth = errors.New("auth is not the base64 of user:password")
+
 // loginOf reads the entry of a registry. One without content marks that a helper
 // has the login, and is not an error.
 func loginOf(raw json.RawMessage) (upstream.Credentials, error) {
-	var a auth
-	if err := json.Unmarshal(raw, &a); err != nil {
+	var a authn.AuthConfig // decodes auth, which is the base64 of user:password
+	if err := json.Unmarshal(raw, &a); err != nil && a.Auth != "" {
+		return upstream.Credentials{}, errAuth
+	} else if err != nil {
 		return upstream.Credentials{}, noContent(err)
 	}
-	c := upstream.Credentials{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
-	if a.Auth != "" {
-		decoded, err := base64.StdEncoding.DecodeString(a.Auth)
-		if err != nil {
-			decoded, err = base64.RawStdEncoding.DecodeString(a.Auth)
-		}
-		if err != nil {
-			return upstream.Credentials{}, errors.New("auth is not base64")
-		}
-		user, password, ok := strings.Cut(string(decoded), ":")
-		if !ok || user == "" && c.IdentityToken == "" && c.RegistryToken == "" {
-			return upstream.Credentials{}, errors.New("auth is not the base64 of user:password")
-		}
-		c.Username, c.Password = user, strings.Trim(password, "\x00") // as Docker pads it
+	c := upstream.Credentials{
+		Username: a.Username, Password: strings.Trim(a.Password, "\x00"), // as Docker pads it
+		IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
+	}
+	if a.Auth != "" && c.Username == "" && c.IdentityToken == "" && c.RegistryToken == "" {
+		return upstream.Credentials{}, errAuth
 	}
 	if c.Username == "" && c.Password != "" {
 		return upstream.Credentials{}, errors.New("it has a password and no user name")
