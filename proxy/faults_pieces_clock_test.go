@@ -96,6 +96,7 @@ func (c *clockOf) start() {
 // stop ends the mirror, and the answers that are held up with it.
 func (c *clockOf) stop(held []chan struct{}) {
 	c.Helper()
+	synctest.Wait() // for requests that read it
 	c.origin.Bodies = nil
 	closed := make(chan struct{})
 	go func() { defer close(closed); c.m.Close() }()
@@ -131,6 +132,7 @@ func (c *clockOf) kill(held ...chan struct{}) {
 // is closed, is a broken connection.
 func (c *clockOf) holds(n int) (more chan struct{}) {
 	more = make(chan struct{})
+	synctest.Wait() // for requests that read it
 	c.origin.Bodies = func(_ string, _ pull.Digest, from int64, body []byte) io.ReadCloser {
 		if from > 0 {
 			return io.NopCloser(stuck{more})
@@ -143,6 +145,7 @@ func (c *clockOf) holds(n int) (more chan struct{}) {
 // goesOn makes the origin send again what it is asked for. Who still wants what
 // was held up asks again.
 func (c *clockOf) goesOn(more chan struct{}) {
+	synctest.Wait() // for requests that read it
 	c.origin.Bodies = nil
 	close(more)
 	time.Sleep(time.Minute)

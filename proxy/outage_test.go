@@ -61,7 +61,12 @@ func newBreakable(t *testing.T, change func(*setup)) *breakable {
 	b.dir = s.dir
 	b.w = watch(&s)
 	b.mirror = newMirror(t, fake, s)
-	t.Cleanup(b.disk.Mend) // before the mirror is closed
+	t.Cleanup(func() { // before the mirror is closed, which has records to write
+		b.disk.Mend()
+		if over := b.store.Outage(); over != nil {
+			<-over
+		}
+	})
 	return b
 }
 

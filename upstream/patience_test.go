@@ -92,6 +92,7 @@ func TestWhatIsSlowIsAskedForOnceMoreAndWaitedForLonger(t *testing.T) {
 					began := time.Now()
 					err := ask(Retry(remote), t.Context())
 					took := time.Since(began).Round(time.Second)
+					synctest.Wait() // for the handler
 					if !errors.Is(err, want) || took != time.Minute+min(takes, 2*time.Minute) {
 						t.Errorf("what takes %s: %v after %s", takes, err, took)
 					}

@@ -687,6 +687,7 @@ func TestTheSlowerAnswerIsClosedBeforeItsBody(t *testing.T) {
 		}
 		defer c.Body.Close()
 		time.Sleep(2 * time.Minute)
+		synctest.Wait()
 		if late.closed != 1 {
 			t.Error("the slower answer is open")
 		}

@@ -85,18 +85,16 @@ func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if b.places.outage() != nil {
 		return 0, task{"check", b.digest}.failed(errDown)
 	}
-	sound := b.checkedAlready(off, n)
-	if sound > 0 {
+	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) {
+		sound := b.checkedAlready(off, n)
+		if sound == 0 {
+			return b.publishedBlob.Check(ctx, off, n)
+		}
 		sound = min(sound, pieceSize-off%pieceSize) // one piece, of which the rest is known
 		if b.isResident(off) {
 			return sound, nil
 		}
-	}
-	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) {
-		if sound > 0 {
-			return sound, b.fetch(off)
-		}
-		return b.publishedBlob.Check(ctx, off, n)
+		return sound, b.fetch(off)
 	}, nil)
 }
 

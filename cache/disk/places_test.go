@@ -152,8 +152,9 @@ func TestSlowWritesAreNoOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := openHangable(t, Options{Places: Places{Reads: 4, Writes: 2}})
 		h.broken.Hang(filestest.Writes)
+		var writers sync.WaitGroup
 		for range 10 {
-			go func() { _, _ = h.Blobs().Create(t.Context(), descriptor("new", 100)) }()
+			writers.Go(func() { _, _ = h.Blobs().Create(t.Context(), descriptor("new", 100)) })
 		}
 		for range 60 {
 			time.Sleep(time.Second)
@@ -170,6 +171,7 @@ func TestSlowWritesAreNoOutage(t *testing.T) {
 			t.Error("it is down")
 		}
 		h.broken.Mend()
+		writers.Wait()
 	})
 }
 
