@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -423,16 +424,18 @@ func TestTheJournalIsRestoredInGroups(t *testing.T) {
 		}
 	}
 	t.Run("into memory while the disk has no room, and to the disk when it has", func(t *testing.T) {
-		opts, full, groups := durable, true, 0
+		opts := durable
+		var mended atomic.Bool
+		var groups atomic.Int64
 		opts.faults.records = func() error {
-			if groups++; full && groups > 2 {
+			if groups.Add(1) > 2 && !mended.Load() {
 				return syscall.ENOSPC
 			}
 			return nil
 		}
 		c = open(t, dir, opts)
 		want(t)
-		full = false
+		mended.Store(true)
 		flush(t, c)
 		want(t)
 		if err := c.Close(); err != nil {
