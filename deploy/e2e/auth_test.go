@@ -62,6 +62,7 @@ func TestTheMirrorHasCredentialsOfItsOwn(t *testing.T) {
 
 					// A password is read when it is used.
 					from.tell(t, m, password)
+					time.Sleep(2 * time.Second) // a helper that was refused twice is not run again for one
 					up.take()
 					for _, c := range []client{s.startCrane(t, m), s.startOras(t, m)} {
 						c.pull(t, img)

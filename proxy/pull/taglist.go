@@ -78,7 +78,7 @@ func (p *Puller) askAhead(ctx context.Context, u Upstream, repo Repository, page
 		p.log.Debug("the second page of a list was not there", "repository", repo.String(), "error", err)
 		return
 	}
-	p.requests.tagPages.putAhead(repo, page, list)
+	p.requests.tagPages.putAhead(repo, page, list, min(aheadTTL, p.tagTTL(u)))
 }
 
 // fetchTags asks the upstream for a page, and keeps what is known to be a

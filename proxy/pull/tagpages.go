@@ -121,10 +121,10 @@ func (l *tagPages) learn(upstreamName string, next url.Values) {
 }
 
 // putAhead keeps a page for the client that asks for it next.
-func (l *tagPages) putAhead(repo Repository, page url.Values, list upstream.TagList) {
+func (l *tagPages) putAhead(repo Repository, page url.Values, list upstream.TagList, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ahead.Put(metadata.Key(repo, page.Encode()), list, aheadTTL)
+	l.ahead.Put(metadata.Key(repo, page.Encode()), list, ttl)
 }
 
 // takeAhead returns a page that was kept by putAhead, once.

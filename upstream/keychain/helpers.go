@@ -19,10 +19,12 @@ const (
 	// earlier, so this only concerns logins that the helper has withdrawn. Those
 	// of cloud registries last for an hour or more.
 	helperKept = time.Hour
-	// helperRetry is how long it counts that a helper failed, that it has
-	// nothing, or that it has returned refused credentials again: the life of a
-	// token that does not say its own.
+	// helperRetry is how long it counts that a helper failed, or that it has
+	// nothing: the life of a token that does not say its own.
 	helperRetry = time.Minute
+	// helperAgain is how long it counts that it has returned refused credentials
+	// again: somebody may be about to mend that.
+	helperAgain = time.Second
 	// helperTimeout is how long a helper may take before it is killed. Those
 	// that ask a cloud take seconds.
 	helperTimeout = 30 * time.Second
@@ -119,7 +121,7 @@ func (h *Helpers) start(l *login, what asked) {
 		defer h.mu.Unlock()
 		now := time.Now()
 		if l.refused && creds == l.creds {
-			l.trusted = now.Add(helperRetry)
+			l.trusted = now.Add(helperAgain)
 		}
 		l.creds, l.err, l.running, l.refused = creds, err, nil, false
 		l.until, l.renewAt = now.Add(helperKept), now.Add(helperKept*4/5)
