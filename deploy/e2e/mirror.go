@@ -54,6 +54,7 @@ cache:
   dir: %[3]s
 freshness:
   tag_ttl: %[4]s
+  negative_ttl: %[7]s
 upstreams:
   - name: docker.io
     endpoints: ["http://%[5]s"]
@@ -62,7 +63,7 @@ upstreams:
   - name: registry.example
     endpoints: ["http://%[5]s"]
 %[6]s
-`, m.address, m.admin, filepath.Join(m.dir, "cache"), tagTTL, m.upstream.host, m.settings)
+`, m.address, m.admin, filepath.Join(m.dir, "cache"), tagTTL, m.upstream.host, m.settings, min(tagTTL, 30*time.Second))
 	if err := os.WriteFile(m.config(), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
