@@ -77,9 +77,8 @@ type guardedBlob struct {
 	places *places
 }
 
-// Check leaves to a goroutine of its own what has to be read. What is checked
-// already takes a stat of an open file, for which next to no disk is asked, and
-// is read once more where the page cache has dropped it: then the kernel would
+// Check is done by a goroutine of its own, which a client can leave: even the
+// stat of an open file may hang. What is checked already is read once more where the page cache has dropped it: then the kernel would
 // wait for it while it sends, which nobody can leave.
 func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if b.places.outage() != nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -13,7 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -88,6 +94,28 @@ func TestAStartWaitsForTheFormerProcessToStop(t *testing.T) {
 	p.fake.Stop()
 	next.wantServed(kept)
 	next.kill()
+}
+
+// Each try to open a folder that is locked takes nothing with it.
+func TestAFolderThatIsLockedCostsNothing(t *testing.T) {
+	p := newPiecesKilling(t, 1)
+	former := p.begin()
+	cfg, _, err := config.Load(config.Options{File: p.config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics, err := admin.NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignore := goleak.IgnoreCurrent()
+	for range 5 {
+		if _, _, err := openMirror(t.Context(), cfg, machine{}, metrics, slog.New(slog.DiscardHandler)); !errors.Is(err, cache.ErrLocked) {
+			t.Errorf("opened: %v", err)
+		}
+	}
+	goleak.VerifyNone(t, ignore)
+	former.kill()
 }
 
 // piecesKilling is a killing of a program that serves ranges of one blob.

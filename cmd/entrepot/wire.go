@@ -190,6 +190,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	defer func() {
 		if err != nil {
 			endPolicy()
+			content.Close()
 		}
 	}()
 	files, err := disk.Open(cfg.Cache.Dir, disk.Options{
@@ -225,7 +226,6 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if err := metrics.Full(func() map[string]int64 { return timesMet(m.Store) }); err != nil {
-		content.Close()
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if files.Rebuilt() {

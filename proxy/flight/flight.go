@@ -37,9 +37,10 @@
 //   - What was received is not lost, unless it is wrong
 //     (TestAFailedDownloadIsTakenUp, TestWhatWasReadIsKeptForLater).
 //   - Pieces of content that has changed are dropped when the next request is
-//     answered (TestPiecesOfChangedContentAreDropped). What has been hashed
-//     stays, and a request that is under way then goes on: of these, only the
-//     digest of the whole says whether they belong together.
+//     answered, other requests end, and readers that have got some of them are
+//     broken off (TestPiecesOfChangedContentAreDropped,
+//     TestChangedContentIsNotMixedWithWhatIsOnItsWay). What has been hashed
+//     stays: the digest of the whole says whether it belongs to the rest.
 //   - If the disk is full, the content is not stored, but its readers get it
 //     (TestAFullDiskPreventsStoringButNotReading).
 //   - A slow reader does not hold up the others for long

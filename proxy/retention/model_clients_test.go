@@ -276,6 +276,7 @@ func (m *model) listTags() errand {
 	m.note("tags of %s", repo)
 	var got pull.Tags
 	var err error
+	began := time.Now()
 	return errand{func() { got, err = m.Tags(context.Background(), repo, nil) }, func() {
 		truth := []string{}
 		for _, ref := range m.allTags() {
@@ -293,6 +294,7 @@ func (m *model) listTags() errand {
 			m.known = m.known.clone()
 			m.lists[repo] = append(m.lists[repo], truth)
 			m.known.lists[repo] = len(m.lists[repo]) - 1
+			m.known.listed[repo] = began
 		case err != nil && m.up.mood() == up:
 			m.fail("tags of %s: %v", repo, err)
 		}
@@ -306,11 +308,15 @@ func isGenerated(ref string, got pull.Manifest) bool {
 	return ok && got.Descriptor.MediaType == mirrortest.IndexType
 }
 
-// wereTags says whether these were the tags of a repository at some time. A list
-// that came too late for a client is kept, and no client was told of it.
+// wereTags says whether these were the tags of a repository at some time since a
+// client was told of them. A list that came too late for a client is kept, and
+// no client was told of that.
 func (m *model) wereTags(repo retention.Repository, tags []string) bool {
 	for _, one := range m.allTags() {
 		for _, changed := range m.up.tags[one] {
+			if changed.from.Before(m.earlier.listed[repo]) {
+				continue
+			}
 			var then []string
 			for _, ref := range m.allTags() {
 				if ref.Repository != repo {

@@ -130,12 +130,14 @@ type known struct {
 	pins map[retention.Reference]map[retention.Digest]bool
 	// lists are the numbers of the last tag lists that clients got.
 	lists map[retention.Repository]int
+	// listed is when the upstream had the last tag lists that clients got.
+	listed map[retention.Repository]time.Time
 }
 
 func (k *known) clone() *known {
 	next := &known{
 		had: make(map[string]map[retention.Digest]bool, len(k.had)), seen: maps.Clone(k.seen),
-		pins: maps.Clone(k.pins), lists: maps.Clone(k.lists),
+		pins: maps.Clone(k.pins), lists: maps.Clone(k.lists), listed: maps.Clone(k.listed),
 	}
 	for key, had := range k.had {
 		next.had[key] = maps.Clone(had)
@@ -149,7 +151,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		t: t, random: random, folder: modelFolder(t),
 		up: &testUpstream{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}, blobs: newBlobServer()},
 		known: (&known{
-			seen: map[retention.Reference]int{}, pins: map[retention.Reference]map[retention.Digest]bool{}, lists: map[retention.Repository]int{},
+			seen: map[retention.Reference]int{}, pins: map[retention.Reference]map[retention.Digest]bool{}, lists: map[retention.Repository]int{}, listed: map[retention.Repository]time.Time{},
 		}).clone(),
 		lists: map[retention.Repository][][]string{},
 		settings: modelSettings{

@@ -26,6 +26,7 @@ const (
 	maxVain     = 3
 	vainWait    = 2 * time.Second
 	maxVainWait = 5 * time.Minute
+	doublings   = 8 // after which it is longer than that
 )
 
 // refusals are the writes that were refused for lack of room.
@@ -122,7 +123,7 @@ func (r *room) tried(err error) {
 		return
 	}
 	if r.refusals.vain++; r.refusals.vain >= maxVain {
-		r.refusals.notYet = time.Now().Add(min(vainWait<<(r.refusals.vain-maxVain), maxVainWait))
+		r.refusals.notYet = time.Now().Add(min(vainWait<<min(r.refusals.vain-maxVain, doublings), maxVainWait))
 	}
 }
 

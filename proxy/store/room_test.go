@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
@@ -200,4 +201,18 @@ func TestAFileSystemWhoseInodesNeverChangeIsNotBelieved(t *testing.T) {
 	if p := r.beginPass(); p.IsShort() {
 		t.Errorf("%+v has to go", p.wanted)
 	}
+}
+
+// However often nothing comes of making room, it is not tried at once.
+func TestWhatIsTriedInVainIsTriedEverMoreSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := plain(Bounds{MaxBytes: 100})
+		for i := range 200 {
+			r.tried(cache.ErrFull)
+			wait := time.Until(r.refusals.notYet)
+			if i >= maxVain-1 && wait < vainWait || wait > maxVainWait || i > maxVain+doublings && wait != maxVainWait {
+				t.Fatalf("after %d tries in vain the next is in %s", i+1, wait)
+			}
+		}
+	})
 }
