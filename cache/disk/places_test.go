@@ -75,6 +75,11 @@ func TestClientsThatLeaveAHungDiskLeaveNothingBehind(t *testing.T) {
 		if n := h.broken.Waiting(); n == 0 || n > 8 {
 			t.Errorf("%d operations are in the kernel, want at most 8", n)
 		}
+		h.broken.Mend()
+		synctest.Wait() // what was made for those that left is removed again
+		if left := list(t, h.blobs.drafts); len(left) > 0 {
+			t.Errorf("drafts are left: %q", left)
+		}
 	})
 }
 
