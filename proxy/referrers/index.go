@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/manifest"
 )
 
 // MaxPage is the size in bytes of the largest index that every client accepts
@@ -63,41 +65,26 @@ func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, e
 }
 
 // Decode reads the descriptors of an index in which an upstream lists
-// referrers: a response of its API, or the content of a referrers tag. They are
-// claims; see [Verify]. Size is -1 if it is not given; see [Whole].
+// referrers: the content of a referrers tag. They are claims; see [Verify]. Size
+// is -1 if it is not given; see [Whole].
 //
-// Unknown is not none, so only an index is read as a list. Bytes without
-// "manifests" are ErrMalformed unless their media type is that of an index, and
-// so is a manifest of another kind. "manifests": null is an empty list, which
-// some encoders write. Entries without a usable digest are left out, because
+// Unknown is not none, so only an index is read as a list; see
+// [manifest.ReadIndex]. Entries without a usable digest are left out, because
 // nobody could pull them; the others are still valid. If no entry is usable,
-// the result is ErrMalformed, not an empty list.
+// the result is ErrMalformed, not an empty list. [DecodeAll] counts them.
 func Decode(raw []byte) ([]Descriptor, error) {
-	fields, err := document(raw, "mediaType", "manifests")
-	if err != nil {
-		return nil, err
+	list, unusable, err := DecodeAll(raw)
+	if err == nil && len(list) == 0 && unusable > 0 {
+		err = fmt.Errorf("%w: none of its %d entries has a usable digest", ErrMalformed, unusable)
 	}
-	own := kindOf(text(fields["mediaType"]))
-	if own != kindIndex && own != kindUnknown {
-		return nil, fmt.Errorf("%w: %s is not an index", ErrMalformed, text(fields["mediaType"]))
+	return list, err
+}
+
+// DecodeAll is like Decode, and returns how many entries are not usable.
+func DecodeAll(raw []byte) (list []Descriptor, unusable int, err error) {
+	if len(raw) > maxManifest {
+		return nil, 0, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
 	}
-	if _, listed := fields["manifests"]; !listed && own != kindIndex {
-		return nil, fmt.Errorf("%w: it has no manifests", ErrMalformed)
-	}
-	var list []Descriptor
-	unusable := 0
-	err = elements(fields["manifests"], func(element json.RawMessage) {
-		if d, ok := descriptor(element); ok {
-			list = append(list, d)
-		} else {
-			unusable++
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(list) == 0 && unusable > 0 {
-		return nil, fmt.Errorf("%w: none of its %d entries has a usable digest", ErrMalformed, unusable)
-	}
-	return list, nil
+	index, err := manifest.ReadIndex(raw)
+	return index.Entries, index.Unusable, err
 }
