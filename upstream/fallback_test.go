@@ -222,3 +222,26 @@ func TestAStaleTagIsNoFailureOfTheHost(t *testing.T) {
 		}
 	})
 }
+
+// A host that was away is back when it answers, whatever it could not ask.
+func TestAStaleAnswerShowsThatTheHostIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
+			if n <= failureThreshold {
+				return unhealthy(ErrRefused)
+			}
+			return ErrStale
+		}}
+		r := Breaker(inner)
+		for range failureThreshold {
+			_, _ = r.Resolve(t.Context(), "app", "1")
+		}
+		time.Sleep(2 * minOpen)
+		for range 3 {
+			_, _ = r.Resolve(t.Context(), "app", "1")
+		}
+		if got := inner.count(); got != failureThreshold+3 {
+			t.Errorf("asked %d times: the host is taken for one that is away", got)
+		}
+	})
+}
