@@ -36,7 +36,7 @@ func (m *referrersModel) changeWorld() string {
 		return fmt.Sprintf("%s has the API: %v (%s)", e.name, e.api, e.noAPI)
 	case n < 39:
 		e.change()
-		return fmt.Sprintf("%s changes: claims %q, pages of %d, link %q, no API %q, quay %v, storage %v", e.name, e.claims, e.pageSize, e.link, e.noAPI, e.quay, e.storage)
+		return fmt.Sprintf("%s changes: %s", e.name, e.ways())
 	}
 	return "nothing happens"
 }

@@ -182,7 +182,7 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor) 
 	}
 	for d := range must {
 		if a := m.artifacts[d]; !listed[d] && (q.filter == "" || a.derived.ArtifactType == q.filter) {
-			m.fail("%s: it lists all there is, without %s, which was there for %s", q, a.name, mustFor)
+			m.fail("%s: it lists all there is, without %s, which was there for %s; faults: %s", q, a.name, mustFor, m.faultsNow())
 		}
 	}
 	if all := m.unable(q.face, views); len(all) > 0 {
@@ -234,6 +234,14 @@ func (m *referrersModel) wasAttached(s *modelSubject, a *modelArtifact) bool {
 	return a == s.attestation || strings.HasSuffix(a.name, " of "+s.tag)
 }
 
+func (m *referrersModel) faultsNow() string {
+	var all []string
+	for _, e := range m.endpoints {
+		all = append(all, fmt.Sprintf("%s %v", e.name, e.faults))
+	}
+	return strings.Join(all, ", ")
+}
+
 func (m *referrersModel) names(list []ocispec.Descriptor) string {
 	all := []string{}
 	for _, d := range list {
@@ -256,5 +264,3 @@ func asJSON(v any) string {
 	}
 	return string(raw)
 }
-
-func cutPrefix(s, prefix string) (string, bool) { return strings.CutPrefix(s, prefix) }

@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,8 +16,8 @@ type modelView struct {
 	// must are the artifacts that a complete list has, and may those that it may
 	// have.
 	must, may map[digest.Digest]bool
-	// cannot are the sources that can't be asked, read or believed.
-	cannot map[string]bool
+	// cannot are the sources that can't be asked, read or believed, and why.
+	cannot map[string]string
 	// hidden are the registries that say that they have no API.
 	hidden []*modelEndpoint
 	// failing says that an answer may be stale or an error for another reason.
@@ -46,7 +48,7 @@ func (m *referrersModel) look() {
 }
 
 func (w *modelWorld) viewOf(s *modelSubject) modelView {
-	v := modelView{at: time.Now(), must: map[digest.Digest]bool{}, may: map[digest.Digest]bool{}, cannot: map[string]bool{}, failing: w.isFailing()}
+	v := modelView{at: time.Now(), must: map[digest.Digest]bool{}, may: map[digest.Digest]bool{}, cannot: map[string]string{}, failing: w.isFailing()}
 	asked := false
 	for _, e := range w.endpoints {
 		if e.api {
@@ -54,7 +56,7 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 			list := e.apiList(s.digest)
 			paged := e.pageSize > 0 && len(list) > e.pageSize
 			if e.fails("everything", "the API") || paged && (e.fails("later pages") || e.brokenLink()) {
-				v.cannot["the API of "+e.name] = true
+				v.cannot["the API of "+e.name] = fmt.Sprintf("%v, link %q", e.faults, e.link)
 			}
 			w.viewEntries(&v, s, list, true)
 		} else {
@@ -62,7 +64,7 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 		}
 		tag := e.tags[s.digest]
 		if e.fails("everything", "tags") {
-			v.cannot["the tag of "+e.name] = true
+			v.cannot["the tag of "+e.name] = fmt.Sprint(e.faults)
 		}
 		if tag == nil {
 			asked = true
@@ -72,7 +74,7 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 		}
 	}
 	if !asked {
-		v.cannot["any source"] = true
+		v.cannot["any source"] = "something else is under the tag"
 	}
 	for _, a := range w.attachedTo(s) {
 		if w.held(a.digest) || v.failing {
@@ -94,12 +96,12 @@ func (w *modelWorld) viewEntries(v *modelView, s *modelSubject, list []modelEntr
 		a := entry.artifact
 		switch {
 		case entry.odd != "":
-			v.cannot["an entry "+entry.odd] = true
+			v.cannot["an entry"] = entry.odd
 			continue
 		case a.digest == s.digest:
 			continue
 		case !w.opens(a.digest):
-			v.cannot["the manifest "+string(a.digest)] = true
+			v.cannot["the manifest "+string(a.digest)] = a.name
 		}
 		if !w.held(a.digest) {
 			v.failing = true
@@ -121,12 +123,12 @@ func (w *modelWorld) viewCosign(v *modelView, s *modelSubject) {
 		if a := e.cosign[s.cosignTag()]; a != nil {
 			v.may[a.digest], v.must[a.digest] = true, true
 			if !w.opens(a.digest) {
-				v.cannot["the manifest "+string(a.digest)] = true
+				v.cannot["the manifest "+string(a.digest)] = a.name
 			}
 		}
 	}
 	if fail {
-		v.cannot["cosign's tag"] = true
+		v.cannot["cosign's tag"] = "it fails"
 	}
 }
 
@@ -148,25 +150,29 @@ func (s *modelSubject) since(t time.Time) []modelView {
 // unable are the sources that could not be asked throughout, as a mirror has
 // to see it.
 func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
-	var all map[string]bool
+	var all map[string]string
 	for _, v := range views {
 		now := maps.Clone(v.cannot)
 		for _, e := range v.hidden {
 			if face.hasSeen(e) {
-				now["the API of "+e.name] = true
+				now["the API of "+e.name] = "it had one"
 			}
 		}
-		maps.DeleteFunc(now, func(source string, _ bool) bool {
-			d, isManifest := cutPrefix(source, "the manifest ")
+		maps.DeleteFunc(now, func(source, _ string) bool {
+			d, isManifest := strings.CutPrefix(source, "the manifest ")
 			return isManifest && m.opened[digest.Digest(d)]
 		})
 		if all == nil {
 			all = now
 			continue
 		}
-		maps.DeleteFunc(all, func(source string, _ bool) bool { return !now[source] })
+		maps.DeleteFunc(all, func(source, _ string) bool { return now[source] == "" })
 	}
-	return slices.Sorted(maps.Keys(all))
+	var list []string
+	for source, why := range all {
+		list = append(list, fmt.Sprintf("%s (%s)", source, why))
+	}
+	return list
 }
 
 // isExcused says whether an answer may be stale or an error: something fails, or

@@ -203,10 +203,11 @@ func (f *modelMirror) ask(method, path string, header ...string) modelAnswer {
 		digest: resp.Header.Get("Docker-Content-Digest"), body: body, err: err, took: time.Since(began),
 	}
 	var list struct {
-		Errors []struct{ Code string }
+		Errors []struct{ Code, Message string }
 	}
 	if a.status != http.StatusOK && json.Unmarshal(body, &list) == nil && len(list.Errors) > 0 {
-		a.code = list.Errors[0].Code
+		// The end of the message has the reason.
+		a.code = list.Errors[0].Code + ": …" + list.Errors[0].Message[max(0, len(list.Errors[0].Message)-90):]
 	}
 	return a
 }

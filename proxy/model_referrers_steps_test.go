@@ -67,6 +67,7 @@ func (m *referrersModel) ask(face *modelMirror, s *modelSubject) {
 	if !without("no-cache") && m.random.IntN(3) == 0 {
 		questions = append(questions, modelQuestion{face: face, subject: s, tag: m.random.IntN(2) == 0, noCache: true})
 	}
+	questions = slices.DeleteFunc(questions, func(q modelQuestion) bool { return q.tag && without("tag") })
 	m.random.Shuffle(len(questions), func(i, j int) { questions[i], questions[j] = questions[j], questions[i] })
 	for _, q := range questions {
 		m.askAbout(q)

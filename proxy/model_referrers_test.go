@@ -110,6 +110,7 @@ func newReferrersModel(t *testing.T, seed uint64) *referrersModel {
 	}
 	var registries []string
 	for _, e := range m.endpoints {
+		m.note("%s has %s", e.name, e.ways())
 		registries = append(registries, e.registry.URL())
 	}
 	child := &modelMirror{model: m, name: "child", address: "127.0.0.1:500", upstreams: registries}

@@ -77,6 +77,10 @@ func (e *modelEndpoint) change() {
 	e.storage = random.IntN(4) == 0
 }
 
+func (e *modelEndpoint) ways() string {
+	return fmt.Sprintf("API %v or %q, claims %q, pages of %d, link %q, quay %v, storage %v", e.api, e.noAPI, e.claims, e.pageSize, e.link, e.quay, e.storage)
+}
+
 // brokenLink says whether the next page of a list can't be found.
 func (e *modelEndpoint) brokenLink() bool { return e.link == "no brackets" || e.link == "itself" }
 
