@@ -258,10 +258,10 @@ func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64
 	return throughBreaker(ctx, b, blobRequests, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
 }
 
-func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	p, err := b.admit(referrersRequests)
 	if err != nil {
-		return nil, err
+		return ReferrersList{}, err
 	}
 	watch := time.AfterFunc(silentAfter, func() { b.markSilent(p) })
 	defer watch.Stop()

@@ -205,8 +205,8 @@ func (f *fallback) Blob(ctx context.Context, repo string, d Digest, from, n int6
 	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
 }
 
-func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return firstValue(ctx, f, func(ctx context.Context, r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
+func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (ReferrersList, error) { return r.Referrers(ctx, repo, subject) })
 }
 
 func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -44,7 +45,11 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return descriptorOf(resp, of.ref)
+		d, err := descriptorOf(resp, of.ref)
+		if err == nil && isStale(resp) && isTag(of.ref) {
+			err = ErrStale
+		}
+		return d, err
 	}, func() (Descriptor, error) {
 		c, err := r.Manifest(ctx, repo, ref)
 		if err != nil {
@@ -53,6 +58,8 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		defer c.Body.Close()
 		content, err := readAtMost(c.Body, maxManifest)
 		switch {
+		case c.Stale && isTag(ref):
+			return Descriptor{}, ErrStale
 		case err != nil:
 			return Descriptor{}, readFailed(err)
 		case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")):
@@ -118,7 +125,7 @@ func decodeManifest(resp *http.Response, c Content, ref string) (Content, error)
 
 // contentOf reads the header of a response with content.
 func contentOf(resp *http.Response, ref string) Content {
-	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
+	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp), Stale: isStale(resp)}
 	if etag := resp.Header.Get("ETag"); !strings.HasPrefix(etag, "W/") {
 		c.ETag = etag
 	}
@@ -150,6 +157,14 @@ func warningsOf(resp *http.Response) []string {
 	}
 	return all
 }
+
+// isStale reports whether a mirror has answered without asking its own upstream
+// (RFC 9111, section 5.5.1).
+func isStale(resp *http.Response) bool {
+	return slices.ContainsFunc(resp.Header.Values("Warning"), func(w string) bool { return strings.HasPrefix(w, "110 ") })
+}
+
+func isTag(ref string) bool { return !strings.Contains(ref, ":") }
 
 var errPage = &statusError{failedResponse{status: http.StatusOK, form: formPage}, ErrInvalidResponse, "a web page"}
 

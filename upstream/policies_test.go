@@ -77,8 +77,8 @@ func (r *fakeRegistry) Blob(ctx context.Context, repo string, d Digest, from, n 
 	return r.content(ctx, fmt.Sprintf("blob %s %s %d %d", repo, d, from, n))
 }
 
-func (r *fakeRegistry) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return []Descriptor{{MediaType: "referrer"}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
+func (r *fakeRegistry) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	return ReferrersList{Manifests: []Descriptor{{MediaType: "referrer"}}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
 }
 
 func (r *fakeRegistry) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
@@ -120,7 +120,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 					}
 					c.Body.Close()
 				}
-				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got) != 1 {
+				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got.Manifests) != 1 {
 					t.Errorf("Referrers: %v, %v", got, err)
 				}
 				if got, err := r.Tags(ctx, "repo", url.Values{"n": {"5"}}); err != nil || len(got.Tags) != 1 {
@@ -313,7 +313,7 @@ type slowReferrers struct {
 	release chan struct{}
 }
 
-func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	list, err := s.fakeRegistry.Referrers(ctx, repo, subject)
 	<-s.release
 	return list, err

@@ -22,46 +22,50 @@ var errNoReferrers = errors.New("there are no referrers")
 // Whether an endpoint has the API is known from its responses, and only an
 // index proves that it has. From then on, any other response means that nothing
 // is known.
-func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	all, err := r.referrers(ctx, repo, subject)
 	if errors.Is(err, errNoReferrers) {
-		return []Descriptor{}, nil
+		return ReferrersList{At: time.Now()}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("referrers of %s: %w", imageName(repo, subject.String()), err)
+		return all, fmt.Errorf("referrers of %s: %w", imageName(repo, subject.String()), err)
 	}
 	return all, nil
 }
 
-func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	a := request{
 		kind: "referrers", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "referrers/" + subject.String(),
 		accept: ocispec.MediaTypeImageIndex, follow: isReferrers,
 	}
-	all := []Descriptor{}
+	var all ReferrersList
 	left := int64(maxList)
 	for range maxPages {
 		resp, err := r.do(ctx, a)
 		if err != nil {
-			return nil, r.redirectMeaning(err, a)
+			return all, r.redirectMeaning(err, a)
 		}
 		body, err := readDecoded(resp, left)
 		resp.Body.Close()
 		if err != nil {
-			return nil, readFailed(err)
+			return all, readFailed(err)
 		}
 		left -= int64(len(body))
 		page, err := parseReferrers(mediaTypeOf(resp), body)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		r.sawReferrers()
-		all = append(all, page...)
+		if all.At.IsZero() {
+			all.At = time.Now()
+		}
+		all.Stale = all.Stale || isStale(resp)
+		all.Manifests = append(all.Manifests, page...)
 		if a.url, err = nextPage(resp); a.url == nil || err != nil {
 			return all, err
 		}
 	}
-	return nil, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
+	return all, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
 }
 
 // isReferrers reports whether a redirect leads to the same request on another

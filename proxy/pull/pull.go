@@ -22,6 +22,10 @@ const maxManifest = 8 << 20
 type Upstream struct {
 	Name     string
 	Registry upstream.Registry
+	// Endpoints are the upstream's endpoints, in order. They share the limits
+	// of Registry, which is all of them in one. Nil means that Registry is the
+	// only one.
+	Endpoints []upstream.Registry
 	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means that no
@@ -126,6 +130,9 @@ func New(opts Options) *Puller {
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
+		if len(u.Endpoints) == 0 {
+			u.Endpoints = []upstream.Registry{u.Registry}
+		}
 		p.upstreams[u.Name] = u
 	}
 	return p

@@ -31,17 +31,17 @@ func (p *Puller) referrersFromAPI(ctx context.Context, u Upstream, repo Reposito
 	if _, without := p.lookups.noAPI.Get(repo); without {
 		return nil, nil
 	}
-	listed, err := u.Registry.Referrers(ctx, repo.Name, subject)
+	list, err := u.Registry.Referrers(ctx, repo.Name, subject)
 	if errors.Is(err, upstream.ErrNoAPI) {
 		p.lookups.noAPI.Put(repo, struct{}{}, noAPITTL)
 	}
 	if errors.Is(err, upstream.ErrUnsupported) || errors.Is(err, upstream.ErrNotFound) {
 		return nil, nil // the referrers tag decides
 	}
-	if err != nil || len(listed) > maxVerified {
-		return listed, err
+	if err != nil || len(list.Manifests) > maxVerified {
+		return list.Manifests, err
 	}
-	return p.readReferrers(ctx, u, repo, listed, func(claim Descriptor, m Manifest, err error) (Descriptor, error) {
+	return p.readReferrers(ctx, u, repo, list.Manifests, func(claim Descriptor, m Manifest, err error) (Descriptor, error) {
 		var described referrers.Described
 		if err == nil {
 			described, err = referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject)
