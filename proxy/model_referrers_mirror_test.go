@@ -81,8 +81,13 @@ func (f *modelMirror) start() {
 		}
 		remotes, endpoints = append(remotes, remote), append(endpoints, upstream.Breaker(upstream.Retry(remote)))
 	}
+	slots := upstream.NewSlots(32)
+	each := make([]upstream.Registry, len(endpoints))
+	for i, e := range endpoints {
+		each[i] = slots.Limit(e)
+	}
 	u := pull.Upstream{
-		Name: "hub.test", Registry: upstream.SecondConnection(upstream.Limit(upstream.Fallback(endpoints...), 32)),
+		Name: "hub.test", Registry: upstream.SecondConnection(slots.Limit(upstream.Fallback(endpoints...))), Endpoints: each,
 		CosignTags: settings.cosign, BuildKitAttestations: settings.buildKit,
 	}
 	if settings.immutable {
