@@ -3,8 +3,6 @@ package proxy_test
 import (
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 )
 
 // changeWorld lets somebody push, delete or reconfigure something, and says what.
@@ -171,19 +169,4 @@ func (m *referrersModel) sign(s *modelSubject) string {
 		return "the signature of " + s.tag + " is deleted"
 	}
 	return a.name + " is put under cosign's tag"
-}
-
-// wasSlow says whether something was slow or silent within the last minutes.
-func (m *referrersModel) wasSlow() bool {
-	for _, e := range m.endpoints {
-		for _, f := range e.faults {
-			if f.how == "slow" || f.how == "silence" {
-				return true
-			}
-		}
-	}
-	return slices.ContainsFunc(m.history, func(line string) bool {
-		return strings.Contains(line, "slow for") || strings.Contains(line, "silence for")
-	}) &&
-		time.Since(m.failedAt) < 10*time.Minute
 }

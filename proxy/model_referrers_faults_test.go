@@ -131,6 +131,13 @@ func (w *modelWorld) isFailing() bool {
 	})
 }
 
+// isSlow says whether anything takes its time.
+func (w *modelWorld) isSlow() bool {
+	return slices.ContainsFunc(w.endpoints, func(e *modelEndpoint) bool {
+		return slices.ContainsFunc(e.faults, func(f *modelFault) bool { return f.how == "slow" || f.how == "silence" })
+	})
+}
+
 // addFault lets something fail.
 func (w *modelWorld) addFault() string {
 	w.mu.Lock()
@@ -159,6 +166,9 @@ func (w *modelWorld) mend(all bool) {
 	for _, e := range w.endpoints {
 		if n := len(e.faults); n > 0 {
 			w.failedAt = time.Now()
+			if w.isSlow() {
+				w.slowAt = time.Now()
+			}
 			if e.faults = e.faults[1:]; all {
 				e.faults = nil
 			}

@@ -22,6 +22,7 @@ type modelQuestion struct {
 	tag     bool   // by the tag sha256-<hex>, and not by the API
 	filter  string // an artifact type, for the API
 	noCache bool
+	head    bool // by HEAD, for the tag
 }
 
 func (q modelQuestion) String() string {
@@ -34,6 +35,9 @@ func (q modelQuestion) String() string {
 	}
 	if q.noCache {
 		route += " without a cache"
+	}
+	if q.head {
+		route += " by HEAD"
 	}
 	return fmt.Sprintf("%s asked by %s about %s", q.face.name, route, q.subject.tag)
 }
@@ -51,21 +55,41 @@ func (m *referrersModel) askAbout(q modelQuestion) {
 	if q.filter != "" {
 		path += "?artifactType=" + url.QueryEscape(q.filter)
 	}
-	if q.face.evicted.Swap(false) {
-		q.face.forget()
+	method := http.MethodGet
+	if q.head {
+		method = http.MethodHead
 	}
-	a := q.face.ask(http.MethodGet, path, header...)
-	if q.face.evicted.Swap(false) {
-		q.face.forget()
+	a := q.face.ask(method, path, header...)
+	if q.tag && !q.head && a.status == http.StatusOK {
+		m.askByDigest(q, a)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if q.face.evicted.Swap(false) {
+		q.face.forget()
+	}
 	m.judge(q, a)
+}
+
+// askByDigest asks for what stands under the tag by its own digest, as clients
+// do (wire fact W57).
+func (m *referrersModel) askByDigest(q modelQuestion, a modelAnswer) {
+	again := q.face.ask(http.MethodGet, "manifests/"+a.digest)
+	if again.status != http.StatusOK && m.settings.maxBytes > 0 {
+		return // it may have been evicted
+	}
+	if again.status != http.StatusOK || !bytes.Equal(again.body, a.body) {
+		m.fail("%s: by its digest %s it is %d %s, %.100s", q, a.digest, again.status, again.code, again.body)
+	}
 }
 
 func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 	if a.took > 20*time.Second {
 		m.fail("%s: it took %s", q, a.took)
+	}
+	if q.head && a.status == http.StatusOK {
+		m.note("%s: %d %s", q, a.status, a.warnings)
+		return // whatever it lists
 	}
 	var list []ocispec.Descriptor
 	if a.status == http.StatusOK {
@@ -91,7 +115,7 @@ func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 		m.fail("%s: %v", q, a.err)
 	case known && a.warnings == "":
 		m.counts["known"]++
-		m.judgeKnown(q, list)
+		m.judgeKnown(q, list, a.took)
 	case known:
 		m.counts["stale"]++
 		m.judgeStale(q, a, list)
@@ -139,16 +163,17 @@ func (m *referrersModel) windows(q modelQuestion, empty bool) (must, may time.Du
 		}
 	}
 	slack := time.Second
-	if m.wasSlow() {
-		slack = 2 * time.Minute
+	if !m.slowAt.IsZero() && time.Since(m.slowAt) < 10*time.Minute {
+		slack = 2 * time.Minute // a lookup may take as long
 	}
 	return must + slack, may + slack
 }
 
 // judgeKnown judges a list that says that it is all there is.
-func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor) {
+func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, took time.Duration) {
 	s, now := q.subject, time.Now()
 	mustFor, mayFor := m.windows(q, len(list) == 0)
+	mustFor, mayFor = mustFor+took, mayFor+took
 	views := s.since(now.Add(-mustFor))
 	must, may := maps.Clone(views[0].must), map[digest.Digest]bool{}
 	for _, v := range views {
@@ -158,7 +183,7 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor) 
 		maps.Copy(may, v.may)
 	}
 	for d := range q.face.passed {
-		if slices.ContainsFunc(s.since(q.face.passed[d]), func(v modelView) bool { return !v.may[d] }) || !m.held(d) {
+		if time.Since(q.face.passed[d]) < took || slices.ContainsFunc(s.since(q.face.passed[d]), func(v modelView) bool { return !v.may[d] }) || !m.held(d) {
 			continue
 		}
 		if m.isAttachedTo(s, d) {

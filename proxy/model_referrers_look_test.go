@@ -32,6 +32,9 @@ func (m *referrersModel) look() {
 	if m.isFailing() {
 		m.failedAt = now
 	}
+	if m.isSlow() {
+		m.slowAt = now
+	}
 	for _, s := range m.subjects {
 		v := m.viewOf(s)
 		if n := len(s.views); n > 0 && s.views[n-1].at.Equal(now) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,8 +19,7 @@ import (
 func (m *referrersModel) doStep() {
 	time.Sleep(time.Millisecond)
 	for range m.random.IntN(3) {
-		m.note("%s", m.changeWorld())
-		m.look()
+		m.change()
 	}
 	switch m.random.IntN(8) {
 	case 0, 1:
@@ -68,13 +68,40 @@ func (m *referrersModel) ask(face *modelMirror, s *modelSubject) {
 		questions = append(questions, modelQuestion{face: face, subject: s, tag: m.random.IntN(2) == 0, noCache: true})
 	}
 	questions = slices.DeleteFunc(questions, func(q modelQuestion) bool { return q.tag && without("tag") })
+	if m.random.IntN(4) == 0 {
+		questions = append(questions, modelQuestion{face: face, subject: s, tag: true, head: true})
+	}
 	m.random.Shuffle(len(questions), func(i, j int) { questions[i], questions[j] = questions[j], questions[i] })
-	for _, q := range questions {
-		m.askAbout(q)
+	if m.random.IntN(4) == 0 {
+		m.askTogether(questions)
+	} else {
+		for _, q := range questions {
+			m.askAbout(q)
+		}
 	}
 	if m.settings.cosign && m.random.IntN(2) == 0 {
 		m.askCosign(face, s)
 	}
+}
+
+// askTogether asks all questions at once, and the world changes meanwhile.
+func (m *referrersModel) askTogether(questions []modelQuestion) {
+	m.note("together:")
+	var together sync.WaitGroup
+	for _, q := range questions {
+		together.Go(func() { m.askAbout(q) })
+	}
+	time.Sleep(time.Duration(m.random.IntN(3000)) * time.Millisecond)
+	m.change()
+	together.Wait()
+}
+
+func (m *referrersModel) change() {
+	what := m.changeWorld()
+	m.look()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.note("%s", what)
 }
 
 // recover mends everything, and waits until all that was learnt is old: then

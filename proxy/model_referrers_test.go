@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,9 @@ const (
 	modelReferrersSteps   = "ENTREPOT_REFERRERS_STEPS"
 	modelReferrersSeeds   = "ENTREPOT_REFERRERS_SEEDS"
 	modelReferrersWithout = "ENTREPOT_REFERRERS_WITHOUT"
+	// modelReferrersShrink looks for a shorter run that fails too. It takes as
+	// many runs as there are steps.
+	modelReferrersShrink = "ENTREPOT_REFERRERS_SHRINK"
 )
 
 func numberFromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
@@ -52,12 +56,45 @@ func TestReferrersModel(t *testing.T) {
 		seed := first + uint64(i)
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { newReferrersModel(t, seed).run(steps) })
-			if t.Failed() {
-				t.Logf("again with %s=%d %s=%d", modelReferrersSeed, seed, modelReferrersSteps, steps)
+			m := runReferrersModel(t, seed, steps, nil)
+			if len(m.failures) == 0 {
+				t.Logf("%+v: %v", m.settings, m.counts)
+				return
 			}
+			if os.Getenv(modelReferrersShrink) != "" {
+				m = shrinkReferrersModel(t, seed, m)
+			}
+			for _, line := range m.history {
+				t.Log(line)
+			}
+			t.Logf("%+v: %v", m.settings, m.counts)
+			for _, failure := range m.failures {
+				t.Error(failure)
+			}
+			t.Logf("again with %s=%d %s=%d", modelReferrersSeed, seed, modelReferrersSteps, steps)
 		})
 	}
+}
+
+func runReferrersModel(t *testing.T, seed uint64, steps int, skipped []int) (m *referrersModel) {
+	synctest.Test(t, func(t *testing.T) {
+		m = newReferrersModel(t, seed)
+		m.skipped = skipped
+		m.run(steps)
+	})
+	return m
+}
+
+// shrinkReferrersModel leaves out each step that the failure does not need.
+func shrinkReferrersModel(t *testing.T, seed uint64, failed *referrersModel) *referrersModel {
+	var skipped []int
+	for step := failed.step - 1; step >= 0; step-- {
+		without := append(slices.Clone(skipped), step)
+		if m := runReferrersModel(t, seed, failed.step+1, without); len(m.failures) > 0 {
+			failed, skipped = m, without
+		}
+	}
+	return failed
 }
 
 // referrersModel is one run, generated from a seed.
@@ -66,9 +103,14 @@ type referrersModel struct {
 	settings referrersSettings
 	faces    []*modelMirror // the child, and its parent where it has one
 
-	step    int
-	history []string // the last steps, for whoever has to find out
-	counts  map[string]int
+	seed     uint64
+	source   *rand.PCG
+	step     int
+	skipped  []int
+	noting   sync.Mutex
+	failures []string
+	history  []string // the last steps, for whoever has to find out
+	counts   map[string]int
 }
 
 // referrersSettings differ from run to run.
@@ -86,8 +128,9 @@ type referrersSettings struct {
 }
 
 func newReferrersModel(t *testing.T, seed uint64) *referrersModel {
-	random := rand.New(rand.NewPCG(seed, 12))
-	m := &referrersModel{modelWorld: newModelWorld(t, random), counts: map[string]int{}}
+	source := rand.NewPCG(seed, 0)
+	random := rand.New(source)
+	m := &referrersModel{modelWorld: newModelWorld(t, random), seed: seed, source: source, counts: map[string]int{}}
 	m.settings = referrersSettings{
 		topology:     pick(random, "one", "one", "two", "two", "parent", "parent and one"),
 		referrersTTL: pick(random, 5*time.Minute, 5*time.Minute, time.Minute, time.Second),
@@ -139,16 +182,14 @@ func (m *referrersModel) run(steps int) {
 		for _, face := range slices.Backward(m.faces) {
 			face.close()
 		}
-		if m.t.Failed() {
-			for _, line := range m.history {
-				m.t.Log(line)
-			}
-		}
-		m.t.Logf("%+v: %v", m.settings, m.counts)
 	}()
 	for m.step = range steps {
-		m.doStep()
-		if m.t.Failed() {
+		// Each step has its own luck, so that others can be left out.
+		m.source.Seed(m.seed, uint64(m.step)+1)
+		if slices.Contains(m.skipped, m.step) {
+			continue
+		}
+		if m.doStep(); len(m.failures) > 0 {
 			return
 		}
 	}
@@ -158,14 +199,17 @@ func (m *referrersModel) run(steps int) {
 // note logs what happens, for a failure report.
 func (m *referrersModel) note(format string, args ...any) {
 	line := fmt.Sprintf("%4d %s %s", m.step, time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...))
+	m.noting.Lock()
+	defer m.noting.Unlock()
 	if m.history = append(m.history, line); len(m.history) > 90 {
 		m.history = m.history[1:]
 	}
 }
 
 func (m *referrersModel) fail(format string, args ...any) {
-	m.t.Helper()
-	m.t.Errorf("step %d at %s: %s", m.step, time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...))
+	m.noting.Lock()
+	defer m.noting.Unlock()
+	m.failures = append(m.failures, fmt.Sprintf("step %d at %s: %s", m.step, time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...)))
 }
 
 // pick returns one of several values.

@@ -35,6 +35,7 @@ type modelWorld struct {
 	artifacts map[digest.Digest]*modelArtifact
 	opened    map[digest.Digest]bool // manifests that a registry has sent
 	failedAt  time.Time              // when something was last at fault
+	slowAt    time.Time              // when something last took its time
 }
 
 // modelSubject is an image that artifacts are attached to.
