@@ -90,11 +90,18 @@ func shrinkReferrersModel(t *testing.T, seed uint64, failed *referrersModel) *re
 	var skipped []int
 	for step := failed.step - 1; step >= 0; step-- {
 		without := append(slices.Clone(skipped), step)
-		if m := runReferrersModel(t, seed, failed.step+1, without); len(m.failures) > 0 {
+		m := runReferrersModel(t, seed, failed.step+1, without)
+		if len(m.failures) > 0 && failureKind(m.failures[0]) == failureKind(failed.failures[0]) {
 			failed, skipped = m, without
 		}
 	}
 	return failed
+}
+
+// failureKind is the beginning of what a failure says.
+func failureKind(failure string) string {
+	_, says, _ := strings.Cut(failure, " about ")
+	return strings.Join(strings.Fields(says)[1:min(6, len(strings.Fields(says)))], " ")
 }
 
 // referrersModel is one run, generated from a seed.
