@@ -9,6 +9,7 @@ package referrers
 
 import (
 	"errors"
+	"fmt"
 
 	// The supported digest algorithms.
 	_ "crypto/sha256"
@@ -28,6 +29,8 @@ var (
 	// ErrMalformed means that the bytes are not a manifest, or not an
 	// unambiguous one.
 	ErrMalformed = errors.New("malformed manifest")
+	// ErrNoIndex means that a manifest is of another kind than an index.
+	ErrNoIndex = fmt.Errorf("%w: not an index", ErrMalformed)
 	// ErrUnverified means that the bytes have not been shown to match the
 	// requested digest. Nothing is known about the content with that digest.
 	ErrUnverified = errors.New("content could not be verified against its digest")
