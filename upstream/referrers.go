@@ -11,7 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/manifest"
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // errNoReferrers is an error response of a Referrers API that means an empty

@@ -104,7 +104,7 @@ type lookups struct {
 func newLookups() *lookups { return &lookups{noAPI: newNoAPI(), byKey: make(map[string]*lookup)} }
 
 // joinLookup returns the lookup that is under way, or starts one.
-func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup {
+func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew renewal) *lookup {
 	key := metadata.Key(repo, subject.String())
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
@@ -112,11 +112,14 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup
 		return l
 	}
 	l := &lookup{started: time.Now(), done: make(chan struct{})}
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) {
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) && renew.allows(rec.At) {
 		// Another lookup has finished since the caller checked the record.
 		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
 		close(l.done)
 		return l
+	}
+	for _, tag := range referrers.TagForms(subject) {
+		p.negative.forget(manifestKey(repo, tag), renew.oldest)
 	}
 	sources := p.sources(u)
 	l.results = sourceResults{make([][]Descriptor, len(sources)), slices.Repeat([]error{errPending}, len(sources))}
@@ -126,6 +129,7 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup
 		defer cancel()
 		l.run(ctx, sources, u, repo, subject)
 		l.answer, l.err = p.recordAnswer(ctx, u, repo, subject, l.results)
+		p.requests.renewals.note(key, renew, l.err == nil && !l.answer.Stale)
 		p.lookups.mu.Lock()
 		defer p.lookups.mu.Unlock()
 		delete(p.lookups.byKey, key)
@@ -203,7 +207,7 @@ func (p *Puller) FetchReferrers(ctx context.Context, repo Repository, subject Di
 	if err != nil {
 		return err
 	}
-	answer, err := p.joinLookup(u, repo, subject).wait(ctx, maxLookup, func(sourceResults) (Referrers, error) { return Referrers{}, ErrIncomplete })
+	answer, err := p.joinLookup(u, repo, subject, renewal{}).wait(ctx, maxLookup, func(sourceResults) (Referrers, error) { return Referrers{}, ErrIncomplete })
 	if err == nil && answer.Stale {
 		err = ErrIncomplete
 	}

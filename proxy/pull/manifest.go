@@ -15,12 +15,12 @@ import (
 )
 
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
-// does.
-func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+// does, who may wish for an answer of at most some age.
+func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string, wish ...Freshness) (Manifest, error) {
 	return duringOutage(ctx, p, func() (Manifest, error) {
 		ctx, cancel := p.asClient(ctx)
 		defer cancel()
-		return p.WaitForManifest(ctx, repo, ref)
+		return p.manifest(ctx, repo, ref, wish)
 	})
 }
 
@@ -28,6 +28,10 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 // long as the upstream may take. Tags can change and digests cannot, so the two
 // have separate code paths.
 func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	return p.manifest(ctx, repo, ref, nil)
+}
+
+func (p *Puller) manifest(ctx context.Context, repo Repository, ref string, wish []Freshness) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -36,7 +40,7 @@ func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref strin
 	if d, parseErr := digest.Parse(ref); parseErr == nil {
 		m, err = p.manifestByDigest(ctx, u, repo, d)
 	} else {
-		m, err = p.manifestByTag(ctx, u, repo, ref)
+		m, err = p.manifestByTag(ctx, u, repo, ref, wish)
 	}
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)

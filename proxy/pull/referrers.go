@@ -17,14 +17,18 @@ import (
 // Referrers returns every known manifest with that subject. The answer is
 // complete, or it is stale because a source could not be asked and an earlier
 // complete answer is recorded or another source has a list. Otherwise it
-// returns an error.
-func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest) (Referrers, error) {
+// returns an error. A client may wish for an answer of at most some age.
+func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest, wish ...Freshness) (Referrers, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Referrers{}, err
 	}
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	if onRecord && p.isFreshAnswer(rec) {
+	renew := p.requests.renewals.wanted(metadata.Key(repo, subject.String()), wish, rec.At)
+	switch {
+	case onRecord && renew.failed:
+		return staleAnswer(rec), nil
+	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
 	}
 	if p.rules.Offline {
@@ -40,7 +44,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 	if onRecord {
 		wait = min(wait, p.rules.MaxWait)
 	}
-	answer, err := p.joinLookup(u, repo, subject).wait(ctx, wait, func(f sourceResults) (Referrers, error) { return p.interimAnswer(repo, subject, f) })
+	answer, err := p.joinLookup(u, repo, subject, renew).wait(ctx, wait, func(f sourceResults) (Referrers, error) { return p.interimAnswer(repo, subject, f) })
 	switch {
 	case err == nil:
 		return answer, nil
@@ -200,12 +204,12 @@ func isAttestation(m Manifest) bool {
 // buildReferrersTag answers for a referrers tag that the upstream does not
 // have, with an index built from the referrers of its subject (wire fact W57).
 // gone is the upstream's answer about the tag itself.
-func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, tag string, gone error) (Manifest, error) {
+func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, tag string, gone error, wish []Freshness) (Manifest, error) {
 	subject, ok := referrers.SubjectOf(tag)
 	if !ok {
 		return Manifest{}, gone
 	}
-	list, err := p.Referrers(ctx, repo, subject)
+	list, err := p.Referrers(ctx, repo, subject, wish...)
 	switch {
 	case errors.Is(err, upstream.ErrNotFound):
 		return Manifest{}, gone

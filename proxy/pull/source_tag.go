@@ -70,7 +70,7 @@ func (p *Puller) checkReferrersTag(ctx context.Context, u Upstream, repo Reposit
 	}
 	return shareRequest(ctx, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		rec, _ := p.ledger.Referrers(repo, subject)
-		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
+		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0, renewal{})
 	})
 }
 

@@ -14,30 +14,36 @@ import (
 
 // manifestByTag answers for a tag. It follows the table "What a client gets" of
 // the README, row by row.
-func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
 	var cached Manifest
 	if onRecord {
 		cached, onRecord = p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
 		cached = warnIfGone(rec, cached)
 	}
-	if onRecord && p.isFresh(u, repo, tag, rec) {
-		return cached, nil
-	}
+	absent := p.negative.said(manifestKey(repo, tag))
+	said := rec.CheckedAt
 	if !onRecord {
-		if err := p.negative.get(manifestKey(repo, tag)); err != nil {
-			m, err := p.buildReferrersTag(ctx, repo, tag, err)
-			if err != nil {
-				m.Outcome = Negative
-			}
-			return m, err
+		said = absent.at
+	}
+	renew := p.requests.renewals.wanted(metadata.Key(repo, tag), wish, said)
+	switch {
+	case onRecord && renew.failed:
+		return staleManifest(cached), nil
+	case onRecord && p.isFresh(u, repo, tag, rec) && renew.allows(said):
+		return cached, nil
+	case !onRecord && absent.err != nil && renew.allows(said):
+		m, err := p.buildReferrersTag(ctx, repo, tag, absent.err, wish)
+		if err != nil {
+			m.Outcome = Negative
 		}
+		return m, err
 	}
 	if p.rules.Offline {
 		if onRecord {
 			return staleManifest(cached), nil
 		}
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline))
+		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline), wish)
 	}
 
 	wait := ctx
@@ -48,7 +54,9 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		defer cancel()
 	}
 	m, err := shareRequest(wait, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
-		return p.checkTag(ctx, u, repo, tag, false)
+		m, err := p.checkTag(ctx, u, repo, tag, false, renew)
+		p.requests.renewals.note(metadata.Key(repo, tag), renew, !IsInconclusive(err))
+		return m, err
 	})
 	switch {
 	case err == nil:
@@ -56,7 +64,7 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	case ctx.Err() != nil:
 		return Manifest{}, context.Cause(ctx)
 	case errors.Is(err, upstream.ErrNotFound), !onRecord && IsInconclusive(err):
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err))
+		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err), wish)
 	case onRecord && IsInconclusive(err):
 		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
 		return staleManifest(cached), nil
@@ -130,13 +138,14 @@ func isReferrersTag(tag string) bool {
 
 // checkTag asks the upstream what a tag points at now. If the tag is on record,
 // it sends a HEAD request first. With probe set it also does so for other tags,
-// and a HEAD request is then enough to conclude that the tag does not exist.
-func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
+// and a HEAD request is then enough to conclude that the tag does not exist. A
+// check that was made meanwhile will do if renew allows it.
+func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool, renew renewal) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
 	var headDigest Digest // what the tag points at according to HEAD
 	if onRecord || probe {
 		cached, ok := p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
-		if ok && p.isFresh(u, repo, tag, rec) {
+		if ok && p.isFresh(u, repo, tag, rec) && renew.allows(rec.CheckedAt) {
 			return warnIfGone(rec, cached), nil // it was checked in the meantime
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)

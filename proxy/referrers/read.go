@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/entrepot/entrepot/manifest"
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // document reads the named members of a manifest.

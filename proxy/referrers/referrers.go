@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/manifest"
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // Digest is an algorithm and a hash, as in sha256:….
@@ -26,6 +26,8 @@ var (
 	// ErrMalformed means that the bytes are not a manifest, or not an
 	// unambiguous one.
 	ErrMalformed = manifest.ErrMalformed
+	// ErrNoIndex means that a manifest is of another kind than an index.
+	ErrNoIndex = manifest.ErrNoIndex
 	// ErrUnverified means that the bytes have not been shown to match the
 	// requested digest. Nothing is known about the content with that digest.
 	ErrUnverified = errors.New("content could not be verified against its digest")

@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,9 +26,10 @@ type Index struct {
 // schemaVersion 2 and a list of manifests, without errors, without what only an
 // image has, and with no other media type of its own. "manifests": null is an
 // empty list only if the index says by its own media type that it is one: that
-// is how Go encodes an empty one. Anything else is ErrMalformed.
+// is how Go encodes an empty one. A manifest of another kind is ErrNoIndex:
+// somebody's own content. Anything else is ErrMalformed.
 func ReadIndex(raw []byte) (Index, error) {
-	fields, err := Document(raw, "schemaVersion", "mediaType", "manifests", "errors", "config", "layers", "fsLayers")
+	fields, err := Document(raw, "schemaVersion", "mediaType", "manifests", "errors", "config", "layers", "blobs", "fsLayers")
 	if err != nil {
 		return Index{}, err
 	}
@@ -36,14 +38,18 @@ func ReadIndex(raw []byte) (Index, error) {
 	index := Index{MediaType: Text(fields["mediaType"])}
 	list, given := fields["manifests"]
 	declared := index.MediaType == ocispec.MediaTypeImageIndex || index.MediaType == mediaTypeDockerList
+	isImage := slices.ContainsFunc([]string{"config", "layers", "blobs", "fsLayers"}, func(name string) bool { return !Absent(fields[name]) })
+	hasErrors := !Absent(fields["errors"]) && (json.Unmarshal(fields["errors"], &errs) != nil || len(errs) > 0)
 	switch {
+	case isImage && !hasErrors && !declared && Absent(list):
+		return Index{}, fmt.Errorf("%w: it has the members of an image", ErrNoIndex)
 	case json.Unmarshal(fields["schemaVersion"], &version) != nil || version != 2:
 		return Index{}, fmt.Errorf("%w: not an index: it has no schemaVersion 2", ErrMalformed)
 	case !declared && !Absent(fields["mediaType"]):
 		return Index{}, fmt.Errorf("%w: %.80q is not an index", ErrMalformed, index.MediaType)
-	case !Absent(fields["errors"]) && (json.Unmarshal(fields["errors"], &errs) != nil || len(errs) > 0):
+	case hasErrors:
 		return Index{}, fmt.Errorf("%w: not an index, but errors", ErrMalformed)
-	case !Absent(fields["config"]), !Absent(fields["layers"]), !Absent(fields["fsLayers"]):
+	case isImage:
 		return Index{}, fmt.Errorf("%w: not an index, but an image", ErrMalformed)
 	case !given, Absent(list) && !declared:
 		return Index{}, fmt.Errorf("%w: not an index: it has no manifests", ErrMalformed)

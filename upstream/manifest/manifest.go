@@ -33,6 +33,9 @@ type Descriptor = ocispec.Descriptor
 // one.
 var ErrMalformed = errors.New("malformed manifest")
 
+// ErrNoIndex is the ErrMalformed of a manifest of another kind than an index.
+var ErrNoIndex = fmt.Errorf("%w: not an index", ErrMalformed)
+
 // Document reads the named members of a manifest.
 func Document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
 	// Valid also bounds the nesting depth. After it, members and elements can
