@@ -182,6 +182,13 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, 
 	for _, v := range s.since(now.Add(-mayFor)) {
 		maps.Copy(may, v.may)
 	}
+	if q.face.parent != nil {
+		// A parent serves what it keeps, so nobody behind it learns that it is
+		// gone.
+		for _, a := range m.attachedTo(s) {
+			may[a.digest] = may[a.digest] || m.opened[a.digest]
+		}
+	}
 	for d := range q.face.passed {
 		if time.Since(q.face.passed[d]) < took || slices.ContainsFunc(s.since(q.face.passed[d]), func(v modelView) bool { return !v.may[d] }) || !m.held(d) {
 			continue

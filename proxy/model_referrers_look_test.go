@@ -84,7 +84,8 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 			v.may[a.digest] = true
 		}
 	}
-	if w.buildKit && s.attestation != nil && w.held(s.attestation.digest) {
+	// What an index lists is attached for as long as the index is there.
+	if s.index != nil && (w.buildKit || s.attestation.subject != "") && w.held(s.index.digest) {
 		v.may[s.attestation.digest] = true
 	}
 	if w.cosign {

@@ -98,10 +98,16 @@ func shrinkReferrersModel(t *testing.T, seed uint64, failed *referrersModel) *re
 	return failed
 }
 
-// failureKind is the beginning of what a failure says.
+// failureKind is the beginning of what a failure says, without numbers.
 func failureKind(failure string) string {
 	_, says, _ := strings.Cut(failure, " about ")
-	return strings.Join(strings.Fields(says)[1:min(6, len(strings.Fields(says)))], " ")
+	says = strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return -1
+		}
+		return r
+	}, says)
+	return says[:min(60, len(says))]
 }
 
 // referrersModel is one run, generated from a seed.
