@@ -156,7 +156,7 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbeInterval)}
 		}
 		b.reset()
-	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse):
+	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse), errors.Is(err, ErrStale):
 		b.reset()
 	case q == referrersRequests && isReferrersFailure(err):
 		// A failure of the API only.

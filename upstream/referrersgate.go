@@ -83,7 +83,8 @@ func (b *breaker) markSilent(p *admission) {
 // endpoint without it would.
 func isRegistryAnswer(err error) bool {
 	var s *statusError
-	return err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) ||
+	var pages *listError
+	return err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrStale) || errors.As(err, &pages) || errors.Is(err, ErrUnsupported) ||
 		errors.Is(err, ErrInvalidResponse) && errors.As(err, &s) && s.form == formRegistry
 }
 
