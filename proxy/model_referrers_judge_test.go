@@ -186,7 +186,7 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, 
 		// A parent serves what it keeps, so nobody behind it learns that it is
 		// gone.
 		for _, a := range m.attachedTo(s) {
-			may[a.digest] = may[a.digest] || m.opened[a.digest]
+			may[a.digest] = may[a.digest] || m.opened[a.digest] > 0
 		}
 	}
 	for d := range q.face.passed {

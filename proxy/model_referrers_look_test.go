@@ -164,7 +164,7 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 		}
 		maps.DeleteFunc(now, func(source, _ string) bool {
 			d, isManifest := strings.CutPrefix(source, "the manifest ")
-			return isManifest && m.opened[digest.Digest(d)]
+			return isManifest && m.opened[digest.Digest(d)] > 0
 		})
 		if all == nil {
 			all = now
@@ -187,6 +187,9 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 		rest *= 2
 	}
 	now := time.Now()
+	if s.long && !m.recovered || m.settings.lowQuota && s.long {
+		return true // not all of it is read at once
+	}
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
 		return true
 	}
