@@ -121,7 +121,7 @@ func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 		m.judgeStale(q, a, list)
 	default:
 		m.counts["unknown"]++
-		if !slices.Contains([]int{http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, a.status) {
+		if (!q.tag || a.status != http.StatusBadRequest) && !slices.Contains([]int{http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, a.status) {
 			m.fail("%s: %d %s", q, a.status, a.code)
 		}
 		m.judgeExcuse(q, fmt.Sprintf("%d %s", a.status, a.code))
