@@ -106,7 +106,8 @@ func measureReferrers(ctx context.Context, program, work string) ([]referrersRes
 	if err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %q}\nfreshness: {referrers_ttl: 1h}\nupstreams:\n", s.host, admin, filepath.Join(s.dir, "cache"))
+	var config strings.Builder
+	fmt.Fprintf(&config, "listen: %s\nadmin: %s\ncache: {dir: %q}\nfreshness: {referrers_ttl: 1h}\nupstreams:\n", s.host, admin, filepath.Join(s.dir, "cache"))
 	upstreams := map[string]*away{}
 	for name, api := range map[string]bool{"1.0": false, "1.1": true} {
 		a, stop, err := startAway(api)
@@ -115,9 +116,9 @@ func measureReferrers(ctx context.Context, program, work string) ([]referrersRes
 		}
 		defer stop()
 		upstreams[name] = a
-		config += fmt.Sprintf("  - {name: %q, endpoints: [\"http://%s\"]}\n", "speaks-"+name+".example", a.host)
+		fmt.Fprintf(&config, "  - {name: %q, endpoints: [\"http://%s\"]}\n", "speaks-"+name+".example", a.host)
 	}
-	file, err := s.write("entrepot.yaml", config)
+	file, err := s.write("entrepot.yaml", config.String())
 	if err != nil {
 		return nil, err
 	}

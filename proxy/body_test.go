@@ -101,6 +101,7 @@ func TestW49ChunksOfWhichThereAreNoneAreNoBody(t *testing.T) {
 }
 
 func TestABodyWithBytesIsRefusedAndNothingFollowsIt(t *testing.T) {
+	t.Parallel() // a body that does not end is waited for
 	f := newFace(t, manifests(ocispec.MediaTypeImageIndex, []byte("{}"), nil))
 	for name, request := range map[string]string{
 		"chunks":                  "GET /v2/app/manifests/1 HTTP/1.1\r\nHost: m\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",

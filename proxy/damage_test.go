@@ -19,6 +19,7 @@ import (
 // blob in which two bits turned over: for all of it, for ranges, for several.
 // They see nothing of it, and the upstream sends the blob once at most.
 func TestDamageIsHealedWhateverIsAskedFor(t *testing.T) {
+	t.Parallel()
 	const size = 9<<20 + 77
 	layer := upstreamtest.Bytes(1, size)
 	for _, asked := range []string{

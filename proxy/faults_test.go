@@ -102,8 +102,8 @@ func faultRows() []faultRow {
 // clients see, what is kept and whether the next pull works against the table,
 // and holds the page that shows it.
 func TestFaultTable(t *testing.T) {
-	page := "# What happens when something fails\n\nWritten by `go test ./proxy -run TestFaultTable`.\n"
-	for _, section := range []struct {
+	t.Parallel()
+	sections := []struct {
 		name string
 		text func(t *testing.T) string
 	}{
@@ -119,10 +119,19 @@ func TestFaultTable(t *testing.T) {
 		{"connections", connectionFaults},
 		{"slow", slowFaults},
 		{"hostile", hostileFaults},
-	} {
-		t.Run(section.name, func(t *testing.T) { page += "\n" + section.text(t) })
 	}
+	texts := make([]string, len(sections))
+	// Beside one another, since most rows wait and do nothing.
+	t.Run("sections", func(t *testing.T) {
+		for i, section := range sections {
+			t.Run(section.name, func(t *testing.T) {
+				t.Parallel()
+				texts[i] = "\n" + section.text(t)
+			})
+		}
+	})
 	if !t.Failed() {
+		page := "# What happens when something fails\n\nWritten by `go test ./proxy -run TestFaultTable`.\n" + strings.Join(texts, "")
 		holdPage(t, filepath.Join("..", "FAULTS.md"), page)
 	}
 }

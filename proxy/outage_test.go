@@ -91,6 +91,7 @@ func (b *breakable) pull(t *testing.T, path string, n int) {
 // TestAHungDiskIsPassedBy: ten clients at once get what is kept and what is not,
 // and the upstream sends each blob once.
 func TestAHungDiskIsPassedBy(t *testing.T) {
+	t.Parallel()
 	for name, kind := range map[string]filestest.Operations{"reads": filestest.Reads, "all": filestest.All} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -194,6 +195,7 @@ func (b *breakable) whenSome(t *testing.T, path string, do func()) {
 
 // TestWhereTheUpstreamIsAwayClientsWaitForTheDisk: the disk may have it.
 func TestWhereTheUpstreamIsAwayClientsWaitForTheDisk(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]func(*breakable) func(*setup){
 		"away": func(b *breakable) func(*setup) { return nil },
 		"offline": func(*breakable) func(*setup) {

@@ -76,6 +76,7 @@ func routeFaults() []routeFault {
 // page, no redirect and no 405 ever comes through it (W34, W55), and that 403
 // does only where a registry itself refuses.
 func TestTheReferrersRouteAnswersAsARegistryWhateverItsUpstreamDoes(t *testing.T) {
+	t.Parallel()
 	const seenBefore = "the API, which was seen before"
 	for _, fault := range routeFaults() {
 		for where, match := range map[string]string{"the API": "referrers app", seenBefore: "referrers app", "the tag": "manifests app", "everything": ""} {

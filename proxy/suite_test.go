@@ -10,6 +10,7 @@ import (
 // TestAMirrorIsARegistry holds a running mirror to the contract of what stands
 // behind it: a parent is as good as the registry itself.
 func TestAMirrorIsARegistry(t *testing.T) {
+	t.Parallel()
 	upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry {
 		m := newMirror(t, fake, setup{})
 		remote, err := upstream.NewRemote(upstream.RemoteOptions{Name: "hub.test", Endpoint: m.url})

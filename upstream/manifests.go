@@ -47,7 +47,7 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		}
 		d, err := descriptorOf(resp, of.ref)
 		if err == nil && isStale(resp) && isTag(of.ref) {
-			err = ErrStale
+			err = errStaleHead
 		}
 		return d, err
 	}, func() (Descriptor, error) {
@@ -163,6 +163,9 @@ func warningsOf(resp *http.Response) []string {
 func isStale(resp *http.Response) bool {
 	return slices.ContainsFunc(resp.Header.Values("Warning"), func(w string) bool { return strings.HasPrefix(w, "110 ") })
 }
+
+// errStaleHead is the ErrStale of a response to HEAD that was a success.
+var errStaleHead = fmt.Errorf("%w: what the tag points at may have changed", ErrStale)
 
 func isTag(ref string) bool { return !strings.Contains(ref, ":") }
 

@@ -37,7 +37,7 @@ func Retry(next Registry) Registry { return retry{next} }
 type retry struct{ next Registry }
 
 func retryable(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse)
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse) && !errors.Is(err, ErrStale)
 }
 
 // attempt calls fn until it succeeds or may not be retried. The time limit

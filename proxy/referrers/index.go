@@ -7,6 +7,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // MaxPage is the size in bytes of the largest index that every client accepts
@@ -100,7 +102,7 @@ func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, e
 
 // Decode reads the descriptors of an index in which an upstream lists
 // referrers. They are claims; see [Verify]. Size is -1 if it is not given; see
-// [Whole]. It returns ErrMalformed where [ReadIndex] does, and if none of the
+// [Whole]. It returns the errors of [ReadIndex], and ErrMalformed if none of the
 // entries is usable.
 func Decode(raw []byte) ([]Descriptor, error) {
 	list, unusable, err := ReadIndex(raw)
@@ -111,33 +113,12 @@ func Decode(raw []byte) ([]Descriptor, error) {
 }
 
 // ReadIndex is like Decode, and says how many entries have no usable digest:
-// nobody could pull them, and the others are still valid.
-//
-// Unknown is not none, so only an index is read as a list: a JSON object with
-// "manifests", and without errors, whose media type is that of an index if it
-// has one. "manifests": null is an empty list, which some encoders write. A
-// manifest of another kind is ErrNoIndex: somebody's own content.
+// nobody could pull them, and the others are still valid. Unknown is not none,
+// so only an index is read as a list; see [manifest.ReadIndex].
 func ReadIndex(raw []byte) (list []Descriptor, unusable int, err error) {
-	fields, err := document(raw, "mediaType", "manifests", "errors", "config", "layers", "fsLayers", "blobs")
-	if err != nil {
-		return nil, 0, err
+	if len(raw) > maxManifest {
+		return nil, 0, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
 	}
-	switch own := kindOf(text(fields["mediaType"])); {
-	case own != kindIndex && own != kindUnknown:
-		return nil, 0, fmt.Errorf("%w: it is %s", ErrNoIndex, text(fields["mediaType"]))
-	case own == kindUnknown && fields["manifests"] == nil && mediaTypeByShape(fields) != "":
-		return nil, 0, fmt.Errorf("%w: it has the form of %s", ErrNoIndex, mediaTypeByShape(fields))
-	case fields["manifests"] == nil:
-		return nil, 0, fmt.Errorf("%w: it has no manifests", ErrMalformed)
-	case !absent(fields["errors"]):
-		return nil, 0, fmt.Errorf("%w: it has errors", ErrMalformed)
-	}
-	err = elements(fields["manifests"], func(element json.RawMessage) {
-		if d, ok := descriptor(element); ok {
-			list = append(list, d)
-		} else {
-			unusable++
-		}
-	})
-	return list, unusable, err
+	index, err := manifest.ReadIndex(raw)
+	return index.Entries, index.Unusable, err
 }

@@ -153,15 +153,15 @@ func TestDecode(t *testing.T) {
 		{"an index of an upstream that knows no annotations (W51)",
 			`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[{"mediaType":"` + ociManifest + `","digest":"` + one + `","size":1,"artifactType":"application/vnd.oci.empty.v1+json"}]}`, []string{one}},
 		{"an index without a media type", `{"schemaVersion":2,"manifests":[{"digest":"` + one + `"}]}`, []string{one}},
-		{"a Docker list", `{"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[{"digest":"` + one + `"}]}`, []string{one}},
-		{"an empty list", `{"manifests":[]}`, []string{}},
-		{"null for an empty list", `{"manifests":null}`, []string{}},
-		{"entries that can't be pulled hide no others", `{"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `"},null,{"mediaType":"x"}]}`, []string{two}},
-		{"a digest of an algorithm that is not known here is not hidden", `{"manifests":[{"digest":"blake3:abcdef"}]}`, []string{"blake3:abcdef"}},
-		{"an entry twice comes twice; merging is another matter", `{"manifests":[{"digest":"` + two + `"},{"digest":"` + two + `"}]}`, []string{two, two}},
+		{"a Docker list", `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[{"digest":"` + one + `"}]}`, []string{one}},
+		{"an empty list", `{"schemaVersion":2,"manifests":[]}`, []string{}},
+		{"null for an empty list", `{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":null}`, []string{}},
+		{"entries that can't be pulled hide no others", `{"schemaVersion":2,"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `"},null,{"mediaType":"x"}]}`, []string{two}},
+		{"a digest of an algorithm that is not known here is not hidden", `{"schemaVersion":2,"manifests":[{"digest":"blake3:abcdef"}]}`, []string{"blake3:abcdef"}},
+		{"an entry twice comes twice; merging is another matter", `{"schemaVersion":2,"manifests":[{"digest":"` + two + `"},{"digest":"` + two + `"}]}`, []string{two, two}},
 
-		{"entries of which none can be pulled are not none", `{"manifests":[{"digest":"sha256:73"},{}]}`, nil},
-		{"a digest of endless length", `{"manifests":[{"digest":"x:` + strings.Repeat("a", 300) + `"}]}`, nil},
+		{"entries of which none can be pulled are not none", `{"schemaVersion":2,"manifests":[{"digest":"sha256:73"},{}]}`, nil},
+		{"a digest of endless length", `{"schemaVersion":2,"manifests":[{"digest":"x:` + strings.Repeat("a", 300) + `"}]}`, nil},
 		{"an image under the tag", `{"schemaVersion":2,"mediaType":"` + ociManifest + `","config":{},"layers":[]}`, nil},
 		{"an image that also lists manifests", `{"mediaType":"` + ociManifest + `","layers":[],"manifests":[]}`, nil},
 		{"an error of the registry sent as 200", `{"errors":[{"code":"UNKNOWN"}]}`, nil},
@@ -193,7 +193,7 @@ func TestWhole(t *testing.T) {
 	if !Whole(d) {
 		t.Error("a whole descriptor is not")
 	}
-	claims, err := Decode([]byte(`{"manifests":[{"digest":"` + one + `","size":1},{"mediaType":"` + ociManifest + `","digest":"` + one + `"}]}`))
+	claims, err := Decode([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + one + `","size":1},{"mediaType":"` + ociManifest + `","digest":"` + one + `"}]}`))
 	if err != nil || len(claims) != 2 || Whole(claims[0]) || Whole(claims[1]) {
 		t.Errorf("got %v, %v, want two that are not whole", claims, err)
 	}
@@ -213,7 +213,7 @@ func TestAManifestOfAnotherKindIsNoIndex(t *testing.T) {
 			t.Errorf("%s: %v", raw, err)
 		}
 	}
-	list, unusable, err := ReadIndex([]byte(`{"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `","annotations":{"n":1}},null]}`))
+	list, unusable, err := ReadIndex([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `","annotations":{"n":1}},null]}`))
 	if err != nil || len(list) != 1 || unusable != 2 {
 		t.Errorf("got %v, %d, %v", list, unusable, err)
 	}

@@ -42,6 +42,7 @@ type Registry struct {
 	urls       map[string]string // their queries, by signature
 	blobBytes  int64
 	closed     chan struct{} // ends requests that wait
+	held       []func()      // give the ports back that it had when it was stopped
 	pageSize   int
 }
 
@@ -114,7 +115,12 @@ func New(t testing.TB, opts ...Option) *Registry {
 	if r.auth.Apart {
 		r.tokens = r.listen("127.0.0.1", r.serve)
 	}
-	t.Cleanup(r.Stop)
+	t.Cleanup(func() {
+		r.Stop()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.release()
+	})
 	return r
 }
 
@@ -140,8 +146,20 @@ func (r *Registry) Stop() {
 		if server != nil {
 			server.CloseClientConnections()
 			server.Close()
+			release := hold(server.Listener.Addr())
+			r.mu.Lock()
+			r.held = append(r.held, release)
+			r.mu.Unlock()
 		}
 	}
+}
+
+// release gives its ports back. It is called with the lock held.
+func (r *Registry) release() {
+	for _, release := range r.held {
+		release()
+	}
+	r.held = nil
 }
 
 // Start plugs it in again, at the same address, if it was unplugged.
@@ -155,6 +173,7 @@ func (r *Registry) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = make(chan struct{})
+	r.release()
 	r.server = r.again(r.server, r.serve)
 	r.storage = r.again(r.storage, r.serveStorage)
 	r.tokens = r.again(r.tokens, r.serve)
@@ -208,7 +227,8 @@ func RefusedURL(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	l.Close()
+	t.Cleanup(hold(l.Addr()))
 	return "http://" + l.Addr().String()
 }
 
