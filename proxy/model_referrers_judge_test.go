@@ -121,7 +121,7 @@ func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 		m.judgeStale(q, a, list)
 	default:
 		m.counts["unknown"]++
-		if !slices.Contains([]int{http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, a.status) {
+		if (!q.tag || a.status != http.StatusBadRequest) && !slices.Contains([]int{http.StatusForbidden, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, a.status) {
 			m.fail("%s: %d %s", q, a.status, a.code)
 		}
 		m.judgeExcuse(q, fmt.Sprintf("%d %s", a.status, a.code))
@@ -181,6 +181,13 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, 
 	}
 	for _, v := range s.since(now.Add(-mayFor)) {
 		maps.Copy(may, v.may)
+	}
+	if q.face.parent != nil {
+		// A parent serves what it keeps, so nobody behind it learns that it is
+		// gone.
+		for _, a := range m.attachedTo(s) {
+			may[a.digest] = may[a.digest] || m.opened[a.digest] > 0
+		}
 	}
 	for d := range q.face.passed {
 		if time.Since(q.face.passed[d]) < took || slices.ContainsFunc(s.since(q.face.passed[d]), func(v modelView) bool { return !v.may[d] }) || !m.held(d) {

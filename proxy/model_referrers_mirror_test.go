@@ -137,7 +137,8 @@ func (f *modelMirror) start() {
 func (f *modelMirror) close() { f.stop() }
 
 // restart ends the process and starts another. After a kill the last records are
-// lost, and after damage all that are not written twice.
+// lost, and after damage all that are not written twice. The clock may have been
+// wrong, so that what is on record is of next year.
 func (f *modelMirror) restart(how string) {
 	f.stop()
 	switch how {
@@ -147,6 +148,8 @@ func (f *modelMirror) restart(how string) {
 	case "damaged":
 		f.records.damage()
 		f.forget()
+	case "dated":
+		f.records.date()
 	}
 	f.model.mu.Lock()
 	for _, e := range f.model.endpoints {
@@ -300,6 +303,32 @@ func (r *journaledRecords) lose(random func(n int) int) {
 	n := random(min(len(r.undo), mostLost) + 1)
 	for _, undo := range slices.Backward(r.undo[len(r.undo)-n:]) {
 		undo()
+	}
+	r.undo = nil
+}
+
+// date dates what is on record about referrers and tags to next year.
+func (r *journaledRecords) date() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range slices.Sorted(maps.Keys(r.buckets)) {
+		changed := map[string][]byte{}
+		_ = r.Records.Scan(b, "", func(key string, value []byte) bool {
+			var record map[string]any
+			if json.Unmarshal(value, &record) != nil {
+				return true
+			}
+			if text, _ := record["At"].(string); text != "" {
+				if at, err := time.Parse(time.RFC3339, text); err == nil {
+					record["At"] = at.AddDate(1, 0, 0)
+					changed[key], _ = json.Marshal(record)
+				}
+			}
+			return true
+		})
+		for key, value := range changed {
+			r.Records.Put(b, key, value)
+		}
 	}
 	r.undo = nil
 }

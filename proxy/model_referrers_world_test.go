@@ -33,9 +33,9 @@ type modelWorld struct {
 	endpoints []*modelEndpoint
 	subjects  []*modelSubject
 	artifacts map[digest.Digest]*modelArtifact
-	opened    map[digest.Digest]bool // manifests that a registry has sent
-	failedAt  time.Time              // when something was last at fault
-	slowAt    time.Time              // when something last took its time
+	opened    map[digest.Digest]int // how often a registry has sent a manifest
+	failedAt  time.Time             // when something was last at fault
+	slowAt    time.Time             // when something last took its time
 }
 
 // modelSubject is an image that artifacts are attached to.
@@ -44,6 +44,7 @@ type modelSubject struct {
 	tag string
 	// index is a kept index in which BuildKit attaches attestation to the image.
 	index, attestation *modelArtifact
+	long               bool        // it has more referrers than are read at once
 	views              []modelView // what was to be known of it, the newest last
 }
 
@@ -62,7 +63,7 @@ type modelArtifact struct {
 }
 
 func newModelWorld(t *testing.T, random *rand.Rand) *modelWorld {
-	return &modelWorld{t: t, random: random, artifacts: map[digest.Digest]*modelArtifact{}, opened: map[digest.Digest]bool{}}
+	return &modelWorld{t: t, random: random, artifacts: map[digest.Digest]*modelArtifact{}, opened: map[digest.Digest]int{}}
 }
 
 // make makes a manifest that nobody has yet.
