@@ -92,7 +92,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"breaker": Breaker,
 		"second":  SecondConnection,
 		"fallback": func(r Registry) Registry {
-			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
+			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnsupported }})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

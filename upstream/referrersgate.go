@@ -68,14 +68,29 @@ func (b *breaker) markSilent(p *admission) {
 	if p.ended {
 		return
 	}
-	if p.probesHealth {
-		p.probesHealth, b.health.probing = false, false // other requests to the host do not wait for this one
+	if p.probesHost {
+		p.probesHost, b.host.probing = false, false // other requests to the host do not wait for this one
 	}
 	if b.referrers.answeredAt.After(p.started) {
 		return // other requests are answered, so it is this subject that takes long
 	}
 	p.silent, p.probesReferrers = true, false
 	b.referrers.close(fmt.Sprintf("no response for %s", silentAfter), maxOpen)
+}
+
+// pageArrived records that a page of a list has come: the API works, whatever
+// becomes of the rest of this list.
+func (b *breaker) pageArrived(p *admission) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.ended {
+		return
+	}
+	b.endProbes(referrersRequests, p)
+	p.probesHost, p.probesReferrers = false, false
+	p.silent, p.paged = false, true
+	b.referrers = referrersGate{answeredAt: time.Now()}
+	b.host.reset()
 }
 
 // isRegistryAnswer reports whether the endpoint itself answered a request: with
@@ -93,7 +108,6 @@ func isRegistryAnswer(err error) bool {
 // hosts, storage and token servers have their own failures.
 func isReferrersFailure(err error) bool {
 	var sick *unhealthyError
-	var s *statusError
-	unreachable := errors.As(err, &sick) && !errors.As(err, &s)
+	unreachable := errors.As(err, &sick) && !isStatus(err)
 	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrThirdParty) && !unreachable && !isRegistryAnswer(err)
 }
