@@ -66,6 +66,22 @@ func (m *referrersModel) attach(s *modelSubject) string {
 	return fmt.Sprintf("%s is attached to %s:%s", a.name, s.tag, how)
 }
 
+// attachMany attaches more than are read at once.
+func (m *referrersModel) attachMany(s *modelSubject) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.long = true
+	for range 600 {
+		a := m.newArtifact(s)
+		for _, e := range m.endpoints {
+			e.put(a)
+		}
+	}
+	for _, e := range m.endpoints {
+		e.api, e.pageSize = true, 0
+	}
+}
+
 func (m *referrersModel) list(e *modelEndpoint, s *modelSubject, entry modelEntry) {
 	tag := e.tags[s.digest]
 	if tag == nil || tag.foreign != nil || tag.refused {

@@ -84,7 +84,8 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 			v.may[a.digest] = true
 		}
 	}
-	if w.buildKit && s.attestation != nil && w.held(s.attestation.digest) {
+	// What an index lists is attached for as long as the index is there.
+	if s.index != nil && (w.buildKit || s.attestation.subject != "") && w.held(s.index.digest) {
 		v.may[s.attestation.digest] = true
 	}
 	if w.cosign {
@@ -103,7 +104,9 @@ func (w *modelWorld) viewEntries(v *modelView, s *modelSubject, list []modelEntr
 			continue
 		case a.digest == s.digest:
 			continue
-		case !w.opens(a.digest):
+		}
+		s.claimed[a.digest] = true
+		if !w.opens(a.digest) {
 			v.cannot["the manifest "+string(a.digest)] = a.name
 		}
 		if !w.held(a.digest) {
@@ -163,7 +166,7 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 		}
 		maps.DeleteFunc(now, func(source, _ string) bool {
 			d, isManifest := strings.CutPrefix(source, "the manifest ")
-			return isManifest && m.opened[digest.Digest(d)]
+			return isManifest && m.opened[digest.Digest(d)] > 0
 		})
 		if all == nil {
 			all = now
@@ -186,6 +189,9 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 		rest *= 2
 	}
 	now := time.Now()
+	if s.long && !m.recovered || m.settings.lowQuota && s.long {
+		return true // not all of it is read at once
+	}
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
 		return true
 	}

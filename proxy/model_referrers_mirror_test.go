@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -68,7 +69,7 @@ func (f *modelMirror) forget() {
 // start starts a process over the cache.
 func (f *modelMirror) start() {
 	t, settings := f.model.t, f.model.settings
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(modelLog{f, ""})
 	var endpoints []upstream.Registry
 	var remotes []*upstream.Remote
 	for _, at := range f.upstreams {
@@ -137,7 +138,8 @@ func (f *modelMirror) start() {
 func (f *modelMirror) close() { f.stop() }
 
 // restart ends the process and starts another. After a kill the last records are
-// lost, and after damage all that are not written twice.
+// lost, and after damage all that are not written twice. The clock may have been
+// wrong, so that what is on record is of next year.
 func (f *modelMirror) restart(how string) {
 	f.stop()
 	switch how {
@@ -147,6 +149,8 @@ func (f *modelMirror) restart(how string) {
 	case "damaged":
 		f.records.damage()
 		f.forget()
+	case "dated":
+		f.records.date()
 	}
 	f.model.mu.Lock()
 	for _, e := range f.model.endpoints {
@@ -218,6 +222,28 @@ func (f *modelMirror) ask(method, path string, header ...string) modelAnswer {
 }
 
 func (a modelAnswer) has(warning string) bool { return strings.Contains(a.warnings, warning+" -") }
+
+// modelLog notes what a mirror logs.
+type modelLog struct {
+	face *modelMirror
+	with string
+}
+
+func (l modelLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+func (l modelLog) WithGroup(string) slog.Handler                    { return l }
+
+func (l modelLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return modelLog{l.face, fmt.Sprint(l.with, " ", attrs)}
+}
+
+func (l modelLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "request" {
+		text := l.with
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		l.face.model.note("%s logs: %s%s", l.face.name, r.Message, text)
+	}
+	return nil
+}
 
 // modelMemory is a memory that drops nothing by chance.
 type modelMemory struct {
@@ -300,6 +326,32 @@ func (r *journaledRecords) lose(random func(n int) int) {
 	n := random(min(len(r.undo), mostLost) + 1)
 	for _, undo := range slices.Backward(r.undo[len(r.undo)-n:]) {
 		undo()
+	}
+	r.undo = nil
+}
+
+// date dates what is on record about referrers and tags to next year.
+func (r *journaledRecords) date() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range slices.Sorted(maps.Keys(r.buckets)) {
+		changed := map[string][]byte{}
+		_ = r.Records.Scan(b, "", func(key string, value []byte) bool {
+			var record map[string]any
+			if json.Unmarshal(value, &record) != nil {
+				return true
+			}
+			if text, _ := record["At"].(string); text != "" {
+				if at, err := time.Parse(time.RFC3339, text); err == nil {
+					record["At"] = at.AddDate(1, 0, 0)
+					changed[key], _ = json.Marshal(record)
+				}
+			}
+			return true
+		})
+		for key, value := range changed {
+			r.Records.Put(b, key, value)
+		}
 	}
 	r.undo = nil
 }

@@ -111,8 +111,16 @@ func (m *referrersModel) recover() {
 	m.tidy()
 	m.look()
 	m.note("everything is well")
-	time.Sleep(30 * time.Minute)
-	m.look()
+	for range 4 { // what is read over time begins when somebody asks
+		for _, face := range m.faces {
+			for _, s := range m.subjects {
+				m.ask(face, s)
+			}
+		}
+		time.Sleep(15 * time.Minute)
+		m.look()
+	}
+	m.recovered = true
 	for _, face := range m.faces {
 		for _, s := range m.subjects {
 			m.ask(face, s)
@@ -165,15 +173,24 @@ func (m *referrersModel) pull() {
 		}
 	}
 	method := pick(m.random, http.MethodGet, http.MethodGet, http.MethodHead)
+	sent := m.sent(artifact)
 	a := face.ask(method, "manifests/"+ref)
 	m.note("%s is asked for %s %.19s: %d %s", face.name, method, ref, a.status, a.code)
-	if artifact != nil && method == http.MethodGet && a.status == http.StatusOK {
+	// What it keeps does not pass through. Behind a parent nobody sees that.
+	if face.parent == nil && a.status == http.StatusOK && m.sent(artifact) > sent {
 		m.mu.Lock()
-		if _, before := face.passed[artifact.digest]; !before && m.held(artifact.digest) && !without("passed") {
-			face.passed[artifact.digest] = time.Now()
-		}
+		face.passed[artifact.digest] = time.Now()
 		m.mu.Unlock()
 	}
+}
+
+func (m *referrersModel) sent(a *modelArtifact) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if a == nil {
+		return 0
+	}
+	return m.opened[a.digest]
 }
 
 // askCosign asks for the tag under which cosign puts a signature.
@@ -225,7 +242,7 @@ func (m *referrersModel) named(d string) string {
 // operate is what an operator, or the power supply, does.
 func (m *referrersModel) operate() {
 	face := pick(m.random, m.faces...)
-	switch how := pick(m.random, "purge", "purge", "stopped", "stopped", "killed", "damaged"); {
+	switch how := pick(m.random, "purge", "purge", "stopped", "stopped", "killed", "damaged", "dated"); {
 	case without(how):
 	case how == "purge":
 		s := pick(m.random, m.subjects...)

@@ -213,7 +213,7 @@ func (e *modelEndpoint) respond(r *upstreamtest.Registry, w http.ResponseWriter,
 	storage, d := e.storage, digest.Digest(q.Ref)
 	refused := e.refuses(q.Ref)
 	if q.Kind == "manifests" && q.Method == http.MethodGet && e.holds[d] {
-		e.world.opened[d] = true
+		e.world.opened[d]++
 	}
 	e.world.mu.Unlock()
 	switch {

@@ -117,8 +117,8 @@ type record struct {
 }
 
 // page returns at most n records with a prefix after a key, in the order of
-// keys. A transaction that stayed open for a whole scan would keep the writer from
-// reusing free pages and from growing the file.
+// keys, or errDamaged. A transaction that stayed open for a whole scan would keep
+// the writer from reusing free pages and from growing the file.
 func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket([]byte(b))
@@ -133,6 +133,11 @@ func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n 
 		read := 0
 		for ; k != nil && len(page) < n && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
 			key := string(k)
+			if key < after || key == after && !inclusive {
+				// Pages that lead back to one another would be read for ever.
+				return fmt.Errorf("%w: the record %q comes after %q", errDamaged, key, after)
+			}
+			after, inclusive = key, false
 			read += len(k) + len(v)
 			value, err := unseal(key, v)
 			if err != nil {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,6 +127,45 @@ func TestRecordsDamagedAtStart(t *testing.T) {
 				t.Error("Rebuilt at the second start as well")
 			}
 		})
+	}
+}
+
+func TestRecordsWhosePagesLeadBackAreNotReadForEver(t *testing.T) {
+	dir := t.TempDir()
+	c := open(t, dir, durable)
+	fill(t, c)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "records.db")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A branch's page is a head of 16 bytes, with its kind and the number of its
+	// elements, and then these: 16 bytes each, with the page of each in the second half.
+	const branch, head, element = 1, 16, 16
+	branches := 0
+	for page := range slices.Chunk(content, os.Getpagesize()) {
+		if binary.NativeEndian.Uint16(page[8:]) != branch {
+			continue
+		}
+		branches++
+		for i := range int(binary.NativeEndian.Uint16(page[10:])) {
+			copy(page[head+i*element+8:head+(i+1)*element], page[head+8:head+element])
+		}
+	}
+	if branches == 0 {
+		t.Fatal("no page has others below it")
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	c = open(t, dir, durable)
+	wantDurable(t, c)
+	if !c.Rebuilt() {
+		t.Error("Rebuilt is false")
 	}
 }
 
