@@ -104,7 +104,9 @@ func (w *modelWorld) viewEntries(v *modelView, s *modelSubject, list []modelEntr
 			continue
 		case a.digest == s.digest:
 			continue
-		case !w.opens(a.digest):
+		}
+		s.claimed[a.digest] = true
+		if !w.opens(a.digest) {
 			v.cannot["the manifest "+string(a.digest)] = a.name
 		}
 		if !w.held(a.digest) {

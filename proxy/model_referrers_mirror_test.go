@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -68,7 +69,7 @@ func (f *modelMirror) forget() {
 // start starts a process over the cache.
 func (f *modelMirror) start() {
 	t, settings := f.model.t, f.model.settings
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(modelLog{f, ""})
 	var endpoints []upstream.Registry
 	var remotes []*upstream.Remote
 	for _, at := range f.upstreams {
@@ -221,6 +222,28 @@ func (f *modelMirror) ask(method, path string, header ...string) modelAnswer {
 }
 
 func (a modelAnswer) has(warning string) bool { return strings.Contains(a.warnings, warning+" -") }
+
+// modelLog notes what a mirror logs.
+type modelLog struct {
+	face *modelMirror
+	with string
+}
+
+func (l modelLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
+func (l modelLog) WithGroup(string) slog.Handler                    { return l }
+
+func (l modelLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return modelLog{l.face, fmt.Sprint(l.with, " ", attrs)}
+}
+
+func (l modelLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Message != "request" {
+		text := l.with
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		l.face.model.note("%s logs: %s%s", l.face.name, r.Message, text)
+	}
+	return nil
+}
 
 // modelMemory is a memory that drops nothing by chance.
 type modelMemory struct {

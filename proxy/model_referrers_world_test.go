@@ -44,8 +44,9 @@ type modelSubject struct {
 	tag string
 	// index is a kept index in which BuildKit attaches attestation to the image.
 	index, attestation *modelArtifact
-	long               bool        // it has more referrers than are read at once
-	views              []modelView // what was to be known of it, the newest last
+	long               bool                   // it has more referrers than are read at once
+	views              []modelView            // what was to be known of it, the newest last
+	claimed            map[digest.Digest]bool // what any registry ever listed for it
 }
 
 func (s *modelSubject) fallbackTag() string { return referrers.TagOf(s.digest) }
@@ -59,7 +60,10 @@ type modelArtifact struct {
 	body    []byte
 	typed   string // by registries that tell types
 	derived ocispec.Descriptor
-	listed  []ocispec.Descriptor // as registries have listed it
+	// itself is derived too, but knows nothing of the way in which something
+	// without a subject is attached.
+	itself ocispec.Descriptor
+	listed []ocispec.Descriptor // as registries have listed it
 }
 
 func newModelWorld(t *testing.T, random *rand.Rand) *modelWorld {
@@ -78,6 +82,7 @@ func (w *modelWorld) make(name string, m any, artifactType, mediaType string, an
 	}
 	a := &modelArtifact{name: name, digest: by.FromBytes(body), subject: subject, body: body, typed: mediaType}
 	a.derived = ocispec.Descriptor{MediaType: mediaType, Digest: a.digest, Size: int64(len(body)), ArtifactType: artifactType, Annotations: annotations}
+	a.itself = a.derived
 	w.artifacts[a.digest] = a
 	return a
 }
@@ -86,7 +91,7 @@ func (w *modelWorld) addSubject() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.made++
-	s := &modelSubject{tag: fmt.Sprint("v", w.made)}
+	s := &modelSubject{tag: fmt.Sprint("v", w.made), claimed: map[digest.Digest]bool{}}
 	config := w.blob(ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","made":%d}`, w.made))
 	layer := w.blob(ocispec.MediaTypeImageLayer, fmt.Appendf(nil, "layer %d", w.made))
 	image := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}}
@@ -115,6 +120,9 @@ func (w *modelWorld) attest(s *modelSubject) {
 		subject = s.digest
 	}
 	s.attestation = w.make("attestation of "+s.tag, of, referrers.AttestationType, of.MediaType, nil, subject)
+	if subject == "" {
+		s.attestation.itself.ArtifactType = of.Config.MediaType
+	}
 	entry := s.attestation.derived
 	entry.ArtifactType = ""
 	entry.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
@@ -184,7 +192,9 @@ func (w *modelWorld) signature(s *modelSubject) *modelArtifact {
 		Layers: []ocispec.Descriptor{w.blob("application/vnd.dev.cosign.simplesigning.v1+json", []byte(name))},
 	}
 	m.SchemaVersion = 2
-	return w.make(name, m, "application/vnd.dev.cosign.artifact.sig.v1+json", m.MediaType, nil, "")
+	a := w.make(name, m, "application/vnd.dev.cosign.artifact.sig.v1+json", m.MediaType, nil, "")
+	a.itself.ArtifactType = m.Config.MediaType
+	return a
 }
 
 // attachedTo are the artifacts that name a subject, whether or not anybody has

@@ -34,8 +34,11 @@ func (s silence) doubtful() time.Duration { return s.ping * 2 / 3 }
 func (s silence) lost() time.Duration { return 5 * s.pong }
 
 // idle is how long a connection of HTTP/2 is kept without open requests. It is
-// closed before it would be pinged: net/http pings idle ones too, and some
-// servers take that for an attack.
+// closed before it would be pinged, since some servers take pings without
+// requests for an attack. It can't be kept for longer: net/http pings whatever it
+// has read nothing from, requests or not, has one setting for all connections,
+// and gives nobody a way to ping one of them (http.ClientConn has none), so that
+// it could be done here for those with requests open.
 func (s silence) idle() time.Duration { return s.ping - s.ping/15 }
 
 // connections sends requests over connections that are not known to be dead. A

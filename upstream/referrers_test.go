@@ -319,3 +319,93 @@ func TestATagThatCarriesReferrersIsAskedForByGETWhereHEADFails(t *testing.T) {
 		}
 	}
 }
+
+// Decision 1: what says, on the first page, that an endpoint has no API, as long
+// as it has never sent an index. Anything else says nothing.
+func TestWhatSaysThatAnEndpointLacksTheAPI(t *testing.T) {
+	site := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(site.Close)
+	for name, c := range map[string]struct {
+		fault upstreamtest.Fault
+		says  bool
+		none  bool // where the API is known
+	}{
+		"404 page not found":                 {fault: upstreamtest.Said(404, "text/plain", "404 page not found\n"), says: true},
+		"404 of a manifest":                  {fault: upstreamtest.Status(404, "MANIFEST_UNKNOWN"), says: true},
+		"404 without a body":                 {fault: upstreamtest.Empty(404), says: true},
+		"405":                                {fault: upstreamtest.Empty(405), says: true},
+		"405 of a registry":                  {fault: upstreamtest.Status(405, "UNSUPPORTED"), says: true},
+		"406":                                {fault: upstreamtest.Empty(406), says: true},
+		"400 of a registry":                  {fault: upstreamtest.Status(400, "MANIFEST_INVALID"), says: true, none: true}, // W43
+		"a redirect out of /v2/":             {fault: upstreamtest.Redirect(site.URL + "/login"), says: true},
+		"a redirect to a page of its own":    {fault: upstreamtest.Redirect("/users/sign_in"), says: true},
+		"a redirect within /v2/":             {fault: upstreamtest.Redirect("/v2/")},
+		"a redirect to nowhere":              {fault: upstreamtest.Redirect("")},
+		"400 of anybody":                     {fault: upstreamtest.Said(400, "text/plain", "Bad Request")},
+		"404 with a page":                    {fault: upstreamtest.Page(404)},
+		"405 with a page":                    {fault: upstreamtest.Page(405)},
+		"406 with a page":                    {fault: upstreamtest.Page(406)},
+		"400 with a page":                    {fault: upstreamtest.Page(400)},
+		"a page":                             {fault: upstreamtest.HTML()},
+		"410":                                {fault: upstreamtest.Status(410, "MANIFEST_UNKNOWN")},
+		"414":                                {fault: upstreamtest.Status(414, "UNSUPPORTED")},
+		"415":                                {fault: upstreamtest.Status(415, "UNSUPPORTED")},
+		"429":                                {fault: upstreamtest.RateLimited(1)},
+		"500":                                {fault: upstreamtest.Status(500, "UNKNOWN")},
+		"501":                                {fault: upstreamtest.Status(501, "UNSUPPORTED")},
+		"503":                                {fault: upstreamtest.Empty(503)},
+		"204":                                {fault: upstreamtest.Empty(204)},
+		"nothing at all":                     {fault: upstreamtest.Hangup()},
+		"an object, of the type of an index": {fault: upstreamtest.Body(indexType, []byte("{}"))},
+		"an index, of the type of text":      {fault: upstreamtest.Body("text/plain", []byte(`{"schemaVersion":2,"manifests":[]}`))},
+		"404 of a parent that could not ask": {fault: upstreamtest.Combine(upstreamtest.OutOfDate(), upstreamtest.Status(404, "MANIFEST_UNKNOWN"))},
+	} {
+		fake, subject := attached(t, 0)
+		short := upstreamtest.Short(subject.Digest.String())
+		fake.Always("referrers app "+short, c.fault)
+		r := remote(t, fake.URL(), nil)
+		for n := range 2 {
+			_, err := r.Referrers(t.Context(), "app", subject.Digest)
+			if says := errors.Is(err, upstream.ErrUnsupported); says != c.says || !says && !isUnknown(err) {
+				t.Errorf("%s, question %d: %v; want that it says so: %t", name, n+1, err, c.says)
+			}
+		}
+		if _, err := r.Referrers(t.Context(), "app", digest.FromString("another")); err != nil { // an index
+			t.Fatal(err)
+		}
+		switch _, err := r.Referrers(t.Context(), "app", subject.Digest); {
+		case c.none && err != nil, !c.none && !isUnknown(err):
+			t.Errorf("%s, where an index was seen: %v; want none: %t", name, err, c.none)
+		}
+	}
+}
+
+// Issue 12, point 6: what is learnt of one endpoint is not known of another, and
+// what one question shows is not taken for another's answer.
+func TestWhatIsLearntOfTheAPIIsLearntOfOneEndpoint(t *testing.T) {
+	first, subject := attached(t, 1)
+	second := upstreamtest.New(t)
+	second.AddImage("app", "1", []byte("layer"))
+	reach := func(fake *upstreamtest.Registry) upstream.Registry { return upstream.Retry(remote(t, fake.URL(), nil)) }
+	atFirst, atSecond := reach(first), reach(second)
+	all := upstream.Fallback(atFirst, atSecond)
+	first.Always("", upstreamtest.Empty(503))
+	if list, err := all.Referrers(t.Context(), "app", subject.Digest); !isUnknown(err) || len(list.Manifests) > 0 {
+		t.Errorf("the first is away: %v, %v", list, err)
+	}
+	if _, err := atSecond.Referrers(t.Context(), "app", subject.Digest); !errors.Is(err, upstream.ErrNoAPI) {
+		t.Errorf("the second: %v", err)
+	}
+	first.Mend()
+	if list, err := all.Referrers(t.Context(), "app", subject.Digest); err != nil || len(list.Manifests) != 1 {
+		t.Errorf("the first is back: %v, %v", list, err)
+	}
+	// The second still has none, which says nothing of the first.
+	first.Always("referrers", upstreamtest.Status(404, "MANIFEST_UNKNOWN"))
+	if _, err := atFirst.Referrers(t.Context(), "app", subject.Digest); !isUnknown(err) {
+		t.Errorf("the first, which has the API: %v", err)
+	}
+	if _, err := atSecond.Referrers(t.Context(), "app", subject.Digest); !errors.Is(err, upstream.ErrNoAPI) {
+		t.Errorf("the second, which has not: %v", err)
+	}
+}

@@ -25,6 +25,7 @@ import (
 // clients come and leave; others are served meanwhile, and all is well again
 // when the files are back.
 func TestAHungDiskHoldsFewThreads(t *testing.T) {
+	t.Parallel() // it waits for its process
 	const clients, mostThreads = 1000, 64
 	fake := upstreamtest.New(t)
 	layer := upstreamtest.Bytes(1, 1<<20)
@@ -37,7 +38,6 @@ func TestAHungDiskHoldsFewThreads(t *testing.T) {
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	clean(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestKillChild$")
 	cmd.Env = append(otherVariables(), killChild+"="+config)
 	var log lockedBuffer

@@ -28,6 +28,7 @@ import (
 // without the upstream afterwards, nothing else than the content ever is, and the
 // whole costs only what is missing.
 func TestKillWhileRangesAreRead(t *testing.T) {
+	t.Parallel() // it waits for its processes
 	const kills = 8
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -98,6 +99,7 @@ func TestAStartWaitsForTheFormerProcessToStop(t *testing.T) {
 
 // Each try to open a folder that is locked takes nothing with it.
 func TestAFolderThatIsLockedCostsNothing(t *testing.T) {
+	clean(t)
 	p := newPiecesKilling(t, 1)
 	former := p.begin()
 	cfg, _, err := config.Load(config.Options{File: p.config})
@@ -127,7 +129,6 @@ type piecesKilling struct {
 }
 
 func newPiecesKilling(t *testing.T, seed uint64) *piecesKilling {
-	clean(t)
 	k := &killing{T: t, random: rand.New(rand.NewPCG(seed, 0)), fake: upstreamtest.New(t)}
 	p := &piecesKilling{killing: k, content: upstreamtest.Bytes(7, 24<<20)}
 	_, manifest := k.fake.AddImage("app", "1", p.content)

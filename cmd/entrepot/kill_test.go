@@ -41,6 +41,7 @@ const (
 // TestKill kills the program under load at any instant, again and again, and
 // looks each time at what it does without its upstream, over the same folder.
 func TestKill(t *testing.T) {
+	t.Parallel() // it waits for its processes
 	times, seed := 10, uint64(time.Now().UnixNano())
 	for name, into := range map[string]func(uint64){killTimes: func(n uint64) { times = int(n) }, killSeed: func(n uint64) { seed = n }} {
 		if text := os.Getenv(name); text != "" {
@@ -109,7 +110,6 @@ type made struct {
 }
 
 func newKilling(t *testing.T, seed uint64) *killing {
-	clean(t)
 	k := &killing{
 		T: t, random: rand.New(rand.NewPCG(seed, 0)), fake: upstreamtest.New(t), dir: filepath.Join(t.TempDir(), "cache"),
 		steady: map[string][]*made{}, served: map[string]int{}, whole: map[string]time.Time{}, pulled: map[string]time.Time{}, told: map[string]time.Time{},

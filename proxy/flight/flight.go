@@ -213,7 +213,7 @@ func (f *Flight) waitPast(ctx context.Context, r *Reader, off int64, held bool) 
 	var end int64
 	var err error
 	said := false
-	var silence silence
+	silence := silence{off: off}
 	defer silence.end()
 	waitErr := f.waitAtMost(ctx, &silence, func() bool {
 		end, err = f.available(off, held), nil

@@ -70,6 +70,33 @@ func TestAReaderWaitsForADownloadThatGetsOn(t *testing.T) {
 	})
 }
 
+// What others get is nothing to a reader whose request is silent.
+func TestAReaderIsBrokenOffThoughTheDownloadGetsOnElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const at = 48 * mib
+		rest := make(chan struct{})
+		defer close(rest)
+		s := &scripted{content: bytesOf(1, 64*mib), bodies: func(from int64, body []byte) io.ReadCloser {
+			if from >= at {
+				return heldAt(0, rest)(from, body)
+			}
+			return io.NopCloser(slowly{bytes.NewReader(body), 10 * time.Second, 128 << 10})
+		}}
+		g := newGroup(t, newTestSink(memory.New()))
+		f, _ := g.join(t, s.want(), s.start())
+		defer f.Release()
+		go f.Follow(t.Context(), io.Discard, 0, -1)
+		synctest.Wait()
+		r := f.NewReader(flight.ReadOptions{Parts: []cache.Span{{From: at, To: at + 10}}})
+		defer r.Close()
+		began := time.Now()
+		n, err := r.Follow(t.Context(), io.Discard, at, 10)
+		if took := time.Since(began); n != 0 || !errors.Is(err, upstream.ErrTimeout) || took < 2*time.Minute || took > 130*time.Second {
+			t.Errorf("%d bytes and %v after %s", n, err, took)
+		}
+	})
+}
+
 // What is passed through is waited for as long.
 func TestWhatIsPassedThroughIsWaitedForTwoMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -88,7 +88,7 @@ func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag str
 	defer cancel()
 	converted, err := shareRequest(wait, p, p.requests.others, key, func(ctx context.Context) (Manifest, error) {
 		converted, err := p.fetchConverted(ctx, u, repo, tag, m, types)
-		if err == nil || errors.Is(err, upstream.ErrNotFound) {
+		if err == nil && !converted.Stale || errors.Is(err, upstream.ErrNotFound) {
 			p.requests.conversions.Put(key, conversion{known.of, converted.Descriptor.Digest, err, time.Now()}, acceptedTTL)
 		}
 		p.requests.renewals.note(key, renew, !IsInconclusive(err))

@@ -158,7 +158,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	}
 	switch {
 	case len(content) > maxManifest:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, errTooLarge, maxManifest)
 	case want == "" && !isManifest(content):
 		// A manifest fetched by digest is verified by its digest. For a tag
 		// there is nothing else to check.
@@ -189,8 +189,14 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
+	if c.Stale && ref != want.String() {
+		m.Stale = true // the tag may point at something else by now
+	}
 	return m, err
 }
+
+// errTooLarge means that a manifest is larger than those that are served.
+var errTooLarge = fmt.Errorf("%w: it is too large", upstream.ErrInvalidResponse)
 
 // readManifest requests a manifest and reads it. If its body breaks or falls
 // silent, it is requested once more.
@@ -237,6 +243,7 @@ func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Rep
 	}
 	m, err = p.storeManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
 	m.Outcome, m.Warnings = Miss, c.Warnings
+	m.Stale = c.Stale
 	return m, err
 }
 

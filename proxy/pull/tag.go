@@ -12,17 +12,24 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// manifestByTag answers for a tag. It follows the table "What a client gets" of
-// the README, row by row.
+// manifestByTag answers for a tag.
 func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
+	if subject, ok := referrers.SubjectOf(tag); ok {
+		return p.referrersTag(ctx, u, repo, tag, subject, wish)
+	}
+	return p.upstreamTag(ctx, u, repo, tag, wish)
+}
+
+// upstreamTag answers with what an upstream has under a tag. It follows the
+// table "What a client gets" of the README, row by row.
+func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
 	var cached Manifest
 	if onRecord {
 		cached, onRecord = p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
 		cached = warnIfGone(rec, cached)
 	}
-	absent := p.negative.said(manifestKey(repo, tag))
-	said := rec.CheckedAt
+	absent, said := p.negative.said(manifestKey(repo, tag)), rec.CheckedAt
 	if !onRecord {
 		said = absent.at
 	}
@@ -33,17 +40,11 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	case onRecord && p.isFresh(u, repo, tag, rec) && renew.allows(said):
 		return cached, nil
 	case !onRecord && absent.err != nil && renew.allows(said):
-		m, err := p.buildReferrersTag(ctx, repo, tag, absent.err, wish)
-		if err != nil {
-			m.Outcome = Negative
-		}
-		return m, err
-	}
-	if p.rules.Offline {
-		if onRecord {
-			return staleManifest(cached), nil
-		}
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline), wish)
+		return Manifest{Outcome: Negative}, absent.err
+	case p.rules.Offline && onRecord:
+		return staleManifest(cached), nil
+	case p.rules.Offline:
+		return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline)
 	}
 
 	wait := ctx
@@ -55,7 +56,7 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	}
 	m, err := shareRequest(wait, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
 		m, err := p.checkTag(ctx, u, repo, tag, false, renew)
-		p.requests.renewals.note(metadata.Key(repo, tag), renew, !IsInconclusive(err))
+		p.requests.renewals.note(metadata.Key(repo, tag), renew, !m.Stale && !IsInconclusive(err))
 		return m, err
 	})
 	switch {
@@ -63,8 +64,6 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		return m, nil
 	case ctx.Err() != nil:
 		return Manifest{}, context.Cause(ctx)
-	case errors.Is(err, upstream.ErrNotFound), !onRecord && IsInconclusive(err):
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err), wish)
 	case onRecord && IsInconclusive(err):
 		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
 		return staleManifest(cached), nil
@@ -111,27 +110,35 @@ func (p *Puller) isFresh(u Upstream, repo Repository, tag string, rec metadata.T
 	if !rec.GoneSince.IsZero() && !p.isServedWhenGone(u, repo, tag, rec) {
 		return false // the configuration no longer asks to serve it
 	}
-	if u.Immutable != nil && u.Immutable(tag) && !isReferrersTag(tag) {
+	ttl := p.tagTTL(u)
+	switch {
+	case isReferrersTag(tag):
+		ttl = p.rules.ReferrersTTL // whatever is so of other tags (W56)
+	case u.Immutable != nil && u.Immutable(tag):
 		return true
 	}
 	age := time.Since(rec.CheckedAt)
-	return age >= 0 && age < p.tagTTL(u)
+	return age >= 0 && age < ttl
 }
 
 // tagTTL is for how long what an upstream says of tags is fresh.
 func (p *Puller) tagTTL(u Upstream) time.Duration {
 	ttl := p.rules.TagTTL
-	if u.Quota != nil {
-		const low = 0.2
-		if left := u.Quota(); left < low {
-			ttl = time.Duration(float64(ttl) * min(10, low/max(left, low/10)))
-		}
+	if p.isQuotaLow(u) {
+		ttl = time.Duration(float64(ttl) * min(10, lowQuota/max(u.Quota(), lowQuota/10)))
 	}
 	return ttl
 }
 
-// isReferrersTag says whether a tag has the form of a referrers tag. Those are
-// mutable, whatever a pattern in the configuration says (wire fact W56).
+// lowQuota is the share of an upstream's rate limit below which it runs low.
+const lowQuota = 0.2
+
+func (p *Puller) isQuotaLow(u Upstream) bool { return u.Quota != nil && u.Quota() < lowQuota }
+
+// isReferrersTag says whether a tag has the form of one that carries referrers:
+// a referrers tag, or one of cosign's. They are as fresh as lists of referrers,
+// wherever they are asked from, and mutable, whatever a pattern in the
+// configuration says (W56).
 func isReferrersTag(tag string) bool {
 	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-")
 }
@@ -152,6 +159,9 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		switch {
 		case errors.Is(err, upstream.ErrNotFound) && !onRecord:
 			return p.tagNotFound(ctx, u, repo, tag, err)
+		case errors.Is(err, upstream.ErrStale) && !onRecord:
+			// A mirror that could not ask its own upstream. What it remembers is
+			// better than nothing.
 		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):
 			// A HEAD request alone does not make us forget a cached tag (W44),
 			// and some registries do not support HEAD. The GET request below
@@ -184,6 +194,12 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		return p.tagNotFound(ctx, u, repo, tag, err)
 	case err != nil:
 		return Manifest{}, err
+	}
+	if m.Stale {
+		if !m.uncacheable {
+			p.ledger.PutStaleTag(repo, tag, metadata.Tag{Descriptor: m.Descriptor})
+		}
+		return m, nil
 	}
 	// The record changes only now that the manifest is cached.
 	p.negative.delete(manifestKey(repo, tag))
