@@ -52,9 +52,12 @@ func (w *wayward) be(how waywardness) {
 }
 
 // Questions about referrers.
-func asksAPI(r *http.Request) bool      { return strings.Contains(r.URL.Path, "/referrers/") }
-func asksTag(r *http.Request) bool      { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
-func asksTagHead(r *http.Request) bool  { return asksTag(r) && r.Method == http.MethodHead }
+func asksAPI(r *http.Request) bool     { return strings.Contains(r.URL.Path, "/referrers/") }
+func asksTag(r *http.Request) bool     { return strings.Contains(r.URL.Path, "/manifests/sha256-") }
+func asksTagHead(r *http.Request) bool { return asksTag(r) && r.Method == http.MethodHead }
+func asksHead(r *http.Request) bool {
+	return strings.Contains(r.URL.Path, "/manifests/") && r.Method == http.MethodHead
+}
 func asksAnything(r *http.Request) bool { return r.URL.Path != "/v2/" }
 
 // where lets requests be answered in another way.

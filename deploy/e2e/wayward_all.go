@@ -69,7 +69,7 @@ func lapses() []lapse {
 		add(lapse{name: from + " is empty until it is pushed", api: api, before: notYet(api), during: notYet(api), says: true})
 	}
 	for name, refuses := range map[string]http.HandlerFunc{"404": isUnknown, "401": fails(http.StatusUnauthorized, "UNAUTHORIZED"), "403": fails(http.StatusForbidden, "DENIED")} {
-		add(lapse{name: "HEAD of the fallback tag is " + name, during: where(asksTagHead, refuses)})
+		add(lapse{name: "HEAD of manifests is " + name, during: where(asksHead, refuses)})
 		add(lapse{name: "HEAD of the fallback tag becomes " + name, before: asItShould, rest: expiredReferrers, during: where(asksTagHead, refuses)})
 	}
 	noAPI := each(where(asksAPI, sendsNoAPI), where(asksTag, isUnknown))
