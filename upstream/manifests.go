@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -158,10 +157,36 @@ func warningsOf(resp *http.Response) []string {
 	return all
 }
 
-// isStale reports whether a mirror has answered without asking its own upstream
-// (RFC 9111, section 5.5.1).
+// isStale reports whether a mirror, or a cache in between, has answered without
+// asking its own upstream: its answer is stale, could not be validated, or it is
+// disconnected (RFC 7234, section 5.5).
 func isStale(resp *http.Response) bool {
-	return slices.ContainsFunc(resp.Header.Values("Warning"), func(w string) bool { return strings.HasPrefix(w, "110 ") })
+	for _, header := range resp.Header.Values("Warning") {
+		for _, warning := range splitUnquoted(header) {
+			switch code, _, _ := strings.Cut(warning, " "); code {
+			case "110", "111", "112":
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// splitUnquoted splits a header at the commas outside of quotes.
+func splitUnquoted(header string) (all []string) {
+	quoted, begin := false, 0
+	for i := 0; i < len(header); i++ {
+		switch c := header[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			all = append(all, strings.TrimSpace(header[begin:i]))
+			begin = i + 1
+		}
+	}
+	return append(all, strings.TrimSpace(header[begin:]))
 }
 
 // errStaleHead is the ErrStale of a response to HEAD that was a success.

@@ -764,3 +764,29 @@ func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {
 		}
 	})
 }
+
+// Endpoints that are asked one by one share what the upstream may be asked at
+// once.
+func TestRegistriesShareSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		waits := func() *fakeRegistry {
+			return &fakeRegistry{answer: func(context.Context, int) error { <-release; return nil }}
+		}
+		slots := NewSlots(4)
+		first, second := waits(), waits()
+		all := []Registry{slots.Limit(first), slots.Limit(second), slots.Limit(Fallback(first, second))}
+		for n := range 9 {
+			go func() { _, _ = all[n%3].Resolve(context.Background(), "repo", "ref") }()
+		}
+		synctest.Wait()
+		if got := first.count() + second.count(); got != 4 {
+			t.Errorf("%d requests at once, want 4", got)
+		}
+		close(release)
+		synctest.Wait()
+		if got := first.count() + second.count(); got != 9 {
+			t.Errorf("%d requests in all, want 9", got)
+		}
+	})
+}

@@ -409,3 +409,27 @@ func TestWhatIsLearntOfTheAPIIsLearntOfOneEndpoint(t *testing.T) {
 		t.Errorf("the second, which has not: %v", err)
 	}
 }
+
+// RFC 7234, section 5.5: several warnings may stand in one header.
+func TestWhichWarningsSayThatAnAnswerIsStale(t *testing.T) {
+	for warnings, stale := range map[string]bool{
+		`110 - "Response is Stale"`:                    true,
+		`110 squid/6 "Response is stale"`:              true,
+		`299 - "soon, 110 - gone", 110 - "stale"`:      true,
+		`299 - "a \", b", 111 - "Revalidation failed"`: true,
+		`112 - "Disconnected operation"`:               true,
+		`299 - "110 images", 199 - "x"`:                false,
+		`299 - "soon, 110 images"`:                     false,
+		`113 - "Heuristic expiration"`:                 false,
+		`214 - "Transformation applied"`:               false,
+		`1100 - "?"`:                                   false,
+		``:                                             false,
+	} {
+		fake, _ := attached(t, 0)
+		fake.Throughout(upstreamtest.WithHeader("Warning", warnings))
+		c, err := remote(t, fake.URL(), nil).Manifest(t.Context(), "app", "1")
+		if read(t, c, err); c.Stale != stale {
+			t.Errorf("%s: stale: %t", warnings, c.Stale)
+		}
+	}
+}

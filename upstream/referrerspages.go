@@ -29,7 +29,7 @@ type listing struct {
 	bytes   int64
 	vain    int       // pages in a row that brought nothing new
 	broken  error     // why its pages do not make up a list
-	until   time.Time // when it is forgotten
+	until   time.Time // when it is forgotten, unless more comes
 }
 
 func newListing() *listing { return &listing{visited: map[string]bool{}, listed: map[Digest]bool{}} }
@@ -48,9 +48,10 @@ func (r *Remote) listReferrers(ctx context.Context, of content) (ReferrersList, 
 	}
 	pages := len(l.visited)
 	err := r.readPages(ctx, of, l)
-	if kept && len(l.visited) == pages && errors.Is(err, ErrInvalidResponse) {
-		// The registry does not know this page any more.
-		l = newListing()
+	if kept && len(l.visited) == pages && (errors.Is(err, ErrInvalidResponse) || errors.Is(err, ErrThirdParty)) {
+		// The registry, or the one that it referred to, does not know this page
+		// any more.
+		l, pages = newListing(), 0
 		err = r.readPages(ctx, of, l)
 	}
 	if err == nil || l.next == nil && l.broken == nil {
@@ -60,7 +61,9 @@ func (r *Remote) listReferrers(ctx context.Context, of content) (ReferrersList, 
 		l.until = time.Now().Add(min(max(time.Duration(len(l.visited)), 10)*time.Second, listingTime))
 		r.listings.put(of, l)
 	} else if !errors.Is(err, ErrInvalidResponse) {
-		l.until = time.Now().Add(listingTime)
+		if len(l.visited) > pages {
+			l.until = time.Now().Add(listingTime)
+		}
 		r.listings.put(of, l)
 	}
 	if errors.Is(err, ErrDenied) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) {
@@ -161,7 +164,15 @@ func (s *listings) take(of content) (l *listing, kept bool) {
 func (s *listings) put(of content, l *listing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kept = slices.DeleteFunc(s.kept, func(k keptListing) bool { return k.of == of })
+	for i, k := range s.kept {
+		if k.of == of {
+			if len(k.visited) > len(l.visited) {
+				return // another request has come further
+			}
+			s.kept = slices.Delete(s.kept, i, i+1)
+			break
+		}
+	}
 	s.kept = append(s.kept, keptListing{of, l})
 	s.forget()
 }

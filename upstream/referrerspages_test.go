@@ -207,3 +207,45 @@ func TestWhileAListOfManyPagesComesOtherSubjectsAreAnswered(t *testing.T) {
 		}
 	})
 }
+
+func TestTheListThatHasComeFurtherIsKept(t *testing.T) {
+	var s listings
+	of := content{"app", "x"}
+	for _, pages := range []int{2, 5, 3} {
+		l := newListing()
+		l.until = time.Now().Add(time.Hour)
+		for n := range pages {
+			l.visited[strconv.Itoa(n)] = true
+		}
+		s.put(of, l)
+	}
+	if l, kept := s.take(of); !kept || len(l.visited) != 5 {
+		t.Errorf("kept: %t, with %d pages", kept, len(l.visited))
+	}
+}
+
+// A page that never comes does not keep what came before it alive, however often
+// it is asked for.
+func TestAListThatGetsNoFurtherIsForgotten(t *testing.T) {
+	generation := 1
+	bubble(t, func(w http.ResponseWriter, req *http.Request) {
+		if req.URL.RawQuery != "" {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		answerPage(w, req, 2, generation)
+	}, func(t *testing.T, a asking, _ *wired) {
+		began := time.Now()
+		for time.Since(began) < listingTime+3*time.Minute {
+			list, err := a.r.Referrers(t.Context(), "app", subjectOf(0))
+			if err == nil || len(list.Manifests) == 1 && time.Since(list.At) > listingTime {
+				t.Fatalf("after %s: a list of %s, %v", time.Since(began), time.Since(list.At), err)
+			}
+			generation = 2
+			time.Sleep(time.Minute)
+		}
+		if list, _ := a.r.Referrers(t.Context(), "app", subjectOf(0)); len(list.Manifests) != 1 || list.Manifests[0].Digest != subjectOf(2001) {
+			t.Errorf("it was not begun anew: %v", list)
+		}
+	})
+}

@@ -29,6 +29,8 @@ const (
 var (
 	// errLasting means that asking again would not help soon.
 	errLasting = fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, errUnreadable)
+	// errNoAlgorithm means that a digest is of an algorithm that is not known.
+	errNoAlgorithm = fmt.Errorf("%w: its digest is of an algorithm that is not known", referrers.ErrUnverified)
 	// errUnopened means that a manifest is opened later.
 	errUnopened = fmt.Errorf("%w: it is opened later", errLasting)
 )
@@ -178,8 +180,8 @@ func (o *opened) note(claim, derived Descriptor, err error) {
 	case err == nil:
 		o.list = append(o.list, derived)
 	case errors.Is(err, referrers.ErrNotReferrer):
-	case errors.Is(err, upstream.ErrNotFound): // nobody could pull it, so that it is not listed either
-		o.missing(about)
+	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, errNoAlgorithm):
+		o.missing(about) // nobody could pull it, so that it is not listed either
 	case errors.Is(err, errUnopened), errors.Is(err, errTooLarge), errors.Is(err, referrers.ErrUnverified), errors.Is(err, referrers.ErrMalformed):
 		o.missing(about)
 		o.unread = append(o.unread, claim)
@@ -195,7 +197,7 @@ func (o *opened) note(claim, derived Descriptor, err error) {
 
 func (p *Puller) openOne(ctx context.Context, q *question, claim Descriptor, derive func(Manifest) (Descriptor, error)) (Descriptor, error) {
 	if !claim.Digest.Algorithm().Available() {
-		return Descriptor{}, fmt.Errorf("%w: its digest is of an algorithm that is not known", referrers.ErrUnverified)
+		return Descriptor{}, errNoAlgorithm
 	}
 	// What lists it now is newer than a remembered absence.
 	p.negative.forget(manifestKey(q.repo, claim.Digest.String()), q.began)

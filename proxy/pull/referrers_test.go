@@ -223,6 +223,7 @@ func TestAnImageUnderAReferrersTagIsServedAsItIs(t *testing.T) {
 				o.Attach(subject, "sig")
 				tag := referrers.TagOf(subject.Digest)
 				own, _ := o.Image("app", tag, mirrortest.Bytes(2, 50))
+				own.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
 				if isIndex {
 					raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mirrortest.IndexType, "manifests": []pull.Descriptor{own}})
 					if err != nil {

@@ -45,20 +45,15 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 	case errors.Is(err, upstream.ErrDenied):
 		return Manifest{}, err
 	case err != nil:
-		// The upstream's own list is certain, but may not be all.
-		own.Warnings = append(own.Warnings, notKnown)
-		return staleManifest(own), nil
-	case len(listed) > 0 && !list.Stale && !listsAny(list.Manifests, listed):
-		return own, nil // somebody's own index
+		return p.claimedTag(ctx, repo, subject, listed, err)
+	case p.isImageIndex(repo, list.Manifests, listed):
+		return own, nil // somebody's own
 	case listsTheSame(list.Manifests, listed):
 		own.Stale = own.Stale || list.Stale
 		return own, nil
 	}
 	return p.madeTag(ctx, repo, list)
 }
-
-// notKnown is a Warning header's value.
-const notKnown = `299 - "the Referrers API could not be asked: the referrers of this manifest are not known"`
 
 // since is a wish from a while ago: what was asked since will do.
 func since(began time.Time, wish []Freshness) (all []Freshness) {
@@ -71,18 +66,36 @@ func since(began time.Time, wish []Freshness) (all []Freshness) {
 
 func isNotFound(err error) bool { return errors.Is(err, upstream.ErrNotFound) }
 
-// listsAny says whether one of the entries is in the list.
-func listsAny(list, entries []Descriptor) bool {
+// claimedTag is what an upstream lists under a tag, where nothing else is known.
+func (p *Puller) claimedTag(ctx context.Context, repo Repository, subject Digest, listed []Descriptor, unknown error) (Manifest, error) {
+	var claims []Descriptor
+	for _, d := range referrers.Merge(listed) {
+		if referrers.Whole(d) && d.Digest.Algorithm().Available() && d.Digest != subject {
+			claims = append(claims, d)
+		}
+	}
+	if len(listed) > 0 && len(claims) == 0 {
+		return Manifest{}, unknown
+	}
+	m, err := p.madeTag(ctx, repo, Referrers{Manifests: claims, Stale: true, Outcome: Stale})
+	m.Warnings = append(m.Warnings, `299 - "the Referrers API could not be asked: the referrers of this manifest are not known"`)
+	return m, err
+}
+
+// isImageIndex says whether entries are those of somebody's own index: they are
+// images of platforms, and none of them refers to anything or is a referrer.
+func (p *Puller) isImageIndex(repo Repository, list, entries []Descriptor) bool {
 	known := make(map[Digest]bool, len(list))
 	for _, d := range list {
 		known[d.Digest] = true
 	}
 	for _, e := range entries {
-		if known[e.Digest] {
-			return true
+		rec, kept := p.ledger.Manifest(repo, e.Digest)
+		if !kept || e.Platform == nil || rec.Subject != "" || known[e.Digest] {
+			return false
 		}
 	}
-	return false
+	return len(entries) > 0
 }
 
 // listsTheSame says whether the entries are those of the list, and describe them
@@ -123,6 +136,9 @@ func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, subject
 			gone = fmt.Errorf("%w: %s had no referrers when the upstream could last be asked", upstream.ErrNotFound, subject)
 		}
 		return Manifest{}, &StaleError{gone}
+	}
+	if !isNotFound(gone) {
+		gone = fmt.Errorf("%w: %s has no referrers", upstream.ErrNotFound, subject)
 	}
 	return Manifest{}, gone
 }

@@ -85,6 +85,9 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 	}
 	a := read.answer(referrers.FromTag, said)
 	a.Warned = index.Stale
+	if a.State == referrers.None && s.p.isImageIndex(q.repo, nil, listed) {
+		a.State = referrers.NoSource
+	}
 	return a
 }
 
