@@ -236,11 +236,11 @@ func describedReferrers() []referringRow {
 		}},
 		{
 			upstream: "lists by its API one by an algorithm that nobody knows", registries: one(withAPI...), story: unknown(true),
-			api: "stale, 1 of 1", tag: "stale, 1 of 1", laterAPI: "stale, 1 of 1", laterTag: "stale, 1 of 1",
+			api: unknownReferrers, tag: noTagWarned, laterAPI: unknownReferrers, laterTag: noTagWarned,
 		},
 		{
 			upstream: "lists by its fallback tag one by an algorithm that nobody knows", story: unknown(false),
-			api: "stale, 1 of 1", tag: "stale, 1 of 1", laterAPI: "stale, 1 of 1", laterTag: "stale, 1 of 1",
+			api: unknownReferrers, tag: "502 UNAVAILABLE", laterAPI: unknownReferrers, laterTag: "502 UNAVAILABLE",
 		},
 		{upstream: "lists by its API 600 with the configuration's type in place of their own", registries: one(withAPI...), story: func(w *referringWorld) {
 			for i := range 600 {
