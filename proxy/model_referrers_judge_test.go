@@ -119,6 +119,11 @@ func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 			m.fail("%s: its digest is %s, and not %s", q, got, a.digest)
 		}
 		list = index.Manifests
+		if q.tag && m.isForeignIndex(q, list) {
+			m.counts["foreign"]++
+			m.note("%s: an index of somebody's own: %s", q, m.names(list))
+			return
+		}
 	}
 	m.note("%s: %d %s%s %s", q, a.status, a.code, a.warnings, m.names(list))
 	known := a.status == http.StatusOK || q.tag && a.status == http.StatusNotFound
@@ -152,6 +157,22 @@ func (m *referrersModel) isForeign(q modelQuestion, a modelAnswer) bool {
 	for _, foreign := range m.artifacts {
 		if strings.HasPrefix(foreign.name, "foreign") && bytes.Equal(a.body, foreign.body) {
 			return true
+		}
+	}
+	return false
+}
+
+// isForeignIndex says whether the answer is an index that lists nothing that is
+// attached to the subject, while nothing is. Nobody can tell that from an image
+// that somebody has under the tag.
+func (m *referrersModel) isForeignIndex(q modelQuestion, list []ocispec.Descriptor) bool {
+	must, _ := m.windows(q, false)
+	for _, v := range q.subject.since(time.Now().Add(-must)) {
+		if len(v.must) == 0 {
+			return len(list) > 0 && !slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
+				a := m.artifacts[d.Digest]
+				return a != nil && (a.subject == q.subject.digest || m.wasAttached(q.subject, a))
+			})
 		}
 	}
 	return false

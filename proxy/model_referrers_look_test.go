@@ -192,6 +192,9 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 	if s.long && !m.recovered || m.settings.lowQuota && s.long {
 		return true // not all of it is read at once
 	}
+	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < 2*m.settings.referrersTTL+time.Second {
+		return true // the parent's list may be older
+	}
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
 		return true
 	}

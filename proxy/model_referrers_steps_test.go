@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -224,7 +225,7 @@ func (m *referrersModel) askCosign(face *modelMirror, s *modelSubject) {
 func (m *referrersModel) signatures(s *modelSubject, window time.Duration) (all []digest.Digest) {
 	for d := range m.artifacts {
 		views := s.since(time.Now().Add(-window))
-		if m.artifacts[d].subject == "" && m.wasAttached(s, m.artifacts[d]) && m.artifacts[d] != s.attestation &&
+		if strings.HasPrefix(m.artifacts[d].name, "sig") && m.wasAttached(s, m.artifacts[d]) &&
 			!slices.ContainsFunc(views, func(v modelView) bool { return !v.must[d] }) {
 			all = append(all, d)
 		}

@@ -94,6 +94,7 @@ func (e *modelEndpoint) put(a *modelArtifact, tags ...string) {
 func (e *modelEndpoint) remove(a *modelArtifact) {
 	e.registry.Remove(modelRepo, a.digest.String())
 	delete(e.holds, a.digest)
+	e.world.goneAt = time.Now()
 }
 
 // setTag writes what stands under the fallback tag of a subject; nil deletes it.

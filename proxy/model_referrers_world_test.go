@@ -36,6 +36,7 @@ type modelWorld struct {
 	opened    map[digest.Digest]int // how often a registry has sent a manifest
 	failedAt  time.Time             // when something was last at fault
 	slowAt    time.Time             // when something last took its time
+	goneAt    time.Time             // when a manifest was last deleted
 }
 
 // modelSubject is an image that artifacts are attached to.

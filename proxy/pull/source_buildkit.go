@@ -17,7 +17,9 @@ func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answe
 	read := s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 		if err == nil && described.Subject == nil && q.upstream.BuildKitAttestations {
-			return described.As(referrers.AttestationType), nil
+			d := described.As(referrers.AttestationType)
+			d.Digest = m.Descriptor.Digest // whatever its algorithm
+			return d, nil
 		}
 		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
 	})
