@@ -157,6 +157,37 @@ func (f countedFile) Close() error {
 	return f.PublishedBlob.Close()
 }
 
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// What is known for a moment is not for a client that reads slowly.
+func TestABlobThatIsDamagedWhileASlowClientReadsItIsRepaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const piece = 256 << 10
+		r := newDamagedMirror(t, nil)
+		first := r.open(t)
+		r.wantRange(t, first, 0, -1) // all is checked
+		first.Close()
+		b := r.open(t)
+		defer b.Close()
+		var got bytes.Buffer
+		damaged := false
+		written, err := b.WriteRange(t.Context(), writerFunc(func(p []byte) (int, error) {
+			got.Write(p)
+			if got.Len() >= piece && !damaged {
+				damaged = true
+				r.damage(t, piece+5)
+				time.Sleep(2 * time.Second)
+			}
+			return len(p), nil
+		}), 0, -1)
+		if err != nil || written != rottingLayer || !bytes.Equal(got.Bytes(), r.content) || b.Outcome() != pull.Repaired {
+			t.Errorf("%d bytes, the right ones %v: %v, %s", written, bytes.Equal(got.Bytes(), r.content), err, b.Outcome())
+		}
+	})
+}
+
 func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
