@@ -26,12 +26,13 @@ type programs struct{ entrepot, registry, nginx string }
 func run() error {
 	var p programs
 	var work, bare string
-	var soak bool
+	var soak, referrers bool
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
 	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
 	flag.StringVar(&p.nginx, "nginx", "", "nginx")
 	flag.StringVar(&work, "work", "", "an empty folder")
 	flag.BoolVar(&soak, "soak", false, "measure only the soak, as in a small container, and print it")
+	flag.BoolVar(&referrers, "referrers", false, "measure only lookups of referrers, and print them")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -48,6 +49,13 @@ func run() error {
 		marks, err := measureSoak(ctx, p.entrepot, work)
 		for _, m := range marks {
 			fmt.Printf("%+v\n", m)
+		}
+		return err
+	}
+	if referrers {
+		lookups, err := measureReferrers(ctx, p.entrepot, work)
+		if err == nil {
+			fmt.Print(referrersTable(lookups))
 		}
 		return err
 	}

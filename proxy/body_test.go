@@ -164,10 +164,10 @@ type slowly struct {
 	takes time.Duration
 }
 
-func (s slowly) ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string) (pull.Manifest, error) {
+func (s slowly) ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string, wish ...pull.Freshness) (pull.Manifest, error) {
 	select {
 	case <-time.After(s.takes):
-		return s.Puller.ManifestFor(ctx, repo, ref, types)
+		return s.Puller.ManifestFor(ctx, repo, ref, types, wish...)
 	case <-ctx.Done():
 		return pull.Manifest{}, ctx.Err()
 	}

@@ -15,7 +15,7 @@ const staleWarning = `110 - "Response is Stale"`
 
 // serveManifest responds with the exact bytes and media type (W1).
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
-	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header))
+	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header), wishedFreshness(r.Header))
 	if err != nil && r.Method == http.MethodHead {
 		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
 			return describeManifest(w, d)

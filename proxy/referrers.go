@@ -19,7 +19,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest)
+	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest, wishedFreshness(r.Header))
 	w.outcome = result.Outcome
 	if err != nil {
 		return err

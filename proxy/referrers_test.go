@@ -156,6 +156,8 @@ func TestAPlusInAFilterIsAPlusHoweverItIsSent(t *testing.T) {
 		{"beside a type without", "artifactType=text/plain&artifactType=application/spdx+json", "application/spdx+json text/plain"},
 		{"with a parameter, as a form sends it", "artifactType=application%2Fx%2Ba%3B+part%3Db+c", "application/x+a; part=b c"},
 		{"with a parameter, as it stands", "artifactType=application/x+a%3B%20part=b%20c", "application/x+a; part=b c"},
+		{"with a parameter, its semicolon as it stands", "artifactType=application/x+a;%20part=b%20c", "application/x+a; part=b c"},
+		{"with a parameter, its semicolon and its spaces as they stand", "artifactType=application/x+a;+part=b+c", "application/x+a; part=b c"},
 		{"of no referrer", "artifactType=application/other+json", ""},
 		{"of a part of a type", "artifactType=application/spdx+", ""},
 		{"in another parameter", "predicateType=application/spdx+json&artifactType=text/plain", "text/plain"},
@@ -186,8 +188,9 @@ func FuzzFilter(f *testing.F) {
 			url.QueryEscape(wanted),
 			strings.ReplaceAll(url.QueryEscape(wanted), "%2B", "+"),
 			strings.ReplaceAll(url.QueryEscape(wanted), "+", "%20"),
+			strings.ReplaceAll(url.QueryEscape(wanted), "%3B", ";"),
 		} {
-			query, err := url.ParseQuery("artifactType=" + written)
+			query, err := parseQuery("artifactType=" + written)
 			if err != nil {
 				t.Fatal(err)
 			}

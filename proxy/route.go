@@ -73,7 +73,7 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 		return q, err
 	}
 	if req.URL.RawQuery != "" {
-		if q.query, err = url.ParseQuery(req.URL.RawQuery); err != nil {
+		if q.query, err = parseQuery(req.URL.RawQuery); err != nil {
 			return q, errQuery
 		}
 	}
@@ -86,6 +86,13 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 		return q, readablePage(q.query)
 	}
 	return q, nil
+}
+
+// parseQuery is url.ParseQuery, except that a semicolon is part of a value
+// (WHATWG URL, "urlencoded parsing"): the parameters of a media type begin with
+// one.
+func parseQuery(raw string) (url.Values, error) {
+	return url.ParseQuery(strings.ReplaceAll(raw, ";", "%3B"))
 }
 
 // split sets the route's kind and reference from the end of a path, and returns

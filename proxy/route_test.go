@@ -146,7 +146,6 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"an upstream without a repository", "GET", "/v2/ghcr.io/manifests/1", 404, codeNameUnknown, ""},
 		{"a query that can't be read", "GET", "/v2/app/tags/list?n=%zz", 400, codeUnsupported, ""},
 		{"a list's query that is too long", "GET", "/v2/app/tags/list?last=" + strings.Repeat("x", maxListQuery), 400, codeUnsupported, ""},
-		{"a query with a semicolon", "GET", "/v2/app/tags/list?n=1;last=x", 400, codeUnsupported, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			q, err := routes.parse(request(t, c.method, c.target, cmp.Or(c.host, "mirror.test")))

@@ -29,7 +29,7 @@ type script struct {
 	referrers   func(pull.Repository, digest.Digest) (pull.Referrers, error)
 }
 
-func (s script) ManifestFor(_ context.Context, repo pull.Repository, ref string, _ []string) (pull.Manifest, error) {
+func (s script) ManifestFor(_ context.Context, repo pull.Repository, ref string, _ []string, _ ...pull.Freshness) (pull.Manifest, error) {
 	return s.manifest(repo, ref)
 }
 
@@ -49,7 +49,7 @@ func (s script) Tags(_ context.Context, repo pull.Repository, page url.Values) (
 	return s.tags(repo, page)
 }
 
-func (s script) Referrers(_ context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error) {
+func (s script) Referrers(_ context.Context, repo pull.Repository, subject digest.Digest, _ ...pull.Freshness) (pull.Referrers, error) {
 	return s.referrers(repo, subject)
 }
 

@@ -31,12 +31,12 @@ const (
 
 // Puller is what the server needs of package pull.
 type Puller interface {
-	ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string) (pull.Manifest, error)
+	ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string, wish ...pull.Freshness) (pull.Manifest, error)
 	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
 	ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
 	Blob(ctx context.Context, repo pull.Repository, d digest.Digest, want pull.Want) (pull.Blob, error)
 	Tags(ctx context.Context, repo pull.Repository, page url.Values) (pull.Tags, error)
-	Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest) (pull.Referrers, error)
+	Referrers(ctx context.Context, repo pull.Repository, subject digest.Digest, wish ...pull.Freshness) (pull.Referrers, error)
 }
 
 // Observer is notified of each request after it has been answered. The upstream

@@ -48,36 +48,60 @@ func (q requestClass) forReference(ref string) requestClass {
 	return q
 }
 
+// requestKind is what requests are for. What a status says of one kind says
+// nothing of the others: a registry may fail to list referrers or tags while
+// every image can be pulled, and the reverse.
+type requestKind int
+
+const (
+	images requestKind = iota
+	referrersTags
+	tagLists
+	referrersAPI // has a gate of its own
+	requestKinds
+)
+
+func (q requestClass) kind() requestKind {
+	switch q {
+	case referrersRequests:
+		return referrersAPI
+	case referrersTagRequests:
+		return referrersTags
+	case tagListRequests:
+		return tagLists
+	}
+	return images
+}
+
 // Breaker rejects requests to an endpoint that is unhealthy, of a class that
 // the endpoint limits, or to a Referrers API that fails. After a while one
 // request probes the endpoint; the others are still rejected until it succeeds.
 //
-// A host is unhealthy if it can't be reached, if it answers 502, 503 or 504, or
-// if it answers 500 for one repository after another. Nothing else counts: not
-// what it says about one repository or one request, not slowness, and not
-// failures of storage or of a token server. Statuses of its Referrers API count
-// only for that API, which has a gate of its own.
+// A host is unhealthy if it can't be reached, or if it answers 502, 503 or 504
+// where an image is pulled. A kind of requests is, if it is answered 500 for one
+// repository after another, or 502, 503 or 504. Nothing else counts: not what
+// it says about one repository or one request, not slowness, and not failures
+// of storage or of a token server. Statuses of its Referrers API count only for
+// that API, which has a gate of its own.
 func Breaker(next Registry) Registry { return &breaker{next: next} }
 
 type breaker struct {
 	next Registry
 
-	mu           sync.Mutex
-	failures     int             // in a row, of the host
-	failingRepos map[string]bool // the repositories of those that were a 500
-	lastErr      error
-	health       gate
-	openFor      time.Duration
-	limits       [requestClasses]gate
-	referrers    referrersGate
+	mu        sync.Mutex
+	host      health
+	kinds     [requestKinds]health
+	limits    [requestClasses]gate
+	referrers referrersGate
 }
 
 // admission is a request in progress, with the gates that it probes.
 type admission struct {
-	probesHealth, probesLimit, probesReferrers bool
+	probesHost, probesKind, probesLimit, probesReferrers bool
 
 	started time.Time
 	silent  bool // it has taken long, which has been recorded
+	paged   bool // a page of a list has come
 	ended   bool
 }
 
@@ -88,7 +112,8 @@ func (b *breaker) admit(q requestClass) (*admission, error) {
 		return nil, err
 	}
 	return &admission{
-		probesHealth: b.health.pass(), probesLimit: b.limits[q].pass(), probesReferrers: q == referrersRequests && b.referrers.pass(), started: time.Now(),
+		probesHost: b.host.pass(), probesKind: b.kinds[q.kind()].pass(), probesLimit: b.limits[q].pass(),
+		probesReferrers: q == referrersRequests && b.referrers.pass(), started: time.Now(),
 	}, nil
 }
 
@@ -101,8 +126,10 @@ func (b *breaker) rejectionLocked(q requestClass) error {
 	if _, closed := b.referrers.closed(); closed && q == referrersRequests {
 		return fmt.Errorf("%w: its Referrers API does not answer: %s", ErrUnavailable, b.referrers.reason)
 	}
-	if _, closed := b.health.closed(); closed {
-		return fmt.Errorf("%w: its last %d requests failed: %w", ErrUnavailable, b.failures, b.lastErr)
+	for _, h := range []*health{&b.host, &b.kinds[q.kind()]} {
+		if _, closed := h.closed(); closed {
+			return fmt.Errorf("%w: its last %d requests failed: %w", ErrUnavailable, h.failures, h.lastErr)
+		}
 	}
 	return nil
 }
@@ -132,16 +159,9 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.ended = true
-	if p.probesHealth {
-		b.health.probing = false
-	}
-	if p.probesLimit {
-		b.limits[q].probing = false
-	}
-	if p.probesReferrers {
-		b.referrers.probing = false
-	}
-	if q == referrersRequests && (err == nil || ctx.Err() == nil) {
+	kind := &b.kinds[q.kind()]
+	b.endProbes(q, p)
+	if q == referrersRequests && !p.paged && (err == nil || ctx.Err() == nil) {
 		b.referrers.record(p, err)
 	}
 	var limited *RateLimitedError
@@ -155,59 +175,72 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 			now := time.Now()
 			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbeInterval)}
 		}
-		b.reset()
-	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse):
-		b.reset()
+		b.answered(kind)
+	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse), errors.Is(err, ErrStale):
+		b.answered(kind)
 	case q == referrersRequests && isReferrersFailure(err):
 		// A failure of the API only.
 	case errors.As(err, &sick):
-		b.recordFailure(err)
+		if isStatus(err) && q.kind() != images {
+			kind.record(err)
+		} else {
+			b.host.record(err)
+		}
 	case errors.As(err, &failing):
-		switch {
-		case p.probesHealth:
-			b.trip(err)
-		case !b.failingRepos[failing.repo]:
-			b.recordFailure(err)
-			if b.failingRepos == nil {
-				b.failingRepos = make(map[string]bool)
-			}
-			b.failingRepos[failing.repo] = true
+		if p.probesHost && q.kind() == images {
+			b.host.trip(err) // it has not proved healthy
+		}
+		if p.probesKind {
+			kind.trip(err)
+		} else {
+			kind.recordOf(failing.repo, err)
 		}
 	case IsSlow(err):
-		if p.probesHealth {
-			b.reset() // it took the request
+		// It took the request.
+		if p.probesHost {
+			b.host.reset()
+		}
+		if p.probesKind {
+			kind.reset()
 		}
 	case errors.Is(err, ErrUnavailable):
-		if p.probesHealth {
-			b.trip(err) // it has not proved healthy
+		if p.probesHost {
+			b.host.trip(err)
+		}
+		if p.probesKind {
+			kind.trip(err)
 		}
 	default:
 		b.limits[q] = gate{}
-		b.reset()
+		b.answered(kind)
 	}
 	if p.probesLimit && !b.limits[q].until.IsZero() {
 		b.limits[q].probe = time.Now().Add(limitProbeInterval) // the limit may still apply
 	}
 }
 
-// recordFailure records a failure of the host. b.mu is held.
-func (b *breaker) recordFailure(err error) {
-	b.failures++
-	if b.lastErr = err; b.failures >= failureThreshold {
-		b.trip(err)
+// endProbes lets other requests probe the gates that a request has probed. b.mu
+// is held.
+func (b *breaker) endProbes(q requestClass, p *admission) {
+	if p.probesHost {
+		b.host.probing = false
+	}
+	if p.probesKind {
+		b.kinds[q.kind()].probing = false
+	}
+	if p.probesLimit {
+		b.limits[q].probing = false
+	}
+	if p.probesReferrers {
+		b.referrers.probing = false
 	}
 }
 
-// trip rejects all requests for a while. b.mu is held.
-func (b *breaker) trip(err error) {
-	b.lastErr = err
-	b.openFor = min(max(2*b.openFor, minOpen), maxOpen)
-	b.health = closedFor(b.openFor)
-}
-
-// reset forgets all failures, because the host has answered. b.mu is held.
-func (b *breaker) reset() {
-	b.failures, b.failingRepos, b.openFor, b.health, b.lastErr = 0, nil, 0, gate{}, nil
+// answered forgets all failures of the host and of a kind of requests. b.mu is
+// held.
+func (b *breaker) answered(kind *health) {
+	b.host.reset()
+	kind.reset()
 }
 
 func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn func() (T, error)) (T, error) {
@@ -216,7 +249,7 @@ func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn f
 		var none T
 		return none, err
 	}
-	if p.probesHealth || p.probesLimit {
+	if p.probesHost || p.probesKind || p.probesLimit {
 		watch := time.AfterFunc(slowProbe, func() { b.endProbe(q, p) })
 		defer watch.Stop()
 	}
@@ -233,9 +266,13 @@ func (b *breaker) endProbe(q requestClass, p *admission) {
 	if p.ended {
 		return
 	}
-	if p.probesHealth {
-		p.probesHealth = false
-		b.reset()
+	if p.probesHost {
+		p.probesHost = false
+		b.host.reset()
+	}
+	if p.probesKind {
+		p.probesKind = false
+		b.kinds[q.kind()].reset()
 	}
 	if p.probesLimit {
 		p.probesLimit, b.limits[q].probing = false, false
@@ -258,14 +295,19 @@ func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64
 	return throughBreaker(ctx, b, blobRequests, func() (Content, error) { return b.next.Blob(ctx, repo, d, from, n) })
 }
 
-func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	p, err := b.admit(referrersRequests)
 	if err != nil {
-		return nil, err
+		return ReferrersList{}, err
 	}
 	watch := time.AfterFunc(silentAfter, func() { b.markSilent(p) })
 	defer watch.Stop()
-	all, err := b.next.Referrers(ctx, repo, subject)
+	// It is a page that takes long, and not a list of a hundred pages.
+	paged := withPages(ctx, func() {
+		watch.Reset(silentAfter)
+		b.pageArrived(p)
+	})
+	all, err := b.next.Referrers(paged, repo, subject)
 	b.done(ctx, referrersRequests, p, err)
 	return all, err
 }

@@ -72,7 +72,9 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%w: more than %d bytes", ErrInvalidResponse, most)
+		err = fmt.Errorf("%w: more than %d bytes", errTooLarge, most)
 	}
 	return b, err
 }
+
+var errTooLarge = fmt.Errorf("%w: too large", ErrInvalidResponse)

@@ -160,7 +160,7 @@ func TestARegistryThatLeadsToAnother(t *testing.T) {
 	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
 		t.Errorf("a manifest: %v", err)
 	}
-	if list, err := r.Referrers(t.Context(), "app", subject); err != nil || len(list) != 1 {
+	if list, err := r.Referrers(t.Context(), "app", subject); err != nil || len(list.Manifests) != 1 {
 		t.Errorf("referrers: %v, %v", list, err)
 	}
 	// What the other registry says in a registry's form is the answer.

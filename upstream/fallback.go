@@ -24,7 +24,11 @@ const (
 // returned only if every endpoint says so.
 //
 // If an endpoint has not answered after 8 s, the next one is asked beside it.
-// The first that succeeds serves, and the requests to the others end.
+// The first that succeeds serves, and the requests to the others end. A mirror
+// that could not ask its own upstream about a tag only serves if no other
+// endpoint does.
+//
+// Referrers is different: each endpoint may know some that the others do not.
 func Fallback(endpoints ...Registry) Registry {
 	if len(endpoints) == 1 {
 		return endpoints[0]
@@ -80,8 +84,9 @@ type reply[T any] struct {
 }
 
 // firstAnswer asks the endpoints. What is returned stays valid until release is
-// called; discard discards the answer of another endpoint.
-func firstAnswer[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error), discard func(T)) (answer T, release func(), err error) {
+// called; discard discards the answer of another endpoint, and lastResort says
+// whether an answer only counts if there is no other one.
+func firstAnswer[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error), discard func(T), lastResort func(T) bool) (answer T, release func(), err error) {
 	replies := make(chan reply[T], len(f.endpoints))
 	asked := make(map[int]context.CancelFunc) // endpoints that have not answered yet
 	left := f.order()
@@ -98,35 +103,58 @@ func firstAnswer[T any](ctx context.Context, f *fallback, fn func(context.Contex
 		}()
 		late.Reset(besideAfter)
 	}
+	var kept *reply[T] // that only counts if there is no other one
+	var releaseKept func()
 	defer func() {
 		for _, cancel := range asked {
 			cancel()
 		}
+		if kept != nil {
+			discard(kept.answer)
+			releaseKept()
+		}
 		go discardReplies(replies, len(asked), discard)
 	}()
+	lastAnswer := func() (T, func(), error) {
+		answer := kept.answer
+		kept = nil
+		return answer, releaseKept, nil
+	}
 	var worst error
 	for ask(); ; {
 		select {
 		case <-late.C:
 			if len(left) > 0 {
 				ask()
+			} else if kept != nil {
+				return lastAnswer()
 			}
 		case r := <-replies:
 			cancel := asked[r.endpoint]
 			delete(asked, r.endpoint)
-			if r.err == nil {
+			switch {
+			case r.err == nil && kept == nil && lastResort(r.answer):
+				kept, releaseKept = &r, cancel
+				late.Reset(besideAfter)
+			case r.err == nil && lastResort(r.answer):
+				discard(r.answer)
+				cancel()
+			case r.err == nil:
 				f.note(r.endpoint, asked)
 				return r.answer, cancel, nil
+			default:
+				cancel()
 			}
-			cancel()
 			if severity(r.err) >= severity(worst) {
 				worst = r.err
 			}
 			switch {
-			case ctx.Err() != nil:
+			case r.err != nil && ctx.Err() != nil:
 				return answer, func() {}, r.err
 			case len(left) > 0:
 				ask()
+			case len(asked) == 0 && kept != nil:
+				return lastAnswer()
 			case len(asked) == 0:
 				return answer, func() {}, worst
 			}
@@ -146,13 +174,13 @@ func discardReplies[T any](replies <-chan reply[T], n int, discard func(T)) {
 }
 
 func firstValue[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error)) (T, error) {
-	answer, release, err := firstAnswer(ctx, f, fn, func(T) {})
+	answer, release, err := firstAnswer(ctx, f, fn, func(T) {}, func(T) bool { return false })
 	release()
 	return answer, err
 }
 
-func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Registry) (Content, error)) (Content, error) {
-	c, release, err := firstAnswer(ctx, f, fn, func(c Content) { c.Body.Close() })
+func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Registry) (Content, error), lastResort func(Content) bool) (Content, error) {
+	c, release, err := firstAnswer(ctx, f, fn, func(c Content) { c.Body.Close() }, lastResort)
 	if err != nil {
 		release()
 		return Content{}, err
@@ -194,7 +222,7 @@ func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, e
 }
 
 func (f *fallback) Manifest(ctx context.Context, repo, ref string) (Content, error) {
-	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) })
+	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Manifest(ctx, repo, ref) }, func(c Content) bool { return c.Stale && isTag(ref) })
 }
 
 func (f *fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
@@ -202,11 +230,49 @@ func (f *fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Desc
 }
 
 func (f *fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) })
+	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) }, func(Content) bool { return false })
 }
 
-func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return firstValue(ctx, f, func(ctx context.Context, r Registry) ([]Descriptor, error) { return r.Referrers(ctx, repo, subject) })
+// Referrers asks all endpoints at the same time. A mirror may list only what has
+// passed through it, so what one of them lists is never all: the list is that of
+// all endpoints, and if one can't be asked, its error stands beside it.
+func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	replies := make([]reply[ReferrersList], len(f.endpoints))
+	var asked sync.WaitGroup
+	for i, e := range f.endpoints {
+		asked.Go(func() { replies[i].answer, replies[i].err = e.Referrers(ctx, repo, subject) })
+	}
+	asked.Wait()
+	var all ReferrersList
+	var without, worst error // endpoints that have no list, and that can't be asked
+	answered, listed := false, map[Digest]bool{}
+	for _, r := range replies {
+		switch {
+		case r.err == nil:
+			answered = true
+		case severity(r.err) > 1:
+			if severity(r.err) >= severity(worst) {
+				worst = r.err
+			}
+		case without == nil || errors.Is(without, ErrNoAPI):
+			without = r.err
+		}
+		for _, d := range r.answer.Manifests {
+			if !listed[d.Digest] {
+				listed[d.Digest] = true
+				all.Manifests = append(all.Manifests, d)
+			}
+		}
+		all.Unusable += r.answer.Unusable
+		all.Stale = all.Stale || r.answer.Stale
+		if at := r.answer.At; !at.IsZero() && (all.At.IsZero() || at.Before(all.At)) {
+			all.At = at
+		}
+	}
+	if worst == nil && !answered {
+		worst = without
+	}
+	return all, worst
 }
 
 func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -39,9 +39,9 @@ func (h *headSupport) resolve(ctx context.Context, about content, head func(cont
 		return get()
 	}
 	d, headErr := head(ctx, about)
-	if headErr == nil {
+	if headErr == nil || errors.Is(headErr, errStaleHead) {
 		h.update(func() { h.worked = true })
-		return d, nil
+		return d, headErr
 	}
 	if !doubtful(headErr, worked) || !doubtful(headErr, true) && h.probe(ctx, head) {
 		return d, headErr

@@ -22,15 +22,26 @@ const (
 // large blobs only delay blobs. Requests for referrers, which may take a minute
 // each, get a quarter of the slots. A request that waits too long gets
 // ErrUnavailable.
-func Limit(next Registry, n int) Registry {
-	return limit{next, make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
-}
+func Limit(next Registry, n int) Registry { return NewSlots(n).Limit(next) }
 
-type limit struct {
-	next      Registry
+// Slots are shared by the registries that they limit together.
+type Slots struct {
 	all       chan struct{}
 	blobs     chan struct{}
 	referrers chan struct{}
+}
+
+// NewSlots returns n slots.
+func NewSlots(n int) *Slots {
+	return &Slots{make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
+}
+
+// Limit is like the function Limit, with these slots.
+func (s *Slots) Limit(next Registry) Registry { return limit{next, s} }
+
+type limit struct {
+	next Registry
+	*Slots
 }
 
 // acquire takes a slot. The returned function releases it and may be called
@@ -102,18 +113,18 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 	return limitedContent(ctx, l, func() (Content, error) { return l.next.Blob(ctx, repo, d, from, n) })
 }
 
-func (l limit) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (l limit) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	// All slots may be taken by requests that hang. A request that a breaker
 	// rejects does not have to wait for them.
 	if err := rejection(l.next, referrersRequests); err != nil {
-		return nil, err
+		return ReferrersList{}, err
 	}
 	release, err := l.acquire(ctx, l.referrers, queueTimeout)
 	if err != nil {
-		return nil, err
+		return ReferrersList{}, err
 	}
 	defer release()
-	return limited(ctx, l, func() ([]Descriptor, error) { return l.next.Referrers(ctx, repo, subject) })
+	return limited(ctx, l, func() (ReferrersList, error) { return l.next.Referrers(ctx, repo, subject) })
 }
 
 func (l limit) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -44,7 +44,11 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		if err != nil {
 			return Descriptor{}, err
 		}
-		return descriptorOf(resp, of.ref)
+		d, err := descriptorOf(resp, of.ref)
+		if err == nil && isStale(resp) && isTag(of.ref) {
+			err = errStaleHead
+		}
+		return d, err
 	}, func() (Descriptor, error) {
 		c, err := r.Manifest(ctx, repo, ref)
 		if err != nil {
@@ -53,6 +57,8 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 		defer c.Body.Close()
 		content, err := readAtMost(c.Body, maxManifest)
 		switch {
+		case c.Stale && isTag(ref):
+			return Descriptor{}, ErrStale
 		case err != nil:
 			return Descriptor{}, readFailed(err)
 		case !bytes.HasPrefix(bytes.TrimSpace(content), []byte("{")):
@@ -118,7 +124,7 @@ func decodeManifest(resp *http.Response, c Content, ref string) (Content, error)
 
 // contentOf reads the header of a response with content.
 func contentOf(resp *http.Response, ref string) Content {
-	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp)}
+	c := Content{Body: resp.Body, MediaType: mediaTypeOf(resp), Size: resp.ContentLength, Warnings: warningsOf(resp), Stale: isStale(resp)}
 	if etag := resp.Header.Get("ETag"); !strings.HasPrefix(etag, "W/") {
 		c.ETag = etag
 	}
@@ -150,6 +156,43 @@ func warningsOf(resp *http.Response) []string {
 	}
 	return all
 }
+
+// isStale reports whether a mirror, or a cache in between, has answered without
+// asking its own upstream: its answer is stale, could not be validated, or it is
+// disconnected (RFC 7234, section 5.5).
+func isStale(resp *http.Response) bool {
+	for _, header := range resp.Header.Values("Warning") {
+		for _, warning := range splitUnquoted(header) {
+			switch code, _, _ := strings.Cut(warning, " "); code {
+			case "110", "111", "112":
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// splitUnquoted splits a header at the commas outside of quotes.
+func splitUnquoted(header string) (all []string) {
+	quoted, begin := false, 0
+	for i := 0; i < len(header); i++ {
+		switch c := header[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			all = append(all, strings.TrimSpace(header[begin:i]))
+			begin = i + 1
+		}
+	}
+	return append(all, strings.TrimSpace(header[begin:]))
+}
+
+// errStaleHead is the ErrStale of a response to HEAD that was a success.
+var errStaleHead = fmt.Errorf("%w: what the tag points at may have changed", ErrStale)
+
+func isTag(ref string) bool { return !strings.Contains(ref, ":") }
 
 var errPage = &statusError{failedResponse{status: http.StatusOK, form: formPage}, ErrInvalidResponse, "a web page"}
 

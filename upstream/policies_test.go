@@ -77,8 +77,8 @@ func (r *fakeRegistry) Blob(ctx context.Context, repo string, d Digest, from, n 
 	return r.content(ctx, fmt.Sprintf("blob %s %s %d %d", repo, d, from, n))
 }
 
-func (r *fakeRegistry) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return []Descriptor{{MediaType: "referrer"}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
+func (r *fakeRegistry) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	return ReferrersList{Manifests: []Descriptor{{MediaType: "referrer"}}}, r.ask(ctx, "referrers "+repo+" "+subject.String())
 }
 
 func (r *fakeRegistry) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
@@ -92,7 +92,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 		"breaker": Breaker,
 		"second":  SecondConnection,
 		"fallback": func(r Registry) Registry {
-			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnavailable }})
+			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnsupported }})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 					}
 					c.Body.Close()
 				}
-				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got) != 1 {
+				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got.Manifests) != 1 {
 					t.Errorf("Referrers: %v, %v", got, err)
 				}
 				if got, err := r.Tags(ctx, "repo", url.Values{"n": {"5"}}); err != nil || len(got.Tags) != 1 {
@@ -313,7 +313,7 @@ type slowReferrers struct {
 	release chan struct{}
 }
 
-func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (s slowReferrers) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	list, err := s.fakeRegistry.Referrers(ctx, repo, subject)
 	<-s.release
 	return list, err
@@ -761,6 +761,32 @@ func TestQuotaIsForgottenAfterItsWindow(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		if q.Share() != 1 {
 			t.Errorf("after its window the share is %v", q.Share())
+		}
+	})
+}
+
+// Endpoints that are asked one by one share what the upstream may be asked at
+// once.
+func TestRegistriesShareSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		waits := func() *fakeRegistry {
+			return &fakeRegistry{answer: func(context.Context, int) error { <-release; return nil }}
+		}
+		slots := NewSlots(4)
+		first, second := waits(), waits()
+		all := []Registry{slots.Limit(first), slots.Limit(second), slots.Limit(Fallback(first, second))}
+		for n := range 9 {
+			go func() { _, _ = all[n%3].Resolve(context.Background(), "repo", "ref") }()
+		}
+		synctest.Wait()
+		if got := first.count() + second.count(); got != 4 {
+			t.Errorf("%d requests at once, want 4", got)
+		}
+		close(release)
+		synctest.Wait()
+		if got := first.count() + second.count(); got != 9 {
+			t.Errorf("%d requests in all, want 9", got)
 		}
 	})
 }

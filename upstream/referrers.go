@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // errNoReferrers is an error response of a Referrers API that means an empty
@@ -22,61 +23,48 @@ var errNoReferrers = errors.New("there are no referrers")
 // Whether an endpoint has the API is known from its responses, and only an
 // index proves that it has. From then on, any other response means that nothing
 // is known.
-func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	all, err := r.referrers(ctx, repo, subject)
+func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	list, err := r.listReferrers(ctx, content{repo, subject.String()})
 	if errors.Is(err, errNoReferrers) {
-		return []Descriptor{}, nil
+		return ReferrersList{At: time.Now()}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("referrers of %s: %w", imageName(repo, subject.String()), err)
+		err = fmt.Errorf("referrers of %s: %w", imageName(repo, subject.String()), err)
 	}
-	return all, nil
+	return list, err
 }
 
-func (r *Remote) referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+// referrersPage requests a page, the first one if next is nil.
+func (r *Remote) referrersPage(ctx context.Context, of content, next *url.URL, most int64) (*http.Response, []byte, manifest.Index, error) {
 	a := request{
-		kind: "referrers", method: http.MethodGet, repo: r.endpoint.prefix + repo, path: "referrers/" + subject.String(),
-		accept: ocispec.MediaTypeImageIndex, follow: isReferrers,
+		kind: "referrers", method: http.MethodGet, repo: r.endpoint.prefix + of.repo, path: "referrers/" + of.ref, url: next,
+		accept: ocispec.MediaTypeImageIndex, unfollowed: r.referrersRedirect,
 	}
-	all := []Descriptor{}
-	left := int64(maxList)
-	for range maxPages {
-		resp, err := r.do(ctx, a)
-		if err != nil {
-			return nil, r.redirectMeaning(err, a)
-		}
-		body, err := readDecoded(resp, left)
-		resp.Body.Close()
-		if err != nil {
-			return nil, readFailed(err)
-		}
-		left -= int64(len(body))
-		page, err := parseReferrers(mediaTypeOf(resp), body)
-		if err != nil {
-			return nil, err
-		}
-		r.sawReferrers()
-		all = append(all, page...)
-		if a.url, err = nextPage(resp); a.url == nil || err != nil {
-			return all, err
-		}
+	resp, err := r.do(ctx, a)
+	if err != nil {
+		return nil, nil, manifest.Index{}, err
 	}
-	return nil, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
+	body, err := readDecoded(resp, most)
+	resp.Body.Close()
+	if err != nil {
+		return nil, nil, manifest.Index{}, readFailed(err)
+	}
+	index, err := parseReferrers(mediaTypeOf(resp), body)
+	return resp, body, index, err
 }
 
-// isReferrers reports whether a redirect leads to the same request on another
-// host, as registry.k8s.io's do, and not to a web site, as GHCR's do (W55).
-func isReferrers(to *url.URL) bool {
-	return strings.Contains(to.Path, "/v2/") && strings.Contains(to.Path, "/referrers/")
-}
-
-// redirectMeaning returns the error of a redirect that is not followed.
-func (r *Remote) redirectMeaning(err error, a request) error {
-	var s *statusError
-	if errors.As(err, &s) && s.status >= 300 && s.status <= 399 && (a.url != nil || r.hasReferrers.Load()) {
-		s.meaning = ErrInvalidResponse
+// referrersRedirect is nil for a redirect that leads to the same request on
+// another host, as registry.k8s.io's do, and says what another one means. One to
+// a web site says that there is no API, as GHCR's do (W55).
+func (r *Remote) referrersRedirect(a request, to *url.URL) error {
+	inside := strings.Contains(to.Path, "/v2/")
+	switch {
+	case inside && strings.Contains(to.Path, "/referrers/"):
+		return nil
+	case inside, a.url != nil, r.hasReferrers.Load():
+		return ErrInvalidResponse
 	}
-	return err
+	return ErrNoAPI
 }
 
 // referrersMeaning returns what a failure of the Referrers API means, other
@@ -84,7 +72,7 @@ func (r *Remote) redirectMeaning(err error, a request) error {
 // never had it, for the first page, and has never sent an index.
 func (r *Remote) referrersMeaning(a request, s failedResponse) error {
 	switch s.status {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable, http.StatusNotImplemented:
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable:
 	default:
 		return ErrInvalidResponse
 	}
@@ -116,29 +104,15 @@ func (r *Remote) sawReferrers() {
 
 // parseReferrers parses a page of the API (distribution-spec, "Listing
 // Referrers"). Anything but an index means that nothing is known: neither that
-// there is no API, nor that there are no referrers.
-func parseReferrers(mediaType string, body []byte) ([]Descriptor, error) {
-	var index struct {
-		SchemaVersion int               `json:"schemaVersion"`
-		MediaType     string            `json:"mediaType"`
-		Manifests     json.RawMessage   `json:"manifests"`
-		Errors        []json.RawMessage `json:"errors"`
-	}
-	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrInvalidResponse, err)
-	}
+// there is no API, nor that there are no referrers. The type stands in its
+// Content-Type or in the index itself.
+func parseReferrers(mediaType string, body []byte) (manifest.Index, error) {
+	index, err := manifest.ReadIndex(body)
 	switch {
-	case mediaType != ocispec.MediaTypeImageIndex && index.MediaType != ocispec.MediaTypeImageIndex,
-		index.MediaType != "" && index.MediaType != ocispec.MediaTypeImageIndex,
-		index.SchemaVersion != 2, len(index.Errors) > 0, index.Manifests == nil:
-		return nil, fmt.Errorf("%w: not an index of referrers, but %.80q", ErrInvalidResponse, mediaType)
+	case err != nil:
+		return manifest.Index{}, fmt.Errorf("%w: not an index of referrers: %w", ErrInvalidResponse, err)
+	case index.MediaType == ocispec.MediaTypeImageIndex, index.MediaType == "" && mediaType == ocispec.MediaTypeImageIndex:
+		return index, nil
 	}
-	var manifests []Descriptor
-	if err := json.Unmarshal(index.Manifests, &manifests); err != nil {
-		return nil, fmt.Errorf("%w: not an index of referrers: %w", ErrInvalidResponse, err)
-	}
-	if manifests == nil {
-		manifests = []Descriptor{} // some send null for an empty list (F35)
-	}
-	return manifests, nil
+	return manifest.Index{}, fmt.Errorf("%w: not an index of referrers, but %.80q", ErrInvalidResponse, mediaType)
 }

@@ -68,8 +68,8 @@ func (b *breaker) markSilent(p *admission) {
 	if p.ended {
 		return
 	}
-	if p.probesHealth {
-		p.probesHealth, b.health.probing = false, false // other requests to the host do not wait for this one
+	if p.probesHost {
+		p.probesHost, b.host.probing = false, false // other requests to the host do not wait for this one
 	}
 	if b.referrers.answeredAt.After(p.started) {
 		return // other requests are answered, so it is this subject that takes long
@@ -78,12 +78,28 @@ func (b *breaker) markSilent(p *admission) {
 	b.referrers.close(fmt.Sprintf("no response for %s", silentAfter), maxOpen)
 }
 
+// pageArrived records that a page of a list has come: the API works, whatever
+// becomes of the rest of this list.
+func (b *breaker) pageArrived(p *admission) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p.ended {
+		return
+	}
+	b.endProbes(referrersRequests, p)
+	p.probesHost, p.probesReferrers = false, false
+	p.silent, p.paged = false, true
+	b.referrers = referrersGate{answeredAt: time.Now()}
+	b.host.reset()
+}
+
 // isRegistryAnswer reports whether the endpoint itself answered a request: with
 // a list, with another response that a Referrers API may give, or as an
 // endpoint without it would.
 func isRegistryAnswer(err error) bool {
 	var s *statusError
-	return err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnsupported) ||
+	var pages *listError
+	return err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrStale) || errors.As(err, &pages) || errors.Is(err, ErrUnsupported) ||
 		errors.Is(err, ErrInvalidResponse) && errors.As(err, &s) && s.form == formRegistry
 }
 
@@ -92,7 +108,6 @@ func isRegistryAnswer(err error) bool {
 // hosts, storage and token servers have their own failures.
 func isReferrersFailure(err error) bool {
 	var sick *unhealthyError
-	var s *statusError
-	unreachable := errors.As(err, &sick) && !errors.As(err, &s)
+	unreachable := errors.As(err, &sick) && !isStatus(err)
 	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrThirdParty) && !unreachable && !isRegistryAnswer(err)
 }

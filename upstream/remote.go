@@ -112,6 +112,7 @@ type Remote struct {
 	exchanges singleflight.Group
 
 	manifests, blobs  headSupport
+	listings          listings
 	hasReferrers      atomic.Bool
 	smallPages        atomic.Bool  // it refuses n above safePageSize
 	referrersReported atomic.Int64 // when SawReferrers was called last, in Unix seconds

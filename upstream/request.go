@@ -27,9 +27,9 @@ type request struct {
 	// by is when the last header of a response has to be there, with all that
 	// may come before it: tokens, redirects.
 	by time.Time
-	// follow reports whether to follow a redirect; nil means all that the rules
-	// allow.
-	follow func(to *url.URL) bool
+	// unfollowed says what a redirect means that is not followed, and is nil for
+	// one that is; without it, all are followed that the rules allow.
+	unfollowed func(a request, to *url.URL) error
 }
 
 // do sends a request, authenticates if the registry requires it, and returns a
@@ -51,8 +51,10 @@ func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
 		}
 		to, err := redirectTarget(at, resp.Header.Get("Location"))
 		drain(resp)
-		if err == nil && a.follow != nil && !a.follow(to) {
-			return nil, &statusError{failedResponse{status: resp.StatusCode}, ErrNoAPI, fmt.Sprintf("%s redirects to %s", r.opts.Name, to.Host)}
+		if err == nil && a.unfollowed != nil {
+			if meaning := a.unfollowed(a, to); meaning != nil {
+				return nil, &statusError{failedResponse{status: resp.StatusCode}, meaning, fmt.Sprintf("%s redirects to %s", r.opts.Name, to.Host)}
+			}
 		}
 		if err == nil {
 			err = r.checkRedirect(ctx, to)
@@ -105,10 +107,13 @@ func (r *Remote) location(a request) *url.URL {
 	if a.url != nil {
 		u = r.endpoint.root.ResolveReference(a.url)
 	}
-	if r.opts.SendNamespace && u.Host == r.home.url.Host {
-		q := u.Query()
-		q.Set("ns", r.opts.Name)
-		u.RawQuery = q.Encode()
+	if r.opts.SendNamespace && u.Host == r.home.url.Host && !u.Query().Has("ns") {
+		// Beside the query of a Link, which stays as the registry wrote it.
+		and := ""
+		if u.RawQuery != "" {
+			and = "&"
+		}
+		u.RawQuery += and + url.Values{"ns": {r.opts.Name}}.Encode()
 	}
 	return u
 }

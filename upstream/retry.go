@@ -37,7 +37,7 @@ func Retry(next Registry) Registry { return retry{next} }
 type retry struct{ next Registry }
 
 func retryable(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse)
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse) && !errors.Is(err, ErrStale)
 }
 
 // attempt calls fn until it succeeds or may not be retried. The time limit
@@ -127,8 +127,8 @@ func (r retry) Blob(ctx context.Context, repo string, d Digest, from, n int64) (
 	return attemptContent(ctx, func(ctx context.Context) (Content, error) { return r.next.Blob(ctx, repo, d, from, n) })
 }
 
-func (r retry) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
-	return attemptValue(ctx, referrersLimits, func(ctx context.Context) ([]Descriptor, error) { return r.next.Referrers(ctx, repo, subject) })
+func (r retry) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+	return attemptValue(ctx, referrersLimits, func(ctx context.Context) (ReferrersList, error) { return r.next.Referrers(ctx, repo, subject) })
 }
 
 func (r retry) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -73,6 +73,9 @@ func (h *host) checkStatus(ctx context.Context, a request, at *url.URL, resp *ht
 		e.meaning, e.text = ErrThirdParty, fmt.Sprintf("%s answered %s", h.url.Host, s)
 		return nil, e
 	}
+	if isStale(resp) && isRefusal(s.status) && !errors.Is(e.meaning, ErrDenied) {
+		e.meaning = ErrStale // a mirror repeats what was true once
+	}
 	if errors.Is(e.meaning, ErrDenied) {
 		e.text += h.missingCredentials()
 	}

@@ -43,6 +43,10 @@ var (
 	// to: storage, another registry, a token server. It says nothing about the
 	// registry itself, which may name another address next time.
 	ErrThirdParty = fmt.Errorf("%w: a host that it refers to does not answer", ErrUnavailable)
+	// ErrStale is the ErrUnavailable of a mirror that answers although it could
+	// not ask its own upstream (RFC 9111, section 5.5.1: Warning 110). What it
+	// says was true once.
+	ErrStale = fmt.Errorf("%w: it could not ask its own upstream", ErrUnavailable)
 	// ErrDenied: the upstream refused these credentials, or anonymous access.
 	ErrDenied = errors.New("upstream denied access")
 	// ErrNotFound: the upstream says that there is no such content.
@@ -107,6 +111,24 @@ type Content struct {
 	ETag string
 	// Warnings are the values of Warning headers with code 299, verbatim.
 	Warnings []string
+	// Stale says that the upstream is a mirror that could not ask its own
+	// upstream (Warning 110). For a tag, it may point at something else by now.
+	Stale bool
+}
+
+// ReferrersList is what a Referrers API lists.
+type ReferrersList struct {
+	// Manifests are what the registry says of them. Each digest parses, but its
+	// algorithm may be unknown.
+	Manifests []Descriptor
+	// Unusable is how many entries could not be read as a descriptor. If there
+	// are any, there is more than Manifests.
+	Unusable int
+	// At is when the first page was answered.
+	At time.Time
+	// Stale says that the upstream is a mirror that could not ask its own
+	// upstream (Warning 110). There may be more by now.
+	Stale bool
 }
 
 // TagList is one page of a repository's tags.
@@ -125,7 +147,8 @@ type Registry interface {
 	// Resolve requests a manifest's descriptor by tag or digest, with HEAD, or
 	// with GET if the response to HEAD can't be trusted (distribution-spec,
 	// "Checking if content exists in the registry"). Fields that the upstream
-	// does not send are empty, or -1 for Size.
+	// does not send are empty, or -1 for Size. A tag that a mirror could not
+	// check is ErrStale.
 	Resolve(ctx context.Context, repo, ref string) (Descriptor, error)
 	// Manifest requests a manifest by tag or digest. The body has not been
 	// verified against any digest.
@@ -143,8 +166,9 @@ type Registry interface {
 	// Referrers requests all pages of the Referrers API. It returns
 	// ErrUnsupported if there is no sign that the upstream has the API. If the
 	// upstream is known to have it, the same response is an ErrUnavailable. It
-	// may take over a minute.
-	Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error)
+	// may take over a minute. A failure after the first page returns the list so
+	// far with an ErrUnavailable.
+	Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error)
 	// Tags requests one page of a repository's tags. The query page is sent as
 	// it is: n and last, or the Next of an earlier TagList. If the upstream
 	// refuses so large an n, the page is assembled from smaller ones.

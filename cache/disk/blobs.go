@@ -45,7 +45,7 @@ type blobs struct {
 	checks      *checkCache
 	ctx         context.Context // ends when the cache is closed
 	cancel      context.CancelFunc
-	proofs      sync.WaitGroup
+	proofs      proofs
 
 	// nameMu is held while a file is moved to or from its path, so that a file
 	// that is quarantined is the one found damaged, and not one that has just

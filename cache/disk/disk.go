@@ -191,10 +191,10 @@ func (c *Cache) Behind() time.Duration { return c.records.age() }
 // wait for it.
 func (c *Cache) Close() error {
 	c.close.Do(func() {
-		c.blobs.cancel()
+		c.blobs.proofs.end(c.blobs.cancel)
 		closed := make(chan error, 1)
 		go func() {
-			c.blobs.proofs.Wait()
+			c.blobs.proofs.all.Wait()
 			closed <- errors.Join(c.records.Close(), c.folder.close())
 		}()
 		select {

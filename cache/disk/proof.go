@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -97,8 +98,7 @@ func (k *publishedBlob) startProof() (*proof, error) {
 		return nil, err
 	}
 	p := &proof{done: make(chan struct{})}
-	c.proof = p
-	k.blobs.proofs.Go(func() {
+	began := k.blobs.proofs.start(k.blobs.ctx, func() {
 		defer file.Close()
 		p.err = file.verifyAll(k.blobs.ctx, p)
 		c.mu.Lock()
@@ -106,7 +106,35 @@ func (k *publishedBlob) startProof() (*proof, error) {
 		c.mu.Unlock()
 		close(p.done)
 	})
+	if !began {
+		return nil, errors.Join(context.Cause(k.blobs.ctx), file.Close())
+	}
+	c.proof = p
 	return p, nil
+}
+
+// proofs are those in progress.
+type proofs struct {
+	mu  sync.Mutex // held while one is added, so that Close waits for all of them
+	all sync.WaitGroup
+}
+
+// start runs a proof, unless ctx is done.
+func (p *proofs) start(ctx context.Context, run func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	p.all.Go(run)
+	return true
+}
+
+// end calls cancel, which ends the context of proofs.
+func (p *proofs) end(cancel context.CancelFunc) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cancel()
 }
 
 // reopen opens the file again, even if its name is gone.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -59,8 +60,11 @@ func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if err := writeDrafts(w, list.Drafts, now); err != nil {
+	if err := errors.Join(writeDrafts(w, list.Drafts, now), writeSubjects(w, list.Referrers, now)); err != nil {
 		return err
+	}
+	if len(list.Drafts)+len(list.Referrers) > 0 {
+		fmt.Fprintln(w)
 	}
 	limit := ""
 	if list.MaxBytes > 0 {
@@ -105,7 +109,20 @@ func writeDrafts(w io.Writer, drafts []retention.CachedDraft, now time.Time) err
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s of %s\t%s\n", name, shortDigest(d.Digest), size(d.Bytes), whole, relativeTime(d.KeptAt, now))
 	}
-	fmt.Fprintln(table)
+	return table.Flush()
+}
+
+// writeSubjects writes a section with a line for each manifest that is not in
+// the cache and whose referrers are known, if there are any.
+func writeSubjects(w io.Writer, subjects []retention.KnownReferrers, now time.Time) error {
+	if len(subjects) == 0 {
+		return nil
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "\nREFERRERS OF\tDIGEST\tMANIFESTS\tKNOWN")
+	for _, k := range subjects {
+		fmt.Fprintf(table, "%s/%s\t%s\t%d\t%s\n", k.Upstream, k.Repository, shortDigest(k.Subject), k.Referrers, relativeTime(k.KnownAt, now))
+	}
 	return table.Flush()
 }
 

@@ -27,31 +27,48 @@ func TestLsSaysHowMuchIsStillToBeLearnt(t *testing.T) {
 	}
 }
 
-func TestLsShowsUnfinishedDownloadsOnlyIfThereAreAny(t *testing.T) {
+func TestLsShowsUnfinishedDownloadsAndReferrersOnlyIfThereAreAny(t *testing.T) {
 	const digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	image := retention.CachedImage{Upstream: "docker.io", Repository: "library/alpine", Digest: digest, Size: 3 << 20, Alone: 3 << 20, Whole: true, LastPulled: now}
 	const images = "IMAGE                     DIGEST               SIZE     UNSHARED  LAST PULLED  FRESH      PINNED  COMPLETE\n" +
 		"docker.io/library/alpine  sha256:44136fa355b3  3.0 MiB  3.0 MiB   now          by digest  no      yes\n"
 	for name, c := range map[string]struct {
-		drafts []retention.CachedDraft
-		want   string
+		drafts    []retention.CachedDraft
+		referrers []retention.KnownReferrers
+		want      string
 	}{
-		"none": {nil, images + "1 images, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n"},
+		"none": {nil, nil, images + "1 images, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n"},
 		"two": {
 			[]retention.CachedDraft{
 				{Digest: digest, Size: -1, Bytes: 512, KeptAt: now.Add(-48 * time.Hour)},
 				{Digest: digest, Upstream: "ghcr.io", Repository: "org/model", Size: 68 << 20, Bytes: 4 << 20, KeptAt: now.Add(-3 * time.Minute)},
 			},
+			nil,
 			images + "\n" +
 				"UNFINISHED DOWNLOAD  DIGEST               PRESENT            LAST USED\n" +
 				"unknown              sha256:44136fa355b3  512 B of unknown   2 days ago\n" +
 				"ghcr.io/org/model    sha256:44136fa355b3  4.0 MiB of 68 MiB  3 minutes ago\n" +
 				"\n1 images and 2 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n",
 		},
+		"one, and the referrers of two": {
+			[]retention.CachedDraft{{Digest: digest, Size: -1, Bytes: 512, KeptAt: now.Add(-48 * time.Hour)}},
+			[]retention.KnownReferrers{
+				{Upstream: "ghcr.io", Repository: "org/app", Subject: digest, KnownAt: now.Add(-3 * time.Minute)},
+				{Upstream: "quay.io", Repository: "org/other", Subject: digest, Referrers: 12, KnownAt: now.Add(-48 * time.Hour)},
+			},
+			images + "\n" +
+				"UNFINISHED DOWNLOAD  DIGEST               PRESENT           LAST USED\n" +
+				"unknown              sha256:44136fa355b3  512 B of unknown  2 days ago\n" +
+				"\n" +
+				"REFERRERS OF       DIGEST               MANIFESTS  KNOWN\n" +
+				"ghcr.io/org/app    sha256:44136fa355b3  0          3 minutes ago\n" +
+				"quay.io/org/other  sha256:44136fa355b3  12         2 days ago\n" +
+				"\n1 images and 1 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n",
+		},
 	} {
 		var table strings.Builder
-		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Bytes: 7 << 20, MaxBytes: 1 << 30}
+		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Referrers: c.referrers, Bytes: 7 << 20, MaxBytes: 1 << 30}
 		if err := writeTable(&table, list, now); err != nil {
 			t.Fatal(err)
 		}

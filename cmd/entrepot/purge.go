@@ -33,6 +33,9 @@ func newPurge() *cobra.Command {
 			for _, manifest := range purged.Manifests {
 				fmt.Fprintf(out, "manifest  %s\n", manifest)
 			}
+			for _, subject := range purged.Referrers {
+				fmt.Fprintf(out, "referrers of %s\n", subject)
+			}
 			verb := "purged"
 			if dryRun {
 				verb = "would purge"

@@ -317,9 +317,15 @@ func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records
 			}
 			endpoints = append(endpoints, upstream.Breaker(upstream.Retry(remote)))
 		}
+		slots := upstream.NewSlots(u.MaxRequests)
+		each := make([]upstream.Registry, len(endpoints))
+		for i, e := range endpoints {
+			each[i] = slots.Limit(e)
+		}
 		all = append(all, pull.Upstream{
 			Name:                 u.Name,
-			Registry:             upstream.SecondConnection(upstream.Limit(upstream.Fallback(endpoints...), u.MaxRequests)),
+			Registry:             upstream.SecondConnection(slots.Limit(upstream.Fallback(endpoints...))),
+			Endpoints:            each,
 			Allows:               u.Allows,
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,

@@ -5,9 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/entrepot/entrepot/upstream/upstreamtest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
 // behaviour is one way in which a registry, or what stands around it, behaves.

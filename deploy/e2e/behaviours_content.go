@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 
-	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
 const (
@@ -86,11 +88,11 @@ var behavesWithContent = []behaviour{
 			empty := w.AddBlob(w.repo, []byte("{}"))
 			empty.MediaType = ocispec.MediaTypeEmptyJSON
 			w.root = w.put(ocispec.MediaTypeImageManifest, document{
-				"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "artifactType": "application/vnd.example." + fmt.Sprint(w.seed),
+				"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "artifactType": "application/vnd.example." + strconv.Itoa(int(w.seed)),
 				"config": member(empty), "layers": []any{},
 			}, w.tag)
 			w.put(ocispec.MediaTypeImageManifest, document{
-				"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "artifactType": "application/vnd.example.again." + fmt.Sprint(w.seed),
+				"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "artifactType": "application/vnd.example.again." + strconv.Itoa(int(w.seed)),
 				"config": member(empty), "layers": []any{member(empty)},
 			}, "again")
 		},
@@ -104,7 +106,7 @@ var behavesWithContent = []behaviour{
 		content: func(w *world) {
 			w.root = w.put(ocispec.MediaTypeImageManifest, document{
 				"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "artifactType": "application/vnd.example.none",
-				"annotations": document{"of": fmt.Sprint(w.seed)},
+				"annotations": document{"of": strconv.Itoa(int(w.seed))},
 			}, w.tag)
 		},
 		before: "config was never required",
@@ -250,7 +252,7 @@ var behavesWithContent = []behaviour{
 		source:   "skopeo#2455",
 		content: func(w *world) {
 			w.usual()
-			gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(fmt.Sprint(w.seed)), Size: 700}
+			gone := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(strconv.Itoa(int(w.seed))), Size: 700}
 			w.root = w.AddIndex(w.repo, w.tag, manifestsOf(w.BodyOf(w.repo, w.tag))[0], gone)
 		},
 		before: "what is missing upstream is missing here",

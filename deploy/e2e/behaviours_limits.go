@@ -1,8 +1,8 @@
 package e2e
 
 import (
-	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
@@ -15,7 +15,7 @@ func told(header string, form func(at time.Time) string) fake.Fault {
 	}
 }
 
-func unix(at time.Time) string { return fmt.Sprint(at.Unix() + 1) }
+func unix(at time.Time) string { return strconv.FormatInt(at.Unix()+1, 10) }
 
 var behavesWithLimits = []behaviour{
 	{

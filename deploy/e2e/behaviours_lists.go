@@ -6,9 +6,10 @@ import (
 	"net/url"
 	"strings"
 
-	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
 // tagged is the usual content under n more tags.

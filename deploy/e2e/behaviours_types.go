@@ -5,9 +5,10 @@ import (
 	"net/http"
 	"strings"
 
-	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	fake "github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
 var behavesWithTypes = []behaviour{

@@ -96,16 +96,6 @@ func same(path, want string) error {
 	return nil
 }
 
-// steps runs one after the other until one fails.
-func steps(all ...func() error) error {
-	for _, step := range all {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // pushImage pushes a small image that says text, and returns its digest.
 func (e *errand) pushImage(repository, tag, text string) (string, error) {
 	layer := static.NewLayer([]byte(text), types.MediaType("application/vnd.oci.image.layer.v1.tar"))

@@ -148,10 +148,10 @@ func pullAttested(e *errand) error {
 		checkBlobs(t, d.blobs(), []string{img.digest})
 	})
 	if !passed {
-		return errors.New("Docker does not pull what is attested")
+		return errors.New("docker does not pull what is attested")
 	}
 	if asked() == before {
-		return errors.New("Docker does not ask what refers to the attestation")
+		return errors.New("docker does not ask what refers to the attestation")
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ var bundle = []bundled{
 // pushTektonBundle pushes a layer for each object, a tar of one file, on an image
 // that has nothing else.
 func pushTektonBundle(e *errand) error {
-	img := v1.Image(empty.Image)
+	img := empty.Image
 	for _, object := range bundle {
 		var packed bytes.Buffer
 		w := tar.NewWriter(&packed)

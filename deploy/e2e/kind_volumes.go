@@ -80,7 +80,7 @@ func restoreVolume(e *errand) (err error) {
 		err = sameVolume(strings.TrimSpace(d.docker(t, "volume", "inspect", "--format", "{{.Mountpoint}}", "restored")))
 	})
 	if !passed {
-		return errors.New("Docker does not restore the volume")
+		return errors.New("docker does not restore the volume")
 	}
 	return err
 }

@@ -129,6 +129,14 @@ func (d *download) run(ctx context.Context) {
 	d.publish(ctx, size)
 }
 
+// refuse ends a download that is started after the group has ended.
+func (d *download) refuse(ctx context.Context) {
+	if d.start.Seed != nil {
+		_ = d.start.Seed.Close() // it was only read
+	}
+	d.fail(fmt.Errorf("%s: %w", d.source, causeOf(ctx, ctx.Err())))
+}
+
 // expect adds to what the sink expects, which is nothing for ranges.
 func (d *download) expect(n int64) {
 	d.known.incoming += n

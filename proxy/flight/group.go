@@ -34,7 +34,7 @@ type Group struct {
 	ctx  context.Context // ends all downloads
 	sink Sink
 	opts Options
-	work sync.WaitGroup
+	work downloads
 
 	memory budget
 
@@ -173,8 +173,32 @@ func (g *Group) Len() int {
 }
 
 // Wait returns when no download is under way. All downloads end when the
-// group's context is done, at the latest.
-func (g *Group) Wait() { g.work.Wait() }
+// group's context is done, at the latest. After that, those that are started
+// fail at once, and touch nothing that is stored.
+func (g *Group) Wait() { g.work.wait(g.ctx) }
+
+// downloads are those that are under way.
+type downloads struct {
+	mu   sync.Mutex // held while one is added, so that wait misses none
+	over bool
+	all  sync.WaitGroup
+}
+
+func (w *downloads) begin() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.all.Add(1)
+	}
+	return !w.over
+}
+
+func (w *downloads) wait(ctx context.Context) {
+	w.mu.Lock()
+	w.over = ctx.Err() != nil
+	w.mu.Unlock()
+	w.all.Wait()
+}
 
 // run starts the download that fills f, once the one before is over. Like the
 // caller, the download holds the spool until it is over.
@@ -189,14 +213,19 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	}
 	start.Seed.Hold()
 	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests)}
-	g.work.Go(func() {
+	run, end := d.run, g.work.all.Done
+	if !g.work.begin() {
+		run, end = d.refuse, func() {}
+	}
+	go func() {
+		defer end()
 		g.running(+1)
 		defer g.running(-1)
 		defer close(f.done)
 		defer f.spool.release() // after the removal: a flight in the group can always be held
 		defer g.remove(f)
-		d.run(g.ctx)
-	})
+		run(g.ctx)
+	}()
 }
 
 // park ends a flight that nobody holds but its download, and of which nobody

@@ -61,6 +61,53 @@ func TestAFailedDownloadIsNotJoined(t *testing.T) {
 	})
 }
 
+// A client may ask while the mirror stops: Wait waits for what began before it,
+// and what begins after it stores nothing any more.
+func TestADownloadThatStartsAfterTheEndFailsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 50 {
+			ctx, stop := context.WithCancel(t.Context())
+			sink := newTestSink(memory.New())
+			var waited atomic.Bool
+			sink.onExpect = func(int64) {
+				if waited.Load() {
+					t.Error("the sink is used after the end")
+				}
+			}
+			g := flight.NewGroup(ctx, sink, flight.Options{Max: 100})
+			for i := range 8 {
+				go func() {
+					s := &scripted{content: bytesOf(byte(i), 100), gate: make(chan struct{})}
+					f, _, err := g.Join(s.want(), s.start())
+					if err != nil {
+						t.Errorf("Join: %v", err)
+						return
+					}
+					defer f.Release()
+					<-f.Done()
+					if err := f.Err(); !errors.Is(err, upstream.ErrUnavailable) {
+						t.Errorf("it ended with %v", err)
+					}
+				}()
+			}
+			stop()
+			g.Wait()
+			waited.Store(true)
+			s := &scripted{content: bytesOf(99, 100)}
+			f, _, err := g.Join(s.want(), s.start())
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-f.Done()
+			if err := f.Err(); !errors.Is(err, upstream.ErrUnavailable) {
+				t.Errorf("after the end: %v", err)
+			}
+			f.Release()
+			synctest.Wait()
+		}
+	})
+}
+
 func TestNoMoreDownloadsStartThanAllowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running atomic.Int64

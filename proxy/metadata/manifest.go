@@ -95,9 +95,13 @@ func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
 	l.cacheManifest(key, m)
 }
 
-// removeManifest removes a manifest and its referrers. l.mu is held.
+// removeManifest removes a manifest, what it says of its subject, and the list
+// of its own referrers. l.mu is held.
 func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	key := Key(repo, d.String())
+	if m, ok := l.decodeManifest(key); ok && m.Subject != "" {
+		l.removeSeen(repo, m.Subject, d)
+	}
 	l.records.Delete(bucketManifest, key)
 	l.manifests.Remove(key)
 	l.removeMember(key)

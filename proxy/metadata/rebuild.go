@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 const (
@@ -13,8 +15,8 @@ const (
 	rebuildGroup = 4000
 )
 
-// RebuildMembers records again what the manifests on record reference, after
-// the records of members were lost. It returns the number of manifests. It takes
+// RebuildMembers records again what the manifests on record reference and
+// attach, after the records of members and of attestations were lost. It returns the number of manifests. It takes
 // the same memory however many there are, but for the names of the repositories.
 func (l *Ledger) RebuildMembers(ctx context.Context) (manifests int, err error) {
 	repos, err := l.Repositories()
@@ -33,7 +35,7 @@ func (l *Ledger) RebuildMembers(ctx context.Context) (manifests int, err error) 
 type rebuilding struct {
 	l         *Ledger
 	manifests int
-	waiting   int // members that may not be durable
+	waiting   int // records that may not be durable
 }
 
 // rebuild records the members of the manifests whose digests begin with from. If
@@ -58,6 +60,11 @@ func (r *rebuilding) rebuild(ctx context.Context, repo Repository, from string) 
 				r.l.restoreMember(Key(repo, named.Digest.String()), Member{Size: named.Size})
 				r.waiting++
 			}
+		}
+		for _, a := range referrers.AttestationsAmong(m.Children) {
+			r.l.PutAttached(repo, a.Subject, a.Entry)
+			r.l.PutAttestation(repo, a.Entry.Digest)
+			r.waiting += 2
 		}
 		if r.waiting < rebuildGroup {
 			continue

@@ -53,3 +53,24 @@ func TestMembersAreRebuiltHoweverManyManifestsARepositoryHas(t *testing.T) {
 		t.Error("a blob of another repository is a member")
 	}
 }
+
+// 12.10: what an index attaches is on record again after a rebuild, though only
+// the manifests themselves were kept.
+func TestWhatIndexesAttachIsRebuilt(t *testing.T) {
+	ledger, records := newLedger(t)
+	marks := map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": of("image").String()}
+	ledger.PutManifest(app, of("index"), metadata.Manifest{MediaType: ocispec.MediaTypeImageIndex, Size: 100, Children: []metadata.Descriptor{
+		{MediaType: ocispec.MediaTypeImageManifest, Digest: of("image"), Size: 1},
+		{MediaType: ocispec.MediaTypeImageManifest, Digest: of("attestation"), Size: 2, Annotations: marks},
+	}})
+	again := metadata.New(records, nil)
+	if _, err := again.RebuildMembers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Attached(app, of("image")); len(got) != 1 || got[0].Digest != of("attestation") || got[0].Size != 2 {
+		t.Errorf("attached is %v", got)
+	}
+	if !again.IsAttestation(app, of("attestation")) || again.IsAttestation(app, of("image")) {
+		t.Error("the attestation is not known as one")
+	}
+}

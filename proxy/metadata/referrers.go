@@ -3,6 +3,8 @@ package metadata
 import (
 	"encoding/binary"
 	"encoding/json"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -12,7 +14,12 @@ import (
 // Referrers is the last complete answer about the referrers of a subject.
 type Referrers struct {
 	Manifests []Descriptor
-	At        time.Time
+	// At is when the upstream said so; if it was asked in several ways, the
+	// oldest of them. The zero time means that a lookup is due.
+	At time.Time
+	// WasEmpty says that the upstream listed none: what is in Manifests was seen
+	// since.
+	WasEmpty bool `json:"-"`
 }
 
 // maxListInMemory is the length up to which a list is also held decoded in
@@ -31,6 +38,7 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	if !l.read(bucketReferrers, key, &r) {
 		return Referrers{}, false
 	}
+	r.WasEmpty = len(r.Manifests) == 0
 	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
 	if len(r.Manifests) > maxListInMemory {
 		return r, true
@@ -49,6 +57,25 @@ func (l *Ledger) PutReferrers(repo Repository, subject Digest, r Referrers) {
 	defer l.beginChange()()
 	l.records.Put(bucketReferrers, key, raw)
 	l.answers.Remove(key)
+}
+
+// RecordReferrers is PutReferrers for an answer to which the entries attached
+// contributed that indexes attach to the subject. If another entry has been
+// recorded since, the answer may lack it: then a lookup is due at once.
+func (l *Ledger) RecordReferrers(repo Repository, subject Digest, r Referrers, attached []Descriptor) {
+	key := Key(repo, subject.String())
+	defer l.beginChange()()
+	for _, now := range l.descriptors(bucketAttached, repo, subject) {
+		if !lists(attached, now.Digest) && !lists(r.Manifests, now.Digest) {
+			r.At = time.Time{}
+		}
+	}
+	l.write(bucketReferrers, key, r)
+	l.answers.Remove(key)
+}
+
+func lists(all []Descriptor, d Digest) bool {
+	return slices.ContainsFunc(all, func(one Descriptor) bool { return one.Digest == d })
 }
 
 // emptyReferrers is a size in bytes that only records of empty answers stay
@@ -99,9 +126,21 @@ func (l *Ledger) Attached(repo Repository, subject Digest) []Descriptor {
 	return l.descriptors(bucketAttached, repo, subject)
 }
 
-// PutAttached records that a cached index attaches d to subject.
+// PutAttached records that a cached index attaches d to subject. An answer that
+// was recorded before does not know of it, so a lookup is due.
 func (l *Ledger) PutAttached(repo Repository, subject Digest, d Descriptor) {
+	key := Key(repo, subject.String())
+	defer l.beginChange()()
+	if _, err := l.records.Get(bucketAttached, AttachedKey(repo, subject, d.Digest)); err == nil {
+		return // it is known already
+	}
 	l.putDescriptor(bucketAttached, repo, subject, d)
+	var r Referrers
+	if l.read(bucketReferrers, key, &r) && !r.At.IsZero() && !lists(r.Manifests, d.Digest) {
+		r.At = time.Time{}
+		l.write(bucketReferrers, key, r)
+		l.answers.Remove(key)
+	}
 }
 
 // IsAttestation says whether a cached index of repo marks a manifest as a
@@ -140,12 +179,15 @@ func (l *Ledger) putDescriptor(b cache.Bucket, repo Repository, subject Digest, 
 	l.write(b, Key(repo, subject.String())+"\x00"+d.Digest.String(), d)
 }
 
-// removeSubject removes the referrers of a manifest. What an index attaches to
-// it is removed with the index. l.mu is held.
+// removeSubject removes the list of a manifest's referrers. What was seen
+// belongs to the manifest that said it: an index attaches until it is removed,
+// and a referrer refers until it is. l.mu is held.
 func (l *Ledger) removeSubject(repo Repository, subject Digest) {
 	key := Key(repo, subject.String())
 	for _, seen := range l.keys(bucketSeen, key+"\x00") {
-		l.records.Delete(bucketSeen, seen)
+		if _, err := l.records.Get(bucketManifest, Key(repo, strings.TrimPrefix(seen, key+"\x00"))); err != nil {
+			l.records.Delete(bucketSeen, seen) // the referrer is gone already
+		}
 	}
 	l.records.Delete(bucketReferrers, key)
 	l.answers.Remove(key)
@@ -158,7 +200,10 @@ func (l *Ledger) removeSubject(repo Repository, subject Digest) {
 func RememberReferrersAPI(records cache.Records, upstream, endpoint string) (has bool, record func()) {
 	key := upstream + "\x00" + endpoint
 	seen, err := records.Get(bucketAPI, key)
-	has = err == nil && len(seen) == 8 && time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0)) < referrersAPITTL
+	if err == nil && len(seen) == 8 {
+		age := time.Since(time.Unix(int64(binary.BigEndian.Uint64(seen)), 0))
+		has = age > -time.Hour && age < referrersAPITTL // a time in the future is not valid, but for clocks that are a little apart
+	}
 	return has, func() {
 		records.Put(bucketAPI, key, binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())))
 	}

@@ -51,6 +51,21 @@ func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
 	l.putChecked(key, t)
 }
 
+// PutStaleTag records what a tag points at, as a mirror has just said that could
+// not ask its own upstream. A check is due, and a tag that is on record stays as
+// it is: nothing is known to have changed.
+func (l *Ledger) PutStaleTag(repo Repository, tag string, t Tag) {
+	defer l.beginChange()()
+	key := Key(repo, tag)
+	if _, known := l.decodeTag(key); known {
+		return
+	}
+	l.leases.markLeased(t.Descriptor.Digest)
+	l.write(bucketTag, key, t)
+	l.records.Delete(bucketChecked, key)
+	l.tags.Remove(key)
+}
+
 // TouchTag records that the upstream has just confirmed what t says. It ignores
 // a tag that was dropped or has moved meanwhile.
 func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {

@@ -47,22 +47,22 @@ func newConversions() *conversions {
 // with them, once for each class of clients for as long as the tag is fresh. A
 // digest names one content, and if the upstream cannot be asked, the cached
 // manifest is better than none: its own type says what it is.
-func (p *Puller) ManifestFor(ctx context.Context, repo Repository, ref string, types []string) (Manifest, error) {
+func (p *Puller) ManifestFor(ctx context.Context, repo Repository, ref string, types []string, wish ...Freshness) (Manifest, error) {
 	began := time.Now()
-	m, err := p.Manifest(ctx, repo, ref)
+	m, err := p.Manifest(ctx, repo, ref, wish...)
 	if err != nil || len(types) == 0 || slices.Contains(types, m.Descriptor.MediaType) {
 		return m, err
 	}
 	if _, parseErr := digest.Parse(ref); parseErr == nil || m.Outcome == Deleted || isReferrersTag(ref) {
 		return m, nil
 	}
-	return p.convertedManifest(ctx, repo, ref, m, types, p.rules.Wait-time.Since(began))
+	return p.convertedManifest(ctx, repo, ref, m, types, p.rules.Wait-time.Since(began), wish)
 }
 
 // convertedManifest returns what a tag is for clients that accept only these
 // types, m if nothing else is known of it, or an error if there is nothing for
 // them. It takes as long as is left of the client's wait.
-func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag string, m Manifest, types []string, left time.Duration) (Manifest, error) {
+func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag string, m Manifest, types []string, left time.Duration, wish []Freshness) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -74,10 +74,11 @@ func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag str
 	}
 	kept, isKept := p.keptConversion(ctx, repo, m, known)
 	canAsk := !p.rules.Offline && !m.Stale
-	switch isFresh := p.isFreshConversion(u, tag, known); {
+	renew := p.requests.renewals.wanted(key, wish, known.checked)
+	switch isFresh := p.isFreshConversion(u, tag, known) && renew.allows(known.checked); {
 	case canAsk && isFresh && known.absent != nil:
 		return Manifest{Outcome: Negative}, known.absent
-	case !canAsk, isFresh && isKept:
+	case !canAsk, (isFresh || renew.failed) && isKept:
 		return kept, nil
 	}
 	if isKept {
@@ -87,9 +88,10 @@ func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag str
 	defer cancel()
 	converted, err := shareRequest(wait, p, p.requests.others, key, func(ctx context.Context) (Manifest, error) {
 		converted, err := p.fetchConverted(ctx, u, repo, tag, m, types)
-		if err == nil || errors.Is(err, upstream.ErrNotFound) {
+		if err == nil && !converted.Stale || errors.Is(err, upstream.ErrNotFound) {
 			p.requests.conversions.Put(key, conversion{known.of, converted.Descriptor.Digest, err, time.Now()}, acceptedTTL)
 		}
+		p.requests.renewals.note(key, renew, !IsInconclusive(err))
 		return converted, err
 	})
 	switch {

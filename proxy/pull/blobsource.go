@@ -63,7 +63,7 @@ func downloadKey(repo Repository, d Digest) string { return "download\x00" + blo
 // Failed remembers that the repository does not have the blob, if the upstream
 // said so, and any other refusal if its client may have left by now.
 func (s *blobSource) Failed(err error) {
-	s.p.requests.others.keep(downloadKey(s.repo, s.digest), s.began, s.p.rules.Wait, lateAnswer{err: err})
+	s.p.requests.others.keep(downloadKey(s.repo, s.digest), s.began, s.p.rules, lateAnswer{err: err})
 	if errors.Is(err, upstream.ErrNotFound) {
 		s.p.negative.put(blobKey(s.repo, s.digest), err)
 	}

@@ -85,6 +85,9 @@ func TestADeletedTagIsServedIfTheConfigurationOrAPinSaysSo(t *testing.T) {
 					}
 				}
 				time.Sleep(2 * time.Minute)
+				if c.tag != "1" {
+					time.Sleep(m.Rules.ReferrersTTL) // those that carry referrers follow it alone
+				}
 				synctest.Wait()
 				o.Transcript()
 				o.Remove("app", c.tag)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -19,75 +18,26 @@ const (
 	// defaultPatience is how long a client waits for a lookup at most. After
 	// that it gets the answer that is known by then, and the lookup continues.
 	defaultPatience = 5 * time.Second
-	// maxLookup bounds a lookup. Some registries take half a minute to list
-	// referrers.
-	maxLookup = 90 * time.Second
+	// maxLookup bounds a lookup. Some registries take half a minute for a page,
+	// and have many. What a lookup has found so far is not lost when its clients
+	// leave: the next one joins it.
+	maxLookup = 15 * time.Minute
+	// maxFetch is how long a lookup is waited for that no client has asked for.
+	maxFetch = 90 * time.Second
+	// maxIncomplete bounds how many incomplete answers are remembered.
+	maxIncomplete = 1 << 10
 )
-
-// errPending is the error of a source that has not answered yet.
-var errPending = fmt.Errorf("%w: it has not answered yet", upstream.ErrTimeout)
-
-// A source is one place where referrers are listed. If it returns no error, its
-// answer is complete. If it returns one, the descriptors returned with it are
-// still valid.
-type source func(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error)
-
-// Indexes of the sources that the rules below treat specially.
-const (
-	sourceAPI = iota
-	sourceTag
-)
-
-func (p *Puller) sources(u Upstream) []source {
-	sources := []source{sourceAPI: p.referrersFromAPI, sourceTag: p.referrersFromTag}
-	sources = append(sources, p.referrersFromBuildKit)
-	if u.CosignTags {
-		sources = append(sources, p.referrersFromCosign)
-	}
-	return sources
-}
-
-// sourceResults are the answers of the sources, in the order of the sources.
-type sourceResults struct {
-	lists [][]Descriptor
-	errs  []error
-}
-
-// err is the error that decides the answer, or nil if every source has
-// answered.
-func (f sourceResults) err() error {
-	errs := slices.Clone(f.errs)
-	if tag := errs[sourceTag]; errors.Is(errs[sourceAPI], upstream.ErrDenied) && (tag == nil || errors.Is(tag, errPending)) {
-		// A client that may read the tag may read what it lists. If only the
-		// API refuses, treat it as an API that cannot be asked.
-		errs[sourceAPI] = fmt.Errorf("%w: the Referrers API is refused: %w", upstream.ErrInvalidResponse, errors.New(errs[sourceAPI].Error()))
-	}
-	return decisiveError(errs)
-}
-
-// hasUnreadable says whether a source lists a manifest that could not be read.
-func (f sourceResults) hasUnreadable() bool { return errors.Is(errors.Join(f.errs...), errUnreadable) }
-
-// hasCompleteList says whether a source returned a complete list that is not
-// empty.
-func (f sourceResults) hasCompleteList() bool {
-	for i, list := range f.lists {
-		if f.errs[i] == nil && len(list) > 0 {
-			return true
-		}
-	}
-	return false
-}
 
 // A lookup asks every source about one subject, all at the same time. It
 // belongs to the mirror: it continues when the clients that wait for it have
 // left, and its result is recorded before it is done.
 type lookup struct {
 	started time.Time
+	oldest  time.Time // of the remembered answers that it takes
 	done    chan struct{}
 
 	mu      sync.Mutex
-	results sourceResults
+	answers []referrers.Answer
 
 	answer Referrers // set when done is closed
 	err    error
@@ -95,37 +45,85 @@ type lookup struct {
 
 // lookups are the lookups that are under way, one per subject.
 type lookups struct {
-	noAPI *memory.Answers[Repository, struct{}]
+	noAPI *memory.Answers[withoutAPI, time.Time]
+	// incomplete are answers that are not complete, and that asking again would
+	// not complete soon.
+	incomplete *memory.Answers[string, Referrers]
 
-	mu    sync.Mutex
-	byKey map[string]*lookup
+	mu      sync.Mutex
+	byKey   map[string]*lookup
+	opening map[string]bool // subjects of which long lists are being opened
 }
 
-func newLookups() *lookups { return &lookups{noAPI: newNoAPI(), byKey: make(map[string]*lookup)} }
+func newLookups() *lookups {
+	incomplete, err := memory.NewAnswers[string, Referrers](maxIncomplete)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &lookups{noAPI: newNoAPI(), incomplete: incomplete, byKey: make(map[string]*lookup), opening: make(map[string]bool)}
+}
+
+// beginOpening says whether the caller is to open what a list names.
+func (l *lookups) beginOpening(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opening[key] {
+		return false
+	}
+	l.opening[key] = true
+	return true
+}
+
+func (l *lookups) endOpening(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.opening, key)
+	l.incomplete.Delete(key) // there is more to tell now
+}
+
+func (l *lookups) isOpening(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.opening[key]
+}
 
 // joinLookup returns the lookup that is under way, or starts one.
-func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup {
+func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew renewal) *lookup {
 	key := metadata.Key(repo, subject.String())
+	isOpening := p.lookups.isOpening(key)
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
 	if l, ok := p.lookups.byKey[key]; ok {
 		return l
 	}
-	l := &lookup{started: time.Now(), done: make(chan struct{})}
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) {
+	now := time.Now()
+	l := &lookup{started: now, oldest: p.oldestRemembered(now, renew), done: make(chan struct{})}
+	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) && renew.allows(rec.At) {
 		// Another lookup has finished since the caller checked the record.
 		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
 		close(l.done)
 		return l
 	}
+	q := &question{
+		upstream: u, repo: repo, subject: subject, began: now, oldest: l.oldest,
+		attached: p.ledger.Attached(repo, subject), budget: newBudget(maxOpened),
+	}
+	if isOpening {
+		q.budget = newBudget(fewOpened)
+	}
 	sources := p.sources(u)
-	l.results = sourceResults{make([][]Descriptor, len(sources)), slices.Repeat([]error{errPending}, len(sources))}
+	for _, s := range sources {
+		l.answers = append(l.answers, pendingAnswer(kindOf(s)))
+	}
+	l.answers = append(l.answers, pendingAnswer(referrers.FromSeen))
 	p.lookups.byKey[key] = l
 	started := p.work.Go(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
-		l.run(ctx, sources, u, repo, subject)
-		l.answer, l.err = p.recordAnswer(ctx, u, repo, subject, l.results)
+		l.run(ctx, sources, passedThrough{p: p}, q)
+		l.answer, l.err = p.recordAnswer(ctx, q, l.answers)
+		p.requests.renewals.note(key, renew, l.err == nil && !l.answer.Stale)
+		p.openRest(u, repo, subject, q.budget.unopened)
 		p.lookups.mu.Lock()
 		defer p.lookups.mu.Unlock()
 		delete(p.lookups.byKey, key)
@@ -139,36 +137,78 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest) *lookup
 	return l
 }
 
-func (l *lookup) run(ctx context.Context, sources []source, u Upstream, repo Repository, subject Digest) {
+// oldestRemembered is the time of the oldest answer of a source that need not be
+// asked for again. An answer is as old as the oldest of its sources, so that
+// one that may be empty is never made of anything that is not fresh.
+func (p *Puller) oldestRemembered(now time.Time, renew renewal) time.Time {
+	oldest := now.Add(-min(p.rules.ReferrersTTL, p.rules.NegativeTTL))
+	if renew.oldest.After(oldest) {
+		return renew.oldest
+	}
+	return oldest
+}
+
+func pendingAnswer(of referrers.Kind) referrers.Answer {
+	return referrers.Answer{Of: of, Err: errPending, Pending: true}
+}
+
+// run asks the sources, and then what passed through.
+func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, q *question) {
 	var asked sync.WaitGroup
-	for i, ask := range sources {
-		asked.Go(func() {
-			list, err := ask(ctx, u, repo, subject)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.results.lists[i], l.results.errs[i] = list, err
-		})
+	for i, s := range sources {
+		asked.Go(func() { l.set(i, s.answer(ctx, q)) })
 	}
 	asked.Wait()
+	last.listed = l.answers[:len(sources)]
+	for _, a := range last.listed {
+		if a.State == referrers.CannotTell {
+			return // the answer is not complete, whatever passed through
+		}
+	}
+	l.set(len(sources), last.answer(ctx, q))
+}
+
+func (l *lookup) set(i int, a referrers.Answer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answers[i] = a
+}
+
+// current are the answers so far.
+func (l *lookup) current() []referrers.Answer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]referrers.Answer(nil), l.answers...)
 }
 
 // recordAnswer records a complete answer.
-func (p *Puller) recordAnswer(ctx context.Context, u Upstream, repo Repository, subject Digest, f sourceResults) (Referrers, error) {
-	answer, err := p.combine(repo, subject, f)
-	switch {
-	case err == nil && !answer.Stale:
-		answer.Manifests = referrers.Merge(answer.Manifests, p.confirmSeen(ctx, u, repo, subject, answer.Manifests))
-		p.ledger.PutReferrers(repo, subject, metadata.Referrers{Manifests: answer.Manifests, At: time.Now()})
-	case IsInconclusive(f.err()):
-		p.lookups.noAPI.Delete(repo) // the registry may have been replaced when it comes back
-		p.log.Info("referrers lookup is incomplete", "upstream", repo.Upstream, "repository", repo.Name, "subject", subject.String(), "error", f.err())
+func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referrers.Answer) (Referrers, error) {
+	verdict := p.conclude(q.repo, q.subject, answers)
+	if verdict.Conclusion == referrers.Known {
+		p.ledger.RecordReferrers(q.repo, q.subject, metadata.Referrers{Manifests: verdict.List, At: verdict.At}, q.attached)
+		return Referrers{Manifests: verdict.List, Outcome: Miss}, nil
+	}
+	p.log.Info("referrers lookup is incomplete", "upstream", q.repo.Upstream, "repository", q.repo.Name, "subject", q.subject.String(), "error", verdict.Err)
+	answer, err := answerOf(verdict)
+	if err == nil && isLasting(answers) {
+		p.lookups.incomplete.Put(metadata.Key(q.repo, q.subject.String()), answer, min(p.rules.ReferrersTTL, p.rules.NegativeTTL))
 	}
 	return answer, causeOf(ctx, err)
 }
 
+// isLasting says whether asking again would not help soon.
+func isLasting(answers []referrers.Answer) bool {
+	for _, a := range answers {
+		if a.State == referrers.CannotTell && !a.Pending && !errors.Is(a.Err, errLasting) {
+			return false
+		}
+	}
+	return true
+}
+
 // wait returns the answer of the lookup. If that takes longer than patience, it
-// returns what interim makes of the results so far.
-func (l *lookup) wait(ctx context.Context, patience time.Duration, interim func(sourceResults) (Referrers, error)) (Referrers, error) {
+// returns what interim makes of the answers so far.
+func (l *lookup) wait(ctx context.Context, patience time.Duration, interim func([]referrers.Answer) (Referrers, error)) (Referrers, error) {
 	late := time.NewTimer(patience - time.Since(l.started))
 	defer late.Stop()
 	select {
@@ -186,10 +226,15 @@ func (l *lookup) wait(ctx context.Context, patience time.Duration, interim func(
 	}
 }
 
-func (l *lookup) current() sourceResults {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return sourceResults{slices.Clone(l.results.lists), slices.Clone(l.results.errs)}
+// isOlder says whether a lookup that is done took answers that are older than
+// that.
+func (l *lookup) isOlder(than time.Time) bool {
+	select {
+	case <-l.done:
+		return l.oldest.Before(than)
+	default:
+		return false
+	}
 }
 
 // ErrIncomplete means that an answer about referrers is not complete.
@@ -203,7 +248,7 @@ func (p *Puller) FetchReferrers(ctx context.Context, repo Repository, subject Di
 	if err != nil {
 		return err
 	}
-	answer, err := p.joinLookup(u, repo, subject).wait(ctx, maxLookup, func(sourceResults) (Referrers, error) { return Referrers{}, ErrIncomplete })
+	answer, err := p.joinLookup(u, repo, subject, renewal{}).wait(ctx, maxFetch, func([]referrers.Answer) (Referrers, error) { return Referrers{}, ErrIncomplete })
 	if err == nil && answer.Stale {
 		err = ErrIncomplete
 	}

@@ -15,12 +15,12 @@ import (
 )
 
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
-// does.
-func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+// does, who may wish for an answer of at most some age.
+func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string, wish ...Freshness) (Manifest, error) {
 	return duringOutage(ctx, p, func() (Manifest, error) {
 		ctx, cancel := p.asClient(ctx)
 		defer cancel()
-		return p.WaitForManifest(ctx, repo, ref)
+		return p.manifest(ctx, repo, ref, wish)
 	})
 }
 
@@ -28,6 +28,10 @@ func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string) (Man
 // long as the upstream may take. Tags can change and digests cannot, so the two
 // have separate code paths.
 func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	return p.manifest(ctx, repo, ref, nil)
+}
+
+func (p *Puller) manifest(ctx context.Context, repo Repository, ref string, wish []Freshness) (Manifest, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Manifest{}, err
@@ -36,7 +40,7 @@ func (p *Puller) WaitForManifest(ctx context.Context, repo Repository, ref strin
 	if d, parseErr := digest.Parse(ref); parseErr == nil {
 		m, err = p.manifestByDigest(ctx, u, repo, d)
 	} else {
-		m, err = p.manifestByTag(ctx, u, repo, ref)
+		m, err = p.manifestByTag(ctx, u, repo, ref, wish)
 	}
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
@@ -154,7 +158,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	}
 	switch {
 	case len(content) > maxManifest:
-		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, upstream.ErrInvalidResponse, maxManifest)
+		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, errTooLarge, maxManifest)
 	case want == "" && !isManifest(content):
 		// A manifest fetched by digest is verified by its digest. For a tag
 		// there is nothing else to check.
@@ -185,8 +189,14 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
 	}
 	m.Outcome, m.Warnings = Miss, c.Warnings
+	if c.Stale && ref != want.String() {
+		m.Stale = true // the tag may point at something else by now
+	}
 	return m, err
 }
+
+// errTooLarge means that a manifest is larger than those that are served.
+var errTooLarge = fmt.Errorf("%w: it is too large", upstream.ErrInvalidResponse)
 
 // readManifest requests a manifest and reads it. If its body breaks or falls
 // silent, it is requested once more.
@@ -233,6 +243,7 @@ func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Rep
 	}
 	m, err = p.storeManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
 	m.Outcome, m.Warnings = Miss, c.Warnings
+	m.Stale = c.Stale
 	return m, err
 }
 

@@ -14,11 +14,18 @@ const maxNegative = 16 << 10
 // explicit "not found" answers, never failures to ask.
 type negativeCache struct {
 	ttl  time.Duration
-	keys *memory.Answers[string, error]
+	keys *memory.Answers[string, absence]
+}
+
+// absence is an upstream's "not found", with the time at which it said so: what
+// follows from it is no newer than that.
+type absence struct {
+	err error
+	at  time.Time
 }
 
 func newNegativeCache(ttl time.Duration) *negativeCache {
-	keys, err := memory.NewAnswers[string, error](maxNegative)
+	keys, err := memory.NewAnswers[string, absence](maxNegative)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -26,12 +33,23 @@ func newNegativeCache(ttl time.Duration) *negativeCache {
 }
 
 // put remembers the upstream's "not found" under key.
-func (a *negativeCache) put(key string, err error) { a.keys.Put(key, err, a.ttl) }
+func (a *negativeCache) put(key string, err error) { a.keys.Put(key, absence{err, time.Now()}, a.ttl) }
 
 // get returns the remembered "not found" under key, or nil.
-func (a *negativeCache) get(key string) error {
-	err, _ := a.keys.Get(key)
-	return err
+func (a *negativeCache) get(key string) error { return a.said(key).err }
+
+// said returns the remembered "not found" under key with its time. Its error is
+// nil if there is none.
+func (a *negativeCache) said(key string) absence {
+	known, _ := a.keys.Get(key)
+	return known
 }
 
 func (a *negativeCache) delete(key string) { a.keys.Delete(key) }
+
+// forget forgets an absence that is older than that.
+func (a *negativeCache) forget(key string, before time.Time) {
+	if known := a.said(key); known.err != nil && known.at.Before(before) {
+		a.keys.Delete(key)
+	}
+}

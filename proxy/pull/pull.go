@@ -22,6 +22,10 @@ const maxManifest = 8 << 20
 type Upstream struct {
 	Name     string
 	Registry upstream.Registry
+	// Endpoints are the upstream's endpoints, in order. They share the limits
+	// of Registry, which is all of them in one. Nil means that Registry is the
+	// only one.
+	Endpoints []upstream.Registry
 	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means that no
@@ -110,6 +114,7 @@ type requests struct {
 	tagPages *tagPages // collects tag lists from their pages
 
 	conversions *conversions // what tags are for clients that accept other types
+	renewals    renewals     // what clients have had asked anew
 }
 
 // New returns a Puller. It starts no goroutines.
@@ -120,12 +125,15 @@ func New(opts Options) *Puller {
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions()},
+		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions(), renewals: newRenewals()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
+		if len(u.Endpoints) == 0 {
+			u.Endpoints = []upstream.Registry{u.Registry}
+		}
 		p.upstreams[u.Name] = u
 	}
 	return p

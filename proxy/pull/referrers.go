@@ -17,30 +17,35 @@ import (
 // Referrers returns every known manifest with that subject. The answer is
 // complete, or it is stale because a source could not be asked and an earlier
 // complete answer is recorded or another source has a list. Otherwise it
-// returns an error.
-func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest) (Referrers, error) {
+// returns an error. A client may wish for an answer of at most some age.
+func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest, wish ...Freshness) (Referrers, error) {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return Referrers{}, err
 	}
+	key := metadata.Key(repo, subject.String())
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	if onRecord && p.isFreshAnswer(rec) {
+	renew := p.requests.renewals.wanted(key, wish, rec.At)
+	switch {
+	case onRecord && renew.failed:
+		return staleAnswer(rec), nil
+	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
 		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
+	case p.rules.Offline:
+		answer, err := p.offlineReferrers(ctx, u, repo, subject)
+		if err != nil {
+			return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
+		}
+		return answer, nil
 	}
-	if p.rules.Offline {
-		if onRecord {
-			return staleAnswer(rec), nil
-		}
-		if seen := p.ledger.Seen(repo, subject); len(seen) > 0 {
-			return partialAnswer(seen), nil
-		}
-		return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, ErrOffline))
+	if answer, ok := p.lookups.incomplete.Get(key); ok && renew.oldest.IsZero() {
+		return answer, nil
 	}
 	wait := p.rules.Patience
 	if onRecord {
 		wait = min(wait, p.rules.MaxWait)
 	}
-	answer, err := p.joinLookup(u, repo, subject).wait(ctx, wait, func(f sourceResults) (Referrers, error) { return p.interimAnswer(repo, subject, f) })
+	answer, err := p.lookUp(ctx, u, repo, subject, renew, wait)
 	switch {
 	case err == nil:
 		return answer, nil
@@ -48,6 +53,66 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest)
 		return Referrers{}, context.Cause(ctx)
 	}
 	return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
+}
+
+// lookUp waits for a lookup. If the one that is under way takes answers that are
+// older than a client wishes, it waits for another one.
+func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subject Digest, renew renewal, wait time.Duration) (Referrers, error) {
+	interim := func(answers []referrers.Answer) (Referrers, error) {
+		return answerOf(p.conclude(repo, subject, answers))
+	}
+	l := p.joinLookup(u, repo, subject, renew)
+	answer, err := l.wait(ctx, wait, interim)
+	if !l.isOlder(renew.oldest) {
+		return answer, err
+	}
+	l = p.joinLookup(u, repo, subject, renew)
+	answer, err = l.wait(ctx, wait, interim)
+	if err == nil && l.isOlder(renew.oldest) {
+		answer.Stale, answer.Outcome = true, Stale
+	}
+	return answer, err
+}
+
+// offlineReferrers is what is kept and was seen. Nothing says that it is still
+// all.
+func (p *Puller) offlineReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
+	q := &question{upstream: u, repo: repo, subject: subject, began: time.Now(), attached: p.ledger.Attached(repo, subject), budget: newBudget(maxOpened)}
+	return answerOf(p.conclude(repo, subject, []referrers.Answer{
+		cannotTell(referrers.FromAPI, ErrOffline), cannotTell(referrers.FromTag, ErrOffline), buildKitSource{p}.answer(ctx, q),
+	}))
+}
+
+// conclude makes a verdict of the answers, whether all sources have answered or
+// not.
+func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.Answer) referrers.Verdict {
+	rec, onRecord := p.ledger.Referrers(repo, subject)
+	return referrers.MergeAnswers(answers, referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At}, p.ledger.Seen(repo, subject))
+}
+
+// answerOf is a verdict as it is told to a client.
+func answerOf(v referrers.Verdict) (Referrers, error) {
+	switch v.Conclusion {
+	case referrers.Known:
+		return Referrers{Manifests: v.List, Outcome: Miss}, nil
+	case referrers.Stale:
+		return Referrers{Manifests: v.List, Stale: true, Partial: v.Partial, Outcome: Stale}, nil
+	case referrers.Refused:
+		return Referrers{}, v.Err
+	}
+	err := v.Err
+	switch {
+	case isRefusal(err):
+		// One of several ways is refused, and nobody could be asked for all: that
+		// is no refusal of what was asked for.
+		err = fmt.Errorf("%w: it refuses one of several ways to ask: %w", upstream.ErrInvalidResponse, errors.New(err.Error()))
+	case errors.Is(err, referrers.ErrNoSource):
+		err = fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, err)
+	}
+	if v.Unread && !errors.Is(err, errUnreadable) {
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return Referrers{}, err
 }
 
 // lastResort is the one exception to the rule that "unknown" is not "none".
@@ -81,85 +146,15 @@ func (p *Puller) hasReferrersTag(repo Repository, subject Digest) bool {
 	})
 }
 
-// partialAnswer is an answer from some of the sources.
-func partialAnswer(lists ...[]Descriptor) Referrers {
-	return Referrers{Manifests: referrers.Merge(lists...), Stale: true, Partial: true, Outcome: Stale}
-}
-
 // isFreshAnswer says whether a recorded answer needs no lookup. An empty answer
 // expires like any other "not found".
 func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 	ttl := p.rules.ReferrersTTL
-	if len(rec.Manifests) == 0 {
+	if rec.WasEmpty {
 		ttl = min(ttl, p.rules.NegativeTTL)
 	}
 	age := time.Since(rec.At)
 	return age >= 0 && age < ttl // a time in the future is not valid
-}
-
-// interimAnswer is the answer while a lookup is still under way.
-func (p *Puller) interimAnswer(repo Repository, subject Digest, f sourceResults) (Referrers, error) {
-	answer, err := p.combine(repo, subject, f)
-	if err != nil || answer.Stale {
-		return answer, err
-	}
-	// All sources have answered. The lookup is still checking whether manifests
-	// that were seen, and that no source lists, still exist. Until that is
-	// known they are listed.
-	listed := len(answer.Manifests)
-	answer.Manifests = referrers.Merge(answer.Manifests, p.ledger.Seen(repo, subject))
-	if len(answer.Manifests) > listed {
-		answer.Stale, answer.Outcome = true, Stale
-	}
-	return answer, nil
-}
-
-// combine makes an answer of the sources' results, whether all of them have
-// answered or not.
-func (p *Puller) combine(repo Repository, subject Digest, f sourceResults) (Referrers, error) {
-	found := referrers.Merge(f.lists...)
-	err := f.err()
-	switch {
-	case err == nil:
-		return Referrers{Manifests: found, Outcome: Miss}, nil
-	case !IsInconclusive(err):
-		return Referrers{}, err
-	}
-	// A recorded empty answer is no longer valid if a source lists something
-	// now.
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && (len(rec.Manifests) > 0 || !f.hasUnreadable()) {
-		answer := staleAnswer(rec)
-		answer.Manifests = referrers.Merge(rec.Manifests, found)
-		return answer, nil
-	}
-	switch {
-	case errors.Is(err, errUnreadable):
-		return Referrers{}, err
-	case f.hasUnreadable():
-		return Referrers{}, fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	// What one source lists, and what was seen in manifests, is certain.
-	// Whether there is more is not known.
-	if seen := p.ledger.Seen(repo, subject); f.hasCompleteList() || len(seen) > 0 {
-		return partialAnswer(found, seen), nil
-	}
-	return Referrers{}, err
-}
-
-// decisiveError chooses the error that decides the answer. A refusal takes
-// precedence over a failure, because a cached answer may stand in for a
-// failure.
-func decisiveError(errs []error) error {
-	var failed error
-	for _, err := range errs {
-		if err == nil {
-			continue
-		}
-		if failed == nil || !IsInconclusive(err) && IsInconclusive(failed) {
-			failed = err
-		}
-	}
-	return failed
 }
 
 func staleAnswer(r metadata.Referrers) Referrers {
@@ -195,42 +190,4 @@ func isAttestation(m Manifest) bool {
 	}
 	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 	return err == nil && described.Descriptor.ArtifactType == referrers.AttestationType
-}
-
-// buildReferrersTag answers for a referrers tag that the upstream does not
-// have, with an index built from the referrers of its subject (wire fact W57).
-// gone is the upstream's answer about the tag itself.
-func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, tag string, gone error) (Manifest, error) {
-	subject, ok := referrers.SubjectOf(tag)
-	if !ok {
-		return Manifest{}, gone
-	}
-	list, err := p.Referrers(ctx, repo, subject)
-	switch {
-	case errors.Is(err, upstream.ErrNotFound):
-		return Manifest{}, gone
-	case err != nil && errors.Is(gone, upstream.ErrNotFound):
-		// The upstream says that the tag does not exist. A pull matters more
-		// than an answer about referrers, so this is a 404 with a warning; the
-		// Referrers API itself returns an error.
-		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: the referrers of this manifest are not known"}
-	case err != nil:
-		return Manifest{}, err
-	case len(list.Manifests) > 0:
-	case list.Stale:
-		// The last known list is empty. The Referrers API says the same.
-		if !errors.Is(gone, upstream.ErrNotFound) {
-			gone = fmt.Errorf("%w: %s had no referrers when the upstream could last be asked", upstream.ErrNotFound, subject)
-		}
-		return Manifest{}, &StaleError{gone}
-	default:
-		return Manifest{}, gone
-	}
-	content, err := referrers.Encode(list.Manifests)
-	if err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, err)
-	}
-	m, err := p.storeManifest(ctx, repo, indexType, content, indexAlgorithm.FromBytes(content))
-	m.Outcome, m.Stale = list.Outcome, list.Stale
-	return m, err
 }

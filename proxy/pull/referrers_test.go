@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +43,18 @@ func TestReferrersOfAnUpstreamWithoutTheAPI(t *testing.T) {
 			"GET manifest app "+mirrortest.Short(other.Digest.String()),
 			"GET manifest app "+mirrortest.Short(gone.Digest.String()),
 		)
+		// One that is listed and not there may be anything (12.4). That is not
+		// asked for at each question.
+		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || !got.Stale || !got.Partial || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("with one that is not there: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
+		}
+		mirrortest.WantTranscript(t, o)
+		o.List(subject.Digest, signature, other)
+		time.Sleep(time.Minute)
+		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+			t.Errorf("without it: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
+		}
+		o.Transcript()
 		// A hit sends no requests.
 		if got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Outcome != pull.Hit {
 			t.Errorf("outcome %v, %v", got.Outcome, err)
@@ -57,7 +71,7 @@ func TestReferrersOfAnUpstreamWithoutTheAPI(t *testing.T) {
 		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 			t.Error(err)
 		}
-		mirrortest.WantTranscript(t, o, "GET referrers app "+mirrortest.Short(subject.Digest.String()), "HEAD manifest app "+tag, "GET manifest app "+mirrortest.Short(gone.Digest.String()))
+		mirrortest.WantTranscript(t, o, "GET referrers app "+mirrortest.Short(subject.Digest.String()), "HEAD manifest app "+tag)
 	})
 }
 
@@ -166,22 +180,70 @@ func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 	})
 }
 
-func TestAReferrersTagOfTheUpstreamIsServedUnchanged(t *testing.T) {
+// 12.8: a leftover tag of a registry that has gained the API hides nothing of
+// what the API lists. What the tag describes as it is, is served unchanged.
+func TestAReferrersTagIsTheMergedList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
-		o.Attach(subject, "sig")
+		sig := o.Attach(subject, "sig")
 		o.List(subject.Digest)
 		m := mirrortest.New(t, o, nil)
-		got, err := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest))
+		tag := referrers.TagOf(subject.Digest)
+		got, err := m.Manifest(t.Context(), mirrortest.App, tag)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := o.Content["app "+referrers.TagOf(subject.Digest)].Body; string(got.Bytes) != string(want) {
-			t.Errorf("got %s", got.Bytes)
+		if list, err := referrers.Decode(got.Bytes); err != nil || len(list) != 1 || list[0].Digest != sig.Digest || list[0].ArtifactType != "sig" {
+			t.Errorf("got %s, %v", got.Bytes, err)
+		}
+		sig.ArtifactType, sig.Annotations = "sig", map[string]string{"made-by": "sig"}
+		raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mirrortest.IndexType, "manifests": []pull.Descriptor{sig}, "annotations": map[string]string{"own": "yes"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Put("app", mirrortest.IndexType, raw, tag)
+		time.Sleep(time.Hour)
+		if got, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil || string(got.Bytes) != string(raw) {
+			t.Errorf("got %s, %v", got.Bytes, err)
 		}
 	})
+}
+
+// 12.20: somebody's own image under such a tag is served as it is, and is no
+// failure of the list.
+func TestAnImageUnderAReferrersTagIsServedAsItIs(t *testing.T) {
+	for _, isIndex := range []bool{false, true} {
+		t.Run(fmt.Sprint("an index: ", isIndex), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := mirrortest.NewOrigin()
+				o.API = true
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				o.Attach(subject, "sig")
+				tag := referrers.TagOf(subject.Digest)
+				own, _ := o.Image("app", tag, mirrortest.Bytes(2, 50))
+				own.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
+				if isIndex {
+					raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": mirrortest.IndexType, "manifests": []pull.Descriptor{own}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					own = o.Put("app", mirrortest.IndexType, raw, tag)
+				}
+				m := mirrortest.New(t, o, nil)
+				for range 2 {
+					if got, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil || got.Descriptor.Digest != own.Digest {
+						t.Errorf("the tag is %s, %v", got.Bytes, err)
+					}
+					if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.Stale || fmt.Sprint(mirrortest.Types(got)) != "[sig]" {
+						t.Errorf("the list: %v, stale %v, %v", mirrortest.Types(got), got.Stale, err)
+					}
+					time.Sleep(time.Hour)
+				}
+			})
+		})
+	}
 }
 
 func TestAnEmptyReferrersList(t *testing.T) {
@@ -253,6 +315,11 @@ func TestUnknownIsNotNone(t *testing.T) {
 						case kept:
 							if gotErr != nil || !got.Stale || !slices.Contains(mirrortest.Types(got), "first") {
 								t.Errorf("got %v, stale %v, %v", mirrortest.Types(got), got.Stale, gotErr)
+							}
+						case source == "a child" && gotErr == nil:
+							// It is listed as it is claimed to be.
+							if !got.Stale || !got.Partial || len(got.Manifests) != 2 {
+								t.Errorf("got %v, stale %v, partial %v", mirrortest.Types(got), got.Stale, got.Partial)
 							}
 						case gotErr == nil || errors.Is(gotErr, upstream.ErrNotFound):
 							t.Errorf("got %v and %v, which says that it is all", mirrortest.Types(got), gotErr)
@@ -382,22 +449,100 @@ func TestCosignTagsCountIfTheConfigurationSaysSo(t *testing.T) {
 	})
 }
 
-func TestTenThousandReferrers(t *testing.T) {
+// 12.12, 12.16, 12.22: a long list is opened within bounds, and the rest over
+// time. Until then it is stale; afterwards all are described from themselves.
+func TestALongListIsOpenedWithinBounds(t *testing.T) {
+	for _, api := range []bool{true, false} {
+		t.Run(fmt.Sprint("API ", api), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const many = 3000
+				o := mirrortest.NewOrigin()
+				o.API = api
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				var all []pull.Descriptor
+				for i := range many {
+					all = append(all, o.Attach(subject, fmt.Sprint("type", i)))
+				}
+				if !api {
+					o.List(subject.Digest, all...)
+				}
+				m := mirrortest.New(t, o, nil)
+				ask := func() pull.Referrers {
+					got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+					if err != nil || len(got.Manifests) != many {
+						t.Fatalf("got %d, %v", len(got.Manifests), err)
+					}
+					return got
+				}
+				if got := ask(); !got.Stale || !got.Partial {
+					t.Errorf("stale %v, partial %v", got.Stale, got.Partial)
+				}
+				asked := len(o.Transcript())
+				if got := ask(); got.Outcome == pull.Hit {
+					t.Error("it is told as complete")
+				}
+				synctest.Wait()
+				asked += len(o.Transcript())
+				if asked > many+10 {
+					t.Errorf("%d requests for %d referrers", asked, many)
+				}
+				got := ask()
+				for _, d := range got.Manifests {
+					if d.Annotations["made-by"] != d.ArtifactType || !strings.HasPrefix(d.ArtifactType, "type") {
+						t.Fatalf("%s is described as %s, with %v", d.Digest, d.ArtifactType, d.Annotations)
+					}
+				}
+				if got.Stale {
+					t.Error("all have been opened, and it is stale")
+				}
+				again := o.Transcript()
+				if len(again) > 3 {
+					t.Errorf("what was opened is opened again: %d requests", len(again))
+				}
+				if got := ask(); got.Outcome != pull.Hit {
+					t.Errorf("outcome %s", got.Outcome)
+				}
+			})
+		})
+	}
+}
+
+// Docker Hub counts what is opened (W42): while little is left, a few are opened
+// at once, and the rest when there is more.
+func TestALongListIsOpenedAsTheRateLimitAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
 		o.API = true
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
-		for i := range 10_000 {
+		for i := range 100 {
 			o.Attach(subject, fmt.Sprint("type", i))
 		}
-		m := mirrortest.New(t, o, nil)
-		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
-		if err != nil || len(got.Manifests) != 10_000 {
-			t.Errorf("got %d, %v", len(got.Manifests), err)
+		var left atomic.Int64
+		left.Store(10)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Upstreams[0].Quota = func() float64 { return float64(left.Load()) / 100 }
+		})
+		ask := func() pull.Referrers {
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+			if err != nil || len(got.Manifests) != 100 {
+				t.Fatalf("got %d, %v", len(got.Manifests), err)
+			}
+			return got
 		}
-		again, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
-		if err != nil || len(again.Manifests) != 10_000 || again.Outcome != pull.Hit {
-			t.Errorf("again %d, %v, %v", len(again.Manifests), again.Outcome, err)
+		if got := ask(); !got.Stale {
+			t.Error("it is told as complete")
+		}
+		time.Sleep(5 * time.Second)
+		if n := len(o.Transcript()); n != 2+16 {
+			t.Errorf("%d requests while little is left", n)
+		}
+		left.Store(100)
+		time.Sleep(2 * time.Minute)
+		if n := len(o.Transcript()); n != 100-16 {
+			t.Errorf("%d requests once there is more", n)
+		}
+		if got := ask(); got.Stale {
+			t.Error("all have been opened, and it is stale")
 		}
 	})
 }

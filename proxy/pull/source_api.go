@@ -3,6 +3,7 @@ package pull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/entrepot/entrepot/cache/memory"
@@ -11,57 +12,64 @@ import (
 )
 
 const (
-	// noAPITTL is how long a repository whose upstream seems to have no
-	// Referrers API is not asked for it again. It is short, so that an upgraded
-	// registry is noticed within a minute. It is per repository, because one
-	// repository says nothing about another.
+	// noAPITTL is how long an endpoint that seems to have no Referrers API is
+	// not asked for it again about a repository. It is short, so that an
+	// upgraded registry is noticed within a minute. It is per repository,
+	// because one repository says nothing about another.
 	noAPITTL = 30 * time.Second
 	// maxNoAPI bounds how many repositories are remembered as having no API.
 	maxNoAPI = 16 << 10
 )
 
-// maxVerified is the length up to which the manifests of the API's list are
-// read to derive their descriptors. Longer lists are taken as they are: reading
-// thousands of manifests would cost the upstream more than a wrong annotation
-// costs anyone.
-const maxVerified = 512
-
-// referrersFromAPI asks the upstream's Referrers API.
-func (p *Puller) referrersFromAPI(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	if _, without := p.lookups.noAPI.Get(repo); without {
-		return nil, nil
-	}
-	listed, err := u.Registry.Referrers(ctx, repo.Name, subject)
-	if errors.Is(err, upstream.ErrNoAPI) {
-		p.lookups.noAPI.Put(repo, struct{}{}, noAPITTL)
-	}
-	if errors.Is(err, upstream.ErrUnsupported) || errors.Is(err, upstream.ErrNotFound) {
-		return nil, nil // the referrers tag decides
-	}
-	if err != nil || len(listed) > maxVerified {
-		return listed, err
-	}
-	return p.readReferrers(ctx, u, repo, listed, func(claim Descriptor, m Manifest, err error) (Descriptor, error) {
-		var described referrers.Described
-		if err == nil {
-			described, err = referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject)
-		}
-		switch {
-		case errors.Is(err, referrers.ErrNotReferrer) && described.Subject == nil:
-			// Some registries list manifests without a subject on purpose
-			// (Harbor does with cosign's tags). Take their word for it.
-			return claim, nil
-		case IsInconclusive(err) && referrers.Whole(claim):
-			// The registry says that it is a referrer, and the manifest is not
-			// available now. Use the registry's description of it.
-			return claim, nil
-		}
-		return described.Descriptor, err
-	})
+// apiSource is the Referrers API of one endpoint.
+type apiSource struct {
+	p        *Puller
+	endpoint upstream.Registry
+	index    int // of the endpoint
 }
 
-func newNoAPI() *memory.Answers[Repository, struct{}] {
-	repositories, err := memory.NewAnswers[Repository, struct{}](maxNoAPI)
+// withoutAPI is a repository for which an endpoint has no API.
+type withoutAPI struct {
+	repo     Repository
+	endpoint int
+}
+
+func (s apiSource) answer(ctx context.Context, q *question) referrers.Answer {
+	without := withoutAPI{q.repo, s.index}
+	if said, known := s.p.lookups.noAPI.Get(without); known && !said.Before(q.oldest) {
+		return referrers.Answer{Of: referrers.FromAPI, State: referrers.NoSource, At: said}
+	}
+	list, err := s.endpoint.Referrers(ctx, q.repo.Name, q.subject)
+	switch {
+	case errors.Is(err, upstream.ErrUnsupported):
+		now := time.Now()
+		if errors.Is(err, upstream.ErrNoAPI) {
+			s.p.lookups.noAPI.Put(without, now, noAPITTL)
+		}
+		return referrers.Answer{Of: referrers.FromAPI, State: referrers.NoSource, At: now}
+	case errors.Is(err, upstream.ErrNotFound):
+		return referrers.Answer{Of: referrers.FromAPI, State: referrers.None, At: time.Now()} // of a repository that is not there
+	case err != nil && len(list.Manifests) == 0:
+		s.p.lookups.noAPI.Delete(without) // the registry may have been replaced when it comes back
+		return cannotTell(referrers.FromAPI, err)
+	}
+	read := s.p.open(ctx, q, list.Manifests, func(m Manifest) (Descriptor, error) {
+		return referrers.DescribeListed(true, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+	})
+	read.claimed = true
+	if list.Unusable > 0 {
+		read.missing(fmt.Errorf("%w: %d entries of the list", upstream.ErrInvalidResponse, list.Unusable))
+	}
+	a := read.answer(referrers.FromAPI, list.At)
+	if err != nil {
+		a.State, a.Err, a.Refused = referrers.CannotTell, err, false
+	}
+	a.Warned = list.Stale
+	return a
+}
+
+func newNoAPI() *memory.Answers[withoutAPI, time.Time] {
+	repositories, err := memory.NewAnswers[withoutAPI, time.Time](maxNoAPI)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}

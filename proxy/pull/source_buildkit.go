@@ -2,27 +2,23 @@ package pull
 
 import (
 	"context"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
-// referrersFromBuildKit reads the attestations that cached indexes attach to
-// subject by annotation. Those that name it as their subject always count.
-// Those without a subject count if the configuration says so.
-func (p *Puller) referrersFromBuildKit(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	return p.readReferrers(ctx, u, repo, p.ledger.Attached(repo, subject), func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
-		if err != nil {
-			return Descriptor{}, err
-		}
+// buildKitSource are the attestations that cached indexes attach to a subject by
+// annotation. Those that name it as their subject always count. Those without a
+// subject count if the configuration says so.
+type buildKitSource struct{ p *Puller }
+
+func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answer {
+	now := time.Now()
+	return s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
-		switch {
-		case err != nil:
-			return Descriptor{}, err
-		case described.Subject == nil && u.BuildKitAttestations:
+		if err == nil && described.Subject == nil && q.upstream.BuildKitAttestations {
 			return described.As(referrers.AttestationType), nil
-		case described.Subject == nil || described.Subject.Digest != subject:
-			return Descriptor{}, referrers.ErrNotReferrer
 		}
-		return described.Descriptor, nil
-	})
+		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+	}).answer(referrers.FromBuildKit, now)
 }

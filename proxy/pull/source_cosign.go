@@ -4,32 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// referrersFromCosign probes cosign's legacy tags. The manifests there have no
-// subject: only the name of the tag binds them to one, which is why this is
-// opt-in.
-func (p *Puller) referrersFromCosign(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	var found []Descriptor
-	var errs []error
-	for _, probe := range referrers.CosignTags(subject) {
-		m, err := p.checkReferrersTag(ctx, u, repo, subject, probe.Tag)
-		if errors.Is(err, upstream.ErrNotFound) {
-			continue
+// cosignSource are cosign's legacy tags. The manifests there have no subject:
+// only the name of the tag binds them to one, which is why this is opt-in.
+type cosignSource struct{ p *Puller }
+
+func (s cosignSource) answer(ctx context.Context, q *question) referrers.Answer {
+	var read opened
+	oldest := time.Now()
+	for _, probe := range referrers.CosignTags(q.subject) {
+		m, said, err := s.p.checkReferrersTag(ctx, q, probe.Tag)
+		if !said.IsZero() && said.Before(oldest) {
+			oldest = said
 		}
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		switch described, describeErr := referrers.Describe(m.Descriptor.MediaType, m.Bytes); {
+		case errors.Is(err, upstream.ErrNotFound):
+		case err != nil:
+			read.fail(err)
+		case m.Stale:
+			read.fail(upstream.ErrStale)
+		case describeErr != nil:
+			read.missing(fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, probe.Tag, describeErr))
+		default:
+			read.list = append(read.list, described.As(probe.ArtifactType))
 		}
-		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, probe.Tag, err))
-			continue
-		}
-		found = append(found, described.As(probe.ArtifactType))
 	}
-	return found, decisiveError(errs)
+	return read.answer(referrers.FromCosign, oldest)
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -14,97 +14,137 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// errUnreadable means that a source lists a manifest that could not be read:
-// the known list is certainly incomplete.
-var errUnreadable = errors.New("a listed referrer cannot be read")
-
 const (
 	indexType      = ocispec.MediaTypeImageIndex
 	indexAlgorithm = digest.Canonical
-	// parallelReads is how many manifests one lookup reads in parallel.
-	parallelReads = 32
 )
 
-// referrersFromTag reads the referrers tag of subject (distribution-spec,
-// "Referrers Tag Schema") and the manifests that it lists. Their descriptors in
-// the list are not trusted.
-func (p *Puller) referrersFromTag(ctx context.Context, u Upstream, repo Repository, subject Digest) ([]Descriptor, error) {
-	var found []Descriptor
-	var errs []error
-	for _, tag := range referrers.TagForms(subject) {
-		list, err := p.referrersUnderTag(ctx, u, repo, subject, tag)
-		found, errs = append(found, list...), append(errs, err)
-	}
-	return found, decisiveError(errs)
+// tagSource is the referrers tag of one endpoint (distribution-spec, "Referrers
+// Tag Schema").
+type tagSource struct {
+	p        *Puller
+	endpoint upstream.Registry
+	only     bool // the upstream has no other endpoint
 }
 
-func (p *Puller) referrersUnderTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) ([]Descriptor, error) {
-	index, err := p.checkReferrersTag(ctx, u, repo, subject, tag)
-	if errors.Is(err, upstream.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	listed, err := referrers.Decode(index.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err)
-	}
-	return p.readReferrers(ctx, u, repo, listed, func(_ Descriptor, m Manifest, err error) (Descriptor, error) {
-		if err != nil {
-			return Descriptor{}, err
+func (s tagSource) answer(ctx context.Context, q *question) referrers.Answer {
+	all := referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: time.Now()}
+	for i, tag := range referrers.TagForms(q.subject) {
+		a := s.under(ctx, q, tag)
+		if i == 0 {
+			all = a
+		} else {
+			all = joinForms(all, a)
 		}
-		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject)
-		return described.Descriptor, err
-	})
+	}
+	return all
 }
 
-// checkReferrersTag returns what a tag that carries referrers of subject points
-// at, as the upstream says, unless the upstream said a moment ago that it does
-// not exist. Most of these tags do not exist, and registries count GET requests
-// for manifests, so the tag is probed with HEAD. If referrers are on record, a
-// HEAD request alone does not discard them (W44).
-func (p *Puller) checkReferrersTag(ctx context.Context, u Upstream, repo Repository, subject Digest, tag string) (Manifest, error) {
-	if err := p.negative.get(manifestKey(repo, tag)); err != nil {
-		return Manifest{}, err
+// joinForms joins the answers of two forms of a tag to one of the endpoint.
+func joinForms(a, b referrers.Answer) referrers.Answer {
+	switch {
+	case a.State != referrers.CannotTell && b.State == referrers.CannotTell:
+		a.State, a.Err, a.Refused = b.State, b.Err, b.Refused
+	case a.State != referrers.CannotTell && b.State > a.State:
+		a.State = b.State
 	}
-	return shareRequest(ctx, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
-		rec, _ := p.ledger.Referrers(repo, subject)
-		return p.checkTag(ctx, u, repo, tag, len(rec.Manifests) == 0)
-	})
+	a.List, a.Claims = append(a.List, b.List...), append(a.Claims, b.Claims...)
+	a.Unread, a.Warned = a.Unread || b.Unread, a.Warned || b.Warned
+	if b.At.Before(a.At) {
+		a.At = b.At
+	}
+	return a
 }
 
-// readReferrers reads listed manifests in parallel, and returns what accept
-// makes of those that are referrers. The error is the decisive one of those
-// that leave it unknown whether a manifest is a referrer. A manifest that the
-// upstream does not have is not a referrer.
-func (p *Puller) readReferrers(ctx context.Context, u Upstream, repo Repository, listed []Descriptor, accept func(claim Descriptor, m Manifest, err error) (Descriptor, error)) ([]Descriptor, error) {
-	var (
-		mu       sync.Mutex
-		accepted []Descriptor
-		errs     []error
-		reads    sync.WaitGroup
-	)
-	slots := make(chan struct{}, parallelReads)
-	for _, claim := range listed {
-		slots <- struct{}{}
-		reads.Go(func() {
-			defer func() { <-slots }()
-			m, err := p.manifestByDigest(ctx, u, repo, claim.Digest)
-			d, err := accept(claim, m, err)
-			mu.Lock()
-			defer mu.Unlock()
-			switch {
-			case err == nil:
-				accepted = append(accepted, d)
-			case errors.Is(err, upstream.ErrNotFound), errors.Is(err, referrers.ErrNotReferrer), errors.Is(err, referrers.ErrMalformed):
-			case errors.Is(err, referrers.ErrUnverified):
-				errs = append(errs, fmt.Errorf("%w: %w: %w", errUnreadable, upstream.ErrInvalidResponse, err))
-			default:
-				errs = append(errs, fmt.Errorf("%w: referrer %s: %w", errUnreadable, claim.Digest, err))
-			}
-		})
+// under reads what is listed under one form of the tag.
+func (s tagSource) under(ctx context.Context, q *question, tag string) referrers.Answer {
+	index, said, err := s.read(ctx, q, tag)
+	var refused *upstream.RefusedError
+	switch {
+	case errors.Is(err, upstream.ErrNotFound):
+		return referrers.Answer{Of: referrers.FromTag, State: referrers.None, At: said}
+	case errors.As(err, &refused) && refused.Status == http400:
+		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: time.Now()} // it has rules on tags, and this can be none
+	case err != nil:
+		return cannotTell(referrers.FromTag, err)
 	}
-	reads.Wait()
-	return accepted, decisiveError(errs)
+	listed, unusable, err := referrers.ReadIndex(index.Bytes)
+	switch {
+	case errors.Is(err, referrers.ErrNoIndex):
+		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: said} // somebody's own image
+	case err != nil:
+		return cannotTell(referrers.FromTag, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err))
+	}
+	read := s.p.open(ctx, q, listed, func(m Manifest) (Descriptor, error) {
+		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+	})
+	// A tag that does not contain all of the digest may list others' (W50).
+	read.claimed = tag == referrers.TagOf(q.subject) && len(referrers.TagForms(q.subject)) == 1 && isWholeTag(tag, q.subject)
+	if unusable > 0 {
+		read.missing(fmt.Errorf("%w: %d entries under the tag %s", upstream.ErrInvalidResponse, unusable, tag))
+	}
+	a := read.answer(referrers.FromTag, said)
+	a.Warned = index.Stale
+	if a.State == referrers.None && s.p.isImageIndex(q.repo, nil, listed) {
+		a.State = referrers.NoSource
+	}
+	return a
 }
+
+func isWholeTag(tag string, subject Digest) bool {
+	named, ok := referrers.SubjectOf(tag)
+	return ok && named == subject
+}
+
+// read returns what the endpoint has under a tag, and when it said so.
+func (s tagSource) read(ctx context.Context, q *question, tag string) (Manifest, time.Time, error) {
+	if s.only {
+		return s.p.checkReferrersTag(ctx, q, tag)
+	}
+	// The record of a tag is what the upstream as a whole says of it. So what one
+	// of several endpoints says is not on record.
+	of := q.upstream
+	of.Registry = s.endpoint
+	began := time.Now()
+	desc, err := s.endpoint.Resolve(ctx, q.repo.Name, tag)
+	rec, _ := s.p.ledger.Referrers(q.repo, q.subject)
+	switch {
+	case errors.Is(err, upstream.ErrNotFound) && len(rec.Manifests) == 0:
+		return Manifest{}, began, err
+	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported), errors.Is(err, upstream.ErrStale):
+	case err != nil:
+		return Manifest{}, began, err
+	case desc.Digest != "":
+		m, err := s.p.manifestByDigest(ctx, of, q.repo, desc.Digest)
+		if err == nil || !isServedByTagOnly(err) {
+			return m, began, err
+		}
+	}
+	m, err := s.p.fetchManifest(ctx, of, q.repo, tag, "", desc.Digest)
+	return m, began, err
+}
+
+// checkReferrersTag returns what a tag that carries referrers points at, as the
+// upstream says, and when it said so. What it said before will do if the
+// question says so. Most of these tags do not exist, and registries count GET
+// requests for manifests, so the tag is probed with HEAD. If referrers are on
+// record, a HEAD request alone does not discard them (W44).
+func (p *Puller) checkReferrersTag(ctx context.Context, q *question, tag string) (Manifest, time.Time, error) {
+	if absent := p.negative.said(manifestKey(q.repo, tag)); absent.err != nil && !absent.at.Before(q.oldest) {
+		return Manifest{}, absent.at, absent.err
+	}
+	began := time.Now()
+	p.requests.checks.late.Delete(metadata.Key(q.repo, tag)) // it does not say when it was said
+	m, err := shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
+		rec, _ := p.ledger.Referrers(q.repo, q.subject)
+		return p.checkTag(ctx, q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
+	})
+	said := began
+	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale && rec.CheckedAt.Before(began) {
+		said = rec.CheckedAt // checked before, or while it was being checked
+	}
+	return m, said, err
+}
+
+// http400 is the status of a request that a registry does not understand.
+const http400 = 400

@@ -12,32 +12,39 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// manifestByTag answers for a tag. It follows the table "What a client gets" of
-// the README, row by row.
-func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string) (Manifest, error) {
+// manifestByTag answers for a tag.
+func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
+	if subject, ok := referrers.SubjectOf(tag); ok {
+		return p.referrersTag(ctx, u, repo, tag, subject, wish)
+	}
+	return p.upstreamTag(ctx, u, repo, tag, wish)
+}
+
+// upstreamTag answers with what an upstream has under a tag. It follows the
+// table "What a client gets" of the README, row by row.
+func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
 	var cached Manifest
 	if onRecord {
 		cached, onRecord = p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
 		cached = warnIfGone(rec, cached)
 	}
-	if onRecord && p.isFresh(u, repo, tag, rec) {
-		return cached, nil
-	}
+	absent, said := p.negative.said(manifestKey(repo, tag)), rec.CheckedAt
 	if !onRecord {
-		if err := p.negative.get(manifestKey(repo, tag)); err != nil {
-			m, err := p.buildReferrersTag(ctx, repo, tag, err)
-			if err != nil {
-				m.Outcome = Negative
-			}
-			return m, err
-		}
+		said = absent.at
 	}
-	if p.rules.Offline {
-		if onRecord {
-			return staleManifest(cached), nil
-		}
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline))
+	renew := p.requests.renewals.wanted(metadata.Key(repo, tag), wish, said)
+	switch {
+	case onRecord && renew.failed:
+		return staleManifest(cached), nil
+	case onRecord && p.isFresh(u, repo, tag, rec) && renew.allows(said):
+		return cached, nil
+	case !onRecord && absent.err != nil && renew.allows(said):
+		return Manifest{Outcome: Negative}, absent.err
+	case p.rules.Offline && onRecord:
+		return staleManifest(cached), nil
+	case p.rules.Offline:
+		return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline)
 	}
 
 	wait := ctx
@@ -48,15 +55,15 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 		defer cancel()
 	}
 	m, err := shareRequest(wait, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
-		return p.checkTag(ctx, u, repo, tag, false)
+		m, err := p.checkTag(ctx, u, repo, tag, false, renew)
+		p.requests.renewals.note(metadata.Key(repo, tag), renew, !m.Stale && !IsInconclusive(err))
+		return m, err
 	})
 	switch {
 	case err == nil:
 		return m, nil
 	case ctx.Err() != nil:
 		return Manifest{}, context.Cause(ctx)
-	case errors.Is(err, upstream.ErrNotFound), !onRecord && IsInconclusive(err):
-		return p.buildReferrersTag(ctx, repo, tag, fmt.Errorf("tag %s of %s: %w", tag, repo, err))
 	case onRecord && IsInconclusive(err):
 		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
 		return staleManifest(cached), nil
@@ -103,46 +110,58 @@ func (p *Puller) isFresh(u Upstream, repo Repository, tag string, rec metadata.T
 	if !rec.GoneSince.IsZero() && !p.isServedWhenGone(u, repo, tag, rec) {
 		return false // the configuration no longer asks to serve it
 	}
-	if u.Immutable != nil && u.Immutable(tag) && !isReferrersTag(tag) {
+	ttl := p.tagTTL(u)
+	switch {
+	case isReferrersTag(tag):
+		ttl = p.rules.ReferrersTTL // whatever is so of other tags (W56)
+	case u.Immutable != nil && u.Immutable(tag):
 		return true
 	}
 	age := time.Since(rec.CheckedAt)
-	return age >= 0 && age < p.tagTTL(u)
+	return age >= 0 && age < ttl
 }
 
 // tagTTL is for how long what an upstream says of tags is fresh.
 func (p *Puller) tagTTL(u Upstream) time.Duration {
 	ttl := p.rules.TagTTL
-	if u.Quota != nil {
-		const low = 0.2
-		if left := u.Quota(); left < low {
-			ttl = time.Duration(float64(ttl) * min(10, low/max(left, low/10)))
-		}
+	if p.isQuotaLow(u) {
+		ttl = time.Duration(float64(ttl) * min(10, lowQuota/max(u.Quota(), lowQuota/10)))
 	}
 	return ttl
 }
 
-// isReferrersTag says whether a tag has the form of a referrers tag. Those are
-// mutable, whatever a pattern in the configuration says (wire fact W56).
+// lowQuota is the share of an upstream's rate limit below which it runs low.
+const lowQuota = 0.2
+
+func (p *Puller) isQuotaLow(u Upstream) bool { return u.Quota != nil && u.Quota() < lowQuota }
+
+// isReferrersTag says whether a tag has the form of one that carries referrers:
+// a referrers tag, or one of cosign's. They are as fresh as lists of referrers,
+// wherever they are asked from, and mutable, whatever a pattern in the
+// configuration says (W56).
 func isReferrersTag(tag string) bool {
 	return strings.HasPrefix(tag, "sha256-") || strings.HasPrefix(tag, "sha512-")
 }
 
 // checkTag asks the upstream what a tag points at now. If the tag is on record,
 // it sends a HEAD request first. With probe set it also does so for other tags,
-// and a HEAD request is then enough to conclude that the tag does not exist.
-func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool) (Manifest, error) {
+// and a HEAD request is then enough to conclude that the tag does not exist. A
+// check that was made meanwhile will do if renew allows it.
+func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag string, probe bool, renew renewal) (Manifest, error) {
 	rec, onRecord := p.ledger.Tag(repo, tag)
 	var headDigest Digest // what the tag points at according to HEAD
 	if onRecord || probe {
 		cached, ok := p.cachedManifest(ctx, repo, rec.Descriptor.Digest)
-		if ok && p.isFresh(u, repo, tag, rec) {
+		if ok && p.isFresh(u, repo, tag, rec) && renew.allows(rec.CheckedAt) {
 			return warnIfGone(rec, cached), nil // it was checked in the meantime
 		}
 		desc, err := u.Registry.Resolve(ctx, repo.Name, tag)
 		switch {
 		case errors.Is(err, upstream.ErrNotFound) && !onRecord:
 			return p.tagNotFound(ctx, u, repo, tag, err)
+		case errors.Is(err, upstream.ErrStale) && !onRecord:
+			// A mirror that could not ask its own upstream. What it remembers is
+			// better than nothing.
 		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):
 			// A HEAD request alone does not make us forget a cached tag (W44),
 			// and some registries do not support HEAD. The GET request below
@@ -175,6 +194,12 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		return p.tagNotFound(ctx, u, repo, tag, err)
 	case err != nil:
 		return Manifest{}, err
+	}
+	if m.Stale {
+		if !m.uncacheable {
+			p.ledger.PutStaleTag(repo, tag, metadata.Tag{Descriptor: m.Descriptor})
+		}
+		return m, nil
 	}
 	// The record changes only now that the manifest is cached.
 	p.negative.delete(manifestKey(repo, tag))

@@ -298,7 +298,10 @@ func TestImmutableTagsAreNeverCheckedButReferrersTagsAre(t *testing.T) {
 			}
 			time.Sleep(time.Hour)
 		}
-		mirrortest.WantTranscript(t, o, "GET manifest app v1", "GET manifest app "+fallback, "HEAD manifest app "+fallback)
+		asked := o.Transcript() // of which the list is merged of the API and the tag
+		if mirrortest.Count(asked, "GET manifest app v1") != 1 || mirrortest.Count(asked, "HEAD manifest app "+fallback) != 1 || mirrortest.Count(asked, "GET referrers app aaaaaa") != 2 || len(asked) != 5 {
+			t.Errorf("the upstream was asked %v", asked)
+		}
 	})
 }
 

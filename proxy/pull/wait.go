@@ -60,11 +60,16 @@ type lateAnswer struct {
 
 // keep keeps the answer to a request that began at a time, if it is one, and if
 // it comes later than clients wait.
-func (s *shared) keep(key string, began time.Time, wait time.Duration, a lateAnswer) {
+func (s *shared) keep(key string, began time.Time, rules Rules, a lateAnswer) {
 	answered := a.err == nil && s.keepsAll || a.err != nil && !IsInconclusive(a.err)
-	if answered && time.Since(began) >= wait {
-		s.late.Put(key, a, lateTTL)
+	if !answered || time.Since(began) < rules.Wait {
+		return
 	}
+	ttl := lateTTL
+	if errors.Is(a.err, upstream.ErrNotFound) && rules.NegativeTTL > 0 {
+		ttl = min(ttl, rules.NegativeTTL) // as what is not late
+	}
+	s.late.Put(key, a, ttl)
 }
 
 func newShared(keepsAll bool) *shared {
@@ -90,7 +95,7 @@ func shareRequest[T any](ctx context.Context, p *Puller, s *shared, key string, 
 		began := time.Now()
 		v, err := request(ctx)
 		err = causeOf(ctx, err)
-		s.keep(key, began, p.rules.Wait, lateAnswer{v, err})
+		s.keep(key, began, p.rules, lateAnswer{v, err})
 		return v, err
 	})
 }

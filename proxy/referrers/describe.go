@@ -1,6 +1,7 @@
 package referrers
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -21,8 +22,9 @@ type Described struct {
 // Describe derives the descriptor of a manifest from its bytes
 // (distribution-spec, "Listing Referrers"; W51), under its sha256 digest.
 //
-// The media type is the given one, else the one in the manifest, else the one
-// that its fields suggest. artifactType is the manifest's own. If an image
+// The media type is the one in the manifest, else the given one, else the one
+// that its fields suggest: storage sends manifests with types of its own (W46).
+// artifactType is the manifest's own. If an image
 // manifest has none, it is the media type of its config, whatever that is: the
 // specification makes no exception for application/vnd.oci.empty.v1+json. (Real
 // lists show that type for manifests that do have an artifactType of their own;
@@ -44,10 +46,9 @@ func describe(by digest.Algorithm, mediaType string, raw []byte) (Described, err
 	if err != nil {
 		return Described{}, err
 	}
-	if mediaType == "" {
-		mediaType = text(fields["mediaType"])
-	}
-	if mediaType == "" {
+	if own := text(fields["mediaType"]); own != "" {
+		mediaType = own
+	} else if isGeneric(mediaType) {
 		mediaType = mediaTypeByShape(fields)
 	}
 	if mediaType == "" {
@@ -89,7 +90,8 @@ func (d Described) As(artifactType string) Descriptor {
 //     refers to the subject is then unknown, and must not be treated as "no";
 //   - ErrNotReferrer if the manifest's subject is not the given one. That is
 //     certain, and the child is left out. Lists under a truncated tag contain
-//     children of other subjects (W50), and no claim of a list is trusted.
+//     children of other subjects (W50), and no claim of a list is trusted. What
+//     is described is returned all the same: it may name no subject at all.
 //
 // Bytes with the right digest that are not a manifest have no subject: then the
 // error is both ErrNotReferrer and ErrMalformed.
@@ -105,7 +107,31 @@ func Verify(mediaType string, raw []byte, child, subject Digest) (Described, err
 		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrNotReferrer, err)
 	}
 	if described.Subject == nil || described.Subject.Digest != subject {
-		return Described{}, fmt.Errorf("referrer %s: %w %s", child, ErrNotReferrer, subject)
+		return described, fmt.Errorf("referrer %s: %w %s", child, ErrNotReferrer, subject)
 	}
 	return described, nil
+}
+
+// DescribeListed describes a manifest that a list names as a referrer of
+// subject. For what a registry's API lists, isAPI is set: some list manifests
+// without a subject on purpose (Harbor does with cosign's tags), and their word
+// is taken for it. It returns
+//
+//   - ErrNotReferrer for what is left out: the subject itself, and what refers
+//     to another one, or to none although no API lists it;
+//   - ErrUnverified or ErrMalformed if it cannot be told.
+func DescribeListed(isAPI bool, mediaType string, raw []byte, child, subject Digest) (Descriptor, error) {
+	if child == subject {
+		return Descriptor{}, fmt.Errorf("referrer %s: %w, it is the subject itself", child, ErrNotReferrer)
+	}
+	described, err := Verify(mediaType, raw, child, subject)
+	switch {
+	case isAPI && errors.Is(err, ErrMalformed):
+		return Descriptor{}, fmt.Errorf("referrer %s: %w", child, ErrMalformed)
+	case isAPI && errors.Is(err, ErrNotReferrer) && described.Subject == nil:
+		return described.Descriptor, nil
+	case err != nil:
+		return Descriptor{}, err
+	}
+	return described.Descriptor, nil
 }

@@ -332,3 +332,43 @@ func TestAnArtifactTypeOfTheManifestIsNotOverridden(t *testing.T) {
 		})
 	}
 }
+
+// 12.17, 12.18: what is opened is described from itself, and who is no referrer
+// is left out, unless it is the registry's own word for an accessory.
+func TestWhatAListNamesIsDescribedFromItself(t *testing.T) {
+	body := func(rest string) string {
+		return `{"schemaVersion":2,"mediaType":"` + ociManifest + `","artifactType":"application/vnd.example.sbom","config":{"mediaType":"application/vnd.oci.empty.v1+json",` + emptyConfig + `},"layers":[],"annotations":{"a":"b"}` + rest + `}`
+	}
+	untyped := strings.Replace(body(","+subjectJSON), `"mediaType":"`+ociManifest+`",`, "", 1)
+	other := strings.Replace(subjectJSON, image, digest.FromString("other").String(), 1)
+	for _, c := range []struct {
+		name, mediaType, raw string
+		byAPI, byTag         error
+	}{
+		{"a referrer", ociManifest, body("," + subjectJSON), nil, nil},
+		{"sent by storage as binary/octet-stream (W46)", "binary/octet-stream", body("," + subjectJSON), nil, nil},
+		{"sent as binary/octet-stream, and without a type of its own", "binary/octet-stream", untyped, nil, nil},
+		{"an accessory without a subject", ociManifest, body(""), nil, ErrNotReferrer},
+		{"a referrer of another subject", ociManifest, body("," + other), ErrNotReferrer, ErrNotReferrer},
+		{"bytes that are no manifest", ociManifest, `"text"`, ErrMalformed, ErrNotReferrer},
+	} {
+		for isAPI, want := range map[bool]error{true: c.byAPI, false: c.byTag} {
+			got, err := DescribeListed(isAPI, c.mediaType, []byte(c.raw), digest.FromString(c.raw), image)
+			if !errors.Is(err, want) || want == nil && err != nil {
+				t.Errorf("%s, API %v: %v, want %v", c.name, isAPI, err, want)
+			}
+			if err == nil && (got.MediaType != ociManifest || got.ArtifactType != "application/vnd.example.sbom" || got.Annotations["a"] != "b" || got.Size != int64(len(c.raw))) {
+				t.Errorf("%s, API %v: it is described as %+v", c.name, isAPI, got)
+			}
+			if errors.Is(want, ErrMalformed) && errors.Is(err, ErrNotReferrer) {
+				t.Errorf("%s: what a registry lists and cannot be read is told as none", c.name)
+			}
+		}
+	}
+	if _, err := DescribeListed(true, ociManifest, []byte(body("")), image, image); !errors.Is(err, ErrNotReferrer) {
+		t.Errorf("the subject itself: %v", err)
+	}
+	if _, err := DescribeListed(true, ociManifest, []byte(body("")), "blake3:abcdef", image); !errors.Is(err, ErrUnverified) {
+		t.Errorf("an algorithm that is not known: %v", err)
+	}
+}

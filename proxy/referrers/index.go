@@ -3,8 +3,12 @@ package referrers
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // MaxPage is the size in bytes of the largest index that every client accepts
@@ -15,6 +19,11 @@ const (
 	indexHead = `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[`
 	indexTail = `]}`
 )
+
+// MoreAnnotation is the annotation of an index that does not list all
+// referrers, because clients would not accept one of that size. Its value says
+// how many more the Referrers API lists.
+const MoreAnnotation = "io.entrepot.referrers.more"
 
 // Encode returns the image index that lists the descriptors in the given order
 // (distribution-spec, "Listing Referrers"; W52). Equal lists give equal bytes,
@@ -32,6 +41,35 @@ func Encode(list []Descriptor) ([]byte, error) {
 // last encoded one.
 func Page(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, err error) {
 	return encode(list, maxBytes)
+}
+
+// EncodeTag returns the index to serve under the referrers tag of a subject,
+// which has no pages: all of the list if that fits into maxBytes, else those
+// that were attached last, as far as they say when they were created, with a
+// [MoreAnnotation].
+func EncodeTag(list []Descriptor, maxBytes int) ([]byte, error) {
+	index, rest, err := encode(list, maxBytes)
+	if err != nil || len(rest) == 0 && len(index) <= maxBytes {
+		return index, err
+	}
+	latest := slices.Clone(list)
+	slices.SortStableFunc(latest, func(a, b Descriptor) int { return created(b).Compare(created(a)) })
+	more := fmt.Sprintf(`],"annotations":{%q:"%d more are listed by the Referrers API"}}`, MoreAnnotation, len(list)) // at least as long as it gets
+	index, rest, err = encode(latest, maxBytes-len(more))
+	if err != nil {
+		return nil, err
+	}
+	more = fmt.Sprintf(`],"annotations":{%q:"%d more are listed by the Referrers API"}}`, MoreAnnotation, len(rest))
+	return append(index[:len(index)-len(indexTail)], more...), nil
+}
+
+// created is when a manifest says that it was created, or the zero time.
+func created(d Descriptor) time.Time {
+	at, err := time.Parse(time.RFC3339, d.Annotations[ocispec.AnnotationCreated])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 // Whole says whether a list can show d as it is. If not, its manifest has to be
@@ -63,41 +101,24 @@ func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, e
 }
 
 // Decode reads the descriptors of an index in which an upstream lists
-// referrers: a response of its API, or the content of a referrers tag. They are
-// claims; see [Verify]. Size is -1 if it is not given; see [Whole].
-//
-// Unknown is not none, so only an index is read as a list. Bytes without
-// "manifests" are ErrMalformed unless their media type is that of an index, and
-// so is a manifest of another kind. "manifests": null is an empty list, which
-// some encoders write. Entries without a usable digest are left out, because
-// nobody could pull them; the others are still valid. If no entry is usable,
-// the result is ErrMalformed, not an empty list.
+// referrers. They are claims; see [Verify]. Size is -1 if it is not given; see
+// [Whole]. It returns the errors of [ReadIndex], and ErrMalformed if none of the
+// entries is usable.
 func Decode(raw []byte) ([]Descriptor, error) {
-	fields, err := document(raw, "mediaType", "manifests")
-	if err != nil {
-		return nil, err
-	}
-	own := kindOf(text(fields["mediaType"]))
-	if own != kindIndex && own != kindUnknown {
-		return nil, fmt.Errorf("%w: %s is not an index", ErrMalformed, text(fields["mediaType"]))
-	}
-	if _, listed := fields["manifests"]; !listed && own != kindIndex {
-		return nil, fmt.Errorf("%w: it has no manifests", ErrMalformed)
-	}
-	var list []Descriptor
-	unusable := 0
-	err = elements(fields["manifests"], func(element json.RawMessage) {
-		if d, ok := descriptor(element); ok {
-			list = append(list, d)
-		} else {
-			unusable++
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(list) == 0 && unusable > 0 {
+	list, unusable, err := ReadIndex(raw)
+	if err == nil && len(list) == 0 && unusable > 0 {
 		return nil, fmt.Errorf("%w: none of its %d entries has a usable digest", ErrMalformed, unusable)
 	}
-	return list, nil
+	return list, err
+}
+
+// ReadIndex is like Decode, and says how many entries have no usable digest:
+// nobody could pull them, and the others are still valid. Unknown is not none,
+// so only an index is read as a list; see [manifest.ReadIndex].
+func ReadIndex(raw []byte) (list []Descriptor, unusable int, err error) {
+	if len(raw) > maxManifest {
+		return nil, 0, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
+	}
+	index, err := manifest.ReadIndex(raw)
+	return index.Entries, index.Unusable, err
 }

@@ -41,6 +41,16 @@ func kindOf(mediaType string) kind {
 	return kindUnknown
 }
 
+// isGeneric says whether a media type says nothing about a manifest: storage
+// sends such types, and web servers.
+func isGeneric(mediaType string) bool {
+	switch mediaType {
+	case "", "application/octet-stream", "binary/octet-stream", "application/json", "text/plain", "text/html":
+		return true
+	}
+	return false
+}
+
 // mediaTypeByShape is the media type that a manifest's fields suggest, because
 // OCI 1.0 made the mediaType field optional. It is empty if the fields match no
 // kind or more than one.

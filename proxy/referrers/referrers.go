@@ -10,12 +10,10 @@ package referrers
 import (
 	"errors"
 
-	// The supported digest algorithms.
-	_ "crypto/sha256"
-	_ "crypto/sha512"
-
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // Digest is an algorithm and a hash, as in sha256:….
@@ -27,7 +25,9 @@ type Descriptor = ocispec.Descriptor
 var (
 	// ErrMalformed means that the bytes are not a manifest, or not an
 	// unambiguous one.
-	ErrMalformed = errors.New("malformed manifest")
+	ErrMalformed = manifest.ErrMalformed
+	// ErrNoIndex means that a manifest is of another kind than an index.
+	ErrNoIndex = manifest.ErrNoIndex
 	// ErrUnverified means that the bytes have not been shown to match the
 	// requested digest. Nothing is known about the content with that digest.
 	ErrUnverified = errors.New("content could not be verified against its digest")
@@ -41,17 +41,5 @@ var (
 // upstream and still bounds the work.
 const maxManifest = 8 << 20
 
-// maxDigest bounds the length of a digest with an unknown algorithm, because it
-// becomes part of keys. The longest known one has 135 characters.
-const maxDigest = 255
-
-// wellFormed says whether d can be requested from a registry. That includes
-// digests with unknown algorithms: an upstream may have such content, even
-// though it cannot be verified here.
-func wellFormed(d Digest) bool {
-	if len(d) > maxDigest {
-		return false
-	}
-	err := d.Validate()
-	return err == nil || errors.Is(err, digest.ErrDigestUnsupported)
-}
+// wellFormed says whether d can be requested from a registry.
+func wellFormed(d Digest) bool { return manifest.WellFormed(d) }

@@ -54,6 +54,8 @@ type CachedDraft struct {
 type Inventory struct {
 	Images []CachedImage `json:"images"`
 	Drafts []CachedDraft `json:"drafts"`
+	// Referrers are the known referrers of manifests that are not in the cache.
+	Referrers []KnownReferrers `json:"referrers"`
 	// Bytes is the size of all content, with unfinished downloads. Strays is
 	// the size of the part that belongs to no image.
 	Bytes  int64 `json:"bytes"`
@@ -74,9 +76,13 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return Inventory{}, err
 	}
 	defer s.watch.End()
+	subjects, err := s.listSubjects(Repository{})
+	if err != nil {
+		return Inventory{}, err
+	}
 	met := r.store.LastMet()
 	list := Inventory{
-		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(),
+		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(), Referrers: subjects,
 		Full: met.Bound, FullAt: met.At.UTC(),
 	}
 	if met.At.IsZero() {

@@ -338,8 +338,8 @@ func (m *testUpstream) ResolveBlob(ctx context.Context, repo string, d retention
 	return withMood(ctx, m, func() (retention.Descriptor, error) { return m.Origin.ResolveBlob(ctx, repo, d) })
 }
 
-func (m *testUpstream) Referrers(ctx context.Context, repo string, subject retention.Digest) ([]retention.Descriptor, error) {
-	return withMood(ctx, m, func() ([]retention.Descriptor, error) { return m.Origin.Referrers(ctx, repo, subject) })
+func (m *testUpstream) Referrers(ctx context.Context, repo string, subject retention.Digest) (upstream.ReferrersList, error) {
+	return withMood(ctx, m, func() (upstream.ReferrersList, error) { return m.Origin.Referrers(ctx, repo, subject) })
 }
 
 func (m *testUpstream) Tags(ctx context.Context, repo string, page url.Values) (upstream.TagList, error) {

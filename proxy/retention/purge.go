@@ -24,6 +24,9 @@ type Purged struct {
 	Manifests []string `json:"manifests"` // with their repositories
 	Blobs     int      `json:"blobs"`     // files, including those of manifests
 	Drafts    int      `json:"drafts"`    // unfinished downloads
+	// Referrers are the manifests whose known referrers are forgotten, and that
+	// were not in the cache themselves, with their repositories.
+	Referrers []string `json:"referrers"`
 	Bytes     int64    `json:"bytes"`
 }
 
@@ -53,6 +56,9 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 	for _, n := range p.untagged {
 		r.ledger.DropTag(n.repo, target.Ref)
 	}
+	for _, k := range p.subjects {
+		r.ledger.DropReferrers(k.reference().Repository, k.Subject)
+	}
 	if target.isRepository() {
 		r.ledger.DropRepository(target.Repository)
 	}
@@ -69,7 +75,13 @@ func (t Target) covers(repo Repository) bool {
 
 // describe says what is removed.
 func (p *purge) describe() Purged {
-	result := Purged{Tags: []string{}, Manifests: []string{}, Blobs: len(p.removed.blobs), Drafts: len(p.removed.drafts), Bytes: p.bytes(p.removed)}
+	result := Purged{
+		Tags: []string{}, Manifests: []string{}, Referrers: []string{},
+		Blobs: len(p.removed.blobs), Drafts: len(p.removed.drafts), Bytes: p.bytes(p.removed),
+	}
+	for _, k := range p.subjects {
+		result.Referrers = append(result.Referrers, k.reference().String())
+	}
 	for _, n := range p.untagged {
 		result.Tags = append(result.Tags, Reference{Repository: n.repo, Ref: p.target.Ref}.String())
 	}

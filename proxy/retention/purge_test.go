@@ -3,6 +3,7 @@ package retention_test
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -96,6 +97,90 @@ func TestTouchingADroppedTagDoesNotRestoreIt(t *testing.T) {
 		m.Ledger.TouchTag(mirrortest.App, "1", rec) // by a check that was under way
 		if rec, ok := m.Ledger.Tag(mirrortest.App, "1"); ok {
 			t.Errorf("it points at %s again", rec.Descriptor.Digest)
+		}
+	})
+}
+
+// Somebody asked what refers to a manifest, and did not pull it.
+func TestWhatIsKnownOfAManifestThatIsNotCachedCanBePurged(t *testing.T) {
+	subject, other := mirrortest.IndexAlgorithm.FromString("a subject"), mirrortest.IndexAlgorithm.FromString("another")
+	elsewhere := retention.Repository{Upstream: "hub", Name: "elsewhere"}
+	for _, c := range []struct {
+		name   string
+		target retention.Target
+		gone   []string
+	}{
+		{"by its digest in a repository", retention.Target{Repository: mirrortest.App, Ref: subject.String()}, []string{"hub/app@" + subject.String()}},
+		{"by its digest everywhere", retention.Target{Ref: subject.String()}, []string{"hub/app@" + subject.String(), "hub/elsewhere@" + subject.String()}},
+		{"with its repository", retention.Target{Repository: mirrortest.App}, []string{"hub/app@" + subject.String(), "hub/app@" + other.String()}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := mirrortest.NewOrigin()
+				m := mirrortest.New(t, o, nil)
+				ask := func() (known []string) {
+					list, err := m.Inventory(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, k := range list.Referrers {
+						known = append(known, k.Upstream+"/"+k.Repository+"@"+k.Subject.String())
+					}
+					return known
+				}
+				all := []retention.Reference{{Repository: mirrortest.App, Ref: subject.String()}, {Repository: mirrortest.App, Ref: other.String()}, {Repository: elsewhere, Ref: subject.String()}}
+				for _, r := range all {
+					if _, err := m.Referrers(t.Context(), r.Repository, retention.Digest(r.Ref)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				before := ask()
+				if len(before) != len(all) {
+					t.Fatalf("listed: %q", before)
+				}
+				for _, dryRun := range []bool{true, false} {
+					gone, err := m.Purge(t.Context(), c.target, dryRun)
+					slices.Sort(gone.Referrers)
+					slices.Sort(c.gone)
+					if err != nil || !slices.Equal(gone.Referrers, c.gone) {
+						t.Errorf("%+v, %v; want %q", gone, err, c.gone)
+					}
+					if dryRun && len(ask()) != len(before) {
+						t.Error("it is gone without having been purged")
+					}
+				}
+				left := ask()
+				for _, name := range before {
+					if slices.Contains(left, name) == slices.Contains(c.gone, name) {
+						t.Errorf("left: %q", left)
+					}
+				}
+				if _, err := m.Purge(t.Context(), c.target, false); !errors.Is(err, retention.ErrNotCached) {
+					t.Errorf("once more: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestPurgingAnImageForgetsItsReferrersWithoutNamingThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 10))
+		m.PullImage(t, mirrortest.App, "1")
+		if _, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := m.Inventory(t.Context()); err != nil || len(list.Referrers) != 0 {
+			t.Errorf("listed beside its image: %+v, %v", list.Referrers, err)
+		}
+		gone, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: image.Digest.String()}, false)
+		if err != nil || len(gone.Manifests) != 1 || len(gone.Referrers) != 0 {
+			t.Errorf("%+v, %v", gone, err)
+		}
+		if rec, ok := m.Ledger.Referrers(mirrortest.App, image.Digest); ok {
+			t.Errorf("its referrers are still known: %+v", rec)
 		}
 	})
 }

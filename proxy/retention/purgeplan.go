@@ -16,6 +16,7 @@ type purge struct {
 	digest   Digest   // of the target, or "" if it is a tag or a repository
 	untagged []*node  // they stay, and lose only the tag
 	members  []Digest // the blobs of a repository, whether they are cached or not
+	subjects []KnownReferrers
 	removed  removal
 }
 
@@ -31,13 +32,16 @@ func (s *snapshot) planPurge(target Target) (*purge, error) {
 		return nil, err
 	}
 	strays := p.findStrays() // before the manifests go: their blobs are no strays
+	if err := p.addSubjects(); err != nil {
+		return nil, err
+	}
 	p.detachAll(roots)
 	p.removed.blobs = append(p.removed.blobs, strays...)
 	if err := p.addNamedContent(); err != nil {
 		return nil, err
 	}
 	p.addDrafts()
-	if len(p.untagged)+len(p.removed.manifests)+len(p.removed.blobs)+len(p.removed.drafts)+len(p.members) == 0 {
+	if len(p.untagged)+len(p.removed.manifests)+len(p.removed.blobs)+len(p.removed.drafts)+len(p.members)+len(p.subjects) == 0 {
 		return nil, fmt.Errorf("%s: %w", strings.Trim(Reference(target).String(), "/:@"), ErrNotCached)
 	}
 	return p, nil

@@ -11,13 +11,24 @@ import (
 func Linked(write func(r *Registry, next *url.URL) string) Fault {
 	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		Edited(func(a *Answer, _ Request) {
-			if target, _, ok := strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">"); ok {
-				if next, err := url.Parse(target); err == nil {
-					a.Header.Set("Link", write(r, next))
-				}
+			if next := nextOf(a); next != nil {
+				a.Header.Set("Link", write(r, next))
 			}
 		})(r, w, req, q)
 	}
+}
+
+// nextOf is the next page to which an answer links as usual, or nil.
+func nextOf(a *Answer) *url.URL {
+	target, _, ok := strings.Cut(strings.TrimPrefix(a.Header.Get("Link"), "<"), ">")
+	if !ok {
+		return nil
+	}
+	next, err := url.Parse(target)
+	if err != nil {
+		return nil
+	}
+	return next
 }
 
 // AtMost refuses a list with more entries than that on a page.

@@ -212,7 +212,7 @@ func (r *Registry) answerReferrers(w http.ResponseWriter, req *http.Request, q R
 	}
 	if n := r.pageSize; n > 0 && n < len(list) {
 		list = list[:n]
-		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/referrers/%s?after=%s>; rel="next"`, q.Repo, q.Ref, list[n-1].Digest))
+		w.Header().Set("Link", fmt.Sprintf(`</v2/%s/referrers/%s?after=%s&page=%d>; rel="next"`, q.Repo, q.Ref, list[n-1].Digest, pageOf(req)+1))
 	}
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: list}
 	index.SchemaVersion = 2

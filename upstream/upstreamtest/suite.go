@@ -98,10 +98,10 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 			want[fake.AddReferrer("app", subject, "type/x", []byte{byte(i)}).Digest] = true
 		}
 		got, err := reach(t, fake).Referrers(ctx, "app", subject.Digest)
-		if err != nil || len(got) != len(want) {
-			t.Fatalf("got %d, %v", len(got), err)
+		if err != nil || len(got.Manifests) != len(want) {
+			t.Fatalf("got %d, %v", len(got.Manifests), err)
 		}
-		for _, d := range got {
+		for _, d := range got.Manifests {
 			if !want[d.Digest] || d.MediaType != ocispec.MediaTypeImageManifest || d.ArtifactType != "type/x" {
 				t.Errorf("got %+v", d)
 			}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -37,10 +39,14 @@ type Origin struct {
 	failures map[string][]error // by transcript line, in order
 	Bodies   func(repo string, d Digest, from int64, body []byte) io.ReadCloser
 	NoRange  bool
-	NoHEAD   bool // HEAD responses have no digest
-	NoLength bool // blob responses have no Content-Length
-	API      bool // has the Referrers API
+	NoHEAD   bool         // HEAD responses have no digest
+	NoLength bool         // blob responses have no Content-Length
+	API      bool         // has the Referrers API
+	Claims   []Descriptor // what the Referrers API lists beside what is there
+	Unusable int          // how many entries of the Referrers API are none
 	gates    map[string]chan struct{}
+	stale    map[string]bool
+	cuts     map[string]cut
 }
 
 // Served is content with its media type.
@@ -51,7 +57,10 @@ type Served struct {
 
 // NewOrigin returns an Origin without content.
 func NewOrigin() *Origin {
-	return &Origin{DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{}, gates: map[string]chan struct{}{}}
+	return &Origin{
+		DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{},
+		gates: map[string]chan struct{}{}, stale: map[string]bool{}, cuts: map[string]cut{},
+	}
 }
 
 // Put makes content available by digest and under tags.
@@ -145,8 +154,12 @@ func Short(ref string) string {
 
 // Resolve implements [upstream.Registry].
 func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	c, err := o.ask(ctx, "HEAD manifest "+repo+" "+Short(ref), repo, ref)
-	if err != nil {
+	line := "HEAD manifest " + repo + " " + Short(ref)
+	c, err := o.ask(ctx, line, repo, ref)
+	switch isTag := !strings.Contains(ref, ":"); {
+	case isTag && o.isStale(line) && (err == nil || errors.Is(err, upstream.ErrNotFound)):
+		return Descriptor{}, fmt.Errorf("%s: %w", line, upstream.ErrStale)
+	case err != nil:
 		return Descriptor{}, err
 	}
 	if o.NoHEAD {
@@ -157,13 +170,17 @@ func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 
 // Manifest implements [upstream.Registry].
 func (o *Origin) Manifest(ctx context.Context, repo, ref string) (upstream.Content, error) {
-	c, err := o.ask(ctx, "GET manifest "+repo+" "+Short(ref), repo, ref)
-	if err != nil {
+	line := "GET manifest " + repo + " " + Short(ref)
+	c, err := o.ask(ctx, line, repo, ref)
+	switch {
+	case o.isStale(line) && errors.Is(err, upstream.ErrNotFound):
+		return upstream.Content{}, fmt.Errorf("%s: %w", line, upstream.ErrStale)
+	case err != nil:
 		return upstream.Content{}, err
 	}
 	return upstream.Content{
 		Body: io.NopCloser(bytes.NewReader(c.Body)), MediaType: c.MediaType,
-		Digest: o.DigestOf(c.Body), Size: int64(len(c.Body)),
+		Digest: o.DigestOf(c.Body), Size: int64(len(c.Body)), Stale: o.isStale(line),
 	}, nil
 }
 
@@ -206,13 +223,13 @@ func (o *Origin) Blob(ctx context.Context, repo string, d Digest, from, n int64)
 }
 
 // Referrers implements [upstream.Registry].
-func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) ([]Descriptor, error) {
+func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) (upstream.ReferrersList, error) {
 	line := "GET referrers " + repo + " " + Short(subject.String())
 	if _, err := o.ask(ctx, line, repo, subject.String()); err != nil && !strings.Contains(err.Error(), upstream.ErrNotFound.Error()) {
-		return nil, err
+		return upstream.ReferrersList{}, err
 	}
 	if !o.API {
-		return nil, fmt.Errorf("%s: %w", line, upstream.ErrNoAPI)
+		return upstream.ReferrersList{}, fmt.Errorf("%s: %w", line, upstream.ErrNoAPI)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -231,7 +248,13 @@ func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) ([]
 			ArtifactType: m.ArtifactType, Annotations: m.Annotations,
 		})
 	}
-	return list, nil
+	slices.SortFunc(list, func(a, b Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
+	answer := upstream.ReferrersList{Manifests: append(list, o.Claims...), Unusable: o.Unusable, At: time.Now(), Stale: o.stale[line] || o.stale["*"]}
+	if cut, ok := o.cuts[line]; ok {
+		answer.Manifests = answer.Manifests[:min(cut.after, len(answer.Manifests))]
+		return answer, fmt.Errorf("%s: a later page: %w", line, cut.err)
+	}
+	return answer, nil
 }
 
 // Tags implements [upstream.Registry].
@@ -327,47 +350,6 @@ func Count(lines []string, line string) (n int) {
 		}
 	}
 	return n
-}
-
-// Attested is an index of two platforms with BuildKit's attestations.
-type Attested struct {
-	Index     Descriptor
-	Platforms []Descriptor
-	Of        []Descriptor // attestations, by platform
-	Blobs     []Descriptor // of attestations, by platform
-}
-
-// Attest adds an index with attestations to the origin, under a tag.
-func (o *Origin) Attest(tag string) Attested {
-	var a Attested
-	index := ocispec.Index{MediaType: IndexType}
-	index.SchemaVersion = 2
-	for _, arch := range []string{"amd64", "arm64"} {
-		image, _ := o.Image("app", "", Bytes(byte(len(a.Platforms)+7), 50))
-		image.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
-		a.Platforms = append(a.Platforms, image)
-		index.Manifests = append(index.Manifests, image)
-	}
-	for i, image := range a.Platforms {
-		config := o.Put("app", ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"unknown","of":%d,"tag":%q}`, i, tag))
-		statement := o.Put("app", "application/vnd.in-toto+json", fmt.Appendf(nil, `{"_type":"statement","of":%d,"tag":%q}`, i, tag))
-		raw, err := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []Descriptor{statement}})
-		if err != nil {
-			panic(err)
-		}
-		entry := o.Put("app", ocispec.MediaTypeImageManifest, raw)
-		a.Of = append(a.Of, entry)
-		a.Blobs = append(a.Blobs, statement)
-		entry.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
-		entry.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.Digest.String()}
-		index.Manifests = append(index.Manifests, entry)
-	}
-	raw, err := json.Marshal(index)
-	if err != nil {
-		panic(err)
-	}
-	a.Index = o.Put("app", IndexType, raw, tag)
-	return a
 }
 
 // ClearFailures removes all failures.

@@ -1,0 +1,201 @@
+package proxy_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// modelView is what is to be known of a subject from a moment on.
+type modelView struct {
+	at time.Time
+	// must are the artifacts that a complete list has, and may those that it may
+	// have.
+	must, may map[digest.Digest]bool
+	// cannot are the sources that can't be asked, read or believed, and why.
+	cannot map[string]string
+	// hidden are the registries that say that they have no API.
+	hidden []*modelEndpoint
+	// failing says that an answer may be stale or an error for another reason.
+	failing bool
+}
+
+// look notes what is to be known now. The world has changed.
+func (m *referrersModel) look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	if m.isFailing() {
+		m.failedAt = now
+	}
+	if m.isSlow() {
+		m.slowAt = now
+	}
+	for _, s := range m.subjects {
+		v := m.viewOf(s)
+		if n := len(s.views); n > 0 && s.views[n-1].at.Equal(now) {
+			s.views = s.views[:n-1]
+		}
+		s.views = append(s.views, v)
+		for len(s.views) > 2 && now.Sub(s.views[1].at) > time.Hour {
+			s.views = s.views[1:]
+		}
+		for _, face := range m.faces {
+			maps.DeleteFunc(face.known[s], func(d digest.Digest, _ bool) bool { return !v.must[d] })
+		}
+	}
+}
+
+func (w *modelWorld) viewOf(s *modelSubject) modelView {
+	v := modelView{at: time.Now(), must: map[digest.Digest]bool{}, may: map[digest.Digest]bool{}, cannot: map[string]string{}, failing: w.isFailing()}
+	asked := false
+	for _, e := range w.endpoints {
+		if e.api {
+			asked = true
+			list := e.apiList(s.digest)
+			paged := e.pageSize > 0 && len(list) > e.pageSize
+			if e.fails("everything", "the API") || paged && (e.fails("later pages") || e.brokenLink()) {
+				v.cannot["the API of "+e.name] = fmt.Sprintf("%v, link %q", e.faults, e.link)
+			}
+			w.viewEntries(&v, s, list, true)
+		} else {
+			v.hidden = append(v.hidden, e)
+		}
+		tag := e.tags[s.digest]
+		if e.fails("everything", "tags") {
+			v.cannot["the tag of "+e.name] = fmt.Sprint(e.faults)
+		}
+		if tag == nil {
+			asked = true
+		} else if tag.foreign == nil && !tag.refused {
+			asked = true
+			w.viewEntries(&v, s, tag.entries, false)
+		}
+	}
+	if !asked {
+		v.cannot["any source"] = "something else is under the tag"
+	}
+	for _, a := range w.attachedTo(s) {
+		if w.held(a.digest) || v.failing {
+			v.may[a.digest] = true
+		}
+	}
+	// What an index lists is attached for as long as the index is there.
+	if s.index != nil && (w.buildKit || s.attestation.subject != "") && w.held(s.index.digest) {
+		v.may[s.attestation.digest] = true
+	}
+	if w.cosign {
+		w.viewCosign(&v, s)
+	}
+	return v
+}
+
+// viewEntries adds what a source lists.
+func (w *modelWorld) viewEntries(v *modelView, s *modelSubject, list []modelEntry, api bool) {
+	for _, entry := range list {
+		a := entry.artifact
+		switch {
+		case entry.odd != "":
+			v.cannot["an entry"] = entry.odd
+			continue
+		case a.digest == s.digest:
+			continue
+		}
+		s.claimed[a.digest] = true
+		if !w.opens(a.digest) {
+			v.cannot["the manifest "+string(a.digest)] = a.name
+		}
+		if !w.held(a.digest) {
+			v.failing = true
+		}
+		if a.subject != s.digest && (!api || a.subject != "") {
+			continue // it is no referrer
+		}
+		v.may[a.digest] = true
+		if w.held(a.digest) {
+			v.must[a.digest] = true
+		}
+	}
+}
+
+func (w *modelWorld) viewCosign(v *modelView, s *modelSubject) {
+	fail := true
+	for _, e := range w.endpoints {
+		fail = fail && e.fails("everything", "cosign's tags")
+		if a := e.cosign[s.cosignTag()]; a != nil {
+			v.may[a.digest], v.must[a.digest] = true, true
+			if !w.opens(a.digest) {
+				v.cannot["the manifest "+string(a.digest)] = a.name
+			}
+		}
+	}
+	if fail {
+		v.cannot["cosign's tag"] = "it fails"
+	}
+}
+
+func (w *modelWorld) opens(d digest.Digest) bool {
+	return slices.ContainsFunc(w.endpoints, func(e *modelEndpoint) bool { return e.opens(d) })
+}
+
+// since are the views that held at some moment after a time.
+func (s *modelSubject) since(t time.Time) []modelView {
+	first := 0
+	for i, v := range s.views {
+		if !v.at.After(t) {
+			first = i
+		}
+	}
+	return s.views[first:]
+}
+
+// unable are the sources that could not be asked throughout, as a mirror has
+// to see it.
+func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
+	var all map[string]string
+	for _, v := range views {
+		now := maps.Clone(v.cannot)
+		for _, e := range v.hidden {
+			if face.hasSeen(e) {
+				now["the API of "+e.name] = "it had one"
+			}
+		}
+		maps.DeleteFunc(now, func(source, _ string) bool {
+			d, isManifest := strings.CutPrefix(source, "the manifest ")
+			return isManifest && m.opened[digest.Digest(d)] > 0
+		})
+		if all == nil {
+			all = now
+			continue
+		}
+		maps.DeleteFunc(all, func(source, _ string) bool { return now[source] == "" })
+	}
+	var list []string
+	for source, why := range all {
+		list = append(list, fmt.Sprintf("%s (%s)", source, why))
+	}
+	return list
+}
+
+// isExcused says whether an answer may be stale or an error: something fails, or
+// has failed so short a time ago that a rest may not be over.
+func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
+	rest := 4 * time.Minute
+	if face.parent != nil {
+		rest *= 2
+	}
+	now := time.Now()
+	if s.long && !m.recovered || m.settings.lowQuota && s.long {
+		return true // not all of it is read at once
+	}
+	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
+		return true
+	}
+	return slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool {
+		return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, func(e *modelEndpoint) bool { return face.mayHaveSeen(e) })
+	})
+}

@@ -1,0 +1,135 @@
+// Package manifest reads manifests that come from outside, strictly: what is
+// not clearly there is not there. It makes no requests and stores nothing.
+//
+// Manifests are read member by member instead of into structs for three
+// reasons. Names match exactly, as RFC 8259 requires (encoding/json would
+// accept "Manifests" for "manifests"). A duplicate name is an error instead of
+// a mixture. And a list of a million empty objects never becomes a million
+// descriptors in memory.
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	// The supported digest algorithms.
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Digest is an algorithm and a hash, as in sha256:….
+type Digest = digest.Digest
+
+// Descriptor is a content descriptor: media type, digest and size in bytes.
+type Descriptor = ocispec.Descriptor
+
+// ErrMalformed means that the bytes are not a manifest, or not an unambiguous
+// one.
+var ErrMalformed = errors.New("malformed manifest")
+
+// ErrNoIndex is the ErrMalformed of a manifest of another kind than an index.
+var ErrNoIndex = fmt.Errorf("%w: not an index", ErrMalformed)
+
+// Document reads the named members of a manifest.
+func Document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
+	// Valid also bounds the nesting depth. After it, members and elements can
+	// only fail because a value has the wrong type.
+	if !json.Valid(raw) {
+		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
+	}
+	fields, err := Members(raw, names...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return fields, nil
+}
+
+// Members returns the named members of the object raw.
+func Members(raw []byte, names ...string) (map[string]json.RawMessage, error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return nil, errors.New("not an object")
+	}
+	found := make(map[string]json.RawMessage, len(names))
+	var other json.RawMessage
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := token.(string)
+		if !slices.Contains(names, name) {
+			if err := dec.Decode(&other); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if _, twice := found[name]; twice {
+			return nil, fmt.Errorf("%q is given twice", name)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, err
+		}
+		found[name] = value
+	}
+	return found, nil
+}
+
+// Elements calls fn for each element of the array raw. An absent or null array
+// has none.
+func Elements(raw json.RawMessage, fn func(json.RawMessage)) error {
+	if Absent(raw) {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if open, err := dec.Token(); err != nil || open != json.Delim('[') {
+		return fmt.Errorf("%w: not a list", ErrMalformed)
+	}
+	var element json.RawMessage
+	for dec.More() {
+		if err := dec.Decode(&element); err != nil {
+			return fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
+		fn(element)
+	}
+	return nil
+}
+
+// Absent says whether a member is not there, or is null.
+func Absent(raw json.RawMessage) bool { return raw == nil || string(raw) == "null" }
+
+// Text is empty if raw is not a string.
+func Text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// Texts leaves out values that are not strings: a descriptor cannot hold them,
+// and one malformed annotation must not hide a referrer.
+func Texts(raw json.RawMessage) map[string]string {
+	var values map[string]json.RawMessage
+	if json.Unmarshal(raw, &values) != nil {
+		return nil
+	}
+	var out map[string]string
+	for name, value := range values {
+		if value[0] != '"' {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string, len(values))
+		}
+		out[name] = Text(value)
+	}
+	return out
+}
