@@ -188,6 +188,31 @@ func TestABlobThatIsDamagedWhileASlowClientReadsItIsRepaired(t *testing.T) {
 	})
 }
 
+// What was known before a read failed counts no more.
+func TestAfterAReadThatFailedABlobIsCheckedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newDamagedMirror(t, nil)
+		first := r.open(t)
+		r.wantRange(t, first, 0, -1) // all is checked
+		first.Close()
+		b := r.open(t)
+		defer b.Close()
+		var got bytes.Buffer
+		failed := false
+		written, err := b.WriteRange(t.Context(), writerFunc(func(p []byte) (int, error) {
+			if !failed {
+				failed = true
+				r.damage(t, 5)
+				return 0, syscall.EIO
+			}
+			return got.Write(p)
+		}), 0, -1)
+		if err != nil || written != rottingLayer || !bytes.Equal(got.Bytes(), r.content) {
+			t.Errorf("%d bytes, the right ones %v: %v", written, bytes.Equal(got.Bytes(), r.content), err)
+		}
+	})
+}
+
 func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {
