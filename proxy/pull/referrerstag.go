@@ -2,10 +2,13 @@ package pull
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -29,7 +32,7 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 	if gone == nil {
 		var err error
 		switch listed, _, err = referrers.ReadIndex(own.Bytes); {
-		case errors.Is(err, referrers.ErrNoIndex):
+		case errors.Is(err, referrers.ErrNoIndex), isArtifact(own):
 			return own, nil
 		case err != nil:
 			gone = fmt.Errorf("%w: tag %s of %s: %w", upstream.ErrInvalidResponse, tag, repo, err)
@@ -48,7 +51,7 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 		return p.claimedTag(ctx, repo, subject, listed, err)
 	case p.isImageIndex(repo, list.Manifests, listed):
 		return own, nil // somebody's own
-	case listsTheSame(list.Manifests, listed):
+	case listsTheSame(list.Manifests, own.Bytes):
 		own.Stale = own.Stale || list.Stale
 		return own, nil
 	}
@@ -98,13 +101,14 @@ func (p *Puller) isImageIndex(repo Repository, list, entries []Descriptor) bool 
 	return len(entries) > 0
 }
 
-// listsTheSame says whether the entries are those of the list, and describe them
-// as it does.
-func listsTheSame(list, entries []Descriptor) bool {
-	if len(list) != len(entries) {
+// listsTheSame says whether the entries of an index are those of the list, and
+// describe them as it does, for clients that read them strictly.
+func listsTheSame(list []Descriptor, content []byte) bool {
+	var index ocispec.Index
+	if json.Unmarshal(content, &index) != nil || len(index.Manifests) != len(list) {
 		return false
 	}
-	entries = referrers.Merge(entries)
+	entries := referrers.Merge(index.Manifests)
 	for i, d := range list {
 		e := entries[min(i, len(entries)-1)]
 		if e.Digest != d.Digest || e.MediaType != d.MediaType || e.Size != d.Size || e.ArtifactType != d.ArtifactType || !maps.Equal(e.Annotations, d.Annotations) {

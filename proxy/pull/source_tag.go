@@ -70,7 +70,7 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 	}
 	listed, unusable, err := referrers.ReadIndex(index.Bytes)
 	switch {
-	case errors.Is(err, referrers.ErrNoIndex):
+	case errors.Is(err, referrers.ErrNoIndex), isArtifact(index):
 		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: said} // somebody's own image
 	case err != nil:
 		return cannotTell(referrers.FromTag, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err))
@@ -89,6 +89,13 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 		a.State = referrers.NoSource
 	}
 	return a
+}
+
+// isArtifact says whether an index is somebody's artifact and no list: a list has
+// neither a type nor a subject.
+func isArtifact(m Manifest) bool {
+	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+	return err == nil && (described.Descriptor.ArtifactType != "" || described.Subject != nil)
 }
 
 func isWholeTag(tag string, subject Digest) bool {

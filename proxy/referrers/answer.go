@@ -129,9 +129,9 @@ var ErrNoSource = errors.New("there is no source of referrers")
 //
 // * Listed is what any source lists, what is only claimed, and what was seen.
 //
-// ** A refusal of the API is excused if another way of the upstream's can be
-// read, or has not answered yet: a client that may read what a tag lists may
-// read the tag. So is a refusal of the tag. A refusal of anything else is not.
+// ** A refusal is excused if one of the upstream's own ways, an API or a tag of an
+// endpoint, can be read, or has not answered yet: a client that may read what a
+// tag lists may read the tag. Then it is one of those that cannot be told.
 //
 // Unread entries and claims make any list partial. A descriptor that is derived
 // goes before one that is claimed.
@@ -179,18 +179,16 @@ func MergeAnswers(answers []Answer, record Record, seen []Descriptor) Verdict {
 
 // refusal returns the error of a refusal that nothing excuses.
 func refusal(answers []Answer) error {
-	excused := false
+	var refused error
 	for _, a := range answers {
 		if a.Of.isOwn() && (a.Pending || a.State == These || a.State == None) {
-			excused = true
+			return nil
+		}
+		if a.State == CannotTell && a.Refused && refused == nil {
+			refused = a.Err
 		}
 	}
-	for _, a := range answers {
-		if a.State == CannotTell && a.Refused && (!excused || !a.Of.isOwn()) {
-			return a.Err
-		}
-	}
-	return nil
+	return refused
 }
 
 // decides says whether a's error tells more than that of b: a failure tells more

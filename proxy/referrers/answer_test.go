@@ -94,7 +94,7 @@ func TestTheTruthTable(t *testing.T) {
 
 // expected says what the table says, from how many answers are what.
 func expected(answers []Answer, record Record, seen []Descriptor) (row string, want Verdict) {
-	var cannot, own, ownReadable, refusedOwn, refusedOther, unread int
+	var cannot, own, ownReadable, refused, unread int
 	var listed []Descriptor
 	for _, a := range answers {
 		isOwn := a.Of == FromAPI || a.Of == FromTag
@@ -105,10 +105,8 @@ func expected(answers []Answer, record Record, seen []Descriptor) (row string, w
 			own++
 		}
 		switch {
-		case a.Refused && isOwn:
-			refusedOwn++
 		case a.Refused:
-			refusedOther++
+			refused++
 		case isOwn && (a.State == These || a.State == None || a.Pending):
 			ownReadable++
 		}
@@ -119,7 +117,7 @@ func expected(answers []Answer, record Record, seen []Descriptor) (row string, w
 	}
 	listed = append(listed, seen...)
 	switch {
-	case refusedOther > 0, refusedOwn > 0 && ownReadable == 0:
+	case refused > 0 && ownReadable == 0:
 		return "1", Verdict{Conclusion: Refused}
 	case cannot == 0 && own > 0:
 		return "2", Verdict{Conclusion: Known, List: listed[:len(listed)-len(seen)]}
