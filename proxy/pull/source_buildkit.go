@@ -14,11 +14,13 @@ type buildKitSource struct{ p *Puller }
 
 func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answer {
 	now := time.Now()
-	return s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
+	read := s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 		if err == nil && described.Subject == nil && q.upstream.BuildKitAttestations {
 			return described.As(referrers.AttestationType), nil
 		}
 		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
-	}).answer(referrers.FromBuildKit, now)
+	})
+	read.mayLack = true
+	return read.answer(referrers.FromBuildKit, now)
 }
