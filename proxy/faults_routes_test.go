@@ -51,7 +51,8 @@ func routesRows() []routesRow {
 	}
 	return []routesRow{
 		byAPI("its list", nil, answers),
-		byAPI("its list, with a `Warning: 110`", upstreamtest.WithHeader("Warning", `110 - "Response is Stale"`), answers),
+		byAPI("its list, with a `Warning: 110`", upstreamtest.WithHeader("Warning", `110 - "Response is Stale"`), sayNothing), // a mirror that could not ask
+		byAPI("its list, with a `Warning: 299`", upstreamtest.WithHeader("Warning", `299 - "moving next month"`), answers),
 		byAPI("404, a line of text", upstreamtest.Said(http.StatusNotFound, "text/plain; charset=utf-8", "404 page not found\n"), lacks),
 		byAPI("404, a registry's error", notFound, lacks),
 		byAPI("404 without a body", upstreamtest.Empty(http.StatusNotFound), lacks),
@@ -119,7 +120,7 @@ func routesFaults(t *testing.T) string {
 	columns := append([]string{"the API answers", "the tag answers"}, states...)
 	return "## Referrers, by the API and by the tag\n\nThe manifest has no referrers, unless one was listed before, and the upstream has no tag `sha256-…` " +
 		"for it. The upstream says so, or it answers as in the table. An invalid answer of the API (404, 405, a redirect) is a failure if the upstream has been seen to support the API; " +
-		"otherwise it means that there is no API.\n\nA request to the API is answered within five seconds, and never with a web page, a redirect, a 404 or a 405: some " +
+		"otherwise it means that there is no API. A list with `Warning: 110` is one of a mirror that could not ask its own upstream.\n\nA request to the API is answered within five seconds, and never with a web page, a redirect, a 404 or a 405: some " +
 		"clients take these for *none*, and some fail a pull over them. An unknown answer is a 503 or a 429.\n\n" + api.table(columns...) +
 		"\nA client that requests the tag is pulling. The upstream's own 404 is passed on, with `Warning: 299` if the API could not be asked and nothing is known of it, " +
 		"or with `Warning: 110` if the API's route answers *none* with one. If a list is known, the tag is built from it.\n\n" + tag.table(columns...)

@@ -111,6 +111,7 @@ func TestFaultTable(t *testing.T) {
 		{"real", realFaults},
 		{"tags", tagFaults},
 		{"referrers", referrersFaults},
+		{"referring", referringFaults},
 		{"routes", routesFaults},
 		{"disk", diskFaults},
 		{"broken", brokenFaults},

@@ -34,23 +34,35 @@ func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) (Re
 	return list, err
 }
 
+// referrersPage is a page of a Referrers API.
+type referrersPage struct {
+	manifest.Index
+	at      *url.URL // where it is from
+	bytes   int64
+	stale   bool
+	next    *url.URL // the page after it; nil for the last one
+	linkErr error    // why that can't be read
+}
+
 // referrersPage requests a page, the first one if next is nil.
-func (r *Remote) referrersPage(ctx context.Context, of content, next *url.URL, most int64) (*http.Response, []byte, manifest.Index, error) {
+func (r *Remote) referrersPage(ctx context.Context, of content, next *url.URL, most int64) (page referrersPage, err error) {
 	a := request{
 		kind: "referrers", method: http.MethodGet, repo: r.endpoint.prefix + of.repo, path: "referrers/" + of.ref, url: next,
 		accept: ocispec.MediaTypeImageIndex, unfollowed: r.referrersRedirect,
 	}
 	resp, err := r.do(ctx, a)
 	if err != nil {
-		return nil, nil, manifest.Index{}, err
+		return referrersPage{}, err
 	}
 	body, err := readDecoded(resp, most)
 	resp.Body.Close()
 	if err != nil {
-		return nil, nil, manifest.Index{}, readFailed(err)
+		return referrersPage{}, readFailed(err)
 	}
-	index, err := parseReferrers(mediaTypeOf(resp), body)
-	return resp, body, index, err
+	page = referrersPage{at: resp.Request.URL, bytes: int64(len(body)), stale: isStale(resp)}
+	page.next, page.linkErr = nextPage(resp)
+	page.Index, err = parseReferrers(mediaTypeOf(resp), body)
+	return page, err
 }
 
 // referrersRedirect is nil for a redirect that leads to the same request on

@@ -84,7 +84,7 @@ func (l *listing) soFar() ReferrersList {
 // it can be called again.
 func (r *Remote) readPages(ctx context.Context, of content, l *listing) error {
 	for {
-		resp, body, index, err := r.referrersPage(ctx, of, l.next, maxList-l.bytes)
+		page, err := r.referrersPage(ctx, of, l.next, maxList-l.bytes)
 		if errors.Is(err, errTooLarge) {
 			l.broken = &listError{fmt.Sprintf("more than %d bytes", int64(maxList))}
 			return l.broken
@@ -97,15 +97,15 @@ func (r *Remote) readPages(ctx context.Context, of content, l *listing) error {
 		if l.list.At.IsZero() {
 			l.list.At = time.Now()
 		}
-		l.bytes += int64(len(body))
-		l.list.Stale = l.list.Stale || isStale(resp)
-		l.list.Unusable += index.Unusable
-		l.visited[resp.Request.URL.String()] = true
-		l.add(index.Entries)
-		next, err := nextPage(resp)
+		l.bytes += page.bytes
+		l.list.Stale = l.list.Stale || page.stale
+		l.list.Unusable += page.Unusable
+		l.visited[page.at.String()] = true
+		l.add(page.Entries)
+		next := page.next
 		switch {
-		case err != nil:
-			l.broken = err
+		case page.linkErr != nil:
+			l.broken = page.linkErr
 		case next == nil:
 			return nil
 		case l.visited[next.String()], l.vain > maxVain:

@@ -78,8 +78,9 @@ type guardedBlob struct {
 }
 
 // Check is done by a goroutine of its own, which a client can leave: even the
-// stat of an open file may hang. What is checked already is read once more where the page cache has dropped it: then the kernel would
-// wait for it while it sends, which nobody can leave.
+// stat of an open file may hang. What is checked already is read once more where
+// the page cache has dropped it: then the kernel would wait for it while it sends,
+// which nobody can leave.
 func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if b.places.outage() != nil {
 		return 0, task{"check", b.digest}.failed(errDown)
@@ -89,12 +90,24 @@ func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 		if sound == 0 {
 			return b.publishedBlob.Check(ctx, off, n)
 		}
-		sound = min(sound, pieceSize-off%pieceSize) // one piece, of which the rest is known
-		if b.isResident(off) {
-			return sound, nil
-		}
-		return sound, b.fetch(off)
+		return b.resident(off, sound)
 	}, nil)
+}
+
+// resident returns how many of the n bytes at off, which are checked, are in the
+// page cache: all of them, or those before the first piece that is not. If that is
+// the first one, it is read.
+func (b guardedBlob) resident(off, n int64) (int64, error) {
+	for at := off; at < off+n; at += pieceSize - at%pieceSize {
+		switch {
+		case b.isResident(at):
+		case at == off:
+			return min(n, pieceSize-off%pieceSize), b.fetch(off)
+		default:
+			return at - off, nil
+		}
+	}
+	return n, nil
 }
 
 // guardedDraft is a draft. If a write returns cache.ErrDown, the bytes may be

@@ -50,6 +50,36 @@ func (h *hangable) told() []bool {
 	return append([]bool(nil), h.downs...)
 }
 
+// Nobody can leave the kernel while it sends.
+func TestWhatIsCheckedIsSentOnlyAsFarAsThePageCacheHasIt(t *testing.T) {
+	h := openHangable(t, Options{})
+	d := publish(t, h.blobs, "pieces", 4*pieceSize)
+	b, err := h.Blobs().Open(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	checks := b.(guardedBlob).loadChecks()
+	checks.wasResident(0) // it begins to count
+	checks.markResident(0)
+	checks.markResident(1)
+	h.broken.Fail(filestest.Reads, syscall.EIO) // and the page cache has nothing more
+	for _, c := range []struct {
+		off, n, want int64
+		lost         bool
+	}{
+		{0, 4 * pieceSize, 2 * pieceSize, false},
+		{100, 4*pieceSize - 100, 2*pieceSize - 100, false},
+		{0, pieceSize + 1, pieceSize + 1, false},
+		{2 * pieceSize, pieceSize, pieceSize, true}, // it is read, and can't be
+	} {
+		n, err := b.(guardedBlob).resident(c.off, c.n)
+		if n != c.want && !c.lost || errors.Is(err, cache.ErrUnreadable) != c.lost {
+			t.Errorf("of %d bytes at %d: %d, %v", c.n, c.off, n, err)
+		}
+	}
+}
+
 // TestClientsThatLeaveAHungDiskLeaveNothingBehind: a thread of the kernel is
 // held by an operation, and there are no more of these than places.
 func TestClientsThatLeaveAHungDiskLeaveNothingBehind(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/flight"
@@ -74,17 +75,34 @@ func (b *diskBlob) Outcome() Outcome {
 	return Hit
 }
 
+// checkAhead is how many bytes are checked at once before they are sent, if they
+// are known: each check is handed to a goroutine that the client can leave.
+// checkHolds is for how long that counts. A client that reads slowly has the disk
+// asked again for each of its pieces.
+const (
+	checkAhead = 4 * pieceSize
+	checkHolds = time.Second
+)
+
 func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (written int64, err error) {
 	if rest := max(b.Size()-off, 0); n < 0 || n > rest {
 		n = rest
 	}
 	lastFailure := int64(-1) // offset of the last failed read
+	var checked struct {
+		to   int64
+		when time.Time
+	}
 	for written < n {
 		if ctx.Err() != nil {
 			return written, context.Cause(ctx)
 		}
 		at := off + written
-		sound, err := b.file.Check(ctx, at, min(pieceSize, n-written))
+		sound, err := checked.to-at, error(nil)
+		if sound <= 0 || time.Since(checked.when) > checkHolds {
+			sound, err = b.file.Check(ctx, at, min(checkAhead, n-written))
+			checked.to, checked.when = at+sound, time.Now()
+		}
 		if isLost(ctx, err) {
 			wrote, err := b.repair(ctx, w, at, n-written, err)
 			return written + wrote, err
@@ -92,8 +110,11 @@ func (b *diskBlob) WriteRange(ctx context.Context, w io.Writer, off, n int64) (w
 		b.p.noteQuarantined(err, b.Size())
 		var wrote int64
 		if err == nil {
-			wrote, err = b.cursor.Copy(w, at, sound)
+			wrote, err = b.cursor.Copy(w, at, min(sound, pieceSize))
 			written += wrote
+		}
+		if err != nil {
+			checked.to = at
 		}
 		if errors.Is(err, cache.ErrDown) {
 			wrote, err := b.withoutDisk(ctx, w, off+written, n-written)

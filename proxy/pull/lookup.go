@@ -159,6 +159,16 @@ func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, 
 		asked.Go(func() { l.set(i, s.answer(ctx, q)) })
 	}
 	asked.Wait()
+	// A list of many slow pages takes minutes. What was said at its beginning is
+	// not fresh any more, so the others are asked once more.
+	again := *q
+	again.oldest = last.p.oldestRemembered(time.Now(), renewal{oldest: q.oldest})
+	for i, s := range sources {
+		if a := l.answers[i]; a.Of != referrers.FromAPI && a.State != referrers.CannotTell && a.At.Before(again.oldest) {
+			asked.Go(func() { l.set(i, s.answer(ctx, &again)) })
+		}
+	}
+	asked.Wait()
 	last.listed = l.answers[:len(sources)]
 	for _, a := range last.listed {
 		if a.State == referrers.CannotTell {

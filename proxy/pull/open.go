@@ -69,7 +69,11 @@ type opened struct {
 	claimed bool
 
 	failed  []error
-	isShort bool // something is listed that could not be read
+	isShort bool    // something is listed that could not be read
+	absent  []error // of what is listed, and is not there
+	// mayLack says that what is not there is none: it is not a registry that
+	// lists it, but an index, and those may be sparse.
+	mayLack bool
 }
 
 // fail notes that something could not be found out.
@@ -96,6 +100,11 @@ func withoutMeaning(err error) error {
 
 // answer is what a source says that listed this at a time.
 func (o *opened) answer(of referrers.Kind, at time.Time) referrers.Answer {
+	for _, err := range o.absent {
+		if !o.mayLack {
+			o.missing(err)
+		}
+	}
 	a := referrers.Answer{Of: of, State: referrers.These, List: o.list, At: at}
 	switch err := decisiveError(o.failed); {
 	case err != nil:
@@ -180,7 +189,9 @@ func (o *opened) note(claim, derived Descriptor, err error) {
 	case err == nil:
 		o.list = append(o.list, derived)
 	case errors.Is(err, referrers.ErrNotReferrer):
-	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, errNoAlgorithm):
+	case errors.Is(err, upstream.ErrNotFound):
+		o.absent = append(o.absent, about)
+	case errors.Is(err, errNoAlgorithm):
 		o.missing(about) // nobody could pull it, so that it is not listed either
 	case errors.Is(err, errUnopened), errors.Is(err, errTooLarge), errors.Is(err, referrers.ErrUnverified), errors.Is(err, referrers.ErrMalformed):
 		o.missing(about)

@@ -157,6 +157,62 @@ func (f countedFile) Close() error {
 	return f.PublishedBlob.Close()
 }
 
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// What is known for a moment is not for a client that reads slowly.
+func TestABlobThatIsDamagedWhileASlowClientReadsItIsRepaired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const piece = 256 << 10
+		r := newDamagedMirror(t, nil)
+		first := r.open(t)
+		r.wantRange(t, first, 0, -1) // all is checked
+		first.Close()
+		b := r.open(t)
+		defer b.Close()
+		var got bytes.Buffer
+		damaged := false
+		written, err := b.WriteRange(t.Context(), writerFunc(func(p []byte) (int, error) {
+			got.Write(p)
+			if got.Len() >= piece && !damaged {
+				damaged = true
+				r.damage(t, piece+5)
+				time.Sleep(2 * time.Second)
+			}
+			return len(p), nil
+		}), 0, -1)
+		if err != nil || written != rottingLayer || !bytes.Equal(got.Bytes(), r.content) || b.Outcome() != pull.Repaired {
+			t.Errorf("%d bytes, the right ones %v: %v, %s", written, bytes.Equal(got.Bytes(), r.content), err, b.Outcome())
+		}
+	})
+}
+
+// What was known before a read failed counts no more.
+func TestAfterAReadThatFailedABlobIsCheckedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newDamagedMirror(t, nil)
+		first := r.open(t)
+		r.wantRange(t, first, 0, -1) // all is checked
+		first.Close()
+		b := r.open(t)
+		defer b.Close()
+		var got bytes.Buffer
+		failed := false
+		written, err := b.WriteRange(t.Context(), writerFunc(func(p []byte) (int, error) {
+			if !failed {
+				failed = true
+				r.damage(t, 5)
+				return 0, syscall.EIO
+			}
+			return got.Write(p)
+		}), 0, -1)
+		if err != nil || written != rottingLayer || !bytes.Equal(got.Bytes(), r.content) {
+			t.Errorf("%d bytes, the right ones %v: %v", written, bytes.Equal(got.Bytes(), r.content), err)
+		}
+	})
+}
+
 func TestADamagedBlobIsRepairedWithoutTheClientNoticing(t *testing.T) {
 	const pieces = 256 << 10
 	for _, c := range []struct {

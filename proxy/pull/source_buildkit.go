@@ -14,7 +14,7 @@ type buildKitSource struct{ p *Puller }
 
 func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answer {
 	now := time.Now()
-	return s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
+	read := s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
 		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
 		if err == nil && described.Subject == nil && q.upstream.BuildKitAttestations {
 			d := described.As(referrers.AttestationType)
@@ -22,5 +22,7 @@ func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answe
 			return d, nil
 		}
 		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
-	}).answer(referrers.FromBuildKit, now)
+	})
+	read.mayLack = true
+	return read.answer(referrers.FromBuildKit, now)
 }
