@@ -112,6 +112,13 @@ func (e *modelEndpoint) faultOf(q upstreamtest.Request, req *http.Request) *mode
 	return nil
 }
 
+// refuses says whether a registry denies access to anything.
+func (w *modelWorld) refuses() bool {
+	return slices.ContainsFunc(w.endpoints, func(e *modelEndpoint) bool {
+		return slices.ContainsFunc(e.faults, func(f *modelFault) bool { return f.how == "401" || f.how == "403" })
+	})
+}
+
 // fails says whether a source of a registry fails altogether.
 func (e *modelEndpoint) fails(scopes ...string) bool {
 	return slices.ContainsFunc(e.faults, func(f *modelFault) bool { return slices.Contains(scopes, f.scope) && f.how != "slow" })
@@ -154,6 +161,9 @@ func (w *modelWorld) addFault() string {
 			return "no fault"
 		}
 		f.child = pick(w.random, all...).digest
+	}
+	if f.how == "slow" || w.isSlow() {
+		e.faults = nil // what is slow fails in no other way meanwhile
 	}
 	e.faults = append(e.faults, f)
 	return fmt.Sprintf("%s: %s", e.name, f)

@@ -198,7 +198,13 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
 		return true
 	}
-	return slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool {
-		return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, func(e *modelEndpoint) bool { return face.mayHaveSeen(e) })
+	about := []*modelSubject{s}
+	if face.parent != nil {
+		about = m.subjects // what a parent cannot answer closes its API for a while
+	}
+	return slices.ContainsFunc(about, func(s *modelSubject) bool {
+		return slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool {
+			return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, func(e *modelEndpoint) bool { return face.mayHaveSeen(e) })
+		})
 	})
 }
