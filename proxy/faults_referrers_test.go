@@ -26,8 +26,9 @@ type referrersSource struct {
 	asks func(subject, referrer ocispec.Descriptor) string
 	// by is how the referrer is made; nil is with a subject of its own.
 	by func(r *upstreamtest.Registry, subject ocispec.Descriptor, name string) ocispec.Descriptor
-	// before is what has to be pulled before the source knows anything.
-	before func(m *mirror)
+	// before pulls what the source has to have seen to know anything, and the
+	// first referrer: what fails are requests about the second.
+	before func(m *mirror, first ocispec.Descriptor)
 }
 
 func referrersSources() []referrersSource {
@@ -66,7 +67,10 @@ func referrersSources() []referrersSource {
 				}
 				r.AddIndex("app", "attested", entries...)
 			},
-			before: func(m *mirror) { m.get("/v2/app/manifests/attested") },
+			before: func(m *mirror, first ocispec.Descriptor) {
+				m.get("/v2/app/manifests/attested")
+				m.get("/v2/app/manifests/" + first.Digest.String())
+			},
 		},
 	}
 }
@@ -153,7 +157,7 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	}
 	list := func(m *mirror) (sees string, listed []string) {
 		if source.before != nil {
-			source.before(m)
+			source.before(m, all[0])
 		}
 		a := m.get(path)
 		if a.status != http.StatusOK {
@@ -181,7 +185,7 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	}
 	attach("second")
 	if source.before != nil {
-		source.before(m)
+		source.before(m, all[0])
 	}
 	fake.Always(source.asks(subject, all[len(all)-1]), fault.fault)
 	sees, listed := list(m)
