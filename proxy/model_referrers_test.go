@@ -46,9 +46,9 @@ func numberFromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
 // two only where something failed. The runs are the same each time; other seeds
 // give other runs.
 func TestReferrersModel(t *testing.T) {
-	steps := int(numberFromEnvironment(t, modelReferrersSteps, 120))
-	seeds := int(numberFromEnvironment(t, modelReferrersSeeds, 0))
-	first := numberFromEnvironment(t, modelReferrersSeed, 1)
+	steps := int(numberFromEnvironment(t, modelReferrersSteps, 60))
+	seeds := int(numberFromEnvironment(t, modelReferrersSeeds, 5))
+	first := numberFromEnvironment(t, modelReferrersSeed, 4)
 	if os.Getenv(modelReferrersSeed) != "" {
 		seeds = int(numberFromEnvironment(t, modelReferrersSeeds, 1))
 	}
