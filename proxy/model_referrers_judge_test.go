@@ -107,7 +107,7 @@ func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 	if a.status == http.StatusOK {
 		if q.tag && m.isForeign(q, a) {
 			m.counts["foreign"]++
-			m.note("%s: an image of somebody's own", q)
+			m.note("%s: an image of somebody's own %s", q, a.warnings)
 			return
 		}
 		var index ocispec.Index

@@ -202,6 +202,9 @@ func (m *referrersModel) askCosign(face *modelMirror, s *modelSubject) {
 	q := modelQuestion{face: face, subject: s}
 	m.note("%s is asked for the signature of %s: %d %s%s %s", face.name, s.tag, a.status, a.code, a.warnings, m.named(a.digest))
 	_, window := m.windows(q, a.status == http.StatusNotFound)
+	if a.status == http.StatusOK {
+		m.opened[digest.Digest(a.digest)]++ // it is kept, though nobody asked for it by its digest
+	}
 	switch {
 	case a.status == http.StatusOK && a.warnings == "":
 		if !slices.ContainsFunc(s.since(time.Now().Add(-window)), func(v modelView) bool { return v.may[digest.Digest(a.digest)] }) {

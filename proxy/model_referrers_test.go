@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,9 +89,9 @@ func runReferrersModel(t *testing.T, seed uint64, steps int, skipped []int) (m *
 // shrinkReferrersModel leaves out each step that the failure does not need.
 func shrinkReferrersModel(t *testing.T, seed uint64, failed *referrersModel) *referrersModel {
 	var skipped []int
-	for step := failed.step - 1; step >= 0; step-- {
+	for step := int(failed.step.Load()) - 1; step >= 0; step-- {
 		without := append(slices.Clone(skipped), step)
-		m := runReferrersModel(t, seed, failed.step+1, without)
+		m := runReferrersModel(t, seed, int(failed.step.Load())+1, without)
 		if len(m.failures) > 0 && failureKind(m.failures[0]) == failureKind(failed.failures[0]) {
 			failed, skipped = m, without
 		}
@@ -118,7 +119,7 @@ type referrersModel struct {
 
 	seed    uint64
 	source  *rand.PCG
-	step    int
+	step    atomic.Int64
 	skipped []int
 	// recovered says that all is well, and has been for so long that nothing is
 	// left of what was not.
@@ -210,10 +211,11 @@ func (m *referrersModel) run(steps int) {
 	if m.settings.long {
 		steps = min(steps, 30) // they take their time
 	}
-	for m.step = range steps {
+	for step := range steps {
+		m.step.Store(int64(step))
 		// Each step has its own luck, so that others can be left out.
-		m.source.Seed(m.seed, uint64(m.step)+1)
-		if slices.Contains(m.skipped, m.step) {
+		m.source.Seed(m.seed, uint64(step)+1)
+		if slices.Contains(m.skipped, step) {
 			continue
 		}
 		if m.doStep(); len(m.failures) > 0 {
@@ -225,7 +227,7 @@ func (m *referrersModel) run(steps int) {
 
 // note logs what happens, for a failure report.
 func (m *referrersModel) note(format string, args ...any) {
-	line := fmt.Sprintf("%4d %s %s", m.step, time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%4d %s %s", m.step.Load(), time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...))
 	m.noting.Lock()
 	defer m.noting.Unlock()
 	if m.history = append(m.history, line); len(m.history) > 90 {
@@ -236,7 +238,7 @@ func (m *referrersModel) note(format string, args ...any) {
 func (m *referrersModel) fail(format string, args ...any) {
 	m.noting.Lock()
 	defer m.noting.Unlock()
-	m.failures = append(m.failures, fmt.Sprintf("step %d at %s: %s", m.step, time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...)))
+	m.failures = append(m.failures, fmt.Sprintf("step %d at %s: %s", m.step.Load(), time.Now().Format("02 15:04:05.000"), fmt.Sprintf(format, args...)))
 }
 
 // pick returns one of several values.

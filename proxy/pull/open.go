@@ -24,6 +24,9 @@ const (
 	// fewOpened how many if the upstream's rate limit runs low or the rest is
 	// being opened already.
 	maxOpened, fewOpened = 512, 16
+	// restAfter is how long the rest of a long list waits, so that it takes no
+	// turns from the client that asked.
+	restAfter = time.Second
 )
 
 var (
@@ -233,6 +236,9 @@ func (p *Puller) openRest(u Upstream, repo Repository, subject Digest, rest []De
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
 		defer p.lookups.endOpening(key)
+		if background.Wait(ctx, restAfter) != nil {
+			return
+		}
 		var reads sync.WaitGroup
 		defer reads.Wait()
 		next := make(chan Descriptor)

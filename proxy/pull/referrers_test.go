@@ -481,6 +481,7 @@ func TestALongListIsOpenedWithinBounds(t *testing.T) {
 				if got := ask(); got.Outcome == pull.Hit {
 					t.Error("it is told as complete")
 				}
+				time.Sleep(2 * time.Second) // the rest is opened then
 				synctest.Wait()
 				asked += len(o.Transcript())
 				if asked > many+10 {
