@@ -160,7 +160,7 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 	for _, v := range views {
 		now := maps.Clone(v.cannot)
 		for _, e := range v.hidden {
-			if face.hasSeen(e) {
+			if face.hasSeen(e, v.at) {
 				now["the API of "+e.name] = "it had one"
 			}
 		}

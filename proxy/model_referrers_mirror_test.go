@@ -154,7 +154,7 @@ func (f *modelMirror) restart(how string) {
 	}
 	f.model.mu.Lock()
 	for _, e := range f.model.endpoints {
-		if e.seen[f.name] && how != "stopped" {
+		if !e.seen[f.name].IsZero() && how != "stopped" {
 			e.forgot[f.name] = true
 		}
 	}
@@ -167,17 +167,18 @@ func (f *modelMirror) restart(how string) {
 	}
 }
 
-// hasSeen says whether the mirror, or its parent, knows that a registry has the
-// API.
-func (f *modelMirror) hasSeen(e *modelEndpoint) bool {
+// hasSeen says whether the mirror, or its parent, knew at a time that a registry
+// has the API.
+func (f *modelMirror) hasSeen(e *modelEndpoint, at time.Time) bool {
 	if f.parent != nil && !f.direct {
-		return f.parent.hasSeen(e)
+		return f.parent.hasSeen(e, at)
 	}
-	return e.seen[f.name] && !e.forgot[f.name]
+	since := e.seen[f.name]
+	return !since.IsZero() && !since.After(at) && !e.forgot[f.name]
 }
 
 func (f *modelMirror) mayHaveSeen(e *modelEndpoint) bool {
-	return e.seen[f.name] || f.parent != nil && f.parent.mayHaveSeen(e)
+	return !e.seen[f.name].IsZero() || f.parent != nil && f.parent.mayHaveSeen(e)
 }
 
 // modelAnswer is what a client got.

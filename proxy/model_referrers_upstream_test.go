@@ -34,8 +34,8 @@ type modelEndpoint struct {
 	tags   map[digest.Digest]*modelTag
 	cosign map[string]*modelArtifact // by tag
 	faults []*modelFault
-	// seen are the mirrors that have had a list of its API.
-	seen map[string]bool
+	// seen says since when a mirror has had a list of its API.
+	seen map[string]time.Time
 	// forgot are the mirrors that may have forgotten that.
 	forgot map[string]bool
 }
@@ -58,7 +58,7 @@ func (w *modelWorld) addEndpoint() {
 	e := &modelEndpoint{
 		world: w, name: fmt.Sprint("registry", len(w.endpoints)), registry: upstreamtest.New(w.t, upstreamtest.WithNetwork(&w.net)),
 		holds: map[digest.Digest]bool{}, extra: map[digest.Digest][]modelEntry{}, tags: map[digest.Digest]*modelTag{}, cosign: map[string]*modelArtifact{},
-		seen: map[string]bool{}, forgot: map[string]bool{},
+		seen: map[string]time.Time{}, forgot: map[string]bool{},
 	}
 	e.api = w.random.IntN(2) == 0
 	e.change()
@@ -273,7 +273,9 @@ func (e *modelEndpoint) respondReferrers(r *upstreamtest.Registry, w http.Respon
 	}
 	if from == 0 {
 		agent := req.Header.Get("User-Agent")
-		e.seen[agent] = true
+		if e.seen[agent].IsZero() || e.forgot[agent] {
+			e.seen[agent] = time.Now()
+		}
 		delete(e.forgot, agent)
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
