@@ -34,19 +34,19 @@ type Storage struct {
 // ToStorage redirects to the storage. The transcript and the rules know what is
 // asked there as "GET storage".
 func ToStorage(s Storage) Fault {
+	if s.Signed == "" {
+		s.Signed = http.MethodGet
+	}
+	if s.Any {
+		s.Signed = ""
+	}
+	if s.Status == 0 {
+		s.Status = http.StatusTemporaryRedirect
+	}
 	return func(r *Registry, w http.ResponseWriter, req *http.Request, q Request) {
 		if _, code := r.find(q); code != "" {
 			complain(w, http.StatusNotFound, code)
 			return
-		}
-		if s.Signed == "" {
-			s.Signed = http.MethodGet
-		}
-		if s.Any {
-			s.Signed = ""
-		}
-		if s.Status == 0 {
-			s.Status = http.StatusTemporaryRedirect
 		}
 		r.mu.Lock()
 		if r.storage == nil {
