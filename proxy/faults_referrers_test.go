@@ -140,9 +140,6 @@ func runReferrersFault(t *testing.T, source referrersSource, fault referrersFaul
 	s := setup{dir: t.TempDir(), once: true, silent: fault.silent, options: func(o *pulling.Options) {
 		o.Rules.ReferrersTTL, o.Rules.TagTTL = time.Nanosecond, time.Nanosecond
 		o.Upstreams[0].CosignTags = source.by != nil
-		if !fault.silent { // what is large takes a while under the race detector
-			o.Rules.MaxWait, o.Rules.Patience = time.Minute, time.Minute
-		}
 	}}
 	path := "/v2/app/referrers/" + subject.Digest.String()
 	var all []ocispec.Descriptor

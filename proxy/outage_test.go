@@ -107,14 +107,14 @@ func TestAHungDiskIsPassedBy(t *testing.T) {
 				b.pull(t, path, 10)
 				want += int64(len(b.has[path]))
 			}
-			if took := time.Since(began); took > time.Minute { // the disk hangs for good
+			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("it took %s", took)
 			}
 			if got := b.fake.BlobBytes() - before; got > 4*want {
 				t.Errorf("the upstream sent %d bytes for %d: a client that comes when a download is over starts another", got, want)
 			}
 			asked := time.Now()
-			if a := b.get("/v2/app/manifests/1"); a.status != http.StatusOK || time.Since(asked) > 5*time.Second {
+			if a := b.get("/v2/app/manifests/1"); a.status != http.StatusOK || time.Since(asked) > time.Second {
 				t.Errorf("what is in memory: %d after %s", a.status, time.Since(asked))
 			}
 			over := b.store.Outage()
