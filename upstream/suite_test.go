@@ -31,13 +31,17 @@ func remote(t *testing.T, endpoint string, change func(*upstream.RemoteOptions))
 }
 
 func TestContract(t *testing.T) {
+	// Nothing here is silent: who is slow is the machine.
+	patient := func(opts *upstream.RemoteOptions) {
+		opts.Waits = upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second}
+	}
 	for name, wrap := range map[string]func(upstream.Registry) upstream.Registry{
 		"the remote": func(r upstream.Registry) upstream.Registry { return r },
 		"retry":      upstream.Retry,
 		"limit":      func(r upstream.Registry) upstream.Registry { return upstream.Limit(r, 4) },
 		"breaker":    upstream.Breaker,
 		"fallback to the second": func(r upstream.Registry) upstream.Registry {
-			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), nil), r)
+			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), patient), r)
 		},
 		"all of them": func(r upstream.Registry) upstream.Registry {
 			return upstream.SecondConnection(upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4))
@@ -45,7 +49,7 @@ func TestContract(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry {
-				return wrap(remote(t, fake.URL(), nil))
+				return wrap(remote(t, fake.URL(), patient))
 			})
 		})
 	}

@@ -144,6 +144,7 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 				r := reach(t, fake)
 				unknown := digest.FromString("unknown")
 				proves := name == "HTML" // whoever reads content proves it: it may come with any type (W46)
+				var all sync.WaitGroup   // each waits until it is asked again
 				for method, ask := range map[string]func() error{
 					"Resolve":            func() error { _, err := r.Resolve(ctx, "app", "1"); return err },
 					"Manifest":           func() error { return opened(r.Manifest(ctx, "app", "1")) },
@@ -152,10 +153,13 @@ func Suite(t *testing.T, reach func(t *testing.T, fake *Registry) upstream.Regis
 					"Blob":               func() error { return opened(r.Blob(ctx, "app", unknown, 0, -1)) },
 					"Tags":               func() error { _, err := r.Tags(ctx, "app", nil); return err },
 				} {
-					if err := ask(); !errors.Is(err, c.want) && !(proves && err == nil && method != "Resolve" && method != "Tags") {
-						t.Errorf("%s: %v, want %v", method, err, c.want)
-					}
+					all.Go(func() {
+						if err := ask(); !errors.Is(err, c.want) && !(proves && err == nil && method != "Resolve" && method != "Tags") {
+							t.Errorf("%s: %v, want %v", method, err, c.want)
+						}
+					})
 				}
+				all.Wait()
 			})
 		}
 	})
