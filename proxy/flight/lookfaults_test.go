@@ -143,7 +143,7 @@ func TestNobodyPassesByADownloadOfUnknownSize(t *testing.T) {
 }
 
 func TestWhatRemainsOfAFailedDownloadCanBeRead(t *testing.T) {
-	wrong := bytesOf(1, largeSize)
+	wrong := bytes.Clone(bytesOf(1, largeSize))
 	wrong[5] ^= 1
 	for name, c := range map[string]struct {
 		body    func(body []byte) io.ReadCloser

@@ -146,7 +146,7 @@ func TestWhatWasReadIsKeptForLater(t *testing.T) {
 
 func TestAFailedDownloadIsTakenUp(t *testing.T) {
 	cut := fmt.Errorf("%w: connection reset", upstream.ErrUnavailable)
-	wrong := bytesOf(1, largeSize)
+	wrong := bytes.Clone(bytesOf(1, largeSize))
 	wrong[1000] ^= 1
 	for name, c := range map[string]struct {
 		content []byte

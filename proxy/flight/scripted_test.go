@@ -7,16 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/cachetest"
+	"github.com/entrepot/entrepot/cache/cachetest/content"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
@@ -114,7 +113,7 @@ func (s *scripted) Received(n int64) {
 }
 
 func (s *scripted) want() cache.Descriptor {
-	return cache.Descriptor{Digest: digest.FromBytes(s.content), Size: -1}
+	return cache.Descriptor{Digest: content.Digest(s.content), Size: -1}
 }
 
 func (s *scripted) start() flight.StartOptions {
@@ -308,13 +307,7 @@ func follow(f *flight.Flight, got io.Writer) <-chan error {
 	return done
 }
 
-func bytesOf(seed byte, n int) []byte {
-	b := make([]byte, n)
-	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
-		panic(err)
-	}
-	return b
-}
+func bytesOf(seed byte, n int) []byte { return content.Bytes(seed, n) }
 
 // cutAfter returns a body that fails after n bytes.
 func cutAfter(body []byte, n int, err error) io.ReadCloser {

@@ -16,6 +16,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/cache/cachetest/content"
 )
 
 // Registry is a scriptable registry.
@@ -243,7 +245,7 @@ func (r *Registry) AddManifest(repo, mediaType string, body []byte, tags ...stri
 }
 
 func (r *Registry) add(repo, mediaType string, body []byte, blob bool, tags ...string) ocispec.Descriptor {
-	return r.addAs(repo, mediaType, body, digestOf(body), blob, tags...)
+	return r.addAs(repo, mediaType, body, content.Digest(body), blob, tags...)
 }
 
 // AddBlobAs makes content pullable as a blob under a digest that is not of

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/url"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/cache/cachetest/content"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -58,7 +58,7 @@ type Served struct {
 // NewOrigin returns an Origin without content.
 func NewOrigin() *Origin {
 	return &Origin{
-		DigestOf: func(body []byte) Digest { return digest.FromBytes(body) }, Content: map[string]Served{}, failures: map[string][]error{},
+		DigestOf: content.Digest, Content: map[string]Served{}, failures: map[string][]error{},
 		gates: map[string]chan struct{}{}, stale: map[string]bool{}, cuts: map[string]cut{},
 	}
 }
@@ -67,7 +67,7 @@ func NewOrigin() *Origin {
 func (o *Origin) Put(repo, mediaType string, body []byte, tags ...string) Descriptor {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	d := digest.FromBytes(body)
+	d := content.Digest(body)
 	for _, ref := range append(tags, d.String()) {
 		o.Content[repo+" "+ref] = Served{mediaType, body}
 	}
@@ -165,7 +165,7 @@ func (o *Origin) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 	if o.NoHEAD {
 		return Descriptor{Size: -1}, nil
 	}
-	return Descriptor{MediaType: c.MediaType, Digest: digest.FromBytes(c.Body), Size: int64(len(c.Body))}, nil
+	return Descriptor{MediaType: c.MediaType, Digest: content.Digest(c.Body), Size: int64(len(c.Body))}, nil
 }
 
 // Manifest implements [upstream.Registry].
@@ -244,7 +244,7 @@ func (o *Origin) Referrers(ctx context.Context, repo string, subject Digest) (up
 			continue
 		}
 		list = append(list, Descriptor{
-			MediaType: c.MediaType, Digest: digest.FromBytes(c.Body), Size: int64(len(c.Body)),
+			MediaType: c.MediaType, Digest: content.Digest(c.Body), Size: int64(len(c.Body)),
 			ArtifactType: m.ArtifactType, Annotations: m.Annotations,
 		})
 	}
@@ -288,13 +288,7 @@ func (o *Origin) Image(repo, tag string, layer []byte) (manifest, blob Descripto
 }
 
 // Bytes returns n bytes that look random and are always the same for a seed.
-func Bytes(seed byte, n int) []byte {
-	b := make([]byte, n)
-	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
-		panic(err)
-	}
-	return b
-}
+func Bytes(seed byte, n int) []byte { return content.Bytes(seed, n) }
 
 // WantTranscript checks the requests to the origin, in any order.
 func WantTranscript(t *testing.T, o *Origin, want ...string) {
