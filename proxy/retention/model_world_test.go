@@ -31,6 +31,7 @@ type world struct {
 	made   int // names what is made
 
 	bodies map[retention.Digest]mirrortest.Served
+	hangs  map[retention.Digest]retention.Digest                   // what a manifest refers to, of those that refer
 	held   map[retention.Repository]map[retention.Digest]time.Time // since when a repository has content
 	tags   map[retention.Reference][]era
 	shelf  map[retention.Repository][]retention.Descriptor // layers to be shared
@@ -48,7 +49,7 @@ var secret = retention.Repository{Upstream: "hub", Name: "secret"}
 func newWorld(random *rand.Rand) *world {
 	w := &world{
 		Origin: mirrortest.NewOrigin(), random: random,
-		bodies: map[retention.Digest]mirrortest.Served{}, held: map[retention.Repository]map[retention.Digest]time.Time{},
+		bodies: map[retention.Digest]mirrortest.Served{}, hangs: map[retention.Digest]retention.Digest{}, held: map[retention.Repository]map[retention.Digest]time.Time{},
 		tags: map[retention.Reference][]era{}, shelf: map[retention.Repository][]retention.Descriptor{},
 	}
 	w.API = random.IntN(2) == 0
@@ -74,7 +75,13 @@ func sorted[K interface{ ~string }, V any](m map[K]V) []K { return slices.Sorted
 
 func (w *world) add(repo retention.Repository, mediaType string, body []byte) retention.Descriptor {
 	d := w.Put(repo.Name, mediaType, body)
-	w.bodies[d.Digest] = mirrortest.Served{MediaType: mediaType, Body: body}
+	if w.bodies[d.Digest].MediaType != mediaType {
+		w.bodies[d.Digest] = mirrortest.Served{MediaType: mediaType, Body: body}
+		delete(w.hangs, d.Digest)
+		if _, _, subject, err := referrers.Names(mediaType, body); err == nil && subject != nil {
+			w.hangs[d.Digest] = subject.Digest
+		}
+	}
 	if w.held[repo] == nil {
 		w.held[repo] = map[retention.Digest]time.Time{}
 	}
@@ -242,8 +249,7 @@ func (w *world) attach(repo retention.Repository, subject retention.Descriptor) 
 func (w *world) referrersOf(repo retention.Repository, subject retention.Digest) []retention.Descriptor {
 	var all []retention.Descriptor
 	for _, d := range sorted(w.held[repo]) {
-		_, _, s, err := referrers.Names(w.bodies[d].MediaType, w.bodies[d].Body)
-		if err == nil && s != nil && s.Digest == subject {
+		if on, hangs := w.hangs[d]; hangs && on == subject {
 			all = append(all, retention.Descriptor{MediaType: w.bodies[d].MediaType, Digest: d, Size: int64(len(w.bodies[d].Body))})
 		}
 	}
