@@ -97,34 +97,43 @@ type breaker struct {
 
 // admission is a request in progress, with the gates that it probes.
 type admission struct {
-	probesHost, probesKind, probesLimit, probesReferrers bool
+	probesHost, probesKind, probesLimit bool
+	probesReferrers, probesSubject      bool
 
+	subject content // of a request for referrers
 	started time.Time
 	silent  bool // it has taken long, which has been recorded
 	paged   bool // a page of a list has come
 	ended   bool
 }
 
-func (b *breaker) admit(q requestClass) (*admission, error) {
+// admit admits a request, for referrers of a subject.
+func (b *breaker) admit(q requestClass, subject content) (*admission, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.rejectionLocked(q); err != nil {
+	if err := b.rejectionLocked(q, subject); err != nil {
 		return nil, err
 	}
-	return &admission{
+	p := &admission{
 		probesHost: b.host.pass(), probesKind: b.kinds[q.kind()].pass(), probesLimit: b.limits[q].pass(),
-		probesReferrers: q == referrersRequests && b.referrers.pass(), started: time.Now(),
-	}, nil
+		subject: subject, started: time.Now(),
+	}
+	if q == referrersRequests {
+		p.probesReferrers, p.probesSubject = b.referrers.pass(subject)
+	}
+	return p, nil
 }
 
 // rejectionLocked returns the error of a request that may not pass, or nil.
 // b.mu is held.
-func (b *breaker) rejectionLocked(q requestClass) error {
+func (b *breaker) rejectionLocked(q requestClass, subject content) error {
 	if left, closed := b.limits[q].closed(); closed {
 		return &RateLimitedError{RetryAfter: left}
 	}
-	if _, closed := b.referrers.closed(); closed && q == referrersRequests {
-		return fmt.Errorf("%w: its Referrers API does not answer: %s", ErrUnavailable, b.referrers.reason)
+	if q == referrersRequests {
+		if err := b.referrers.rejection(subject); err != nil {
+			return err
+		}
 	}
 	for _, h := range []*health{&b.host, &b.kinds[q.kind()]} {
 		if _, closed := h.closed(); closed {
@@ -137,7 +146,7 @@ func (b *breaker) rejectionLocked(q requestClass) error {
 func (b *breaker) rejection(q requestClass) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.rejectionLocked(q)
+	return b.rejectionLocked(q, content{})
 }
 
 // rejecter is a Registry that rejects requests without sending them.
@@ -231,9 +240,7 @@ func (b *breaker) endProbes(q requestClass, p *admission) {
 	if p.probesLimit {
 		b.limits[q].probing = false
 	}
-	if p.probesReferrers {
-		b.referrers.probing = false
-	}
+	b.referrers.endProbes(p)
 }
 
 // answered forgets all failures of the host and of a kind of requests. b.mu is
@@ -244,7 +251,7 @@ func (b *breaker) answered(kind *health) {
 }
 
 func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn func() (T, error)) (T, error) {
-	p, err := b.admit(q)
+	p, err := b.admit(q, content{})
 	if err != nil {
 		var none T
 		return none, err
@@ -296,7 +303,7 @@ func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64
 }
 
 func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
-	p, err := b.admit(referrersRequests)
+	p, err := b.admit(referrersRequests, content{repo, subject.String()})
 	if err != nil {
 		return ReferrersList{}, err
 	}
