@@ -194,6 +194,7 @@ func (b *breaker) markSilent(p *admission) {
 	}
 	if p.probesHost {
 		p.probesHost, b.host.probing = false, false // other requests to the host do not wait for this one
+		b.probeEnded()
 	}
 	if b.referrers.answeredAt.After(p.started) {
 		return // other requests are answered, so it is this subject that takes long
