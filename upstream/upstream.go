@@ -139,6 +139,9 @@ type TagList struct {
 	Tags []string
 	// Next is the query of the following page; nil on the last one.
 	Next url.Values
+	// Stale says that the upstream is a mirror that could not ask its own
+	// upstream (Warning 110). There may be others by now.
+	Stale bool
 }
 
 // Registry is one remote registry, as far as a mirror reads from it.
