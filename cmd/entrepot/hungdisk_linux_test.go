@@ -173,16 +173,6 @@ func threads(t *testing.T, pid int) (n int) {
 	return n
 }
 
-// eventually waits for what is about to become true.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for began := time.Now(); !is(); time.Sleep(100 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
-			t.Fatalf("it is not true that %s", what)
-		}
-	}
-}
-
 // lockedBuffer is a buffer that is written to meanwhile.
 type lockedBuffer struct {
 	mu sync.Mutex
