@@ -245,6 +245,7 @@ func TestTheTagAnswersLikeTheAPIWhileThatIsAway(t *testing.T) {
 		o.API = true
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		m := mirrortest.New(t, o, nil)
+		pullManifest(t, m, "1")
 		wantList(t, m, subject, "asked", "known []")
 		time.Sleep(time.Hour)
 		o.Fail("GET referrers app "+mirrortest.Short(subject.Digest.String()), upstream.ErrUnavailable, upstream.ErrUnavailable)
