@@ -185,7 +185,18 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 		return fmt.Errorf("delete %s: %w", d, err)
 	}
 	b.sizes.forget(d)
+	b.removeEmpty(filepath.Dir(path))
 	return nil
+}
+
+// removeEmpty removes a folder that has nothing in it any more. There may be as
+// many folders as files, and each takes an inode.
+func (b *blobs) removeEmpty(folder string) {
+	b.nameMu.Lock()
+	defer b.nameMu.Unlock()
+	if b.files.Remove(folder) == nil {
+		delete(b.durableFolders, folder)
+	}
 }
 
 // Walk visits the folders in the order of their names and skips everything that

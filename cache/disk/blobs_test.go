@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -349,6 +350,32 @@ func list(t *testing.T, folder string) (names []string) {
 		names = append(names, entry.Name())
 	}
 	return names
+}
+
+// Each folder takes an inode, and there may be as many folders as files.
+func TestAFolderWithoutContentIsRemoved(t *testing.T) {
+	b := open(t, t.TempDir(), Options{}).blobs
+	for range 2 {
+		d := publish(t, b, "content", large)
+		path, _ := b.pathOf(d)
+		beside := filepath.Join(filepath.Dir(path), "beside")
+		if err := os.WriteFile(beside, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		if left := list(t, filepath.Dir(path)); !slices.Equal(left, []string{"beside"}) {
+			t.Errorf("beside content that was deleted is %q", left)
+		}
+		publish(t, b, "content", large)
+		if err := errors.Join(os.Remove(beside), b.Delete(t.Context(), d)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(filepath.Dir(path)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the folder is left: %v", err)
+		}
+	}
 }
 
 func TestContentThatFailsItsDigestIsQuarantinedByVerify(t *testing.T) {

@@ -16,8 +16,6 @@ import (
 	// The algorithms a digest may name (image-spec, descriptor.md, "Digests").
 	_ "crypto/sha256"
 	_ "crypto/sha512"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -185,35 +183,6 @@ func (c *Cache) Rebuilt() bool { return c.records.rebuilt.Load() }
 // Behind returns the maximum age of the oldest record that is not durable:
 // anything older survives a power failure. It is 0 if no record is waiting.
 func (c *Cache) Behind() time.Duration { return c.records.age() }
-
-// Close makes the records durable and unlocks the folder. Drafts have to be
-// closed first; open blobs stay readable. If the disk is down, Close does not
-// wait for it.
-func (c *Cache) Close() error {
-	c.close.Do(func() {
-		c.blobs.proofs.end(c.blobs.cancel)
-		closed := make(chan error, 1)
-		go func() {
-			c.blobs.proofs.all.Wait()
-			closed <- errors.Join(c.records.Close(), c.folder.close())
-		}()
-		select {
-		case c.closed = <-closed:
-		case <-c.places.state.Load().failed:
-			select {
-			case c.closed = <-closed:
-			case <-time.After(closeTimeout):
-				c.closed = fmt.Errorf("close the cache: %w", errDown)
-			}
-		}
-		c.places.close()
-	})
-	return c.closed
-}
-
-// closeTimeout is how long Close waits for what does not need the disk, when the
-// disk is down.
-const closeTimeout = time.Second
 
 // probe reads from the disk, and not from what is cached of it.
 func probe(system files.System, dir string) error {

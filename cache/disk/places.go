@@ -23,7 +23,10 @@ const (
 	// If it was down less than steadyAfter ago, it is tried again after twice
 	// the time, up to maxProbeEvery.
 	maxProbeEvery = 30 * time.Second
-	steadyAfter   = time.Minute
+	// urgentEvery is how often it is tried again while a program that ends waits
+	// for it.
+	urgentEvery = 200 * time.Millisecond
+	steadyAfter = time.Minute
 )
 
 // Places say how many operations may be in the kernel at once. Each of them
@@ -62,6 +65,7 @@ type places struct {
 	every         time.Duration // between two looks
 	probe         func() error  // returns when the disk has answered
 	closed        chan struct{}
+	urgent        chan struct{} // a disk that is down is to be tried again at once, and often from now on
 
 	state      atomic.Pointer[condition]
 	waiting    atomic.Int64 // reads that have not come back
@@ -98,7 +102,7 @@ func newPlaces(opts Options, probe func() error) *places {
 	p := &places{
 		reads: make(chan struct{}, opts.Places.Reads), writes: make(chan struct{}, opts.Places.Writes),
 		log: opts.Log, onDown: opts.OnDown, downAfter: opts.DownAfter, every: opts.DownAfter / watchesPerOutage,
-		probe: probe, closed: make(chan struct{}), began: time.Now(),
+		probe: probe, closed: make(chan struct{}), urgent: make(chan struct{}, 1), began: time.Now(),
 	}
 	p.state.Store(newCondition())
 	return p
@@ -211,6 +215,8 @@ func (p *places) untilMended(c *condition, every time.Duration) {
 	for {
 		select {
 		case <-time.After(every):
+		case <-p.urgent:
+			every = min(every, urgentEvery)
 		case <-p.closed:
 			return
 		}
@@ -233,6 +239,9 @@ func (p *places) untilMended(c *condition, every time.Duration) {
 		p.watch()
 	}
 }
+
+// hurry has a disk that is down be tried again at once, and often from now on.
+func (p *places) hurry() { signal(p.urgent) }
 
 // close ends the probes.
 func (p *places) close() { close(p.closed) }

@@ -73,7 +73,7 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	if err != nil {
 		return nil, nil, err
 	}
-	return m.Cache(), closeMirror, nil
+	return m.Cache(), func() error { return closeMirror(ctx) }, nil
 }
 
 // oneArgument is for commands that take exactly one argument.

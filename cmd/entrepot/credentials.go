@@ -37,6 +37,13 @@ func newLogins(cfg config.Config, log *slog.Logger) *logins {
 	return l
 }
 
+// close ends the helpers that run.
+func (l *logins) close() {
+	for _, h := range l.helpers {
+		h.Close()
+	}
+}
+
 // keychain returns the credentials for an endpoint of an upstream; nil means
 // anonymous access. prefix is before each of the endpoint's repositories.
 func (l *logins) keychain(u config.Upstream, endpoint *url.URL, prefix string) keychain.Source {

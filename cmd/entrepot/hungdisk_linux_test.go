@@ -35,31 +35,7 @@ func TestAHungDiskHoldsFewThreads(t *testing.T) {
 	listen, admin := freeAddress(t), freeAddress(t)
 	config := filepath.Join(t.TempDir(), "c.yaml")
 	content := fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %s}\nupstreams: [{name: hub.test, default: true, endpoints: [%q]}]\n", listen, admin, dir, fake.URL())
-	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestKillChild$")
-	cmd.Env = append(otherVariables(), killChild+"="+config)
-	var log lockedBuffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	get := func(ctx context.Context, url string) (int, []byte, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return 0, nil, err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return 0, nil, err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		return resp.StatusCode, body, err
-	}
+	cmd, log := startChild(t, config, content)
 	isRight := func(body []byte) bool { return digest.FromBytes(body) == d }
 	manifest, blob := "http://"+listen+"/v2/app/manifests/1", "http://"+listen+"/v2/app/blobs/"+d.String()
 	path := filepath.Join(dir, "blobs", "sha256", d.Encoded()[:2], d.Encoded())
@@ -73,28 +49,7 @@ func TestAHungDiskHoldsFewThreads(t *testing.T) {
 		return err == nil && isRight(body) && statErr == nil
 	})
 
-	mend := func() {}
-	for _, file := range []string{path, filepath.Join(dir, "format")} {
-		aside, before := file+".aside", mend
-		if err := os.Rename(file, aside); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mkfifo(file, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		mend = func() {
-			before()
-			pipe, err := os.OpenFile(file, os.O_RDWR, 0) // who waits for it goes on
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(aside, file); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(100 * time.Millisecond)
-			pipe.Close()
-		}
-	}
+	mend := hangAt(t, path, filepath.Join(dir, "format"))
 	var left sync.WaitGroup
 	slots := make(chan struct{}, 200)
 	for range clients {
@@ -143,6 +98,67 @@ func TestAHungDiskHoldsFewThreads(t *testing.T) {
 	}
 }
 
+func get(ctx context.Context, url string) (int, []byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
+}
+
+// hangAt has who opens one of the files hang, until it is mended.
+func hangAt(t *testing.T, paths ...string) (mend func()) {
+	t.Helper()
+	mend = func() {}
+	for _, file := range paths {
+		aside, before := file+".aside", mend
+		if err := os.Rename(file, aside); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		mend = func() {
+			before()
+			pipe, err := os.OpenFile(file, os.O_RDWR, 0) // who waits for it goes on
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(aside, file); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+			pipe.Close()
+		}
+	}
+	return mend
+}
+
+// startChild runs the program until the end of the test.
+func startChild(t *testing.T, config, content string) (*exec.Cmd, *lockedBuffer) {
+	t.Helper()
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd, log := exec.Command(os.Args[0], "-test.run=^TestKillChild$"), &lockedBuffer{}
+	cmd.Env = append(otherVariables(), killChild+"="+config)
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	return cmd, log
+}
+
 // threads is how many threads a process has.
 func threads(t *testing.T, pid int) (n int) {
 	t.Helper()
@@ -155,16 +171,6 @@ func threads(t *testing.T, pid int) (n int) {
 		t.Fatal(err)
 	}
 	return n
-}
-
-// eventually waits for what is about to become true.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for began := time.Now(); !is(); time.Sleep(100 * time.Millisecond) {
-		if time.Since(began) > 30*time.Second {
-			t.Fatalf("it is not true that %s", what)
-		}
-	}
 }
 
 // lockedBuffer is a buffer that is written to meanwhile.

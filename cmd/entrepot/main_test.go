@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // entrepot runs one command in this process.
@@ -118,6 +119,16 @@ func TestWithoutACommandTheProgramSaysWhatItCanDo(t *testing.T) {
 	for _, word := range []string{"serve", "hosts", "config", "version"} {
 		if !strings.Contains(stdout, "\n  "+word) {
 			t.Errorf("%s is not in\n%s", word, stdout)
+		}
+	}
+}
+
+// eventually waits for what is about to become true.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for began := time.Now(); !is(); time.Sleep(100 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("it is not true that %s", what)
 		}
 	}
 }

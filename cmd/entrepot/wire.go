@@ -69,14 +69,17 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		return err
 	}
 	var m *mirror.Mirror
-	var closeMirror func() error
+	var closeMirror func(grace context.Context) error
 	if err := whenUnlocked(ctx, log, handOver, func() (err error) {
 		m, closeMirror, err = openMirror(ctx, cfg, machine, metrics, log)
 		return err
 	}); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeMirror()) }()
+	grace, endGrace := context.WithCancel(context.WithoutCancel(ctx)) // it begins when ctx has ended
+	defer endGrace()
+	context.AfterFunc(ctx, func() { time.AfterFunc(shutdownTimeout, endGrace) })
+	defer func() { err = errors.Join(err, closeMirror(grace)) }()
 	// The clients' port opens only when requests can be answered. If a mirror
 	// refuses connections, a runtime goes on to the next host at once; if the
 	// mirror accepted them too early, the runtime would wait.
@@ -130,8 +133,6 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	}
 	stopping.Store(true)
 	log.Info("stopping")
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout) // ctx has ended, and the grace period begins
-	defer cancel()
 	if stopErr := face.Shutdown(grace); stopErr != nil {
 		log.Warn("clients were disconnected", "error", stopErr)
 		face.Close()
@@ -176,7 +177,7 @@ func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
 
 // openMirror opens the cache folder and puts the mirror together on it. It
 // returns cache.ErrLocked if another process has the folder open.
-func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func() error, err error) {
+func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics *admin.Metrics, log *slog.Logger) (_ *mirror.Mirror, closeMirror func(grace context.Context) error, err error) {
 	bounds, err := spaceLimits(cfg, log)
 	if err != nil {
 		return nil, nil, err
@@ -205,7 +206,8 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	if err := errors.Join(metrics.RecordsBehind(files.Behind), metrics.DiskDown(isDown)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
-	upstreams, err := registries(cfg, metrics, files.Records(), log)
+	logins := newLogins(cfg, log)
+	upstreams, err := registries(cfg, logins, metrics, files.Records(), log)
 	if err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
@@ -233,11 +235,12 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		log.Warn("records were rebuilt", "manifests", manifests, "error", err)
 	}
 	m.Start()
-	return m, func() error {
+	return m, func(grace context.Context) error {
 		m.Close()
+		logins.close()
 		endPolicy()
 		content.Close()
-		return files.Close()
+		return files.Shutdown(grace)
 	}, nil
 }
 
@@ -303,9 +306,8 @@ func clientUpstreams(cfg config.Config) []proxy.Upstream {
 
 // registries returns the configured upstreams. Each one's endpoints are tried
 // in order, and each endpoint has its own circuit breaker.
-func registries(cfg config.Config, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
+func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
-	logins := newLogins(cfg, log)
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}

@@ -23,13 +23,16 @@ func (s *Store) Open(ctx context.Context, d Digest) (content []byte, file cache.
 	}
 	file, err = s.blobs.Open(ctx, d)
 	switch {
+	case err == nil:
 	case isExpected(ctx, err):
 		s.noteLost(err)
 		return nil, nil, err
-	case err != nil:
+	default:
 		s.log.Error("stored blob cannot be read", "digest", d.String(), "error", err)
 		return nil, nil, err
-	case file.Size() > smallBlob:
+	}
+	s.seen.Add(d, struct{}{})
+	if file.Size() > smallBlob {
 		return nil, file, nil
 	}
 	defer file.Close()

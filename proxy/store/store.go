@@ -27,6 +27,7 @@ import (
 	"errors"
 	"log/slog"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache"
@@ -69,12 +70,18 @@ type Store struct {
 	writes    singleflight.Group // by digest
 	unwritten unwritten
 	room      *room
+	seen      *lru.Cache[Digest, struct{}] // content that was on disk, and that nobody has removed through the Store
 }
 
 // New returns a Store. If there is a bound, and the records do not tell how many
 // bytes are in use, nothing is published before [Store.Count] has been called.
 func New(opts Options) *Store {
+	seen, err := lru.New[Digest, struct{}](maxSeen)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
 	s := &Store{
+		seen:  seen,
 		blobs: opts.Blobs, records: opts.Records, memory: opts.Memory, log: opts.Logger,
 		room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage),
 	}
@@ -159,6 +166,7 @@ func (s *Store) commit(ctx context.Context, d Digest, draft cache.Draft) (added 
 			return nil, err
 		})
 	}
+	s.noteStored(d, added, err)
 	s.recountKept(d) // Commit removes the draft that was kept
 	return added, err
 }
@@ -174,6 +182,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		s.log.Error("blob cannot be removed", "digest", d.String(), "error", err)
 		return false
 	}
+	s.seen.Remove(d)
 	s.memory.Delete(d) // or it would be served from memory and never be stored on disk again
 	s.room.subtract(size, true)
 	return true

@@ -51,6 +51,27 @@ func (s *Store) noteLost(err error) {
 	s.room.wake()
 }
 
+// maxSeen bounds what is remembered to have been on disk: more than is replaced
+// at once, in a megabyte or two of memory.
+const maxSeen = 8 << 10
+
+// noteStored notes that content was published, and whether it was not there just
+// before. If it has been there earlier, it was set aside, or somebody else has
+// removed the file, and told nobody: it is still counted. So everything is
+// counted again.
+func (s *Store) noteStored(d Digest, added bool, err error) {
+	if err != nil {
+		return
+	}
+	if again, _ := s.seen.ContainsOrAdd(d, struct{}{}); !again || !added {
+		return
+	}
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	s.room.exact = false
+	s.room.wake()
+}
+
 // NeedsCount says whether the bytes in use are not known, or only about: the
 // process before this one did not end cleanly.
 func (s *Store) NeedsCount() bool {

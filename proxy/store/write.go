@@ -58,6 +58,7 @@ func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) erro
 		}
 		err = draft.Commit()
 		s.room.endReservation(desc.Digest, desc.Size, err == nil)
+		s.noteStored(desc.Digest, true, err)
 		s.recountKept(desc.Digest) // Commit removes the draft of a client that asked for the manifest as a blob
 		return nil, err
 	})

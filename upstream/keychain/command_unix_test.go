@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -74,6 +75,38 @@ func TestAHelperIsKilledWithWhatItHasStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, func() bool { return syscall.Kill(child, 0) != nil || isZombie(child) })
+}
+
+func TestNoHelperOutlivesItsHelpers(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	script(t, "sleep 600 & echo $! >> "+pid+"; wait")
+	h := NewHelpers()
+	var waiting sync.WaitGroup
+	for _, server := range []string{"quay.io", "ghcr.io"} { // the second waits for the first
+		waiting.Go(func() {
+			if _, err := h.login(context.Background(), entry{helper: "x", server: server}); !errors.Is(err, errClosed) {
+				t.Errorf("%s: %v", server, err)
+			}
+		})
+	}
+	var child int
+	eventually(t, func() bool {
+		started, _ := os.ReadFile(pid)
+		if !strings.HasSuffix(string(started), "\n") {
+			return false
+		}
+		child, _ = strconv.Atoi(strings.TrimSpace(string(started)))
+		return true
+	})
+	h.Close()
+	eventually(t, func() bool { return syscall.Kill(child, 0) != nil || isZombie(child) })
+	waiting.Wait()
+	if _, err := h.login(t.Context(), entry{helper: "x", server: "docker.io"}); !errors.Is(err, errClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+	if started, _ := os.ReadFile(pid); strings.Count(string(started), "\n") != 1 {
+		t.Errorf("helpers were started: %q", started)
+	}
 }
 
 // isZombie reports whether a process has ended and nobody has noticed: in a

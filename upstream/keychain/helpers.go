@@ -36,6 +36,8 @@ const (
 type Helpers struct {
 	run  func(ctx context.Context, helper, server string) (upstream.Credentials, error)
 	slot chan struct{} // held while a program runs
+	life context.Context
+	end  context.CancelCauseFunc // kills the program that runs, and starts no other
 
 	mu     sync.Mutex
 	kept   map[asked]*login
@@ -60,7 +62,28 @@ type login struct {
 
 // NewHelpers returns the helpers of one upstream. It starts nothing.
 func NewHelpers() *Helpers {
-	return &Helpers{run: runHelper, slot: make(chan struct{}, 1), kept: make(map[asked]*login), silent: make(map[string]time.Time)}
+	life, end := context.WithCancelCause(context.Background())
+	return &Helpers{
+		run: runHelper, slot: make(chan struct{}, 1), life: life, end: end,
+		kept: make(map[asked]*login), silent: make(map[string]time.Time),
+	}
+}
+
+// errClosed is the error of a helper that would outlive the mirror.
+var errClosed = errors.New("the mirror stops")
+
+// closeTimeout is how long Close waits for a program that was killed: a moment,
+// unless it hangs in the kernel.
+const closeTimeout = 2 * time.Second
+
+// Close kills the program that runs, with all that it has started, and waits
+// until it has ended. No other is started.
+func (h *Helpers) Close() {
+	h.end(errClosed)
+	select {
+	case h.slot <- struct{}{}: // for ever
+	case <-time.After(closeTimeout):
+	}
 }
 
 // login returns the login of an entry. If a helper has it, it waits for the
@@ -112,11 +135,7 @@ func (h *Helpers) start(l *login, what asked) {
 	done := make(chan struct{})
 	l.running = done
 	go func() {
-		h.slot <- struct{}{}
-		ctx, cancel := context.WithTimeoutCause(context.Background(), helperTimeout, errSilent)
-		creds, err := h.run(ctx, what.helper, what.server)
-		cancel()
-		<-h.slot
+		creds, err := h.ask(what)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		now := time.Now()
@@ -134,6 +153,19 @@ func (h *Helpers) start(l *login, what asked) {
 		}
 		close(done)
 	}()
+}
+
+// ask runs a helper when no other runs.
+func (h *Helpers) ask(what asked) (upstream.Credentials, error) {
+	select {
+	case h.slot <- struct{}{}:
+		defer func() { <-h.slot }()
+	case <-h.life.Done():
+		return upstream.Credentials{}, fmt.Errorf("the credential helper %q: %w", what.helper, errClosed)
+	}
+	ctx, cancel := context.WithTimeoutCause(h.life, helperTimeout, errSilent)
+	defer cancel()
+	return h.run(ctx, what.helper, what.server)
 }
 
 // reject drops a login that a registry did not accept, unless the helper has

@@ -11,6 +11,7 @@
 //   - A helper program runs once for all who ask, for as long as what it
 //     returned is accepted, and delays nobody who does not need it
 //     (TestAHelperRunsOnce, TestAHelperThatHangsDelaysNoOtherUpstream).
+//   - No helper program outlives the mirror (TestNoHelperOutlivesItsHelpers).
 //   - What changes on disk is read again (TestASecretThatRotatesIsReadAgain).
 //
 // Neither a password nor the path of a file is in what it returns as an error
