@@ -54,12 +54,28 @@ func keptReferrers() []referringRow {
 	down := upstreamtest.Status(503, "UNAVAILABLE")
 	return []referringRow{
 		{
-			upstream: "had none, and its API answers 503", registries: one(withAPI...), story: func(w *referringWorld) {
+			upstream: "had none for an image that is kept, and its API answers 503", registries: one(withAPI...), story: func(w *referringWorld) {
+				w.pull("1")
 				w.ask(byAPI)
 				w.ask(byTag)
 				time.Sleep(6 * time.Minute)
 				w.always(theAPI, down)
 			}, api: "stale, 0 of 0", tag: "404 MANIFEST_UNKNOWN, Warning: 110", laterTag: noTag,
+		},
+		{
+			upstream: "had none for an image that is not kept, and its API answers 503", registries: one(withAPI...), story: func(w *referringWorld) {
+				w.ask(byAPI)
+				w.ask(byTag)
+				time.Sleep(6 * time.Minute)
+				w.always(theAPI, down)
+			}, api: unknownReferrers, tag: noTagWarned, laterTag: noTag,
+		},
+		{
+			upstream: "had none 6 s ago, and its API answers 503 to `Cache-Control: no-cache`", registries: one(withAPI...), story: func(w *referringWorld) {
+				w.ask(byAPI)
+				time.Sleep(6 * time.Second)
+				w.always(theAPI, down)
+			}, header: []string{"Cache-Control", "no-cache"}, api: "stale, 0 of 0", tag: "404 MANIFEST_UNKNOWN, Warning: 110", laterTag: noTag,
 		},
 		{
 			upstream: "had one, and its API answers 503", registries: one(withAPI...), story: func(w *referringWorld) {

@@ -251,6 +251,15 @@ func endpointsOfReferrers() []referringRow {
 				time.Sleep(6 * time.Minute)
 				w.attach("one")
 				w.fakes[0].Stop()
+			}, api: unknownReferrers, tag: "502 UNAVAILABLE",
+		},
+		{
+			upstream: "refuses connections, and had none for an image that is kept", registries: one(withAPI...), story: func(w *referringWorld) {
+				w.pull("1")
+				w.ask(byAPI)
+				time.Sleep(6 * time.Minute)
+				w.attach("one")
+				w.fakes[0].Stop()
 			}, api: "stale, 0 of 1", tag: "404 MANIFEST_UNKNOWN, Warning: 110",
 		},
 		{

@@ -82,7 +82,7 @@ func routesRows() []routesRow {
 const (
 	nothingKept = "nothing is kept"
 	oneKept     = "one was listed before"
-	noneKept    = "none was listed before"
+	noneKept    = "none was listed before, of an image that is kept"
 	attestation = "an attestation, never asked about"
 )
 
@@ -142,6 +142,9 @@ func routesMirror(t *testing.T, row routesRow, state string) (*mirror, ocispec.D
 		fake.AddReferrer("app", subject, "application/vnd.example", []byte("signature"))
 		before = "/v2/app/referrers/" + subject.Digest.String()
 	case noneKept:
+		if a := m.get("/v2/app/manifests/1"); a.status != http.StatusOK {
+			t.Errorf("the image: %d %s", a.status, a.body)
+		}
 		before = "/v2/app/referrers/" + subject.Digest.String()
 	case attestation:
 		image := subject

@@ -128,22 +128,37 @@ func TestALookupEnds(t *testing.T) {
 	})
 }
 
-// If a manifest had no referrers when the upstream could be asked, both routes
-// continue to say so, and mark the answer as stale. If there was never an
-// answer, neither does.
+// If an image that is kept had no referrers when the upstream could be asked,
+// both routes continue to say so, and mark the answer as stale: it could not be
+// pulled again otherwise. If there was never an answer, neither does. And of what
+// is not kept an empty list is known for as long as any absence.
 func TestAnEmptyReferrersListIsServedWhenTheUpstreamIsGone(t *testing.T) {
-	for _, asked := range []bool{true, false} {
-		t.Run(fmt.Sprint("asked before: ", asked), func(t *testing.T) {
+	for name, c := range map[string]struct {
+		asked, kept bool
+		after       time.Duration
+	}{
+		"asked before, and kept":                  {asked: true, kept: true, after: time.Hour},
+		"asked before, and not kept":              {asked: true, after: time.Hour},
+		"asked before, and not kept, after a day": {asked: true, after: 24 * time.Hour},
+		"asked before, and kept, after a day":     {asked: true, kept: true, after: 24 * time.Hour},
+		"kept":                                    {kept: true, after: time.Hour},
+		"neither":                                 {after: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := c.asked && c.kept
 			synctest.Test(t, func(t *testing.T) {
 				o := mirrortest.NewOrigin()
 				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 				m := mirrortest.New(t, o, nil)
-				if asked {
+				if c.kept {
+					pullManifest(t, m, subject.Digest.String())
+				}
+				if c.asked {
 					if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
 						t.Fatal(err)
 					}
 				}
-				time.Sleep(time.Hour)
+				time.Sleep(c.after)
 				o.Fail("*", upstream.ErrRefused)
 				for name, m := range map[string]*pull.Puller{"gone": m.Puller, "offline": mirrortest.New(t, o, func(opts *mirror.Options) {
 					opts.Blobs, opts.Records, opts.Memory, opts.Rules.Offline = m.Blobs, m.Records, m.Memory, true
@@ -152,10 +167,10 @@ func TestAnEmptyReferrersListIsServedWhenTheUpstreamIsGone(t *testing.T) {
 					_, tagErr := m.Manifest(t.Context(), mirrortest.App, referrers.TagOf(subject.Digest))
 					var stale *pull.StaleError
 					none := errors.Is(tagErr, upstream.ErrNotFound) && errors.As(tagErr, &stale)
-					if told := listErr == nil && list.Stale && len(list.Manifests) == 0; told != asked || none != asked {
+					if empty := listErr == nil && list.Stale && len(list.Manifests) == 0; empty != told || none != told {
 						t.Errorf("%s: the list is %v, %v; the tag %v", name, list, listErr, tagErr)
 					}
-					if !asked && errors.Is(tagErr, upstream.ErrNotFound) {
+					if !told && errors.Is(tagErr, upstream.ErrNotFound) {
 						t.Errorf("%s: unknown is told as none: %v", name, tagErr)
 					}
 				}

@@ -28,7 +28,11 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 	renew := p.requests.renewals.wanted(key, wish, rec.At)
 	switch {
 	case onRecord && renew.failed:
-		return staleAnswer(rec), nil
+		answer, err := answerOf(p.conclude(repo, subject, []referrers.Answer{cannotTell(referrers.FromAPI, ErrIncomplete)}))
+		if err != nil {
+			return p.lastResort(repo, subject, err)
+		}
+		return answer, nil
 	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
 		return Referrers{Manifests: rec.Manifests, Index: rec.Index, Outcome: Hit}, nil
 	case p.rules.Offline:
@@ -42,7 +46,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return answer, nil
 	}
 	wait := p.rules.Patience
-	if onRecord {
+	if p.recordOf(repo, subject).Stands() {
 		wait = min(wait, p.rules.MaxWait)
 	}
 	answer, err := p.lookUp(ctx, u, repo, subject, renew, wait)
@@ -86,8 +90,14 @@ func (p *Puller) offlineReferrers(ctx context.Context, u Upstream, repo Reposito
 // conclude makes a verdict of the answers, whether all sources have answered or
 // not.
 func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.Answer) referrers.Verdict {
+	return referrers.MergeAnswers(answers, p.recordOf(repo, subject), p.ledger.Seen(repo, subject))
+}
+
+// recordOf returns the last complete answer.
+func (p *Puller) recordOf(repo Repository, subject Digest) referrers.Record {
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	return referrers.MergeAnswers(answers, referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At}, p.ledger.Seen(repo, subject))
+	_, isKept := p.ledger.Manifest(repo, subject)
+	return referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At, Needed: onRecord && (isKept || p.isFreshAnswer(rec))}
 }
 
 // answerOf is a verdict as it is told to a client.
@@ -155,10 +165,6 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 	}
 	age := time.Since(rec.At)
 	return age >= 0 && age < ttl // a time in the future is not valid
-}
-
-func staleAnswer(r metadata.Referrers) Referrers {
-	return Referrers{Manifests: r.Manifests, Index: r.Index, Stale: true, Outcome: Stale}
 }
 
 // recordReferrers records what a manifest that is being cached says about other

@@ -3,7 +3,6 @@ package pull
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -22,16 +21,15 @@ func (s cosignSource) answer(ctx context.Context, q *question) referrers.Answer 
 		if !said.IsZero() && said.Before(oldest) {
 			oldest = said
 		}
-		switch described, describeErr := referrers.Describe(m.Descriptor.MediaType, m.Bytes); {
+		switch {
 		case errors.Is(err, upstream.ErrNotFound):
 		case err != nil:
 			read.fail(err)
 		case m.Stale:
 			read.fail(upstream.ErrStale)
-		case describeErr != nil:
-			read.missing(fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, probe.Tag, describeErr))
 		default:
-			read.list = append(read.list, described.As(probe.ArtifactType))
+			d, err := probe.Describe(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+			read.note(m.Descriptor, d, err)
 		}
 	}
 	return read.answer(referrers.FromCosign, oldest)

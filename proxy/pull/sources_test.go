@@ -245,6 +245,7 @@ func TestTheTagAnswersLikeTheAPIWhileThatIsAway(t *testing.T) {
 		o.API = true
 		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
 		m := mirrortest.New(t, o, nil)
+		pullManifest(t, m, "1")
 		wantList(t, m, subject, "asked", "known []")
 		time.Sleep(time.Hour)
 		o.Fail("GET referrers app "+mirrortest.Short(subject.Digest.String()), upstream.ErrUnavailable, upstream.ErrUnavailable)
@@ -503,4 +504,49 @@ func TestAnAttachedManifestIsOpenedWhenAProbeHasEnded(t *testing.T) {
 		o.Fail("GET manifest app "+mirrortest.Short(attestation.Digest.String()), upstream.ErrProbed)
 		wantList(t, m, image, "after the outage", "known ["+referrers.AttestationType+"]")
 	})
+}
+
+// What stands under one of cosign's tags is a signature only if it is a
+// manifest.
+func TestGarbageUnderACosignTagIsNoSignature(t *testing.T) {
+	const (
+		some  = `{"mediaType":"x","digest":"sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae","size":1}`
+		image = ocispec.MediaTypeImageManifest
+	)
+	other := mirrortest.IndexAlgorithm.FromString("other")
+	signature := `{"schemaVersion":2,"mediaType":"` + image + `","config":` + some + `,"layers":[` + some + `]}`
+	for name, c := range map[string]struct{ mediaType, body, want string }{
+		"a signature":                      {image, signature, "known [sig]"},
+		"a signature of Docker's type":     {"application/vnd.docker.distribution.manifest.v2+json", `{"schemaVersion":2,"config":` + some + `,"layers":[]}`, "known [sig]"},
+		"an index":                         {mirrortest.IndexType, `{"schemaVersion":2,"manifests":[` + some + `]}`, "known [sig]"},
+		"an artifact":                      {"application/vnd.oci.artifact.manifest.v1+json", `{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","blobs":[` + some + `]}`, "known [sig]"},
+		"a signature of another image":     {image, `{"schemaVersion":2,"config":` + some + `,"layers":[` + some + `],"subject":{"mediaType":"x","digest":"` + other.String() + `","size":1}}`, "known []"},
+		"an index without manifests":       {mirrortest.IndexType, `{"schemaVersion":2,"mediaType":"` + mirrortest.IndexType + `"}`, "unknown"},
+		"an index that is an object":       {mirrortest.IndexType, `{"schemaVersion":2,"garbage":[1,2,3]}`, "unknown"},
+		"an index with layers":             {mirrortest.IndexType, `{"schemaVersion":2,"layers":[],"manifests":[]}`, "unknown"},
+		"an image without a configuration": {image, `{"schemaVersion":2,"layers":[` + some + `]}`, "unknown"},
+		"an image without layers":          {image, `{"schemaVersion":2,"config":` + some + `}`, "unknown"},
+		"an image whose layers are text":   {image, `{"schemaVersion":2,"config":` + some + `,"layers":"none"}`, "unknown"},
+		"an image whose layers are none":   {image, `{"schemaVersion":2,"config":` + some + `,"layers":[{}]}`, "unknown"},
+		"an image of version 1":            {image, `{"schemaVersion":1,"config":` + some + `,"layers":[]}`, "unknown"},
+		"an image that is an index":        {image, `{"schemaVersion":2,"config":` + some + `,"layers":[],"manifests":[]}`, "unknown"},
+		"an artifact whose blobs are text": {"application/vnd.oci.artifact.manifest.v1+json", `{"mediaType":"application/vnd.oci.artifact.manifest.v1+json","blobs":"none"}`, "unknown"},
+		"of a type that nobody knows":      {"application/vnd.example+json", `{"schemaVersion":2,"mediaType":"application/vnd.example+json"}`, "unknown"},
+		"a manifest of Docker's schema 1":  {"application/vnd.docker.distribution.manifest.v1+json", `{"schemaVersion":1,"fsLayers":[]}`, "unknown"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := mirrortest.NewOrigin()
+				o.API = true
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				m := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Upstreams[0].CosignTags = true })
+				tag := referrers.CosignTags(subject.Digest)[0]
+				o.Put("app", c.mediaType, []byte(c.body), tag.Tag)
+				got := strings.ReplaceAll(list(t, m, subject), tag.ArtifactType, "sig")
+				if got != c.want {
+					t.Errorf("%s, want %s", got, c.want)
+				}
+			})
+		})
+	}
 }

@@ -74,7 +74,13 @@ type Record struct {
 	Known bool
 	List  []Descriptor
 	At    time.Time
+	// Needed says that an empty list may stand in for an answer: a pull of what is
+	// kept needs one, or it is no older than other absences that are remembered.
+	Needed bool
 }
+
+// Stands says whether the record may stand in for an answer, as stale.
+func (r Record) Stands() bool { return r.Known && (len(r.List) > 0 || r.Needed) }
 
 // A Conclusion says how much an answer to a client can be relied on.
 type Conclusion int
@@ -121,7 +127,8 @@ var ErrNoSource = errors.New("there is no source of referrers")
 //	   the tag of an endpoint is These or None  any     any      Known: all that they list
 //	3  some cannot be told, or no endpoint      a list  any      Stale: the record, and what is listed*
 //	   has an API or a tag
-//	4  as 3, and nothing is unread              empty   any      Stale: what is listed*
+//	4  as 3, and nothing is unread              empty,  any      Stale: what is listed*
+//	                                            needed***
 //	5  as 3                                     none,   some     Stale, and partial: what is listed*
 //	                                            empty
 //	6  as 3                                     none,   nothing  Unknown
@@ -132,6 +139,13 @@ var ErrNoSource = errors.New("there is no source of referrers")
 // ** A refusal is excused if one of the upstream's own ways, an API or a tag of an
 // endpoint, can be read, or has not answered yet: a client that may read what a
 // tag lists may read the tag. Then it is one of those that cannot be told.
+//
+// *** An empty list on record is the last full list of nothing, and the clients
+// that verify signatures ignore its warning and say that there are none. So it
+// does not outlive the time for which an absence is remembered, with one
+// exception: Docker asks for referrers at each pull, and fails to pull an image
+// that is whole if it gets an error. That an image has none is learnt when it is
+// kept, so that it can be pulled again (decision 14a).
 //
 // Unread entries and claims make any list partial. A descriptor that is derived
 // goes before one that is claimed.
@@ -165,7 +179,7 @@ func MergeAnswers(answers []Answer, record Record, seen []Descriptor) Verdict {
 	if missing != nil {
 		v.Err = missing.Err
 	}
-	stands := record.Known && (len(record.List) > 0 || !v.Unread)
+	stands := record.Stands() && (len(record.List) > 0 || !v.Unread)
 	if stands {
 		v.At = record.At
 	}

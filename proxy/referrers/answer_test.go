@@ -53,9 +53,10 @@ func TestTheTruthTable(t *testing.T) {
 		kinds = kinds[:3]
 	}
 	records := map[string]Record{
-		"no record":       {},
-		"an empty record": {Known: true, At: time.Unix(900, 0)},
-		"a record":        {Known: true, At: time.Unix(900, 0), List: []Descriptor{referrer("on record", "derived")}},
+		"no record":                      {},
+		"an empty record":                {Known: true, At: time.Unix(900, 0)},
+		"an empty record that is needed": {Known: true, At: time.Unix(900, 0), Needed: true},
+		"a record":                       {Known: true, At: time.Unix(900, 0), List: []Descriptor{referrer("on record", "derived")}},
 	}
 	seens := map[string][]Descriptor{"nothing seen": nil, "one seen": {referrer("seen", "derived")}}
 	rows, combinations := map[string]int{}, 0
@@ -123,7 +124,7 @@ func expected(answers []Answer, record Record, seen []Descriptor) (row string, w
 		return "2", Verdict{Conclusion: Known, List: listed[:len(listed)-len(seen)]}
 	case len(record.List) > 0:
 		return "3", Verdict{Conclusion: Stale, List: append(listed, record.List...), Partial: unread > 0}
-	case record.Known && unread == 0:
+	case record.Needed && unread == 0:
 		return "4", Verdict{Conclusion: Stale, List: listed}
 	case len(listed) > 0:
 		return "5", Verdict{Conclusion: Stale, List: listed, Partial: true}

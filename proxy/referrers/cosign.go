@@ -1,6 +1,12 @@
 package referrers
 
-import "strings"
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/entrepot/entrepot/upstream/manifest"
+)
 
 // CosignTag is a tag under which cosign attaches an artifact that has no
 // subject.
@@ -31,4 +37,68 @@ func CosignTags(subject Digest) []CosignTag {
 		})
 	}
 	return tags
+}
+
+// Describe describes the manifest with the digest child that is attached to
+// subject by this tag. Only the name of the tag binds it, so nothing but a
+// manifest is read as one: an image, an index or an artifact, with the members
+// that those have. It returns
+//
+//   - ErrNotReferrer for what is left out: the subject itself, and what refers
+//     to another one;
+//   - ErrUnverified or ErrMalformed if it cannot be told.
+func (t CosignTag) Describe(mediaType string, raw []byte, child, subject Digest) (Descriptor, error) {
+	fail := func(err error) (Descriptor, error) {
+		return Descriptor{}, fmt.Errorf("tag %s: %w", t.Tag, err)
+	}
+	if child.Validate() != nil || child.Algorithm().FromBytes(raw) != child {
+		return fail(ErrUnverified)
+	}
+	described, err := describe(child.Algorithm(), mediaType, raw)
+	if err != nil {
+		return fail(err)
+	}
+	if err := checkShape(described.Descriptor.MediaType, raw); err != nil {
+		return fail(err)
+	}
+	if child == subject || described.Subject != nil && described.Subject.Digest != subject {
+		return fail(ErrNotReferrer)
+	}
+	return described.As(t.ArtifactType), nil
+}
+
+// checkShape returns ErrMalformed unless a manifest has the members of its kind.
+func checkShape(mediaType string, raw []byte) error {
+	fields, err := document(raw, "schemaVersion", "errors", "config", "layers", "blobs", "manifests")
+	if err != nil {
+		return err
+	}
+	ok := false
+	switch kindOf(mediaType) {
+	case kindIndex:
+		_, err := manifest.ReadIndex(raw)
+		return err
+	case kindImage:
+		var version int
+		_, hasConfig := descriptor(fields["config"])
+		ok = json.Unmarshal(fields["schemaVersion"], &version) == nil && version == 2 &&
+			hasConfig && !absent(fields["layers"]) && areDescriptors(fields["layers"]) && absent(fields["manifests"])
+	case kindArtifact:
+		ok = areDescriptors(fields["blobs"]) && absent(fields["manifests"])
+	}
+	if !ok || !absent(fields["errors"]) {
+		return fmt.Errorf("%w: it is no %s", ErrMalformed, mediaType)
+	}
+	return nil
+}
+
+// areDescriptors says whether a member is a list of descriptors, or is absent.
+func areDescriptors(raw json.RawMessage) bool {
+	ok := true
+	err := elements(raw, func(element json.RawMessage) {
+		if _, is := descriptor(element); !is {
+			ok = false
+		}
+	})
+	return ok && err == nil
 }

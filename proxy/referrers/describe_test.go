@@ -372,3 +372,22 @@ func TestWhatAListNamesIsDescribedFromItself(t *testing.T) {
 		t.Errorf("an algorithm that is not known: %v", err)
 	}
 }
+
+// A manifest under a cosign tag is described under the digest that it has.
+func TestACosignTagsManifestIsDescribedUnderItsOwnDigest(t *testing.T) {
+	raw := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"x","digest":"sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae","size":1},"layers":[]}`)
+	subject := digest.FromString("subject")
+	tag := CosignTags(subject)[0]
+	for _, by := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		got, err := tag.Describe("", raw, by.FromBytes(raw), subject)
+		if err != nil || got.Digest != by.FromBytes(raw) || got.ArtifactType != tag.ArtifactType || got.Size != int64(len(raw)) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if _, err := tag.Describe("", raw, digest.FromString("other"), subject); !errors.Is(err, ErrUnverified) {
+		t.Errorf("other bytes: %v", err)
+	}
+	if _, err := tag.Describe("", raw, digest.FromBytes(raw), digest.FromBytes(raw)); !errors.Is(err, ErrNotReferrer) {
+		t.Errorf("the subject itself: %v", err)
+	}
+}

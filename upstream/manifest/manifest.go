@@ -9,11 +9,9 @@
 package manifest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	// The supported digest algorithms.
 	_ "crypto/sha256"
@@ -48,58 +46,6 @@ func Document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return fields, nil
-}
-
-// Members returns the named members of the object raw.
-func Members(raw []byte, names ...string) (map[string]json.RawMessage, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
-		return nil, errors.New("not an object")
-	}
-	found := make(map[string]json.RawMessage, len(names))
-	var other json.RawMessage
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, _ := token.(string)
-		if !slices.Contains(names, name) {
-			if err := dec.Decode(&other); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if _, twice := found[name]; twice {
-			return nil, fmt.Errorf("%q is given twice", name)
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, err
-		}
-		found[name] = value
-	}
-	return found, nil
-}
-
-// Elements calls fn for each element of the array raw. An absent or null array
-// has none.
-func Elements(raw json.RawMessage, fn func(json.RawMessage)) error {
-	if Absent(raw) {
-		return nil
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := dec.Token(); err != nil || open != json.Delim('[') {
-		return fmt.Errorf("%w: not a list", ErrMalformed)
-	}
-	var element json.RawMessage
-	for dec.More() {
-		if err := dec.Decode(&element); err != nil {
-			return fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		fn(element)
-	}
-	return nil
 }
 
 // Absent says whether a member is not there, or is null.

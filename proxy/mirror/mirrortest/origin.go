@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/cache/cachetest/content"
@@ -279,6 +280,7 @@ func (o *Origin) Image(repo, tag string, layer []byte) (manifest, blob Descripto
 	config := o.Put(repo, ocispec.MediaTypeImageConfig, fmt.Appendf(nil, `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers"},"created_by":%q}`, tag))
 	blob = o.Put(repo, ocispec.MediaTypeImageLayer, layer)
 	raw, err := json.Marshal(ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []Descriptor{blob},
 	})
 	if err != nil {
@@ -303,6 +305,7 @@ func WantTranscript(t *testing.T, o *Origin, want ...string) {
 func (o *Origin) Attach(subject Descriptor, artifactType string) Descriptor {
 	empty := o.Put("app", ocispec.MediaTypeEmptyJSON, []byte("{}"))
 	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType,
 		Config: empty, Layers: []Descriptor{empty},
 		Annotations: map[string]string{"made-by": artifactType},
