@@ -127,6 +127,7 @@ type slowWorld struct {
 	net     upstreamtest.Network
 	fakes   []*upstreamtest.Registry
 	client  *http.Client
+	puller  *pull.Puller
 	digests map[string]digest.Digest
 	content map[string][]byte
 }
@@ -167,6 +168,7 @@ func newSlowWorld(t *testing.T, dir string, endpoints int, auth upstreamtest.Aut
 		Logger:    log,
 	})
 	behind.Start()
+	w.puller = behind.Puller
 	server := proxy.HTTPServer(proxy.New(proxy.Options{
 		Puller: behind.Puller, Logger: log, Upstreams: []proxy.Upstream{{Name: "hub.test", Default: true}},
 	}), log)
