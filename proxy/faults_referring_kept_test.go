@@ -41,6 +41,14 @@ func (w *referringWorld) pull(ref string) {
 	}
 }
 
+// purge purges a manifest.
+func (w *referringWorld) purge(ref string) {
+	w.t.Helper()
+	if _, err := w.mirror.pulling.Cache().Purge(w.t.Context(), retention.Target{Repository: appRepo, Ref: ref}, false); err != nil {
+		w.t.Errorf("purge: %v", err)
+	}
+}
+
 // keptReferrers are rows about what the mirror has seen or keeps.
 func keptReferrers() []referringRow {
 	down := upstreamtest.Status(503, "UNAVAILABLE")
@@ -75,9 +83,7 @@ func keptReferrers() []referringRow {
 				w.addAttested()
 				w.pull("attested")
 				w.pull(w.subject.Digest.String())
-				if _, err := w.mirror.pulling.Cache().Purge(w.t.Context(), retention.Target{Repository: appRepo, Ref: w.subject.Digest.String()}, false); err != nil {
-					w.t.Errorf("purge: %v", err)
-				}
+				w.purge(w.subject.Digest.String())
 			},
 		},
 		{

@@ -260,6 +260,27 @@ func endpointsOfReferrers() []referringRow {
 			}, api: unknownReferrers, tag: "502 UNAVAILABLE",
 		},
 		{
+			upstream: "refuses connections for long", registries: one(withAPI...), story: refusing(func(w *referringWorld) { w.attach("one") }),
+			api: unknownReferrers, tag: "502 UNAVAILABLE",
+		},
+		{
+			upstream: "refuses connections for long, and had one in the fallback tag", story: refusing(func(w *referringWorld) {
+				w.attach("one")
+				w.list()
+				w.ask(byAPI)
+				w.attach("two")
+				w.list()
+			}), api: "stale, 1 of 2", tag: "stale, 1 of 2",
+		},
+		{
+			upstream: "refuses connections for long, and an index attached an attestation that was never sent", story: refusing(func(w *referringWorld) {
+				w.addAttested()
+				attestation := "manifests app " + short(w.hangs[0])
+				w.always(attestation, upstreamtest.Status(503, "UNAVAILABLE"))
+				w.pull("attested")
+			}), api: unknownReferrers, tag: "502 UNAVAILABLE",
+		},
+		{
 			upstream: "is another entrepot, whose upstream is down, with a list", registries: one(withAPI...), chain: true,
 			story: func(w *referringWorld) {
 				w.attach("one")
@@ -267,7 +288,7 @@ func endpointsOfReferrers() []referringRow {
 				time.Sleep(6 * time.Minute)
 				w.attach("two")
 				w.fakes[0].Stop()
-			}, api: "stale, 1 of 2", tag: "stale, 1 of 2", mended: (*referringWorld).askParent,
+			}, api: "stale, 1 of 2", tag: "stale, 1 of 2",
 		},
 		{
 			upstream: "is another entrepot, whose upstream is down, with an empty list", registries: one(withAPI...), chain: true,
@@ -276,7 +297,7 @@ func endpointsOfReferrers() []referringRow {
 				time.Sleep(6 * time.Minute)
 				w.attach("one")
 				w.fakes[0].Stop()
-			}, api: unknownReferrers, tag: "502 UNAVAILABLE", mended: (*referringWorld).askParent,
+			}, api: unknownReferrers, tag: "502 UNAVAILABLE",
 		},
 		{
 			upstream: "is another entrepot, which has just been asked", registries: one(withAPI...), chain: true,
@@ -285,6 +306,20 @@ func endpointsOfReferrers() []referringRow {
 				w.askParent()
 			},
 		},
+	}
+}
+
+// refusing is a story in which an upstream then refuses connections, until it is
+// known to do so.
+func refusing(before func(w *referringWorld)) func(w *referringWorld) {
+	return func(w *referringWorld) {
+		before(w)
+		time.Sleep(6 * time.Minute)
+		w.fakes[0].Stop()
+		for range 10 {
+			w.ask(byAPI)
+			time.Sleep(second)
+		}
 	}
 }
 

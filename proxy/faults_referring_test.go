@@ -28,10 +28,7 @@ type referringRow struct {
 	// What the client sees by the API and by the tag. "" is all of them, known.
 	api, tag string
 	// later is how long after the end of all faults it asks again; 0 is a minute.
-	// mended is what others have asked by then: the first question after an
-	// outage goes upstream alone, and those beside it are stale.
-	mended func(w *referringWorld)
-	later  time.Duration
+	later time.Duration
 	// What it sees then, where that is not all of them, known.
 	laterAPI, laterTag string
 	// most is the most requests that the registries may get for the question.
@@ -95,9 +92,6 @@ func runReferring(t *testing.T, dir string, row referringRow, by string) (sees [
 		later = time.Minute
 	}
 	time.Sleep(later)
-	if row.mended != nil {
-		row.mended(w)
-	}
 	sees[1] = w.ask(by)
 	if status, _, body := w.get("/v2/app/manifests/1"); status != 200 {
 		t.Errorf("the image itself: %d %s", status, body)

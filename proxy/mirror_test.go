@@ -1,10 +1,10 @@
 package proxy_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/disk/files"
 	"github.com/entrepot/entrepot/cache/memory"
@@ -33,6 +34,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
+	cachetest.InMemory()
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"))
 }
 
@@ -177,7 +179,7 @@ func (m *mirror) do(method, path string, header http.Header) errorResponse {
 	}
 	defer resp.Body.Close()
 	a := errorResponse{status: resp.StatusCode, header: resp.Header}
-	a.body, a.broken = io.ReadAll(resp.Body)
+	a.body, a.broken = readBody(resp)
 	var list struct {
 		Errors []struct{ Code string }
 	}
@@ -185,6 +187,14 @@ func (m *mirror) do(method, path string, header http.Header) errorResponse {
 		a.code = list.Errors[0].Code
 	}
 	return a
+}
+
+// readBody reads a body into as much memory as its header says that it takes.
+func readBody(resp *http.Response) ([]byte, error) {
+	var body bytes.Buffer
+	body.Grow(int(max(resp.ContentLength, 0)) + bytes.MinRead)
+	_, err := body.ReadFrom(resp.Body)
+	return body.Bytes(), err
 }
 
 func (m *mirror) get(path string) errorResponse { m.t.Helper(); return m.do(http.MethodGet, path, nil) }

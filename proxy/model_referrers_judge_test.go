@@ -23,6 +23,7 @@ type modelQuestion struct {
 	filter  string // an artifact type, for the API
 	noCache bool
 	head    bool // by HEAD, for the tag
+	after   int  // how many answers had been judged when it was asked
 }
 
 func (q modelQuestion) String() string {
@@ -71,12 +72,16 @@ func (m *referrersModel) askAbout(q modelQuestion) {
 	if q.head {
 		method = http.MethodHead
 	}
+	m.mu.Lock()
+	q.after = m.judged
+	m.mu.Unlock()
 	a := q.face.ask(method, path, header...)
-	if q.tag && !q.head && a.status == http.StatusOK {
-		m.askByDigest(q, a)
+	if q.tag && a.status == http.StatusOK {
+		a = m.askByDigest(q, a)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.judged++
 	if q.face.evicted.Swap(false) {
 		q.face.forget()
 	}
@@ -84,30 +89,36 @@ func (m *referrersModel) askAbout(q modelQuestion) {
 }
 
 // askByDigest asks for what stands under the tag by its own digest, as clients
-// do (wire fact W57).
-func (m *referrersModel) askByDigest(q modelQuestion, a modelAnswer) {
+// do (wire fact W57). An answer to HEAD then has the body that is meant.
+func (m *referrersModel) askByDigest(q modelQuestion, a modelAnswer) modelAnswer {
 	again := q.face.ask(http.MethodGet, "manifests/"+a.digest)
-	if again.status != http.StatusOK && m.settings.maxBytes > 0 {
-		return // it may have been evicted
-	}
-	if again.status != http.StatusOK || !bytes.Equal(again.body, a.body) {
+	switch {
+	case again.status != http.StatusOK && m.settings.maxBytes > 0:
+		// It may have been evicted.
+	case again.status != http.StatusOK || !q.head && !bytes.Equal(again.body, a.body):
 		m.fail("%s: by its digest %s it is %d %s, %.100s", q, a.digest, again.status, again.code, again.body)
+	case q.head:
+		a.body = again.body
 	}
+	return a
 }
 
 func (m *referrersModel) judge(q modelQuestion, a modelAnswer) {
 	if a.took > 20*time.Second {
 		m.fail("%s: it took %s", q, a.took)
 	}
-	if q.head && a.status == http.StatusOK {
+	if q.head && a.status == http.StatusOK && len(a.body) == 0 {
 		m.note("%s: %d %s", q, a.status, a.warnings)
-		return // whatever it lists
+		return // nobody has what it means
 	}
 	var list []ocispec.Descriptor
 	if a.status == http.StatusOK {
 		if q.tag && m.isForeign(q, a) {
 			m.counts["foreign"]++
 			m.note("%s: an image of somebody's own %s", q, a.warnings)
+			if now := q.subject.views[len(q.subject.views)-1]; a.warnings != "" && !now.withheld {
+				m.judgeExcuse(q, "it is stale")
+			}
 			return
 		}
 		var index ocispec.Index
@@ -260,7 +271,7 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, 
 	if q.filter == "" {
 		last := views[len(views)-1]
 		maps.DeleteFunc(listed, func(d digest.Digest, _ bool) bool { return !last.must[d] })
-		q.face.known[s] = listed
+		q.face.known[s] = knownList{listed, m.judged}
 	}
 }
 
@@ -275,7 +286,10 @@ func (m *referrersModel) judgeStale(q modelQuestion, a modelAnswer, list []ocisp
 	if a.status == http.StatusOK && !a.has("110") || !a.has("110") && !a.has("299") {
 		m.fail("%s: its warning is %s", q, a.warnings)
 	}
-	s, known := q.subject, q.face.known[q.subject]
+	s, known := q.subject, map[digest.Digest]bool(nil)
+	if last := q.face.known[s]; last.judged <= q.after { // else it may have answered this one first
+		known = last.listed
+	}
 	listed := map[digest.Digest]bool{}
 	for _, d := range list {
 		artifact := m.artifacts[d.Digest]

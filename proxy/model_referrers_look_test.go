@@ -20,6 +20,12 @@ type modelView struct {
 	cannot map[string]string
 	// hidden are the registries that say that they have no API.
 	hidden []*modelEndpoint
+	// unclear are registries that say in the same words that they list nothing.
+	// They are set if nothing else has a list.
+	unclear []*modelEndpoint
+	// withheld says that a registry refuses a tag under which it had something
+	// else, which a mirror may keep and can't ask about.
+	withheld bool
 	// failing says that an answer may be stale or an error for another reason.
 	failing bool
 }
@@ -45,18 +51,26 @@ func (m *referrersModel) look() {
 			s.views = s.views[1:]
 		}
 		for _, face := range m.faces {
-			maps.DeleteFunc(face.known[s], func(d digest.Digest, _ bool) bool { return !v.must[d] })
+			maps.DeleteFunc(face.known[s].listed, func(d digest.Digest, _ bool) bool { return !v.must[d] })
 		}
 	}
 }
 
+// anySource is what cannot be asked where nothing has a list.
+const anySource = "any source"
+
 func (w *modelWorld) viewOf(s *modelSubject) modelView {
 	v := modelView{at: time.Now(), must: map[digest.Digest]bool{}, may: map[digest.Digest]bool{}, cannot: map[string]string{}, failing: w.isFailing()}
 	asked := false
+	var unclear []*modelEndpoint
 	for _, e := range w.endpoints {
 		if e.api {
-			asked = true
 			list := e.apiList(s.digest)
+			if e.quay && len(list) == 0 {
+				unclear = append(unclear, e)
+			} else {
+				asked = true
+			}
 			paged := e.pageSize > 0 && len(list) > e.pageSize
 			if e.fails("everything", "the API") || paged && (e.fails("later pages") || e.brokenLink()) {
 				v.cannot["the API of "+e.name] = fmt.Sprintf("%v, link %q", e.faults, e.link)
@@ -69,6 +83,7 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 		if e.fails("everything", "tags") {
 			v.cannot["the tag of "+e.name] = fmt.Sprint(e.faults)
 		}
+		v.withheld = v.withheld || tag != nil && tag.refused && e.hadOther[s.digest]
 		if tag == nil {
 			asked = true
 		} else if tag.foreign == nil && !tag.refused {
@@ -76,8 +91,10 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 			w.viewEntries(&v, s, tag.entries, false)
 		}
 	}
-	if !asked {
-		v.cannot["any source"] = "something else is under the tag"
+	if !asked && len(unclear) == 0 {
+		v.cannot[anySource] = "something else is under the tag"
+	} else if !asked {
+		v.unclear = unclear
 	}
 	for _, a := range w.attachedTo(s) {
 		if w.held(a.digest) || v.failing {
@@ -164,6 +181,9 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 				now["the API of "+e.name] = "it had one"
 			}
 		}
+		if len(v.unclear) > 0 && !slices.ContainsFunc(v.unclear, face.mayHaveSeen) {
+			now[anySource] = "a registry that is not known to have the API says 400"
+		}
 		maps.DeleteFunc(now, func(source, _ string) bool {
 			d, isManifest := strings.CutPrefix(source, "the manifest ")
 			return isManifest && m.opened[digest.Digest(d)] > 0
@@ -204,7 +224,9 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 	}
 	return slices.ContainsFunc(about, func(s *modelSubject) bool {
 		return slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool {
-			return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, func(e *modelEndpoint) bool { return face.mayHaveSeen(e) })
+			return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, face.mayHaveSeen) ||
+				len(v.unclear) > 0 && !slices.ContainsFunc(v.unclear, func(e *modelEndpoint) bool { return face.isSureOf(e, v.at) }) ||
+				v.withheld && face.parent != nil
 		})
 	})
 }

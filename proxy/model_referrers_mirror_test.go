@@ -49,7 +49,7 @@ type modelMirror struct {
 
 	// known is what it has listed of each subject as all that there is, as far
 	// as that has been there since.
-	known map[*modelSubject]map[digest.Digest]bool
+	known map[*modelSubject]knownList
 	// passed are the artifacts that have come through it.
 	passed map[digest.Digest]time.Time
 }
@@ -63,7 +63,7 @@ func (f *modelMirror) open() {
 
 // forget forgets what has to be known: the cache may have lost it.
 func (f *modelMirror) forget() {
-	f.known, f.passed = map[*modelSubject]map[digest.Digest]bool{}, map[digest.Digest]time.Time{}
+	f.known, f.passed = map[*modelSubject]knownList{}, map[digest.Digest]time.Time{}
 }
 
 // start starts a process over the cache.
@@ -177,8 +177,20 @@ func (f *modelMirror) hasSeen(e *modelEndpoint, at time.Time) bool {
 	return !since.IsZero() && !since.After(at) && !e.forgot[f.name]
 }
 
+// isSureOf says whether each mirror on the way to a registry knew at a time that
+// it has the API.
+func (f *modelMirror) isSureOf(e *modelEndpoint, at time.Time) bool {
+	return f.hasSeen(e, at) && (f.parent == nil || f.parent.isSureOf(e, at))
+}
+
 func (f *modelMirror) mayHaveSeen(e *modelEndpoint) bool {
 	return !e.seen[f.name].IsZero() || f.parent != nil && f.parent.mayHaveSeen(e)
+}
+
+// knownList is a list that was all there was.
+type knownList struct {
+	listed map[digest.Digest]bool
+	judged int // how many answers had been judged then
 }
 
 // modelAnswer is what a client got.

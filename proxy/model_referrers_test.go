@@ -124,6 +124,7 @@ type referrersModel struct {
 	// recovered says that all is well, and has been for so long that nothing is
 	// left of what was not.
 	recovered bool
+	judged    int // how many answers have been
 	noting    sync.Mutex
 	failures  []string
 	history   []string // the last steps, for whoever has to find out

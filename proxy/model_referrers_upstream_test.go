@@ -34,6 +34,8 @@ type modelEndpoint struct {
 	tags   map[digest.Digest]*modelTag
 	cosign map[string]*modelArtifact // by tag
 	faults []*modelFault
+	// hadOther are the subjects under whose tag it has had something else.
+	hadOther map[digest.Digest]bool
 	// seen says since when a mirror has had a list of its API.
 	seen map[string]time.Time
 	// forgot are the mirrors that may have forgotten that.
@@ -58,7 +60,7 @@ func (w *modelWorld) addEndpoint() {
 	e := &modelEndpoint{
 		world: w, name: fmt.Sprint("registry", len(w.endpoints)), registry: upstreamtest.New(w.t, upstreamtest.WithNetwork(&w.net)),
 		holds: map[digest.Digest]bool{}, extra: map[digest.Digest][]modelEntry{}, tags: map[digest.Digest]*modelTag{}, cosign: map[string]*modelArtifact{},
-		seen: map[string]time.Time{}, forgot: map[string]bool{},
+		hadOther: map[digest.Digest]bool{}, seen: map[string]time.Time{}, forgot: map[string]bool{},
 	}
 	e.api = w.random.IntN(2) == 0
 	e.change()
@@ -105,6 +107,7 @@ func (e *modelEndpoint) setTag(s *modelSubject, tag *modelTag) {
 		delete(e.tags, s.digest)
 		e.registry.Remove(modelRepo, s.fallbackTag())
 	case tag.foreign != nil:
+		e.hadOther[s.digest] = true
 		e.put(tag.foreign, s.fallbackTag())
 	default:
 		e.registry.AddManifest(modelRepo, ocispec.MediaTypeImageIndex, indexOf(e.render(tag.entries)), s.fallbackTag())

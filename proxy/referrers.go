@@ -33,6 +33,12 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if result.Partial && len(list) == 0 {
 		return errPartialReferrers // there may be some at a source that could not be reached
 	}
+	if result.Stale {
+		header.Add("Warning", staleWarning)
+	}
+	if result.Index != nil && len(types) == 0 && after == "" {
+		return w.writeBody(r, ocispec.MediaTypeImageIndex, result.Index)
+	}
 	if after != "" {
 		list = referrers.After(list, after)
 	}
@@ -46,9 +52,6 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 			next["artifactType"] = types
 		}
 		setNextLink(header, q, "referrers/"+q.digest.String(), next)
-	}
-	if result.Stale {
-		header.Add("Warning", staleWarning)
 	}
 	return w.writeBody(r, ocispec.MediaTypeImageIndex, body)
 }

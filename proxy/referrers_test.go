@@ -13,6 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -63,10 +64,23 @@ func TestW52ReferrersAreAnIndex(t *testing.T) {
 	}
 }
 
+// TestW53ArtifactTypesMeanAnyOfThem also has the list encoded beforehand.
 func TestW53ArtifactTypesMeanAnyOfThem(t *testing.T) {
-	f := newFace(t, attached(6, 0, nil))
+	for _, encoded := range []bool{false, true} {
+		testArtifactTypes(t, newFace(t, attached(6, 0, func(r *pull.Referrers) {
+			if encoded {
+				r.Index, _ = referrers.Encode(r.Manifests)
+			}
+		})))
+	}
+}
+
+func testArtifactTypes(t *testing.T, f *face) {
+	t.Helper()
+	_, all := readIndex(t, f.do(http.MethodGet, referrersPath).body)
 	for _, c := range []struct{ query, types, filtered string }{
 		{"", "aabbcc", ""},
+		{"?last=" + all[5].String(), "", ""},
 		{"?artifactType=a", "aa", "artifactType"},
 		{"?artifactType=a&artifactType=c", "aacc", "artifactType"},
 		{"?artifactType=d", "", "artifactType"},

@@ -22,6 +22,11 @@ const (
 	// slowProbe is how long other requests wait for a probe: about as long as it
 	// takes to find out, three times, that a host can't be reached.
 	slowProbe = 18 * time.Second
+	// probeWait is how long a request for referrers waits for the end of a probe.
+	// What is asked about one subject are several requests at a time, and the
+	// answer is complete only if all are answered. A pull does not wait: it has
+	// other hosts to go to.
+	probeWait = 2 * time.Second
 )
 
 // requestClass is a class of requests that registries limit or refuse
@@ -93,42 +98,95 @@ type breaker struct {
 	kinds     [requestKinds]health
 	limits    [requestClasses]gate
 	referrers referrersGate
+	probed    chan struct{} // closed when the next probe ends; nil if nobody waits for that
 }
 
 // admission is a request in progress, with the gates that it probes.
 type admission struct {
-	probesHost, probesKind, probesLimit, probesReferrers bool
+	probesHost, probesKind, probesLimit bool
+	probesReferrers, probesSubject      bool
 
+	subject content // of a request for referrers
 	started time.Time
 	silent  bool // it has taken long, which has been recorded
 	paged   bool // a page of a list has come
 	ended   bool
 }
 
-func (b *breaker) admit(q requestClass) (*admission, error) {
+// waitsForProbe reports whether a request waits for the end of a probe.
+func (q requestClass) waitsForProbe() bool {
+	return q == referrersRequests || q == referrersTagRequests
+}
+
+// admit admits a request, for referrers of a subject.
+func (b *breaker) admit(ctx context.Context, q requestClass, subject content) (*admission, error) {
+	var late *time.Timer
+	for {
+		p, probed, err := b.tryAdmit(q, subject)
+		if !errors.Is(err, ErrProbed) || !q.waitsForProbe() {
+			return p, err
+		}
+		if late == nil {
+			late = time.NewTimer(probeWait)
+			defer late.Stop()
+		}
+		select {
+		case <-probed:
+		case <-late.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryAdmit admits a request unless it may not pass. If that is because of a
+// probe, probed is closed when the next probe ends.
+func (b *breaker) tryAdmit(q requestClass, subject content) (p *admission, probed <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.rejectionLocked(q); err != nil {
-		return nil, err
+	if err := b.rejectionLocked(q, subject); err != nil {
+		if b.probed == nil {
+			b.probed = make(chan struct{})
+		}
+		return nil, b.probed, err
 	}
-	return &admission{
+	p = &admission{
 		probesHost: b.host.pass(), probesKind: b.kinds[q.kind()].pass(), probesLimit: b.limits[q].pass(),
-		probesReferrers: q == referrersRequests && b.referrers.pass(), started: time.Now(),
-	}, nil
+		subject: subject, started: time.Now(),
+	}
+	if q == referrersRequests {
+		p.probesReferrers, p.probesSubject = b.referrers.pass(subject)
+	}
+	return p, nil, nil
+}
+
+// probeEnded wakes the requests that wait for the end of a probe. b.mu is held.
+func (b *breaker) probeEnded() {
+	if b.probed != nil {
+		close(b.probed)
+		b.probed = nil
+	}
 }
 
 // rejectionLocked returns the error of a request that may not pass, or nil.
 // b.mu is held.
-func (b *breaker) rejectionLocked(q requestClass) error {
+func (b *breaker) rejectionLocked(q requestClass, subject content) error {
 	if left, closed := b.limits[q].closed(); closed {
 		return &RateLimitedError{RetryAfter: left}
 	}
-	if _, closed := b.referrers.closed(); closed && q == referrersRequests {
-		return fmt.Errorf("%w: its Referrers API does not answer: %s", ErrUnavailable, b.referrers.reason)
+	if q == referrersRequests {
+		if err := b.referrers.rejection(subject); err != nil {
+			return err
+		}
 	}
 	for _, h := range []*health{&b.host, &b.kinds[q.kind()]} {
 		if _, closed := h.closed(); closed {
-			return fmt.Errorf("%w: its last %d requests failed: %w", ErrUnavailable, h.failures, h.lastErr)
+			why := ErrUnavailable
+			if h.probing {
+				why = ErrProbed
+			}
+			return fmt.Errorf("%w: its last %d requests failed: %w", why, h.failures, h.lastErr)
 		}
 	}
 	return nil
@@ -137,7 +195,7 @@ func (b *breaker) rejectionLocked(q requestClass) error {
 func (b *breaker) rejection(q requestClass) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.rejectionLocked(q)
+	return b.rejectionLocked(q, content{})
 }
 
 // rejecter is a Registry that rejects requests without sending them.
@@ -228,12 +286,13 @@ func (b *breaker) endProbes(q requestClass, p *admission) {
 	if p.probesKind {
 		b.kinds[q.kind()].probing = false
 	}
+	if p.probesHost || p.probesKind {
+		b.probeEnded()
+	}
 	if p.probesLimit {
 		b.limits[q].probing = false
 	}
-	if p.probesReferrers {
-		b.referrers.probing = false
-	}
+	b.referrers.endProbes(p)
 }
 
 // answered forgets all failures of the host and of a kind of requests. b.mu is
@@ -244,7 +303,7 @@ func (b *breaker) answered(kind *health) {
 }
 
 func throughBreaker[T any](ctx context.Context, b *breaker, q requestClass, fn func() (T, error)) (T, error) {
-	p, err := b.admit(q)
+	p, err := b.admit(ctx, q, content{})
 	if err != nil {
 		var none T
 		return none, err
@@ -266,6 +325,7 @@ func (b *breaker) endProbe(q requestClass, p *admission) {
 	if p.ended {
 		return
 	}
+	b.probeEnded()
 	if p.probesHost {
 		p.probesHost = false
 		b.host.reset()
@@ -296,7 +356,7 @@ func (b *breaker) Blob(ctx context.Context, repo string, d Digest, from, n int64
 }
 
 func (b *breaker) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
-	p, err := b.admit(referrersRequests)
+	p, err := b.admit(ctx, referrersRequests, content{repo, subject.String()})
 	if err != nil {
 		return ReferrersList{}, err
 	}

@@ -25,8 +25,8 @@ const (
 //
 // If an endpoint has not answered after 8 s, the next one is asked beside it.
 // The first that succeeds serves, and the requests to the others end. A mirror
-// that could not ask its own upstream about a tag only serves if no other
-// endpoint does.
+// that could not ask its own upstream about a tag, or for a list of tags, only
+// serves if no other endpoint does.
 //
 // Referrers is different: each endpoint may know some that the others do not.
 func Fallback(endpoints ...Registry) Registry {
@@ -173,11 +173,14 @@ func discardReplies[T any](replies <-chan reply[T], n int, discard func(T)) {
 	}
 }
 
-func firstValue[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error)) (T, error) {
-	answer, release, err := firstAnswer(ctx, f, fn, func(T) {}, func(T) bool { return false })
+func firstValue[T any](ctx context.Context, f *fallback, fn func(context.Context, Registry) (T, error), lastResort func(T) bool) (T, error) {
+	answer, release, err := firstAnswer(ctx, f, fn, func(T) {}, lastResort)
 	release()
 	return answer, err
 }
+
+// never says that an answer counts, whatever the others are.
+func never[T any](T) bool { return false }
 
 func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Registry) (Content, error), lastResort func(Content) bool) (Content, error) {
 	c, release, err := firstAnswer(ctx, f, fn, func(c Content) { c.Body.Close() }, lastResort)
@@ -218,7 +221,7 @@ func severity(err error) int {
 }
 
 func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
-	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) })
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.Resolve(ctx, repo, ref) }, never[Descriptor])
 }
 
 func (f *fallback) Manifest(ctx context.Context, repo, ref string) (Content, error) {
@@ -226,11 +229,11 @@ func (f *fallback) Manifest(ctx context.Context, repo, ref string) (Content, err
 }
 
 func (f *fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Descriptor, error) {
-	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) })
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (Descriptor, error) { return r.ResolveBlob(ctx, repo, d) }, never[Descriptor])
 }
 
 func (f *fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) }, func(Content) bool { return false })
+	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) }, never[Content])
 }
 
 // Referrers asks all endpoints at the same time. A mirror may list only what has
@@ -276,5 +279,5 @@ func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (
 }
 
 func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
-	return firstValue(ctx, f, func(ctx context.Context, r Registry) (TagList, error) { return r.Tags(ctx, repo, page) })
+	return firstValue(ctx, f, func(ctx context.Context, r Registry) (TagList, error) { return r.Tags(ctx, repo, page) }, func(l TagList) bool { return l.Stale })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -26,6 +27,10 @@ type told struct {
 
 func (e *told) Referrers(context.Context, string, Digest) (ReferrersList, error) {
 	return e.list, e.err
+}
+
+func (e *told) Tags(context.Context, string, url.Values) (TagList, error) {
+	return TagList{Tags: []string{e.body}, Stale: e.stale}, e.err
 }
 
 func (e *told) Manifest(ctx context.Context, _, _ string) (Content, error) {
@@ -183,6 +188,12 @@ func TestAStaleTagServesOnlyIfNoOtherEndpointDoes(t *testing.T) {
 	}
 	if _, err := Fallback(stale(), fails(ErrNotFound)).Resolve(t.Context(), "app", "1"); !errors.Is(err, ErrStale) {
 		t.Errorf("HEAD, and nobody else has it: %v", err)
+	}
+	if l, err := Fallback(stale(), fresh(0)).Tags(t.Context(), "app", nil); err != nil || l.Stale {
+		t.Errorf("tags: %v, %v", l, err)
+	}
+	if l, err := Fallback(stale(), fails(ErrNotFound)).Tags(t.Context(), "app", nil); err != nil || !l.Stale {
+		t.Errorf("tags, and nobody else has it: %v, %v", l, err)
 	}
 	if d, err := Fallback(stale(), fresh(0)).Resolve(t.Context(), "app", "1"); err != nil || d.MediaType != "fresh" {
 		t.Errorf("HEAD: %v, %v", d, err)

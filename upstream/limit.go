@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
@@ -116,7 +117,7 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 func (l limit) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	// All slots may be taken by requests that hang. A request that a breaker
 	// rejects does not have to wait for them.
-	if err := rejection(l.next, referrersRequests); err != nil {
+	if err := rejection(l.next, referrersRequests); err != nil && !errors.Is(err, ErrProbed) {
 		return ReferrersList{}, err
 	}
 	release, err := l.acquire(ctx, l.referrers, queueTimeout)

@@ -264,6 +264,9 @@ func TestAParentThatCouldNotAskSaysSo(t *testing.T) {
 	if c, err := r.Manifest(t.Context(), "app", "1"); err != nil || c.Stale {
 		t.Errorf("a fresh tag: %+v, %v", c, err)
 	}
+	if list, err := r.Tags(t.Context(), "app", nil); err != nil || list.Stale {
+		t.Errorf("fresh tags: %+v, %v", list, err)
+	}
 	for name, page := range map[string]upstreamtest.Fault{
 		"the first page": upstreamtest.OnPage(1, upstreamtest.OutOfDate()), "the second": upstreamtest.OnPage(2, upstreamtest.OutOfDate()),
 	} {
@@ -281,6 +284,12 @@ func TestAParentThatCouldNotAskSaysSo(t *testing.T) {
 	}
 	if _, err := r.Resolve(t.Context(), "app", "1"); !errors.Is(err, upstream.ErrStale) {
 		t.Errorf("HEAD of a tag: %v", err)
+	}
+	if list, err := r.Tags(t.Context(), "app", nil); err != nil || !list.Stale || len(list.Tags) != 1 {
+		t.Errorf("tags: %+v, %v", list, err)
+	}
+	if list, err := r.Tags(t.Context(), "absent", nil); !errors.Is(err, upstream.ErrStale) || errors.Is(err, upstream.ErrNotFound) {
+		t.Errorf("tags of a repository that is absent: %+v, %v", list, err)
 	}
 	if d, err := r.Resolve(t.Context(), "app", subject.Digest.String()); err != nil || d.Digest != subject.Digest {
 		t.Errorf("HEAD of a digest, which never changes: %v, %v", d, err)

@@ -76,13 +76,14 @@ func TestWhatDoesNotCloseTheReferrersRoute(t *testing.T) {
 
 func Test500sOfSeveralRepositoriesCloseTheReferrersRoute(t *testing.T) {
 	bubble(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, func(t *testing.T, a asking, w *wired) {
-		_ = a.referrers("app", 0)
-		_ = a.referrers("other", 0)
+		for n := range referrersFailureThreshold {
+			_ = a.referrers(fmt.Sprint("app", n), 0)
+		}
 		for n := range 9 {
 			a.closed(fmt.Sprint("repo", n), 0)
 		}
-		if got := w.count("/referrers/"); got != 4 {
-			t.Errorf("%d requests, want 4", got)
+		if got, want := w.count("/referrers/"), 2*referrersFailureThreshold; got != want {
+			t.Errorf("%d requests, want %d", got, want)
 		}
 		for range 9 {
 			a.pulls()
@@ -112,10 +113,10 @@ func TestOneFailureClosesNoReferrersRoute(t *testing.T) {
 func TestALimitIsNoSignOfTheReferrersRoute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inner := &fakeRegistry{answer: func(_ context.Context, n int) error {
-			switch n {
-			case 1, 2:
+			switch {
+			case n <= referrersFailureThreshold:
 				return unhealthy(&statusError{failedResponse{status: 502}, ErrUnavailable, "502"})
-			case 3:
+			case n == referrersFailureThreshold+1:
 				return &RateLimitedError{RetryAfter: time.Minute}
 			}
 			return nil

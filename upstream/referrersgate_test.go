@@ -212,12 +212,6 @@ func TestAListThatComesLateOpensTheRouteAgain(t *testing.T) {
 	}
 }
 
-// One subject that takes long is no sign of the route, where others are
-// answered meanwhile.
-// What speaks of one repository, of one question or of who asks is no sign of
-// the route.
-// One failure is no verdict: the next answer may be the list.
-// A limit has its own gate, and its own answer.
 func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		failing := true
@@ -234,7 +228,7 @@ func TestARestIsTwiceAsLongAfterEachProbeThatFails(t *testing.T) {
 			time.Sleep(rest/2 - time.Millisecond)
 			a.closed("app", 0)
 			time.Sleep(rest + time.Millisecond)
-			_ = a.referrers("app", 0) // the one that tries
+			_ = a.referrers("app", 10+n) // the one that tries
 			a.closed("app", 0)
 			if got := inner.count(); got != referrersFailureThreshold+n+1 {
 				t.Fatalf("after a rest of %s, asked %d times in all, want %d", rest, got, referrersFailureThreshold+n+1)
@@ -296,13 +290,6 @@ func TestOneQuestionAtATimeTriesARouteThatRested(t *testing.T) {
 	})
 }
 
-// Questions that were out together are one sign.
-// A question that hung is noted when it is silent. That it fails in the end is
-// no news about a route that has answered others since.
-// What says that the host can't be reached counts for the host, and not for the
-// route.
-// A question about referrers that tries a host which was unwell holds nothing
-// else up, and its failure says nothing of the host.
 func TestTheSecondEndpointAnswersAtOnceWhileTheFirstOnesRouteIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, atFirst := reach(t, onRoute(func(_ http.ResponseWriter, req *http.Request) { late(req, time.Hour) }))

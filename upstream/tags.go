@@ -71,6 +71,7 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 			return TagList{}, err
 		}
 		all.Tags = append(all.Tags, list.Tags...)
+		all.Stale = all.Stale || list.Stale
 		for _, tag := range list.Tags {
 			left -= len(tag)
 		}
@@ -107,7 +108,7 @@ func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (Tag
 	if err != nil {
 		return TagList{}, err
 	}
-	list := TagList{Tags: tags}
+	list := TagList{Tags: tags, Stale: isStale(resp)}
 	if next != nil {
 		list.Next = next.Query()
 		list.Next.Del("ns")

@@ -43,6 +43,9 @@ var (
 	// to: storage, another registry, a token server. It says nothing about the
 	// registry itself, which may name another address next time.
 	ErrThirdParty = fmt.Errorf("%w: a host that it refers to does not answer", ErrUnavailable)
+	// ErrProbed is the ErrUnavailable of an upstream that could not be asked, and
+	// that another request is just probing. The next one may be answered.
+	ErrProbed = fmt.Errorf("%w: another request finds out whether it is back", ErrUnavailable)
 	// ErrStale is the ErrUnavailable of a mirror that answers although it could
 	// not ask its own upstream (RFC 9111, section 5.5.1: Warning 110). What it
 	// says was true once.
@@ -136,6 +139,9 @@ type TagList struct {
 	Tags []string
 	// Next is the query of the following page; nil on the last one.
 	Next url.Values
+	// Stale says that the upstream is a mirror that could not ask its own
+	// upstream (Warning 110). There may be others by now.
+	Stale bool
 }
 
 // Registry is one remote registry, as far as a mirror reads from it.

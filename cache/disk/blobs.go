@@ -26,12 +26,15 @@ type blobs struct {
 	drafts  string
 	damaged string
 	minFree int64
-	sizes   sizes
-	log     *slog.Logger
-	files   files.System
-	places  *places // of files
-	folder  *folder
-	faults  faults
+	// fromMemory says that the file system opens files without asking the disk
+	// where their names are in memory.
+	fromMemory bool
+	sizes      sizes
+	log        *slog.Logger
+	files      files.System
+	places     *places // of files
+	folder     *folder
+	faults     faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
 	// written yet.
@@ -65,11 +68,14 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		drafts:  filepath.Join(dir, "drafts"),
 		damaged: filepath.Join(dir, "damaged"),
 		minFree: opts.MinFree,
-		log:     opts.Log,
-		files:   opts.Files,
-		places:  opts.places,
-		folder:  opts.folder,
-		faults:  opts.faults,
+
+		fromMemory: opts.Files.OpensFromMemory(dir),
+
+		log:    opts.Log,
+		files:  opts.Files,
+		places: opts.places,
+		folder: opts.folder,
+		faults: opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,
 		onDamage:       opts.OnDamage,
@@ -113,6 +119,27 @@ func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, er
 		return nil, fmt.Errorf("open %s: %w", d, wrapNotFound(err))
 	}
 	return &publishedBlob{blob: newBlob(file, info.Size()), blobs: b, digest: d, path: path}, nil
+}
+
+// openFromMemory opens content that was open before, if that does not ask the
+// disk: neither to open the file, nor for what is known of its pieces.
+func (b *blobs) openFromMemory(d cache.Digest) (*publishedBlob, bool) {
+	path, ok := b.pathOf(d)
+	if !ok || !b.fromMemory {
+		return nil, false
+	}
+	file, ok := b.files.OpenPublishedFromMemory(path)
+	if !ok {
+		return nil, false
+	}
+	is, ok := file.IdentifyFromMemory()
+	if c := b.checks.get(d, is); ok && c != nil {
+		k := &publishedBlob{blob: newBlob(file, is.Size), blobs: b, digest: d, path: path}
+		k.useChecks(c)
+		return k, true
+	}
+	file.Close()
+	return nil, false
 }
 
 func (b *blobs) Stat(_ context.Context, d cache.Digest) (int64, error) {

@@ -84,6 +84,14 @@ func (k *publishedBlob) loadChecks() *checks {
 	return k.checks
 }
 
+// useChecks is loadChecks where they are known.
+func (k *publishedBlob) useChecks(c *checks) {
+	k.once.Do(func() {
+		k.checks = c
+		k.loaded.Store(c)
+	})
+}
+
 func (k *publishedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if n = min(n, k.size-off); n <= 0 {
 		return 0, nil
@@ -95,18 +103,14 @@ func (k *publishedBlob) Check(ctx context.Context, off, n int64) (int64, error) 
 	return sound, nil
 }
 
-// checkedAlready returns how many of the n bytes at off are checked. It reads
-// nothing.
-func (k *publishedBlob) checkedAlready(off, n int64) int64 {
+// checkedAlready returns how many of the n bytes at off are checked, if this is
+// what the file has. It reads nothing.
+func (k *publishedBlob) checkedAlready(is files.Identity, off, n int64) int64 {
 	c := k.loaded.Load()
 	if c == nil {
 		return 0
 	}
 	if n = min(n, k.size-off); n <= 0 {
-		return 0
-	}
-	is, err := k.file.Identify()
-	if err != nil {
 		return 0
 	}
 	return c.checkedAlready(is, off, n, k.blobs.verifyEvery)

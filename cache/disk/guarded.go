@@ -16,7 +16,19 @@ type guarded struct {
 }
 
 func (g guarded) Open(ctx context.Context, d cache.Digest) (cache.PublishedBlob, error) {
-	open, err := await(ctx, g.places, task{"open", d}, func() (cache.PublishedBlob, error) { return g.blobs.Open(ctx, d) }, closeLate)
+	if g.places.outage() == nil {
+		if b, ok := g.blobs.openFromMemory(d); ok {
+			return guardedBlob{b, g.places}, nil
+		}
+	}
+	openChecked := func() (cache.PublishedBlob, error) {
+		b, err := g.blobs.Open(ctx, d)
+		if err == nil {
+			b.(*publishedBlob).loadChecks()
+		}
+		return b, err
+	}
+	open, err := await(ctx, g.places, task{"open", d}, openChecked, closeLate)
 	if err != nil {
 		return nil, err
 	}
@@ -78,36 +90,40 @@ type guardedBlob struct {
 }
 
 // Check is done by a goroutine of its own, which a client can leave: even the
-// stat of an open file may hang. What is checked already is read once more where
-// the page cache has dropped it: then the kernel would wait for it while it sends,
-// which nobody can leave.
+// stat of an open file may hang. That costs more than the check, so it is done
+// at once where the kernel has all in memory. What is checked already is read
+// once more where the page cache has dropped it: then the kernel would wait for
+// it while it sends, which nobody can leave.
 func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if b.places.outage() != nil {
 		return 0, task{"check", b.digest}.failed(errDown)
 	}
+	if is, ok := b.file.IdentifyFromMemory(); ok {
+		if sound := b.resident(off, b.checkedAlready(is, off, n)); sound > 0 {
+			return sound, nil
+		}
+	}
 	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) {
-		sound := b.checkedAlready(off, n)
-		if sound == 0 {
+		is, err := b.file.Identify()
+		checked := b.checkedAlready(is, off, n)
+		if err != nil || checked == 0 {
 			return b.publishedBlob.Check(ctx, off, n)
 		}
-		return b.resident(off, sound)
+		if sound := b.resident(off, checked); sound > 0 {
+			return sound, nil
+		}
+		return min(checked, pieceSize-off%pieceSize), b.fetch(off)
 	}, nil)
 }
 
 // resident returns how many of the n bytes at off, which are checked, are in the
-// page cache: all of them, or those before the first piece that is not. If that is
-// the first one, it is read.
-func (b guardedBlob) resident(off, n int64) (int64, error) {
-	for at := off; at < off+n; at += pieceSize - at%pieceSize {
-		switch {
-		case b.isResident(at):
-		case at == off:
-			return min(n, pieceSize-off%pieceSize), b.fetch(off)
-		default:
-			return at - off, nil
-		}
+// page cache before the first piece that is not.
+func (b guardedBlob) resident(off, n int64) int64 {
+	at := off
+	for at < off+n && b.isResident(at) {
+		at += pieceSize - at%pieceSize
 	}
-	return n, nil
+	return min(at-off, n)
 }
 
 // guardedDraft is a draft. If a write returns cache.ErrDown, the bytes may be

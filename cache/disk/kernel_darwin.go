@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/entrepot/entrepot/cache/disk/files"
 )
 
 // The errors for a lack of space, and for a disk or file system that can't
@@ -19,6 +21,15 @@ func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupport
 
 // isResident knows nothing.
 func isResident(*os.File, int64, int64) bool { return true }
+
+// opensFromMemory knows nothing.
+func opensFromMemory(string) bool { return false }
+
+// openFromMemory knows nothing.
+func openFromMemory(string) (*os.File, bool) { return nil, false }
+
+// identifyFromMemory knows nothing.
+func identifyFromMemory(*os.File) (files.Identity, bool) { return files.Identity{}, false }
 
 // avoidPageCache keeps a file that is read only once from displacing what
 // clients read from the page cache. On macOS the advice has to be given before

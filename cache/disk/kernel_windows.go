@@ -162,5 +162,14 @@ func sendTo(uintptr, *os.File, int) (int, error) { return 0, errors.ErrUnsupport
 // isResident knows nothing.
 func isResident(*os.File, int64, int64) bool { return true }
 
+// opensFromMemory knows nothing.
+func opensFromMemory(string) bool { return false }
+
+// openFromMemory knows nothing.
+func openFromMemory(string) (*os.File, bool) { return nil, false }
+
+// identifyFromMemory knows nothing.
+func identifyFromMemory(*os.File) (files.Identity, bool) { return files.Identity{}, false }
+
 // avoidPageCache does nothing: Windows has no such advice for an open file.
 func avoidPageCache(*os.File) (over func()) { return func() {} }

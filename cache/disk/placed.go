@@ -58,6 +58,12 @@ func (p placed) OpenPublished(path string) (files.File, error) {
 	return p.wrap(p.System.OpenPublished(path))
 }
 
+// OpenPublishedFromMemory holds no place, because it never waits for the disk.
+func (p placed) OpenPublishedFromMemory(path string) (files.File, bool) {
+	file, ok := p.System.OpenPublishedFromMemory(path)
+	return &placedFile{file, p}, ok
+}
+
 func (p placed) CreateTemp(folder, pattern string) (files.File, error) {
 	if err := p.places.write(); err != nil {
 		return nil, err

@@ -21,6 +21,13 @@ func (kernel) Open(path string, flag int) (files.File, error) {
 
 func (kernel) OpenPublished(path string) (files.File, error) { return wrapFile(openPublished(path)) }
 
+func (kernel) OpensFromMemory(folder string) bool { return opensFromMemory(folder) }
+
+func (kernel) OpenPublishedFromMemory(path string) (files.File, bool) {
+	file, ok := openFromMemory(path)
+	return kernelFile{file}, ok
+}
+
 func (kernel) CreateTemp(folder, pattern string) (files.File, error) {
 	return wrapFile(createShared(folder, pattern))
 }
@@ -50,6 +57,8 @@ func wrapFile(file *os.File, err error) (files.File, error) {
 }
 
 func (f kernelFile) Identify() (files.Identity, error) { return identify(f.File) }
+
+func (f kernelFile) IdentifyFromMemory() (files.Identity, bool) { return identifyFromMemory(f.File) }
 
 func (f kernelFile) SetAttribute(name string, value []byte) error {
 	return setAttribute(f.File, name, value)

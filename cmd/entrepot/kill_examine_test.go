@@ -57,8 +57,8 @@ func (k *killing) examine() {
 	for key, image := range kept {
 		k.examineImage(l, key, image)
 	}
-	for tag, versions := range k.steady {
-		k.examineTag(l, tag, versions, died)
+	for tag, got := range k.pullTags(l) {
+		k.examineTag(tag, <-got, died)
 	}
 	k.examineFolder(list)
 	clear(k.told) // what counts from here on is what was served now
@@ -100,8 +100,31 @@ func (k *killing) examineImage(l *life, key string, image retention.CachedImage)
 	}
 }
 
+// tagAnswer is what a server answers for a tag.
+type tagAnswer struct {
+	status int
+	body   []byte
+	err    error
+}
+
+// pullTags pulls all pinned tags at once: each waits for the upstream that
+// refuses.
+func (k *killing) pullTags(l *life) map[string]chan tagAnswer {
+	all := map[string]chan tagAnswer{}
+	for tag := range k.steady {
+		got := make(chan tagAnswer, 1)
+		all[tag] = got
+		go func() {
+			status, body, _, err := l.get(l.clients + "/v2/steady/manifests/" + tag)
+			got <- tagAnswer{status, body, err}
+		}()
+	}
+	return all
+}
+
 // examineTag looks at a pinned tag: nothing evicts its images.
-func (k *killing) examineTag(l *life, tag string, versions []*made, died time.Time) {
+func (k *killing) examineTag(tag string, got tagAnswer, died time.Time) {
+	versions := k.steady[tag]
 	least, known := k.served[tag] // the latest version that must have lasted
 	if !known {
 		least = -1
@@ -111,14 +134,13 @@ func (k *killing) examineTag(l *life, tag string, versions []*made, died time.Ti
 			least = max(least, i)
 		}
 	}
-	status, body, _, err := l.get(l.clients + "/v2/steady/manifests/" + tag)
-	if err != nil {
-		k.Errorf("round %d: %v", k.round, err)
+	if got.err != nil {
+		k.Errorf("round %d: %v", k.round, got.err)
 		return
 	}
 	at := -1
-	if status == http.StatusOK {
-		d := digest.FromBytes(body)
+	if got.status == http.StatusOK {
+		d := digest.FromBytes(got.body)
 		at = slices.IndexFunc(versions, func(one *made) bool { return one.digest == d })
 	}
 	for _, one := range versions[at+1:] {
@@ -128,7 +150,7 @@ func (k *killing) examineTag(l *life, tag string, versions []*made, died time.Ti
 		}
 	}
 	if at < least {
-		k.Errorf("round %d: the pinned steady:%s has lost its image or points backwards, at version %d after %d: %d", k.round, tag, at, least, status)
+		k.Errorf("round %d: the pinned steady:%s has lost its image or points backwards, at version %d after %d: %d", k.round, tag, at, least, got.status)
 	}
 	k.served[tag] = at
 }

@@ -16,12 +16,16 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cachetest.InMemory()
+	goleak.VerifyTestMain(m)
+}
 
 // scripted is a Source and the Observer of its downloads. It has the given
 // content, fails as requested, and records its requests and notifications.

@@ -13,11 +13,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cachetest.InMemory()
+	goleak.VerifyTestMain(m)
+}
 
 var app = metadata.Repository{Upstream: "hub", Name: "app"}
 

@@ -20,11 +20,18 @@ type Referrers struct {
 	// WasEmpty says that the upstream listed none: what is in Manifests was seen
 	// since.
 	WasEmpty bool `json:"-"`
+	// Index is the image index that lists Manifests, or nil if it has not been
+	// encoded.
+	Index []byte `json:"-"`
 }
 
 // maxListInMemory is the length up to which a list is also held decoded in
 // memory. Longer ones are rare, and are decoded each time.
 const maxListInMemory = 256
+
+// maxIndexInMemory is the size in bytes up to which a list is held encoded as
+// well: what most subjects have, which is asked for at each pull and each check.
+const maxIndexInMemory = 16 << 10
 
 // Referrers returns the last complete answer, merged with the referrers that
 // were seen since.
@@ -42,6 +49,9 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
 	if len(r.Manifests) > maxListInMemory {
 		return r, true
+	}
+	if index, rest, err := referrers.Page(r.Manifests, maxIndexInMemory); err == nil && len(rest) == 0 && len(index) <= maxIndexInMemory {
+		r.Index = index
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

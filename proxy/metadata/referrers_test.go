@@ -1,13 +1,16 @@
 package metadata_test
 
 import (
+	"bytes"
 	"encoding/binary"
+	"strconv"
 	"testing"
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // 12.15: a list from before an index showed what it attaches is not fresh.
@@ -85,4 +88,40 @@ func TestAnAPIThatWasSeenInTheFutureIsNotKnown(t *testing.T) {
 			t.Errorf("seen %s from now: %v", when, has)
 		}
 	}
+}
+
+// TestTheIndexIsThatOfTheList: what is held encoded is what would be encoded
+// now, or nothing.
+func TestTheIndexIsThatOfTheList(t *testing.T) {
+	l, _ := newLedger(t)
+	referrer := func(name string) metadata.Descriptor {
+		return metadata.Descriptor{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: of(name), Size: 2}
+	}
+	check := func(when string, listed int, encoded bool) {
+		t.Helper()
+		for range 2 { // the record, and its decoded copy
+			r, ok := l.Referrers(app, of("image"))
+			index, err := referrers.Encode(r.Manifests)
+			if err != nil || !ok || len(r.Manifests) != listed {
+				t.Fatalf("%s: %d are listed, want %d (%v, %v)", when, len(r.Manifests), listed, ok, err)
+			}
+			if encoded && !bytes.Equal(r.Index, index) || !encoded && r.Index != nil {
+				t.Errorf("%s: the index is %s, want %s (%v)", when, r.Index, index, encoded)
+			}
+		}
+	}
+	l.PutReferrers(app, of("image"), metadata.Referrers{})
+	check("none", 0, true)
+	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: []metadata.Descriptor{referrer("a")}})
+	check("one", 1, true)
+	l.PutSeen(app, of("image"), referrer("b"))
+	check("one that was seen since", 2, true)
+	l.DropSeen(app, of("image"), of("b"))
+	check("it is gone", 1, true)
+	var many []metadata.Descriptor
+	for i := range 200 {
+		many = append(many, referrer(strconv.Itoa(i)))
+	}
+	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: many})
+	check("many", len(many), false)
 }

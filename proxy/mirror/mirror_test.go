@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
@@ -17,7 +18,10 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cachetest.InMemory()
+	goleak.VerifyTestMain(m)
+}
 
 func TestNothingRunsBeforeItIsStarted(t *testing.T) {
 	before := goleak.IgnoreCurrent()

@@ -138,6 +138,8 @@ type Tags struct {
 // Referrers are all known manifests with a given subject.
 type Referrers struct {
 	Manifests []Descriptor
+	// Index is the image index that lists Manifests, if it is encoded already.
+	Index []byte
 	// Stale means that at least one source could not be asked.
 	Stale bool
 	// Partial means that there was never a complete answer. The list must not

@@ -76,7 +76,8 @@ func (b *diskBlob) Outcome() Outcome {
 }
 
 // checkAhead is how many bytes are checked at once before they are sent, if they
-// are known: each check is handed to a goroutine that the client can leave.
+// are known: a check that has to ask the disk is handed to a goroutine that the
+// client can leave.
 // checkHolds is for how long that counts. A client that reads slowly has the disk
 // asked again for each of its pieces.
 const (

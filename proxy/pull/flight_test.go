@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
@@ -22,7 +23,10 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cachetest.InMemory()
+	goleak.VerifyTestMain(m)
+}
 
 func TestFiftyClientsOfOneColdBlobShareOneDownload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

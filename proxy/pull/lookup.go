@@ -159,12 +159,10 @@ func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, 
 		asked.Go(func() { l.set(i, s.answer(ctx, q)) })
 	}
 	asked.Wait()
-	// A list of many slow pages takes minutes. What was said at its beginning is
-	// not fresh any more, so the others are asked once more.
 	again := *q
 	again.oldest = last.p.oldestRemembered(time.Now(), renewal{oldest: q.oldest})
 	for i, s := range sources {
-		if a := l.answers[i]; a.Of != referrers.FromAPI && a.State != referrers.CannotTell && a.At.Before(again.oldest) {
+		if isAskedAgain(l.answers[i], again.oldest) {
 			asked.Go(func() { l.set(i, s.answer(ctx, &again)) })
 		}
 	}
@@ -176,6 +174,19 @@ func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, 
 		}
 	}
 	l.set(len(sources), last.answer(ctx, q))
+}
+
+// isAskedAgain says whether a source is asked once more when the others have
+// answered.
+//
+// A list of many slow pages takes minutes. What was said at its beginning is not
+// fresh any more. And what an index attaches could not be opened if the API or
+// the tag was the request that found out whether the upstream is back.
+func isAskedAgain(a referrers.Answer, oldest time.Time) bool {
+	if a.State == referrers.CannotTell {
+		return a.Of == referrers.FromBuildKit && errors.Is(a.Err, upstream.ErrProbed)
+	}
+	return a.Of != referrers.FromAPI && a.At.Before(oldest)
 }
 
 func (l *lookup) set(i int, a referrers.Answer) {

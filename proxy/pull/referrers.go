@@ -30,7 +30,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 	case onRecord && renew.failed:
 		return staleAnswer(rec), nil
 	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
-		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
+		return Referrers{Manifests: rec.Manifests, Index: rec.Index, Outcome: Hit}, nil
 	case p.rules.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {
@@ -158,7 +158,7 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 }
 
 func staleAnswer(r metadata.Referrers) Referrers {
-	return Referrers{Manifests: r.Manifests, Stale: true, Outcome: Stale}
+	return Referrers{Manifests: r.Manifests, Index: r.Index, Stale: true, Outcome: Stale}
 }
 
 // recordReferrers records what a manifest that is being cached says about other

@@ -16,6 +16,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -310,28 +311,68 @@ func TestAPoorClaimIsNeverKnown(t *testing.T) {
 	})
 }
 
-// 12.15 and 12.10: a list from before its index passed through, and one from
-// before a platform was purged.
+// attestedIndex returns an image and its attestation, which only an index lists.
+func attestedIndex(t *testing.T, o *mirrortest.Origin, tag string) (image, attestation pull.Descriptor) {
+	t.Helper()
+	image, _ = o.Image("app", "amd64", mirrortest.Bytes(1, 50))
+	attestation = o.Attach(image, referrers.AttestationType)
+	entry := attestation
+	entry.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.Digest.String()}
+	index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []pull.Descriptor{image, entry}}
+	index.SchemaVersion = 2
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Put("app", mirrortest.IndexType, raw, tag)
+	return image, attestation
+}
+
+func pullManifest(t *testing.T, m mirrortest.Mirror, ref string) {
+	t.Helper()
+	if _, err := m.Manifest(t.Context(), mirrortest.App, ref); err != nil {
+		t.Fatalf("pull %s: %v", ref, err)
+	}
+}
+
+// 12.15: a list from before its index passed through.
 func TestWhatAnIndexAttachesIsListedOnceItPassedThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()
-		image, _ := o.Image("app", "amd64", mirrortest.Bytes(1, 50))
-		attestation := o.Attach(image, referrers.AttestationType)
-		attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.Digest.String()}
-		index := ocispec.Index{MediaType: mirrortest.IndexType, Manifests: []pull.Descriptor{image, attestation}}
-		index.SchemaVersion = 2
-		raw, err := json.Marshal(index)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Put("app", mirrortest.IndexType, raw, "1")
+		image, _ := attestedIndex(t, o, "1")
 		m := mirrortest.New(t, o, nil)
 		wantList(t, m, image, "before", "known []")
-		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
-			t.Fatal(err)
-		}
+		pullManifest(t, m, "1")
 		wantList(t, m, image, "once the index passed through", "known ["+referrers.AttestationType+"]")
 	})
+}
+
+// 12.10: what an index says belongs to the index, and not to the manifest that
+// it speaks of.
+func TestWhatAnIndexAttachesIsListedAfterThePlatformWasPurged(t *testing.T) {
+	for name, asked := range map[string]bool{"asked before": true, "never asked before": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := mirrortest.NewOrigin()
+				image, attestation := attestedIndex(t, o, "1")
+				m := mirrortest.New(t, o, nil)
+				pullManifest(t, m, "1")
+				pullManifest(t, m, image.Digest.String())
+				if asked {
+					wantList(t, m, image, "before", "known ["+referrers.AttestationType+"]")
+				}
+				for _, purged := range []pull.Descriptor{image, attestation} {
+					if _, err := m.Cache.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: purged.Digest.String()}, false); err != nil {
+						t.Fatal(err)
+					}
+					wantList(t, m, image, "purged", "known ["+referrers.AttestationType+"]")
+				}
+				pullManifest(t, m, image.Digest.String())
+				time.Sleep(time.Hour)
+				wantList(t, m, image, "pulled again", "known ["+referrers.AttestationType+"]")
+			})
+		})
+	}
 }
 
 // 12.15: a list of many slow pages goes on in the background, and the next
@@ -448,4 +489,18 @@ func TestADeletedReferrerIsAskedForWithGETWhereHEADIsRefused(t *testing.T) {
 			wantList(t, m, subject, refusal.Error()+", and it is gone", "known []")
 		})
 	}
+}
+
+// What an index attaches is opened once more if it could not be because another
+// request was finding out whether the upstream is back.
+func TestAnAttachedManifestIsOpenedWhenAProbeHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, attestation := attestedIndex(t, o, "1")
+		m := mirrortest.New(t, o, nil)
+		pullManifest(t, m, "1")
+		synctest.Wait()
+		o.Fail("GET manifest app "+mirrortest.Short(attestation.Digest.String()), upstream.ErrProbed)
+		wantList(t, m, image, "after the outage", "known ["+referrers.AttestationType+"]")
+	})
 }

@@ -159,7 +159,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		switch {
 		case errors.Is(err, upstream.ErrNotFound) && !onRecord:
 			return p.tagNotFound(ctx, u, repo, tag, err)
-		case errors.Is(err, upstream.ErrStale) && !onRecord:
+		case errors.Is(err, upstream.ErrStale) && !ok:
 			// A mirror that could not ask its own upstream. What it remembers is
 			// better than nothing.
 		case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported):

@@ -11,6 +11,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -419,6 +420,22 @@ func TestTagListsAreNeverTruncated(t *testing.T) {
 		}
 		if _, err := m.Tags(t.Context(), pull.Repository{Upstream: "hub", Name: "other"}, nil); !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("a list that was never had: %v", err)
+		}
+	})
+}
+
+// A record whose manifest is gone is nothing to answer with: then what a mirror
+// remembers that could not ask its own upstream is better.
+func TestATagOfAParentThatCouldNotAskIsServedIfItsManifestIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		m.Ledger.PutTag(mirrortest.App, "1", metadata.Tag{Descriptor: image})
+		time.Sleep(time.Hour)
+		o.MakeStale("*")
+		if got, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil || !got.Stale || got.Descriptor.Digest != image.Digest {
+			t.Errorf("%s, stale: %t, %v", got.Descriptor.Digest, got.Stale, err)
 		}
 	})
 }

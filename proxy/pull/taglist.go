@@ -38,7 +38,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 		return Tags{Outcome: Negative}, err
 	}
 	if list, ok := p.requests.tagPages.takeAhead(repo, page); ok {
-		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
+		return tagsOf(list), nil
 	}
 	wait := ctx
 	if isCached {
@@ -49,16 +49,28 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	}
 	list, err := p.shareTags(wait, u, repo, page)
 	switch {
+	case err == nil && list.Stale && isCached:
+		cached.Stale, cached.Outcome = true, Stale
+		return cached, nil
 	case err == nil:
-		if isFirstPage(page) && list.Next != nil {
+		if isFirstPage(page) && list.Next != nil && !list.Stale {
 			p.work.Go(func(ctx context.Context) { p.askAhead(ctx, u, repo, list.Next) })
 		}
-		return Tags{Tags: list.Tags, Next: list.Next, Outcome: Miss}, nil
+		return tagsOf(list), nil
 	case client.Err() == nil && isCached && IsInconclusive(err):
 		cached.Stale, cached.Outcome = true, Stale
 		return cached, nil
 	}
 	return Tags{}, fmt.Errorf("tags of %s: %w", repo, err)
+}
+
+// tagsOf is a page of an upstream as it is told to a client.
+func tagsOf(list upstream.TagList) Tags {
+	answer := Tags{Tags: list.Tags, Next: list.Next, Stale: list.Stale, Outcome: Miss}
+	if list.Stale {
+		answer.Outcome = Stale
+	}
+	return answer
 }
 
 func tagListKey(repo Repository) string { return "tags\x00" + metadata.Key(repo, "") }
@@ -74,7 +86,7 @@ func (p *Puller) shareTags(ctx context.Context, u Upstream, repo Repository, pag
 // list of a client that knows this would never be complete.
 func (p *Puller) askAhead(ctx context.Context, u Upstream, repo Repository, page url.Values) {
 	list, err := p.shareTags(ctx, u, repo, page)
-	if err != nil {
+	if err != nil || list.Stale {
 		p.log.Debug("the second page of a list was not there", "repository", repo.String(), "error", err)
 		return
 	}
@@ -91,8 +103,8 @@ func (p *Puller) fetchTags(ctx context.Context, u Upstream, repo Repository, pag
 		p.negative.put(tagListKey(repo), fmt.Errorf("tags of %s: %w", repo, err))
 		p.requests.tagPages.keep(repo, began, func() { p.ledger.DropTagList(repo) })
 		return upstream.TagList{}, err
-	case err != nil:
-		return upstream.TagList{}, err
+	case err != nil || list.Stale: // what a mirror remembers is no news
+		return list, err
 	}
 	p.negative.delete(tagListKey(repo))
 	if all, since, ok := p.requests.tagPages.add(repo, page, began, list); ok {

@@ -274,3 +274,75 @@ func TestAnOfflineMirrorListsTheTagsThatItHas(t *testing.T) {
 		mirrortest.WantTranscript(t, o)
 	})
 }
+
+// Issue 12, point 11, for lists of tags: what a mirror says that could not ask
+// its own upstream is passed on with its warning, and refreshes nothing.
+func TestAListOfAParentThatCouldNotAskRefreshesNothing(t *testing.T) {
+	stale := func(next url.Values, tags ...string) func(url.Values) (upstream.TagList, error) {
+		return func(url.Values) (upstream.TagList, error) {
+			return upstream.TagList{Tags: tags, Next: next, Stale: true}, nil
+		}
+	}
+	for name, c := range map[string]struct {
+		before []string // a list of its own
+		parent func(url.Values) (upstream.TagList, error)
+		want   []string
+		asks   []string
+	}{
+		"and nothing is kept":           {parent: stale(nil, "a"), want: []string{"a"}, asks: []string{"n=2"}},
+		"and it has more pages":         {parent: stale(query("last=b&n=2"), "a", "b"), want: []string{"a", "b"}, asks: []string{"n=2"}},
+		"and a list is kept":            {before: []string{"b", "c"}, parent: stale(nil, "a"), want: []string{"b", "c"}, asks: []string{"n=2"}},
+		"and it is empty":               {before: []string{"b"}, parent: stale(nil), want: []string{"b"}, asks: []string{"n=2"}},
+		"and it is empty, nothing kept": {parent: stale(nil), asks: []string{"n=2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, m := newLister(t, listed(c.before...))
+				if c.before != nil {
+					if _, err := m.Tags(t.Context(), mirrortest.App, nil); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(2 * time.Minute)
+				}
+				l.took()
+				l.tags = c.parent
+				for range 2 { // and again: it is fresh for no time
+					got, err := m.Tags(t.Context(), mirrortest.App, query("n=2"))
+					if err != nil || !slices.Equal(got.Tags, c.want) || !got.Stale || got.Outcome != pull.Stale {
+						t.Errorf("%v, stale: %t, %s, %v", got.Tags, got.Stale, got.Outcome, err)
+					}
+					if took := l.took(); !slices.Equal(took, c.asks) {
+						t.Errorf("the upstream was asked %q, want %q", took, c.asks)
+					}
+				}
+				l.tags = listed("d")
+				if got, err := m.Tags(t.Context(), mirrortest.App, query("n=2")); err != nil || !slices.Equal(got.Tags, []string{"d"}) || got.Stale {
+					t.Errorf("when it is back: %v, stale: %t, %v", got.Tags, got.Stale, err)
+				}
+			})
+		})
+	}
+}
+
+// A second page that a mirror remembers does not complete a first one.
+func TestAStalePageCompletesNoList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLister(t, func(page url.Values) (upstream.TagList, error) {
+			if page.Get("last") == "" {
+				return upstream.TagList{Tags: []string{"a"}, Next: query("last=a&n=1")}, nil
+			}
+			return upstream.TagList{Tags: []string{"b"}, Stale: true}, nil
+		})
+		for _, asked := range []string{"n=1", "last=a&n=1"} {
+			got, err := m.Tags(t.Context(), mirrortest.App, query(asked))
+			if err != nil || got.Stale != (asked != "n=1") {
+				t.Errorf("%s: stale: %t, %v", asked, got.Stale, err)
+			}
+			synctest.Wait()
+		}
+		l.tags = away
+		if got, err := m.Tags(t.Context(), mirrortest.App, nil); !errors.Is(err, upstream.ErrUnavailable) {
+			t.Errorf("it is kept: %v, %v", got.Tags, err)
+		}
+	})
+}

@@ -148,7 +148,7 @@ func (k *known) clone() *known {
 func newModel(t *testing.T, seed uint64) *model {
 	random := rand.New(rand.NewPCG(seed, 0))
 	m := &model{
-		t: t, random: random, folder: modelFolder(t),
+		t: t, random: random, folder: t.TempDir(),
 		up: &testUpstream{world: newWorld(random), luck: &luck{random: rand.New(rand.NewPCG(seed, 1))}, blobs: newBlobServer()},
 		known: (&known{
 			seen: map[retention.Reference]int{}, pins: map[retention.Reference]map[retention.Digest]bool{}, lists: map[retention.Repository]int{}, listed: map[retention.Repository]time.Time{},
@@ -169,17 +169,6 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	m.start(filepath.Join(m.folder, "0"), nil)
 	return m
-}
-
-// modelFolder is in memory if possible: the model needs nothing that such a
-// file system lacks, and it is many times faster.
-func modelFolder(t *testing.T) string {
-	folder, err := os.MkdirTemp("/dev/shm", "entrepot-model-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	return folder
 }
 
 // start starts a process over a directory that must have the given records.

@@ -14,11 +14,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/store"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	cachetest.InMemory()
+	goleak.VerifyTestMain(m)
+}
 
 // testStore is a store over a cache, and the usage that it reported last.
 type testStore struct {

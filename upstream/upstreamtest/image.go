@@ -4,17 +4,47 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"unsafe"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Bytes are n bytes that look random and are the same for the same seed.
+// Bytes are n bytes that look random and are the same for the same seed. Whoever
+// asks for the same ones shares them, and changes none.
 func Bytes(seed byte, n int) []byte {
-	b := make([]byte, n)
-	if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
-		panic(err)
+	type key struct {
+		seed byte
+		size int
 	}
-	return b
+	made, _ := contents.LoadOrStore(key{seed, n}, sync.OnceValue(func() []byte {
+		b := make([]byte, n)
+		if _, err := rand.NewChaCha8([32]byte{seed}).Read(b); err != nil {
+			panic(err)
+		}
+		digests.Store(place{unsafe.SliceData(b), n}, digest.FromBytes(b))
+		return b
+	}))
+	return made.(func() []byte)()
+}
+
+// contents are made once in a process, and so are their digests.
+var (
+	contents sync.Map // of func() []byte, by seed and size
+	digests  sync.Map // of digest.Digest, by place
+)
+
+type place struct {
+	first *byte
+	size  int
+}
+
+func digestOf(body []byte) digest.Digest {
+	if d, ok := digests.Load(place{unsafe.SliceData(body), len(body)}); ok {
+		return d.(digest.Digest)
+	}
+	return digest.FromBytes(body)
 }
 
 // AddImage makes an image of layers pullable under a tag.

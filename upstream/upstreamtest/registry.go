@@ -243,7 +243,7 @@ func (r *Registry) AddManifest(repo, mediaType string, body []byte, tags ...stri
 }
 
 func (r *Registry) add(repo, mediaType string, body []byte, blob bool, tags ...string) ocispec.Descriptor {
-	return r.addAs(repo, mediaType, body, digest.FromBytes(body), blob, tags...)
+	return r.addAs(repo, mediaType, body, digestOf(body), blob, tags...)
 }
 
 // AddBlobAs makes content pullable as a blob under a digest that is not of

@@ -19,6 +19,12 @@ type System interface {
 	// OpenPublished opens a file for reading. It does not follow a symbolic
 	// link.
 	OpenPublished(path string) (File, error)
+	// OpensFromMemory says whether files in a folder are opened without asking a
+	// disk or a server, if their names are in memory.
+	OpensFromMemory(folder string) bool
+	// OpenPublishedFromMemory is OpenPublished of such a file. It reports false if
+	// its name is not in memory.
+	OpenPublishedFromMemory(path string) (File, bool)
 	// CreateTemp creates a file with a unique name, like os.CreateTemp.
 	CreateTemp(folder, pattern string) (File, error)
 	// Rename replaces a file that may be open.
@@ -62,6 +68,9 @@ type File interface {
 	Truncate(size int64) error
 	// Identify identifies what the file has now.
 	Identify() (Identity, error)
+	// IdentifyFromMemory is Identify as far as the kernel knows without asking a
+	// disk or a server. It reports false where the system doesn't tell.
+	IdentifyFromMemory() (Identity, bool)
 	SetAttribute(name string, value []byte) error
 	// Reopen opens the file again, even if its name is gone. On Unix, both
 	// share one offset.

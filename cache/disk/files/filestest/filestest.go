@@ -165,6 +165,18 @@ func (d *Disk) OpenPublished(path string) (files.File, error) {
 	return d.wrap(d.under.OpenPublished(path))
 }
 
+// OpensFromMemory says what the one below says.
+func (d *Disk) OpensFromMemory(folder string) bool { return d.under.OpensFromMemory(folder) }
+
+// OpenPublishedFromMemory knows no name while reads are broken.
+func (d *Disk) OpenPublishedFromMemory(path string) (files.File, bool) {
+	if d.readsAreBroken() {
+		return nil, false
+	}
+	found, ok := d.under.OpenPublishedFromMemory(path)
+	return &file{found, d}, ok
+}
+
 // CreateTemp creates a file.
 func (d *Disk) CreateTemp(folder, pattern string) (files.File, error) {
 	if err := d.at(Creates, "open", folder); err != nil {
@@ -296,12 +308,16 @@ func (f *file) SendTo(socket uintptr, n int) (int, error) {
 	return f.File.SendTo(socket, n)
 }
 
+// readsAreBroken reports whether reads hang or fail.
+func (d *Disk) readsAreBroken() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.hung[Reads] != nil || d.errors[Reads] != nil
+}
+
 // IsResident says that nothing is in the page cache while reads are broken.
 func (f *file) IsResident(off, n int64) bool {
-	f.disk.mu.Lock()
-	broken := f.disk.hung[Reads] != nil || f.disk.errors[Reads] != nil
-	f.disk.mu.Unlock()
-	return !broken && f.File.IsResident(off, n)
+	return !f.disk.readsAreBroken() && f.File.IsResident(off, n)
 }
 
 func (f *file) Stat() (fs.FileInfo, error) {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cachetest
+
+// InMemory does nothing where it is not known how to have a folder in memory.
+func InMemory() {}
