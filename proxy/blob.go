@@ -91,6 +91,9 @@ func (s *Server) describeBlob(w *response, r *http.Request, q route, has bool) e
 	if err != nil {
 		return err
 	}
+	if outcome == pull.Stale {
+		w.Header().Set("Warning", staleWarning)
+	}
 	if has {
 		w.Header().Del("Content-Type")
 		w.WriteHeader(http.StatusNotModified)

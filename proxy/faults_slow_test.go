@@ -57,6 +57,8 @@ const (
 	aBlob     = "blob"
 	aRange    = "range"
 	aHead     = "blob, by `HEAD`"
+	aTagHead  = "tag, by `HEAD`"
+	aDigHead  = "manifest by digest, by `HEAD`"
 	aList     = "list of tags"
 	refs      = "list of referrers"
 )
@@ -81,16 +83,17 @@ func slowRows() []slowRow {
 	}
 	const late, whole = "504, after 18 s", "whole"
 	in := func(seconds int) string { return fmt.Sprintf("whole, after %d s", seconds) }
+	const stale, unknown = "whole, stale, after 2 s", "503, after 5 s"
 	never := upstreamtest.Pause(32<<10, 24*time.Hour)
 	token := upstreamtest.Auth{Scheme: "token", ExpiresIn: 3600}
 	rows := []slowRow{
 		{upstream: "answers after 15 s", slow: always("", upstreamtest.Slow(15*second)), asks: slices.Concat(
-			same(at(in(15), whole, whole), 1, cached...), same(at(in(15), in(15), in(15)), 3, aHead), same(at(in(15), whole, whole), 1, aList))},
+			same(at(in(15), whole, whole), 1, cached...), same(at(in(15), stale, stale), 3, aHead), same(at(in(15), whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, stale, stale), 9, refs))},
 		{upstream: "answers after 45 s", slow: always("", upstreamtest.Slow(45*second)), asks: slices.Concat(
-			same(at(late, whole, whole), 1, cached...), same(at(late, whole, late), 2, aHead), same(at(late, whole, whole), 1, aList))},
+			same(at(late, whole, whole), 1, cached...), same(at(late, whole, stale), 2, aHead), same(at(late, whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, "503", stale), 6, refs))},
 		{upstream: "answers after 90 s", slow: always("", upstreamtest.Slow(90*second)), asks: slices.Concat(
-			same(at(late, late, whole), 2, cached...), same(at(late, late, whole), 2, aHead, aList))},
-		{upstream: "never answers", slow: always("", upstreamtest.Silent()), asks: same(at(late, late, late), 4, append(cached, aHead, aList)...)},
+			same(at(late, late, whole), 2, cached...), same(at(late, late, whole), 2, aHead, aTagHead, aDigHead, aList), same(at(unknown, "503", "503"), 4, refs))},
+		{upstream: "never answers", slow: always("", upstreamtest.Silent()), asks: append(same(at(late, late, late), 4, append(cached, aHead, aTagHead, aDigHead, aList)...), same(at(unknown, "503", unknown), 6, refs)...)},
 		{upstream: "is silent for 20 s in the middle of an answer, once", slow: once("GET", upstreamtest.Pause(300, 20*second)), asks: slices.Concat(
 			same(at(late, whole, whole), 1, aTag, aManifest), same(at(in(15), whole, whole), 2, aBlob, aRange))},
 		{upstream: "is silent for 70 s in the middle of an answer, once", slow: once("GET", upstreamtest.Pause(300, 70*second)), asks: slices.Concat(
@@ -112,7 +115,7 @@ func slowRows() []slowRow {
 		slow upstreamtest.Fault
 	}{{"answers after 45 s", upstreamtest.Slow(45 * second)}, {"never answers", upstreamtest.Silent()}} {
 		rows = append(rows, slowRow{upstream: "has a first endpoint that " + first.how, slow: always("", first.slow), asks: slices.Concat(
-			same(at(in(8), whole, whole), 2, cached...), same(at(in(8), in(8), in(8)), 6, aHead), same(at(in(8), whole, whole), 2, aList))})
+			same(at(in(8), whole, whole), 2, cached...), same(at(in(8), stale, stale), 6, aHead), same(at(in(8), whole, whole), 2, aList))})
 	}
 	return rows
 }
@@ -124,6 +127,7 @@ type slowWorld struct {
 	net     upstreamtest.Network
 	fakes   []*upstreamtest.Registry
 	client  *http.Client
+	puller  *pull.Puller
 	digests map[string]digest.Digest
 	content map[string][]byte
 }
@@ -164,6 +168,7 @@ func newSlowWorld(t *testing.T, dir string, endpoints int, auth upstreamtest.Aut
 		Logger:    log,
 	})
 	behind.Start()
+	w.puller = behind.Puller
 	server := proxy.HTTPServer(proxy.New(proxy.Options{
 		Puller: behind.Puller, Logger: log, Upstreams: []proxy.Upstream{{Name: "hub.test", Default: true}},
 	}), log)
@@ -205,6 +210,10 @@ func (w *slowWorld) ask(what string) string {
 		path = "/v2/app/blobs/" + w.digests[aBlob].String()
 	case aRange:
 		path, header = "/v2/app/blobs/"+w.digests[aRange].String(), "bytes=1048576-2097151"
+	case aTagHead:
+		method, path = http.MethodHead, "/v2/app/manifests/1"
+	case aDigHead:
+		method, path = http.MethodHead, "/v2/app/manifests/"+w.digests[aManifest].String()
 	case aHead:
 		method, path = http.MethodHead, "/v2/app/blobs/"+w.digests[aBlob].String()
 	case aList:
@@ -239,6 +248,9 @@ func (w *slowWorld) ask(what string) string {
 		sees = "whole"
 	default:
 		sees += ", wrong"
+	}
+	if strings.HasPrefix(resp.Header.Get("Warning"), "110 ") {
+		sees += ", stale"
 	}
 	if took := time.Since(began).Round(second); took > 0 {
 		sees += fmt.Sprintf(", after %d s", int(took.Seconds()))

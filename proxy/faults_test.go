@@ -120,6 +120,9 @@ func TestFaultTable(t *testing.T) {
 		{"connections", connectionFaults},
 		{"slow", slowFaults},
 		{"hostile", hostileFaults},
+		{"clients", clientFaults},
+		{"credentials", credentialFaults},
+		{"metrics", metricFaults},
 	}
 	texts := make([]string, len(sections))
 	// Beside one another, since most rows wait and do nothing.

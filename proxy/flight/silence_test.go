@@ -182,6 +182,48 @@ func TestAResumptionThatGainedNothingIsFollowedByAPatientOne(t *testing.T) {
 	})
 }
 
+// Patience is over once something comes: another request that begins then, for a
+// range far ahead, waits as long as usual.
+func TestARequestBesideAPatientOneThatGainsIsNotPatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &patientSource{scripted: &scripted{content: bytesOf(1, 32*mib)}}
+		open, asked := make(chan struct{}), 0
+		s.bodies = func(from int64, body []byte) io.ReadCloser {
+			asked++
+			switch asked {
+			case 1:
+				return cutAfter(body, mib, upstream.ErrTimeout)
+			case 2:
+				return cutAfter(body, 0, upstream.ErrTimeout)
+			case 3:
+				return heldAt(mib, open)(from, body)
+			}
+			return io.NopCloser(bytes.NewReader(body))
+		}
+		g := newGroup(t, newTestSink(memory.New()))
+		start := s.start()
+		start.Source = s
+		all := make(chan error, 1)
+		go func() {
+			_, err := g.read(s.want(), start)
+			all <- err
+		}()
+		time.Sleep(time.Minute)
+		f, _ := g.join(t, s.want(), start)
+		defer f.Release()
+		if err := readParts(f, s.content, cache.Span{From: 24 * mib, To: 25 * mib}); err != nil {
+			t.Error(err)
+		}
+		close(open)
+		if err := <-all; err != nil {
+			t.Error(err)
+		}
+		if want := []bool{false, false, true, false}; len(s.patient) < 4 || !slices.Equal(s.patient[:4], want) {
+			t.Errorf("patient: %v, want %v", s.patient, want)
+		}
+	})
+}
+
 // patientSource notes which requests are patient.
 type patientSource struct {
 	*scripted

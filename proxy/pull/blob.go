@@ -56,7 +56,8 @@ func (w Want) isAllInParts(size int64) bool {
 }
 
 // ResolveBlob says whether a repository has a blob (HEAD). It never downloads
-// the blob.
+// the blob. If the upstream does not say so in time, what is on record is said,
+// and the outcome is Stale.
 func (p *Puller) ResolveBlob(ctx context.Context, repo Repository, d Digest) (Descriptor, Outcome, error) {
 	type resolved struct {
 		Descriptor
@@ -76,7 +77,8 @@ func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	}
 	ctx, cancel := p.asClient(ctx)
 	defer cancel()
-	if _, known := p.ledger.Member(repo, d); known {
+	member, known := p.ledger.Member(repo, d)
+	if known {
 		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
@@ -89,7 +91,19 @@ func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (De
 			return Descriptor{Digest: d, Size: kept.Size}, Hit, nil
 		}
 	}
-	desc, err := p.resolveUpstreamBlob(ctx, u, repo, d)
+	wait := ctx
+	onRecord := known && member.Size >= 0
+	if onRecord && p.rules.MaxWait > 0 {
+		// As for a tag on record: the question goes on, and what it finds is
+		// for the next client.
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
+		defer cancel()
+	}
+	desc, err := p.resolveUpstreamBlob(wait, u, repo, d)
+	if onRecord && err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return Descriptor{Digest: d, Size: member.Size}, Stale, nil
+	}
 	return desc, Miss, err
 }
 

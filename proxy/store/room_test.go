@@ -135,6 +135,16 @@ func TestManifestsHaveRoomThatBlobsLeave(t *testing.T) {
 		if err := <-blob; err != nil {
 			t.Fatal(err)
 		}
+		// A blob gets nothing of it, and keeps no manifest waiting.
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { blob <- r.waitAndReserve(ctx, "another", 10) }()
+		synctest.Wait()
+		defer func() {
+			cancel()
+			if err := <-blob; !errors.Is(err, context.Canceled) {
+				t.Errorf("another blob: %v", err)
+			}
+		}()
 		for range headShare {
 			ctx, cancel := context.WithTimeout(t.Context(), manifestWait)
 			if err := r.reserveAhead(ctx, "manifest", 10); err != nil && r.used < bound-9 {

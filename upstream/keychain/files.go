@@ -47,12 +47,18 @@ type snapshot struct {
 // NewFiles returns the files that the environment names, and those of Docker
 // and Podman in their usual places.
 func NewFiles(log *slog.Logger) *Files {
-	return &Files{log: log, sources: sources(os.Getenv), read: make(map[string]snapshot), logged: make(map[string]bool)}
+	home, _ := os.UserHomeDir()
+	return FilesOf(home, os.Getenv, log)
+}
+
+// FilesOf is NewFiles for another home, which may be "", and another
+// environment.
+func FilesOf(home string, getenv func(string) string, log *slog.Logger) *Files {
+	return &Files{log: log, sources: sources(home, getenv), read: make(map[string]snapshot), logged: make(map[string]bool)}
 }
 
 // sources lists where credentials may be, the most explicit first.
-func sources(getenv func(string) string) []source {
-	home, _ := os.UserHomeDir()
+func sources(home string, getenv func(string) string) []source {
 	var all []source
 	add := func(legacy bool, path ...string) {
 		if path[0] != "" {
