@@ -50,6 +50,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if result.Stale {
 		header.Add("Warning", staleWarning)
 	}
+	setAge(header, result.At)
 	return w.writeBody(r, ocispec.MediaTypeImageIndex, body)
 }
 

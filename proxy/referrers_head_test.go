@@ -1,10 +1,13 @@
 package proxy_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -44,5 +47,20 @@ func TestAReferrersTagIsReadWhereHEADFails(t *testing.T) {
 			listed("then")
 			listed("and again")
 		}
+	}
+}
+
+// HEAD of the tag is answered as GET is: what the upstream has under it is not all
+// there is, also where the upstream limits requests.
+func TestHEADOfAReferrersTagDoesNotAnswerWithTheUpstreamsOwn(t *testing.T) {
+	fake := upstreamtest.New(t, upstreamtest.WithReferrers())
+	subject, _ := fake.AddImage("app", "1", []byte("layer"))
+	tag := referrers.TagOf(subject.Digest)
+	fake.AddManifest("app", ocispec.MediaTypeImageIndex, fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":"blake3:%064x","size":1}]}`, ocispec.MediaTypeImageManifest, 7), tag)
+	m := newMirror(t, fake, setup{once: true})
+	fake.Always("referrers", upstreamtest.RateLimited(20))
+	get, head := m.get("/v2/app/manifests/"+tag), m.head("/v2/app/manifests/"+tag)
+	if get.status != http.StatusTooManyRequests || head.status != get.status {
+		t.Errorf("GET %d %s, HEAD %d %v", get.status, get.body, head.status, head.header)
 	}
 }

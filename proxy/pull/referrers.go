@@ -30,7 +30,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 	case onRecord && renew.failed:
 		return staleAnswer(rec), nil
 	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
-		return Referrers{Manifests: rec.Manifests, Outcome: Hit}, nil
+		return Referrers{Manifests: rec.Manifests, At: rec.At, Outcome: Hit}, nil
 	case p.rules.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {
@@ -94,7 +94,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.A
 func answerOf(v referrers.Verdict) (Referrers, error) {
 	switch v.Conclusion {
 	case referrers.Known:
-		return Referrers{Manifests: v.List, Outcome: Miss}, nil
+		return Referrers{Manifests: v.List, At: v.At, Outcome: Miss}, nil
 	case referrers.Stale:
 		return Referrers{Manifests: v.List, Stale: true, Partial: v.Partial, Outcome: Stale}, nil
 	case referrers.Refused:

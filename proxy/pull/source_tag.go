@@ -112,23 +112,24 @@ func (s tagSource) read(ctx context.Context, q *question, tag string) (Manifest,
 	// of several endpoints says is not on record.
 	of := q.upstream
 	of.Registry = s.endpoint
-	began := time.Now()
+	ctx, began := s.p.withMaxAge(ctx, q.renew), time.Now()
 	desc, err := s.endpoint.Resolve(ctx, q.repo.Name, tag)
+	said := earliest(began, saidAt(ctx))
 	rec, _ := s.p.ledger.Referrers(q.repo, q.subject)
 	switch {
 	case errors.Is(err, upstream.ErrNotFound) && len(rec.Manifests) == 0:
-		return Manifest{}, began, err
+		return Manifest{}, said, err
 	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported), errors.Is(err, upstream.ErrStale):
 	case err != nil:
-		return Manifest{}, began, err
+		return Manifest{}, said, err
 	case desc.Digest != "":
 		m, err := s.p.manifestByDigest(ctx, of, q.repo, desc.Digest)
 		if err == nil || !isServedByTagOnly(err) {
-			return m, began, err
+			return m, said, err
 		}
 	}
 	m, err := s.p.fetchManifest(ctx, of, q.repo, tag, "", desc.Digest)
-	return m, began, err
+	return m, earliest(began, saidAt(ctx)), err
 }
 
 // checkReferrersTag returns what a tag that carries referrers points at, as the
@@ -144,11 +145,15 @@ func (p *Puller) checkReferrersTag(ctx context.Context, q *question, tag string)
 	p.requests.checks.late.Delete(metadata.Key(q.repo, tag)) // it does not say when it was said
 	m, err := shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
 		rec, _ := p.ledger.Referrers(q.repo, q.subject)
-		return p.checkTag(ctx, q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
+		return p.checkTag(p.withMaxAge(ctx, q.renew), q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
 	})
 	said := began
-	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale && rec.CheckedAt.Before(began) {
-		said = rec.CheckedAt // checked before, or while it was being checked
+	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale {
+		said = earliest(said, rec.CheckedAt) // checked before, or while it was being checked
+	}
+	var dated *DatedError
+	if errors.As(err, &dated) {
+		said = earliest(said, dated.At)
 	}
 	return m, said, err
 }
