@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -63,4 +64,31 @@ func TestHEADOfAReferrersTagDoesNotAnswerWithTheUpstreamsOwn(t *testing.T) {
 	if get.status != http.StatusTooManyRequests || head.status != get.status {
 		t.Errorf("GET %d %s, HEAD %d %v", get.status, get.body, head.status, head.header)
 	}
+}
+
+// Issue 12, points 8 and 20: the tag is answered with what is known of the
+// referrers, and a registry that refuses the tag has a list by its API.
+func TestATagThatIsRefusedIsAnsweredWithTheKnownList(t *testing.T) {
+	fake := upstreamtest.New(t, upstreamtest.WithReferrers())
+	subject, _ := fake.AddImage("app", "1", []byte("layer"))
+	signature := fake.AddReferrer("app", subject, "application/vnd.example", []byte("signature"))
+	tag := referrers.TagOf(subject.Digest)
+	m := newMirror(t, fake, setup{once: true, options: func(o *pulling.Options) { o.Rules.ReferrersTTL = time.Nanosecond }})
+	var known ocispec.Index // as the API is answered
+	if err := json.Unmarshal(m.get("/v2/app/referrers/"+subject.Digest.String()).body, &known); err != nil {
+		t.Fatal(err)
+	}
+	fake.AddFallbackTag("app", subject.Digest, known.Manifests...)
+	is := func(when string) {
+		t.Helper()
+		for _, path := range []string{"referrers/" + subject.Digest.String(), "manifests/" + tag} {
+			a := m.get("/v2/app/" + path)
+			if a.status != http.StatusOK || !strings.Contains(string(a.body), signature.Digest.String()) || a.header.Get("Warning") != "" {
+				t.Errorf("%s, %s: %d %s, Warning %q", when, path, a.status, a.body, a.header.Get("Warning"))
+			}
+		}
+	}
+	is("it is there")
+	fake.Always("manifests app "+tag, upstreamtest.Status(http.StatusBadRequest, "TAG_INVALID"))
+	is("it is refused")
 }
