@@ -201,18 +201,39 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 	return list
 }
 
-// isExcused says whether an answer may be stale or an error: something fails, or
-// has failed so short a time ago that a rest may not be over.
-func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
-	rest := 4 * time.Minute
+// openedOnLowQuota is how many manifests that are not kept a mirror opens for one
+// question while the quota of an upstream is low (issue 12, point 22).
+const openedOnLowQuota = 16
+
+// How long a mirror remembers that something failed, once it has not failed for
+// longer: its gates are closed for half a minute at most, with jitter, and let one
+// request pass at a time until they have not been asked for a minute.
+const (
+	gateClosed    = 45 * time.Second
+	gateForgotten = time.Minute
+)
+
+// rest is how long an answer may be incomplete after the end of a failure. What a
+// child has learnt from its parent it has learnt later.
+func (m *referrersModel) rest(face *modelMirror) time.Duration {
+	rest := max(gateClosed+gateForgotten, min(m.settings.referrersTTL, m.settings.negativeTTL))
 	if face.parent != nil {
 		rest *= 2
 	}
-	now := time.Now()
-	if s.long && !m.recovered || m.settings.lowQuota && s.long {
+	return rest
+}
+
+// isExcused says whether an answer may be stale or an error: something fails, or
+// has failed so short a time ago that a rest may not be over.
+func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
+	rest, now := m.rest(face), time.Now()
+	if s.long && !m.recovered {
 		return true // not all of it is read at once
 	}
-	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < 2*m.settings.referrersTTL+time.Second {
+	if m.settings.lowQuota && slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool { return len(v.must) > openedOnLowQuota }) {
+		return true
+	}
+	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < m.settings.referrersTTL {
 		return true // the parent's list may be older
 	}
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {

@@ -193,8 +193,9 @@ func (e *modelEndpoint) serve(r *upstreamtest.Registry, w http.ResponseWriter, r
 		case <-req.Context().Done():
 		}
 	case "half":
-		whole := httptest.NewRecorder()
-		e.respond(r, whole, req, q)
+		whole, unseen := httptest.NewRecorder(), req.Clone(req.Context())
+		unseen.Header.Del("User-Agent") // no mirror learns anything of half an answer
+		e.respond(r, whole, unseen, q)
 		for name, values := range whole.Header() {
 			w.Header()[name] = values
 		}
@@ -274,8 +275,7 @@ func (e *modelEndpoint) respondReferrers(r *upstreamtest.Registry, w http.Respon
 			"itself":       "<" + fmt.Sprint(path, from) + `>; rel="next"`,
 		}[e.link])
 	}
-	if from == 0 {
-		agent := req.Header.Get("User-Agent")
+	if agent := req.Header.Get("User-Agent"); from == 0 && agent != "" {
 		if e.seen[agent].IsZero() || e.forgot[agent] {
 			e.seen[agent] = time.Now()
 		}
