@@ -22,12 +22,13 @@ type modelEndpoint struct {
 	registry *upstreamtest.Registry
 
 	api      bool
-	noAPI    string // how it says that it has none
-	quay     bool   // says 400 for an empty list (W43)
-	claims   string // how it describes what it lists
-	pageSize int    // of its API; 0 for no pages
-	link     string // how it writes the Link to the next page
-	storage  bool   // sends manifests as binary/octet-stream
+	gainedAt time.Time // when it was given its API; zero for one that has always had it
+	noAPI    string    // how it says that it has none
+	quay     bool      // says 400 for an empty list (W43)
+	claims   string    // how it describes what it lists
+	pageSize int       // of its API; 0 for no pages
+	link     string    // how it writes the Link to the next page
+	storage  bool      // sends manifests as binary/octet-stream
 
 	holds  map[digest.Digest]bool
 	extra  map[digest.Digest][]modelEntry // what the API lists beside what names the subject
