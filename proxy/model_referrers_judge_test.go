@@ -295,7 +295,7 @@ func (m *referrersModel) judgeStale(q modelQuestion, a modelAnswer, list []ocisp
 		case q.describes(d, artifact):
 		case known[d.Digest]:
 			m.fail("%s: it describes %s as %s, and described it as %s before", q, artifact.name, asJSON(d), asJSON(artifact.derived))
-		case !slices.ContainsFunc(artifact.listed, func(claim ocispec.Descriptor) bool { return sameDescriptor(d, claim) }):
+		case !slices.ContainsFunc(slices.Collect(maps.Values(artifact.listed)), func(claim ocispec.Descriptor) bool { return sameDescriptor(d, claim) }):
 			m.fail("%s: it describes %s as %s, as nobody did", q, artifact.name, asJSON(d))
 		}
 	}

@@ -241,7 +241,7 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 	if s.long && !m.recovered {
 		return true // not all of it is read at once
 	}
-	if m.settings.lowQuota && slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool { return len(v.must) > openedOnLowQuota }) {
+	if m.settings.lowQuota && len(s.claimed) > openedOnLowQuota {
 		return true
 	}
 	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < m.settings.referrersTTL {
