@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -141,13 +142,25 @@ func (p *Puller) checkReferrersTag(ctx context.Context, q *question, tag string)
 	if absent := p.negative.said(manifestKey(q.repo, tag)); absent.err != nil && !absent.at.Before(q.oldest) {
 		return Manifest{}, absent.at, absent.err
 	}
-	began := time.Now()
+	m, said, joined, err := p.joinCheck(ctx, q, tag)
+	if joined && said.Before(q.oldest) {
+		// Another one's check took an older answer than this question does.
+		m, said, _, err = p.joinCheck(ctx, q, tag)
+	}
+	return m, said, err
+}
+
+// joinCheck has a tag that carries referrers checked, or joins a check that is
+// under way.
+func (p *Puller) joinCheck(ctx context.Context, q *question, tag string) (m Manifest, said time.Time, joined bool, err error) {
+	said = time.Now()
 	p.requests.checks.late.Delete(metadata.Key(q.repo, tag)) // it does not say when it was said
-	m, err := shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
+	var own atomic.Bool
+	m, err = shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
+		own.Store(true)
 		rec, _ := p.ledger.Referrers(q.repo, q.subject)
 		return p.checkTag(p.withMaxAge(ctx, q.renew), q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
 	})
-	said := began
 	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale {
 		said = earliest(said, rec.CheckedAt) // checked before, or while it was being checked
 	}
@@ -155,7 +168,7 @@ func (p *Puller) checkReferrersTag(ctx context.Context, q *question, tag string)
 	if errors.As(err, &dated) {
 		said = earliest(said, dated.At)
 	}
-	return m, said, err
+	return m, said, !own.Load(), err
 }
 
 // http400 is the status of a request that a registry does not understand.
