@@ -151,8 +151,12 @@ func writeError(w *response, r *http.Request, err error, q route) {
 		header.Set("Warning", `299 - "`+warned.Warning+`"`)
 	}
 	var stale *pull.StaleError
-	if errors.As(err, &stale) {
+	var dated *pull.DatedError
+	switch {
+	case errors.As(err, &stale):
 		header.Add("Warning", staleWarning)
+	case errors.As(err, &dated):
+		setAge(header, dated.At)
 	}
 	if a.status == http.StatusMethodNotAllowed {
 		header.Set("Allow", "GET, HEAD")

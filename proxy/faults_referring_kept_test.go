@@ -54,6 +54,40 @@ func keptReferrers() []referringRow {
 	down := upstreamtest.Status(503, "UNAVAILABLE")
 	return []referringRow{
 		{
+			upstream: "is another entrepot, has kept a list of one for four minutes, and lists another one soon after", registries: one(withAPI...), chain: true,
+			story: func(w *referringWorld) {
+				w.attach("one")
+				w.askParent()
+				time.Sleep(4 * time.Minute)
+				w.ask(byAPI)
+				w.ask(byTag)
+				w.attach("two")
+				time.Sleep(90 * time.Second) // that is more than five, and less than the sum of two times
+			},
+		},
+		{
+			upstream: "is another entrepot, has said that there is none, and lists one half a minute later", registries: one(withAPI...), chain: true,
+			story: func(w *referringWorld) {
+				w.askParent()
+				time.Sleep(25 * time.Second)
+				w.ask(byAPI)
+				w.ask(byTag)
+				w.attach("one")
+				time.Sleep(10 * time.Second)
+			},
+		},
+		{
+			upstream: "is another entrepot, lists another one than a moment ago, and the client says `no-cache`", registries: one(withAPI...), chain: true,
+			story: func(w *referringWorld) {
+				w.attach("one")
+				w.askParent()
+				w.ask(byAPI)
+				w.ask(byTag)
+				w.attach("two")
+				time.Sleep(6 * time.Second)
+			}, header: []string{"Cache-Control", "no-cache"},
+		},
+		{
 			upstream: "had none for an image that is kept, and its API answers 503", registries: one(withAPI...), story: func(w *referringWorld) {
 				w.pull("1")
 				w.ask(byAPI)

@@ -44,6 +44,15 @@ func wishedFreshness(header http.Header) pull.Freshness {
 	return pull.NoOlderThan(oldest)
 }
 
+// setAge says how old an answer is that was not asked for just now (RFC 9111,
+// section 5.1), so that a mirror behind this one does not keep it for longer than
+// it is fresh. What has begun counts as a second.
+func setAge(header http.Header, at time.Time) {
+	if age := time.Since(at); !at.IsZero() && age > 0 {
+		header["Age"] = []string{strconv.FormatInt(int64((age+time.Second-1)/time.Second), 10)}
+	}
+}
+
 // listsDirective says whether a list of directives has one of that name.
 func listsDirective(line, name string) bool {
 	for directive := range strings.SplitSeq(line, ",") {

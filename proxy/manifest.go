@@ -32,6 +32,7 @@ func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 	for _, warning := range m.Warnings {
 		header.Add("Warning", warning) // W12
 	}
+	setAge(header, m.At)
 	d := m.Descriptor.Digest.String()
 	etag := `"` + d + `"`
 	header["Docker-Content-Digest"] = []string{d}

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // changeWorld lets somebody push, delete or reconfigure something, and says what.
@@ -30,7 +31,9 @@ func (m *referrersModel) changeWorld() string {
 	case n < 33:
 		return m.sign(s)
 	case n < 36 && !without("upgrades"):
-		e.api = !e.api
+		if e.api = !e.api; e.api {
+			e.gainedAt = time.Now()
+		}
 		return fmt.Sprintf("%s has the API: %v (%s)", e.name, e.api, e.noAPI)
 	case n < 39:
 		e.change()

@@ -181,8 +181,7 @@ func (m *referrersModel) isForeign(q modelQuestion, a modelAnswer) bool {
 // attached to the subject, while nothing is. Nobody can tell that from an image
 // that somebody has under the tag.
 func (m *referrersModel) isForeignIndex(q modelQuestion, list []ocispec.Descriptor) bool {
-	must, _ := m.windows(q, false)
-	for _, v := range q.subject.since(time.Now().Add(-must)) {
+	for _, v := range q.subject.since(time.Now().Add(-m.window(q, false))) {
 		if len(v.must) == 0 {
 			return len(list) > 0 && !slices.ContainsFunc(list, func(d ocispec.Descriptor) bool {
 				a := m.artifacts[d.Digest]
@@ -193,41 +192,36 @@ func (m *referrersModel) isForeignIndex(q modelQuestion, list []ocispec.Descript
 	return false
 }
 
-// windows are how old an answer may be: what it has to list, and what it may
-// list beside that.
-func (m *referrersModel) windows(q modelQuestion, empty bool) (must, may time.Duration) {
-	ttl := m.settings.referrersTTL
+// askedAnew is for how long a mirror does not ask anew for a client's sake what it
+// has just asked.
+const askedAnew = 5 * time.Second
+
+// window is how old an answer may be, whatever mirrors it has come through
+// (decision 9). What a client wishes is passed on to a parent, which may have
+// asked anew just before, too.
+func (m *referrersModel) window(q modelQuestion, empty bool) time.Duration {
+	window := m.settings.referrersTTL
 	if empty && q.filter == "" {
-		ttl = min(ttl, m.settings.negativeTTL)
+		window = min(window, m.settings.negativeTTL)
 	}
-	must = ttl
-	if q.noCache && q.face.parent == nil {
-		must = min(ttl, 5*time.Second)
-	}
-	may = must
+	anew := askedAnew
 	if q.face.parent != nil {
-		if may += ttl; !q.face.direct {
-			must = may
-		}
+		anew *= 2
 	}
-	slack := time.Second
-	if !m.slowAt.IsZero() && time.Since(m.slowAt) < 10*time.Minute {
-		slack = 2 * time.Minute // a lookup may take as long
+	if q.noCache {
+		window = min(window, anew)
 	}
-	return must + slack, may + slack
+	return window
 }
 
 // judgeKnown judges a list that says that it is all there is.
 func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, took time.Duration) {
 	s, now := q.subject, time.Now()
-	mustFor, mayFor := m.windows(q, len(list) == 0)
-	mustFor, mayFor = mustFor+took, mayFor+took
-	views := s.since(now.Add(-mustFor))
+	window := m.window(q, len(list) == 0) + took
+	views := s.since(now.Add(-window))
 	must, may := maps.Clone(views[0].must), map[digest.Digest]bool{}
 	for _, v := range views {
 		maps.DeleteFunc(must, func(d digest.Digest, _ bool) bool { return !v.must[d] })
-	}
-	for _, v := range s.since(now.Add(-mayFor)) {
 		maps.Copy(may, v.may)
 	}
 	if q.face.parent != nil {
@@ -262,7 +256,7 @@ func (m *referrersModel) judgeKnown(q modelQuestion, list []ocispec.Descriptor, 
 	}
 	for d := range must {
 		if a := m.artifacts[d]; !listed[d] && q.wants(a) {
-			m.fail("%s: it lists all there is, without %s, which was there for %s; faults: %s", q, a.name, mustFor, m.faultsNow())
+			m.fail("%s: it lists all there is, without %s, which was there for %s; faults: %s", q, a.name, window, m.faultsNow())
 		}
 	}
 	if all := m.unable(q.face, views); len(all) > 0 {
@@ -301,7 +295,7 @@ func (m *referrersModel) judgeStale(q modelQuestion, a modelAnswer, list []ocisp
 		case q.describes(d, artifact):
 		case known[d.Digest]:
 			m.fail("%s: it describes %s as %s, and described it as %s before", q, artifact.name, asJSON(d), asJSON(artifact.derived))
-		case !slices.ContainsFunc(artifact.listed, func(claim ocispec.Descriptor) bool { return sameDescriptor(d, claim) }):
+		case !slices.ContainsFunc(slices.Collect(maps.Values(artifact.listed)), func(claim ocispec.Descriptor) bool { return sameDescriptor(d, claim) }):
 			m.fail("%s: it describes %s as %s, as nobody did", q, artifact.name, asJSON(d))
 		}
 	}

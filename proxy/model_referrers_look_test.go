@@ -23,6 +23,8 @@ type modelView struct {
 	// unclear are registries that say in the same words that they list nothing.
 	// They are set if nothing else has a list.
 	unclear []*modelEndpoint
+	// byAPI are registries that have only their API to tell, as no tag has a list.
+	byAPI []*modelEndpoint
 	// withheld says that a registry refuses a tag under which it had something
 	// else, which a mirror may keep and can't ask about.
 	withheld bool
@@ -61,10 +63,11 @@ const anySource = "any source"
 
 func (w *modelWorld) viewOf(s *modelSubject) modelView {
 	v := modelView{at: time.Now(), must: map[digest.Digest]bool{}, may: map[digest.Digest]bool{}, cannot: map[string]string{}, failing: w.isFailing()}
-	asked := false
+	asked, listed := false, false
 	var unclear []*modelEndpoint
 	for _, e := range w.endpoints {
 		if e.api {
+			v.byAPI = append(v.byAPI, e)
 			list := e.apiList(s.digest)
 			if e.quay && len(list) == 0 {
 				unclear = append(unclear, e)
@@ -85,11 +88,14 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 		}
 		v.withheld = v.withheld || tag != nil && tag.refused && e.hadOther[s.digest]
 		if tag == nil {
-			asked = true
+			listed = true
 		} else if tag.foreign == nil && !tag.refused {
-			asked = true
+			listed = true
 			w.viewEntries(&v, s, tag.entries, false)
 		}
+	}
+	if listed {
+		asked, v.byAPI = true, nil
 	}
 	if !asked && len(unclear) == 0 {
 		v.cannot[anySource] = "something else is under the tag"
@@ -201,18 +207,44 @@ func (m *referrersModel) unable(face *modelMirror, views []modelView) []string {
 	return list
 }
 
-// isExcused says whether an answer may be stale or an error: something fails, or
-// has failed so short a time ago that a rest may not be over.
-func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
-	rest := 4 * time.Minute
+// openedOnLowQuota is how many manifests that are not kept a mirror opens for one
+// question while the quota of an upstream is low (issue 12, point 22).
+const openedOnLowQuota = 16
+
+// How long a mirror remembers that something failed, once it has not failed for
+// longer: its gates are closed for half a minute at most, with jitter, and let one
+// request pass at a time until they have not been asked for a minute.
+const (
+	gateClosed    = 45 * time.Second
+	gateForgotten = time.Minute
+	// withoutAPIFor is how long it remembers that a registry has no API.
+	withoutAPIFor = 30 * time.Second
+)
+
+// rest is how long an answer may be incomplete after the end of a failure. What a
+// child has learnt from its parent it has learnt later.
+func (m *referrersModel) rest(face *modelMirror) time.Duration {
+	rest := max(gateClosed+gateForgotten, min(m.settings.referrersTTL, m.settings.negativeTTL))
 	if face.parent != nil {
 		rest *= 2
 	}
-	now := time.Now()
-	if s.long && !m.recovered || m.settings.lowQuota && s.long {
+	return rest
+}
+
+// isExcused says whether an answer may be stale or an error: something fails, or
+// has failed so short a time ago that a rest may not be over.
+func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
+	rest, missed, now := m.rest(face), withoutAPIFor, time.Now()
+	if face.parent != nil {
+		missed += gateClosed + gateForgotten
+	}
+	if s.long && !m.recovered {
 		return true // not all of it is read at once
 	}
-	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < 2*m.settings.referrersTTL+time.Second {
+	if m.settings.lowQuota && len(s.claimed) > openedOnLowQuota {
+		return true
+	}
+	if face.parent != nil && !m.goneAt.IsZero() && now.Sub(m.goneAt) < m.settings.referrersTTL {
 		return true // the parent's list may be older
 	}
 	if !m.failedAt.IsZero() && now.Sub(m.failedAt) < rest {
@@ -226,7 +258,8 @@ func (m *referrersModel) isExcused(face *modelMirror, s *modelSubject) bool {
 		return slices.ContainsFunc(s.since(now.Add(-rest)), func(v modelView) bool {
 			return v.failing || len(v.cannot) > 0 || slices.ContainsFunc(v.hidden, face.mayHaveSeen) ||
 				len(v.unclear) > 0 && !slices.ContainsFunc(v.unclear, func(e *modelEndpoint) bool { return face.isSureOf(e, v.at) }) ||
-				v.withheld && face.parent != nil
+				v.withheld && face.parent != nil ||
+				slices.ContainsFunc(v.byAPI, func(e *modelEndpoint) bool { return now.Sub(e.gainedAt) < missed })
 		})
 	})
 }

@@ -201,7 +201,7 @@ func (m *referrersModel) askCosign(face *modelMirror, s *modelSubject) {
 	defer m.mu.Unlock()
 	q := modelQuestion{face: face, subject: s}
 	m.note("%s is asked for the signature of %s: %d %s%s %s", face.name, s.tag, a.status, a.code, a.warnings, m.named(a.digest))
-	_, window := m.windows(q, a.status == http.StatusNotFound)
+	window := m.window(q, a.status == http.StatusNotFound) + a.took
 	if a.status == http.StatusOK {
 		m.opened[digest.Digest(a.digest)]++ // it is kept, though nobody asked for it by its digest
 	}

@@ -22,12 +22,13 @@ type modelEndpoint struct {
 	registry *upstreamtest.Registry
 
 	api      bool
-	noAPI    string // how it says that it has none
-	quay     bool   // says 400 for an empty list (W43)
-	claims   string // how it describes what it lists
-	pageSize int    // of its API; 0 for no pages
-	link     string // how it writes the Link to the next page
-	storage  bool   // sends manifests as binary/octet-stream
+	gainedAt time.Time // when it was given its API; zero for one that has always had it
+	noAPI    string    // how it says that it has none
+	quay     bool      // says 400 for an empty list (W43)
+	claims   string    // how it describes what it lists
+	pageSize int       // of its API; 0 for no pages
+	link     string    // how it writes the Link to the next page
+	storage  bool      // sends manifests as binary/octet-stream
 
 	holds  map[digest.Digest]bool
 	extra  map[digest.Digest][]modelEntry // what the API lists beside what names the subject
@@ -75,6 +76,9 @@ func (e *modelEndpoint) change() {
 	e.quay = random.IntN(4) == 0
 	e.claims = pick(random, "right", "right", "poor", "bare", "another size", "untyped", "with numbers")
 	e.pageSize = pick(random, 0, 0, 1, 2)
+	if e.world.isLong() {
+		e.pageSize *= 200 // or each question would be hundreds of requests
+	}
 	e.link = pick(random, "usual", "usual", "last next", "unquoted", "with a title", "another host", "no brackets", "itself")
 	e.storage = random.IntN(4) == 0
 }
@@ -157,7 +161,7 @@ func (e *modelEndpoint) render(entries []modelEntry) (all []string) {
 		case "with numbers":
 			claim.Annotations, numbers = nil, true
 		}
-		entry.artifact.listed = append(entry.artifact.listed, claim)
+		entry.artifact.listed[e.claims] = claim
 		raw, err := json.Marshal(claim)
 		if err != nil {
 			e.world.t.Error(err)
@@ -193,8 +197,9 @@ func (e *modelEndpoint) serve(r *upstreamtest.Registry, w http.ResponseWriter, r
 		case <-req.Context().Done():
 		}
 	case "half":
-		whole := httptest.NewRecorder()
-		e.respond(r, whole, req, q)
+		whole, unseen := httptest.NewRecorder(), req.Clone(req.Context())
+		unseen.Header.Del("User-Agent") // no mirror learns anything of half an answer
+		e.respond(r, whole, unseen, q)
 		for name, values := range whole.Header() {
 			w.Header()[name] = values
 		}
@@ -252,7 +257,7 @@ func (e *modelEndpoint) respondReferrers(r *upstreamtest.Registry, w http.Respon
 		}[e.noAPI](r, w, req, q)
 		return
 	}
-	all := e.render(e.apiList(digest.Digest(q.Ref)))
+	all := e.apiList(digest.Digest(q.Ref))
 	if e.quay && len(all) == 0 {
 		upstreamtest.Status(http.StatusBadRequest, "MANIFEST_INVALID")(r, w, req, q)
 		return
@@ -274,13 +279,12 @@ func (e *modelEndpoint) respondReferrers(r *upstreamtest.Registry, w http.Respon
 			"itself":       "<" + fmt.Sprint(path, from) + `>; rel="next"`,
 		}[e.link])
 	}
-	if from == 0 {
-		agent := req.Header.Get("User-Agent")
+	if agent := req.Header.Get("User-Agent"); from == 0 && agent != "" {
 		if e.seen[agent].IsZero() || e.forgot[agent] {
 			e.seen[agent] = time.Now()
 		}
 		delete(e.forgot, agent)
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	_, _ = w.Write(indexOf(page))
+	_, _ = w.Write(indexOf(e.render(page)))
 }

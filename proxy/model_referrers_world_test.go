@@ -64,7 +64,7 @@ type modelArtifact struct {
 	// itself is derived too, but knows nothing of the way in which something
 	// without a subject is attached.
 	itself ocispec.Descriptor
-	listed []ocispec.Descriptor // as registries have listed it
+	listed map[string]ocispec.Descriptor // as registries have listed it, by their ways to claim
 }
 
 func newModelWorld(t *testing.T, random *rand.Rand) *modelWorld {
@@ -81,7 +81,7 @@ func (w *modelWorld) make(name string, m any, artifactType, mediaType string, an
 	if subject != "" && w.random.IntN(12) == 0 {
 		by = digest.SHA512
 	}
-	a := &modelArtifact{name: name, digest: by.FromBytes(body), subject: subject, body: body, typed: mediaType}
+	a := &modelArtifact{name: name, digest: by.FromBytes(body), subject: subject, body: body, typed: mediaType, listed: map[string]ocispec.Descriptor{}}
 	a.derived = ocispec.Descriptor{MediaType: mediaType, Digest: a.digest, Size: int64(len(body)), ArtifactType: artifactType, Annotations: annotations}
 	a.itself = a.derived
 	w.artifacts[a.digest] = a
@@ -196,6 +196,11 @@ func (w *modelWorld) signature(s *modelSubject) *modelArtifact {
 	a := w.make(name, m, "application/vnd.dev.cosign.artifact.sig.v1+json", m.MediaType, nil, "")
 	a.itself.ArtifactType = m.Config.MediaType
 	return a
+}
+
+// isLong says whether a subject has more referrers than are read at once.
+func (w *modelWorld) isLong() bool {
+	return slices.ContainsFunc(w.subjects, func(s *modelSubject) bool { return s.long })
 }
 
 // attachedTo are the artifacts that name a subject, whether or not anybody has

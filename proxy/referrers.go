@@ -36,6 +36,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if result.Stale {
 		header.Add("Warning", staleWarning)
 	}
+	setAge(header, result.At)
 	if result.Index != nil && len(types) == 0 && after == "" {
 		return w.writeBody(r, ocispec.MediaTypeImageIndex, result.Index)
 	}

@@ -38,6 +38,7 @@ func (r *Remote) Referrers(ctx context.Context, repo string, subject Digest) (Re
 type referrersPage struct {
 	manifest.Index
 	at      *url.URL // where it is from
+	said    time.Time
 	bytes   int64
 	stale   bool
 	next    *url.URL // the page after it; nil for the last one
@@ -59,7 +60,7 @@ func (r *Remote) referrersPage(ctx context.Context, of content, next *url.URL, m
 	if err != nil {
 		return referrersPage{}, readFailed(err)
 	}
-	page = referrersPage{at: resp.Request.URL, bytes: int64(len(body)), stale: isStale(resp)}
+	page = referrersPage{at: resp.Request.URL, said: time.Now().Add(-ageOf(resp)), bytes: int64(len(body)), stale: isStale(resp)}
 	page.next, page.linkErr = nextPage(resp)
 	page.Index, err = parseReferrers(mediaTypeOf(resp), body)
 	return page, err

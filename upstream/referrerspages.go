@@ -94,8 +94,8 @@ func (r *Remote) readPages(ctx context.Context, of content, l *listing) error {
 		}
 		r.sawReferrers()
 		pageArrived(ctx)
-		if l.list.At.IsZero() {
-			l.list.At = time.Now()
+		if l.list.At.IsZero() || page.said.Before(l.list.At) {
+			l.list.At = page.said
 		}
 		l.bytes += page.bytes
 		l.list.Stale = l.list.Stale || page.stale

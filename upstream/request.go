@@ -47,6 +47,7 @@ func (r *Remote) do(ctx context.Context, a request) (*http.Response, error) {
 			return nil, h.attribute(ctx, err)
 		}
 		if !isRedirect(resp) {
+			noteAge(ctx, resp)
 			return h.checkStatus(ctx, a, at, resp)
 		}
 		to, err := redirectTarget(at, resp.Header.Get("Location"))
@@ -130,6 +131,7 @@ func (r *Remote) roundTrip(ctx context.Context, a request, h *host, at *url.URL,
 		cancel(nil)
 		return nil, fmt.Errorf("%w: %w", ErrInvalidResponse, err)
 	}
+	wishAge(ctx, req.Header)
 	req.Header.Set("Accept-Encoding", "identity") // W2: some compress by default
 	if a.accept != "" {
 		req.Header.Set("Accept", a.accept)

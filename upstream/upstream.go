@@ -127,7 +127,8 @@ type ReferrersList struct {
 	// Unusable is how many entries could not be read as a descriptor. If there
 	// are any, there is more than Manifests.
 	Unusable int
-	// At is when the first page was answered.
+	// At is when the first page was answered. If a mirror says how old its
+	// answers are, it is when the oldest of them was its own upstream's.
 	At time.Time
 	// Stale says that the upstream is a mirror that could not ask its own
 	// upstream (Warning 110). There may be more by now.

@@ -41,14 +41,15 @@ func (l *Ledger) checkedAt(key string) time.Time {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(b)))
 }
 
-// PutTag records what a tag points at, as the upstream has just said. A [Watch]
+// PutTag records what a tag points at, as the upstream said at the time of the
+// check, or has just said if that is zero. A [Watch]
 // that began earlier has not seen the tag, so it keeps the manifest.
 func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
 	defer l.beginChange()()
 	l.leases.markLeased(t.Descriptor.Digest)
 	key := Key(repo, tag)
 	l.write(bucketTag, key, t)
-	l.putChecked(key, t)
+	l.putChecked(key, t, t.CheckedAt)
 }
 
 // PutStaleTag records what a tag points at, as a mirror has just said that could
@@ -66,9 +67,9 @@ func (l *Ledger) PutStaleTag(repo Repository, tag string, t Tag) {
 	l.tags.Remove(key)
 }
 
-// TouchTag records that the upstream has just confirmed what t says. It ignores
-// a tag that was dropped or has moved meanwhile.
-func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
+// TouchTag records that the upstream confirmed what t says at a time, or just
+// now if that is zero. It ignores a tag that was dropped or has moved meanwhile.
+func (l *Ledger) TouchTag(repo Repository, tag string, t Tag, at time.Time) {
 	defer l.beginChange()()
 	key := Key(repo, tag)
 	now, ok := l.decodeTag(key)
@@ -79,7 +80,7 @@ func (l *Ledger) TouchTag(repo Repository, tag string, t Tag) {
 		now.GoneSince = time.Time{}
 		l.write(bucketTag, key, now)
 	}
-	l.putChecked(key, now)
+	l.putChecked(key, now, at)
 }
 
 // MarkGone records that the upstream has just said that a tag no longer exists,
@@ -96,12 +97,15 @@ func (l *Ledger) MarkGone(repo Repository, tag string, t Tag) (Tag, bool) {
 		gone.GoneSince = now.UTC().Truncate(time.Second)
 		l.write(bucketTag, key, gone)
 	}
-	return l.putChecked(key, gone), true
+	return l.putChecked(key, gone, time.Time{}), true
 }
 
-// putChecked records a check that was made now. l.mu is held.
-func (l *Ledger) putChecked(key string, t Tag) Tag {
-	t.CheckedAt = time.Now()
+// putChecked records a check that was made at a time, or now if that is zero.
+// l.mu is held.
+func (l *Ledger) putChecked(key string, t Tag, at time.Time) Tag {
+	if t.CheckedAt = at; at.IsZero() {
+		t.CheckedAt = time.Now()
+	}
 	l.records.Put(bucketChecked, key, binary.BigEndian.AppendUint64(nil, uint64(t.CheckedAt.UnixNano())))
 	l.tags.Add(key, t)
 	return t

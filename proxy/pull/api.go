@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -102,7 +103,10 @@ type Manifest struct {
 	// Warnings are the values of Warning headers with code 299: those of the
 	// upstream, and the mirror's own about a tag that the upstream has deleted.
 	Warnings []string
-	Outcome  Outcome
+	// At is when the upstream said what a tag points at, for a tag that carries
+	// referrers. Else, and if it is not known, it is zero.
+	At      time.Time
+	Outcome Outcome
 
 	uncacheable bool // it is fetched from the upstream each time
 }
@@ -145,5 +149,8 @@ type Referrers struct {
 	// Partial means that there was never a complete answer. The list must not
 	// be used to conclude that something does not exist.
 	Partial bool
+	// At is when the upstream said so; if it was asked in several ways, the
+	// oldest of them. It is zero for a stale list.
+	At      time.Time
 	Outcome Outcome
 }

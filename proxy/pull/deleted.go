@@ -23,8 +23,13 @@ func (p *Puller) tagNotFound(ctx context.Context, u Upstream, repo Repository, t
 		}
 	}
 	p.ledger.DropTag(repo, tag)
-	p.negative.put(manifestKey(repo, tag), err)
-	return Manifest{}, err
+	if !isReferrersTag(tag) {
+		p.negative.put(manifestKey(repo, tag), err)
+		return Manifest{}, err
+	}
+	said := saidAt(ctx)
+	p.negative.putSaid(manifestKey(repo, tag), err, said, p.rules.ReferrersTTL)
+	return Manifest{}, &DatedError{err, said}
 }
 
 // isServedWhenGone says whether a cached tag is still served after the upstream

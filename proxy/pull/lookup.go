@@ -100,12 +100,12 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew r
 	l := &lookup{started: now, oldest: p.oldestRemembered(now, renew), done: make(chan struct{})}
 	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) && renew.allows(rec.At) {
 		// Another lookup has finished since the caller checked the record.
-		l.answer = Referrers{Manifests: rec.Manifests, Outcome: Hit}
+		l.answer = Referrers{Manifests: rec.Manifests, At: rec.At, Outcome: Hit}
 		close(l.done)
 		return l
 	}
 	q := &question{
-		upstream: u, repo: repo, subject: subject, began: now, oldest: l.oldest,
+		upstream: u, repo: repo, subject: subject, began: now, oldest: l.oldest, renew: renew,
 		attached: p.ledger.Attached(repo, subject), budget: newBudget(maxOpened),
 	}
 	if isOpening {
@@ -207,7 +207,7 @@ func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referr
 	verdict := p.conclude(q.repo, q.subject, answers)
 	if verdict.Conclusion == referrers.Known {
 		p.ledger.RecordReferrers(q.repo, q.subject, metadata.Referrers{Manifests: verdict.List, At: verdict.At}, q.attached)
-		return Referrers{Manifests: verdict.List, Outcome: Miss}, nil
+		return Referrers{Manifests: verdict.List, At: verdict.At, Outcome: Miss}, nil
 	}
 	p.log.Info("referrers lookup is incomplete", "upstream", q.repo.Upstream, "repository", q.repo.Name, "subject", q.subject.String(), "error", verdict.Err)
 	answer, err := answerOf(verdict)

@@ -74,6 +74,9 @@ func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref strin
 	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
+	if _, isList := referrers.SubjectOf(ref); isList {
+		return Descriptor{}, failed // what the upstream has there is not what is answered
+	}
 	ctx, cancel := p.asClient(ctx)
 	defer cancel()
 	d, err := shareRequest(ctx, p, p.requests.others, "resolve\x00"+metadata.Key(repo, ref), func(ctx context.Context) (Descriptor, error) {

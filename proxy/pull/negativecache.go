@@ -33,7 +33,13 @@ func newNegativeCache(ttl time.Duration) *negativeCache {
 }
 
 // put remembers the upstream's "not found" under key.
-func (a *negativeCache) put(key string, err error) { a.keys.Put(key, absence{err, time.Now()}, a.ttl) }
+func (a *negativeCache) put(key string, err error) { a.putSaid(key, err, time.Now(), a.ttl) }
+
+// putSaid remembers a "not found" that was said at a time, until it is of some
+// age at most.
+func (a *negativeCache) putSaid(key string, err error, at time.Time, most time.Duration) {
+	a.keys.Put(key, absence{err, at}, min(a.ttl, most)-time.Since(at))
+}
 
 // get returns the remembered "not found" under key, or nil.
 func (a *negativeCache) get(key string) error { return a.said(key).err }

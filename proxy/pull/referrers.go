@@ -34,7 +34,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		}
 		return answer, nil
 	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
-		return Referrers{Manifests: rec.Manifests, Index: rec.Index, Outcome: Hit}, nil
+		return Referrers{Manifests: rec.Manifests, Index: rec.Index, At: rec.At, Outcome: Hit}, nil
 	case p.rules.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {
@@ -104,7 +104,7 @@ func (p *Puller) recordOf(repo Repository, subject Digest) referrers.Record {
 func answerOf(v referrers.Verdict) (Referrers, error) {
 	switch v.Conclusion {
 	case referrers.Known:
-		return Referrers{Manifests: v.List, Outcome: Miss}, nil
+		return Referrers{Manifests: v.List, At: v.At, Outcome: Miss}, nil
 	case referrers.Stale:
 		return Referrers{Manifests: v.List, Stale: true, Partial: v.Partial, Outcome: Stale}, nil
 	case referrers.Refused:

@@ -33,6 +33,7 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 		var err error
 		switch listed, _, err = referrers.ReadIndex(own.Bytes); {
 		case errors.Is(err, referrers.ErrNoIndex), isArtifact(own):
+			own.At = p.checkedAt(repo, tag, own)
 			return own, nil
 		case err != nil:
 			gone = fmt.Errorf("%w: tag %s of %s: %w", upstream.ErrInvalidResponse, tag, repo, err)
@@ -50,9 +51,10 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 	case err != nil:
 		return p.claimedTag(ctx, repo, subject, listed, err)
 	case p.isImageIndex(repo, list.Manifests, listed):
+		own.At = p.checkedAt(repo, tag, own)
 		return own, nil // somebody's own
 	case listsTheSame(list.Manifests, own.Bytes):
-		own.Stale = own.Stale || list.Stale
+		own.Stale, own.At = list.Stale, list.At
 		return own, nil
 	}
 	return p.madeTag(ctx, repo, list)
@@ -144,7 +146,7 @@ func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, subject
 	if !isNotFound(gone) {
 		gone = fmt.Errorf("%w: %s has no referrers", upstream.ErrNotFound, subject)
 	}
-	return Manifest{}, gone
+	return Manifest{}, &DatedError{gone, list.At}
 }
 
 // madeTag is an index made of a list.
@@ -158,6 +160,6 @@ func (p *Puller) madeTag(ctx context.Context, repo Repository, list Referrers) (
 	if !kept {
 		m, err = p.storeManifest(ctx, repo, indexType, content, d)
 	}
-	m.Outcome, m.Stale = list.Outcome, list.Stale
+	m.Outcome, m.Stale, m.At = list.Outcome, list.Stale, list.At
 	return m, err
 }

@@ -25,6 +25,7 @@ type question struct {
 	began    time.Time
 	// oldest is the time of the oldest remembered answer that will do.
 	oldest time.Time
+	renew  renewal // what a client wishes
 	// attached are the entries that indexes attach to the subject.
 	attached []Descriptor
 	budget   *budget // for the manifests that are opened

@@ -39,7 +39,7 @@ func (s apiSource) answer(ctx context.Context, q *question) referrers.Answer {
 	if said, known := s.p.lookups.noAPI.Get(without); known && !said.Before(q.oldest) {
 		return referrers.Answer{Of: referrers.FromAPI, State: referrers.NoSource, At: said}
 	}
-	list, err := s.endpoint.Referrers(ctx, q.repo.Name, q.subject)
+	list, err := s.endpoint.Referrers(s.p.withMaxAge(ctx, q.renew), q.repo.Name, q.subject)
 	switch {
 	case errors.Is(err, upstream.ErrUnsupported):
 		now := time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -112,23 +113,24 @@ func (s tagSource) read(ctx context.Context, q *question, tag string) (Manifest,
 	// of several endpoints says is not on record.
 	of := q.upstream
 	of.Registry = s.endpoint
-	began := time.Now()
+	ctx, began := s.p.withMaxAge(ctx, q.renew), time.Now()
 	desc, err := s.endpoint.Resolve(ctx, q.repo.Name, tag)
+	said := earliest(began, saidAt(ctx))
 	rec, _ := s.p.ledger.Referrers(q.repo, q.subject)
 	switch {
 	case errors.Is(err, upstream.ErrNotFound) && len(rec.Manifests) == 0:
-		return Manifest{}, began, err
+		return Manifest{}, said, err
 	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported), errors.Is(err, upstream.ErrStale):
 	case err != nil:
-		return Manifest{}, began, err
+		return Manifest{}, said, err
 	case desc.Digest != "":
 		m, err := s.p.manifestByDigest(ctx, of, q.repo, desc.Digest)
 		if err == nil || !isServedByTagOnly(err) {
-			return m, began, err
+			return m, said, err
 		}
 	}
 	m, err := s.p.fetchManifest(ctx, of, q.repo, tag, "", desc.Digest)
-	return m, began, err
+	return m, earliest(began, saidAt(ctx)), err
 }
 
 // checkReferrersTag returns what a tag that carries referrers points at, as the
@@ -140,17 +142,33 @@ func (p *Puller) checkReferrersTag(ctx context.Context, q *question, tag string)
 	if absent := p.negative.said(manifestKey(q.repo, tag)); absent.err != nil && !absent.at.Before(q.oldest) {
 		return Manifest{}, absent.at, absent.err
 	}
-	began := time.Now()
-	p.requests.checks.late.Delete(metadata.Key(q.repo, tag)) // it does not say when it was said
-	m, err := shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
-		rec, _ := p.ledger.Referrers(q.repo, q.subject)
-		return p.checkTag(ctx, q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
-	})
-	said := began
-	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale && rec.CheckedAt.Before(began) {
-		said = rec.CheckedAt // checked before, or while it was being checked
+	m, said, joined, err := p.joinCheck(ctx, q, tag)
+	if joined && said.Before(q.oldest) {
+		// Another one's check took an older answer than this question does.
+		m, said, _, err = p.joinCheck(ctx, q, tag)
 	}
 	return m, said, err
+}
+
+// joinCheck has a tag that carries referrers checked, or joins a check that is
+// under way.
+func (p *Puller) joinCheck(ctx context.Context, q *question, tag string) (m Manifest, said time.Time, joined bool, err error) {
+	said = time.Now()
+	p.requests.checks.late.Delete(metadata.Key(q.repo, tag)) // it does not say when it was said
+	var own atomic.Bool
+	m, err = shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
+		own.Store(true)
+		rec, _ := p.ledger.Referrers(q.repo, q.subject)
+		return p.checkTag(p.withMaxAge(ctx, q.renew), q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
+	})
+	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale {
+		said = earliest(said, rec.CheckedAt) // checked before, or while it was being checked
+	}
+	var dated *DatedError
+	if errors.As(err, &dated) {
+		said = earliest(said, dated.At)
+	}
+	return m, said, !own.Load(), err
 }
 
 // http400 is the status of a request that a registry does not understand.

@@ -17,7 +17,19 @@ func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository,
 	if subject, ok := referrers.SubjectOf(tag); ok {
 		return p.referrersTag(ctx, u, repo, tag, subject, wish)
 	}
-	return p.upstreamTag(ctx, u, repo, tag, wish)
+	m, err := p.upstreamTag(ctx, u, repo, tag, wish)
+	if err == nil && isReferrersTag(tag) {
+		m.At = p.checkedAt(repo, tag, m)
+	}
+	return m, err
+}
+
+// checkedAt is when the upstream said that a tag points at a manifest.
+func (p *Puller) checkedAt(repo Repository, tag string, m Manifest) time.Time {
+	if rec, ok := p.ledger.Tag(repo, tag); ok && !m.Stale && rec.Descriptor.Digest == m.Descriptor.Digest {
+		return rec.CheckedAt
+	}
+	return time.Time{}
 }
 
 // upstreamTag answers with what an upstream has under a tag. It follows the
@@ -40,6 +52,9 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 	case onRecord && p.isFresh(u, repo, tag, rec) && renew.allows(said):
 		return cached, nil
 	case !onRecord && absent.err != nil && renew.allows(said):
+		if isReferrersTag(tag) {
+			return Manifest{Outcome: Negative}, &DatedError{absent.err, absent.at}
+		}
 		return Manifest{Outcome: Negative}, absent.err
 	case p.rules.Offline && onRecord:
 		return staleManifest(cached), nil
@@ -55,6 +70,9 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 		defer cancel()
 	}
 	m, err := shareRequest(wait, p, p.requests.checks, metadata.Key(repo, tag), func(ctx context.Context) (Manifest, error) {
+		if isReferrersTag(tag) {
+			ctx = p.withMaxAge(ctx, renew)
+		}
 		m, err := p.checkTag(ctx, u, repo, tag, false, renew)
 		p.requests.renewals.note(metadata.Key(repo, tag), renew, !m.Stale && !IsInconclusive(err))
 		return m, err
@@ -169,7 +187,7 @@ func (p *Puller) checkTag(ctx context.Context, u Upstream, repo Repository, tag 
 		case err != nil:
 			return Manifest{}, err
 		case ok && desc.Digest == rec.Descriptor.Digest:
-			p.ledger.TouchTag(repo, tag, rec)
+			p.ledger.TouchTag(repo, tag, rec, saidAt(ctx))
 			cached.Outcome = Revalidated
 			return cached, nil
 		case desc.Digest != "":
@@ -220,7 +238,7 @@ func (p *Puller) recordTag(ctx context.Context, repo Repository, tag string, to 
 	if subject, ok := referrers.SubjectOf(tag); ok {
 		p.ledger.DropEmptyReferrers(repo, subject) // there is a list now
 	}
-	p.ledger.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor})
+	p.ledger.PutTag(repo, tag, metadata.Tag{Descriptor: to.Descriptor, CheckedAt: saidAt(ctx)})
 	p.negative.delete(tagListKey(repo)) // there is something to list
 	if p.events.TagMoved != nil {
 		p.events.TagMoved(repo, tag)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -94,7 +95,7 @@ func TestTouchingADroppedTagDoesNotRestoreIt(t *testing.T) {
 		m.PullImage(t, mirrortest.App, "1")
 		rec, _ := m.Ledger.Tag(mirrortest.App, "1")
 		m.Ledger.DropTag(mirrortest.App, "1")
-		m.Ledger.TouchTag(mirrortest.App, "1", rec) // by a check that was under way
+		m.Ledger.TouchTag(mirrortest.App, "1", rec, time.Time{}) // by a check that was under way
 		if rec, ok := m.Ledger.Tag(mirrortest.App, "1"); ok {
 			t.Errorf("it points at %s again", rec.Descriptor.Digest)
 		}
