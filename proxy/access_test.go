@@ -178,6 +178,7 @@ func TestMetricsHaveNoNamesOfClients(t *testing.T) {
 		`entrepot_cache_bypass_total{upstream="ghcr.io"} 1`,
 		`entrepot_cache_bypass_total{upstream="quay.io"} 0`,
 		`entrepot_cache_damaged_total 1`,
+		`entrepot_panics_total 0`,
 		`entrepot_upstream_bytes_total{upstream="quay.io"} 0`,
 		`entrepot_cache_evicted_bytes_total 0`,
 		`# TYPE go_goroutines gauge`,

@@ -5,6 +5,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -14,6 +15,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
@@ -106,7 +108,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w := newResponse(rw, s.buffers, s.clientIdle)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
-	q, err := s.routes.parse(r)
+	q, err := s.parseSafely(r)
 	if large := checkHeader(r, q.kind); large != nil {
 		err = large
 		forgetHeader(r) // before anything is waited for
@@ -119,7 +121,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if q.ns != "" {
 			w.Header()[namespaceHeader] = []string{q.ns} // W12
 		}
-		err = s.answer(w, r, q)
+		err = s.answerSafely(w, r, q)
 	}
 	broken := isAborted(err)
 	if err != nil && !broken {
@@ -130,6 +132,23 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	w.finish(r)
+}
+
+func (s *Server) parseSafely(r *http.Request) (_ route, err error) {
+	defer panics.Catch("parsing a request", &err)
+	return s.routes.parse(r)
+}
+
+// answerSafely makes a panic an error. If something has been sent, there is
+// nothing to do but to break off.
+func (s *Server) answerSafely(w *response, r *http.Request, q route) (err error) {
+	defer func() {
+		if errors.Is(err, panics.ErrPanic) && w.status != 0 {
+			err = abort(err)
+		}
+	}()
+	defer panics.Catch("answering a request", &err)
+	return s.answer(w, r, q)
 }
 
 func (s *Server) answer(w *response, r *http.Request, q route) error {

@@ -3,9 +3,12 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"sync"
 	"time"
+
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 const (
@@ -98,7 +101,7 @@ func firstAnswer[T any](ctx context.Context, f *fallback, fn func(context.Contex
 		ctx, cancel := context.WithCancel(ctx)
 		asked[i] = cancel
 		go func() {
-			answer, err := fn(ctx, f.endpoints[i])
+			answer, err := askSafely(func() (T, error) { return fn(ctx, f.endpoints[i]) })
 			replies <- reply[T]{i, answer, err}
 		}()
 		late.Reset(besideAfter)
@@ -280,4 +283,15 @@ func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (
 
 func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
 	return firstValue(ctx, f, func(ctx context.Context, r Registry) (TagList, error) { return r.Tags(ctx, repo, page) }, func(l TagList) bool { return l.Stale })
+}
+
+// askSafely makes a panic an error that says nothing of the upstream.
+func askSafely[T any](ask func() (T, error)) (answer T, err error) {
+	defer func() {
+		if errors.Is(err, panics.ErrPanic) {
+			err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}()
+	defer panics.Catch("request to an upstream", &err)
+	return ask()
 }

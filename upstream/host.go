@@ -12,6 +12,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // host is one server that answers for a registry, with the authentication that
@@ -229,7 +231,8 @@ func (h *host) ping(ctx context.Context) error {
 	if done {
 		return nil
 	}
-	waited := h.pingGroup.DoChan("", func() (any, error) {
+	waited := h.pingGroup.DoChan("", func() (_ any, err error) {
+		defer panics.Catch("request to an upstream", &err)
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), pingWait, errNoHeader) // other requests wait for it, too
 		defer cancel()
 		resp, err := h.r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, h, h.r.endpoint.ping(), "")

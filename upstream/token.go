@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 const (
@@ -84,7 +86,8 @@ func (h *host) keptToken(repo string, w authParams) (value string, ok bool) {
 // share one exchange.
 func (h *host) token(ctx context.Context, repo string, w authParams, c Credentials) (value string, err error) {
 	key := h.tokenKey(repo, w)
-	done := h.r.exchanges.DoChan(key, func() (any, error) {
+	done := h.r.exchanges.DoChan(key, func() (_ any, err error) {
+		defer panics.Catch("request for a token", &err)
 		if value, ok := h.keptToken(repo, w); ok {
 			return value, nil
 		}

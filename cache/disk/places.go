@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 const (
@@ -249,16 +250,16 @@ func (p *places) close() { close(p.closed) }
 // later runs do in the background when the disk is up again.
 func (p *places) later(do func()) {
 	c := p.state.Load()
-	if !c.isDown() {
-		go do()
-		return
-	}
 	go func() {
-		select {
-		case <-c.mended:
-			do()
-		case <-p.closed:
+		defer panics.Report("work at the disk")
+		if c.isDown() {
+			select {
+			case <-c.mended:
+			case <-p.closed:
+				return
+			}
 		}
+		do()
 	}()
 }
 
@@ -309,7 +310,10 @@ func await[T any](ctx context.Context, p *places, what task, do func() (T, error
 	var state atomic.Int32
 	done := make(chan result, 1)
 	go func() {
-		value, err := do()
+		value, err := func() (_ T, err error) {
+			defer panics.Catch(what.operation, &err)
+			return do()
+		}()
 		if state.CompareAndSwap(running, over) {
 			done <- result{value, err}
 		} else if err == nil && undo != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -49,6 +50,10 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	if err != nil {
 		return err
 	}
+	panics.Handle(func(task string, value any, stack []byte) {
+		metrics.Panicked()
+		log.Error("a task has panicked; please report this", "task", task, "panic", value, "stack", string(stack))
+	})
 	operators, err := listen(ctx, cfg.Admin, "admin")
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type Metrics struct {
 	received  metric.Int64Counter
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
+	panics    metric.Int64Counter
 	cache     cacheMetrics
 	clients   clientMetrics
 	// options caches the attribute set for each combination of labels: building
@@ -97,6 +98,7 @@ func NewMetrics() (*Metrics, error) {
 		{&m.cache.damaged, "entrepot.cache.damaged", "Content that was kept, found damaged and set aside.", ""},
 		{&m.clients.refused, "entrepot.clients.refused", "Connections and blobs that were refused because no place was free.", ""},
 		{&m.clients.cut, "entrepot.clients.cut", "Clients that were disconnected in the middle of an answer, by reason.", ""},
+		{&m.panics, "entrepot.panics", "Panics that were caught; each has cost one task, and is a fault of this program.", ""},
 		{&m.cache.bypassed, "entrepot.cache.bypass", "Content that was served but could not be kept.", ""},
 	}
 	for _, c := range counters {
@@ -131,6 +133,7 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) Declare(upstreams ...string) {
 	m.Evicted(0)
 	m.cache.damaged.Add(context.Background(), 0)
+	m.panics.Add(context.Background(), 0)
 	m.clients.refused.Add(context.Background(), 0)
 	for _, upstream := range upstreams {
 		m.cache.bypassed.Add(context.Background(), 0, m.attributes(labels{upstream: upstream}))
@@ -208,6 +211,9 @@ func (m *Metrics) Received(upstream string, bytes int64) {
 
 // Evicted counts bytes that were evicted.
 func (m *Metrics) Evicted(bytes int64) { m.cache.evicted.Add(context.Background(), bytes) }
+
+// Panicked counts panics that were caught.
+func (m *Metrics) Panicked() { m.panics.Add(context.Background(), 1) }
 
 // Damaged counts stored content that was found damaged and quarantined.
 func (m *Metrics) Damaged() { m.cache.damaged.Add(context.Background(), 1) }

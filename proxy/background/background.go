@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // Work is what runs in the background of a mirror. All methods are safe for
@@ -65,9 +67,31 @@ func (w *Work) Go(fn func(ctx context.Context)) bool {
 	}
 	go func() {
 		defer w.all.Done()
+		defer panics.Report("background work")
 		fn(w.ctx)
 	}()
 	return true
+}
+
+// againAfter is how long what has panicked is not begun again.
+const againAfter = time.Minute
+
+// Keep runs fn in a goroutine, as Go does, and again after a while if it
+// panics: it is needed for as long as the process lives.
+func (w *Work) Keep(task string, fn func(ctx context.Context)) bool {
+	return w.Go(func(ctx context.Context) {
+		for once(ctx, task, fn) != nil {
+			if Wait(ctx, againAfter) != nil {
+				return
+			}
+		}
+	})
+}
+
+func once(ctx context.Context, task string, fn func(ctx context.Context)) (err error) {
+	defer panics.Catch(task, &err)
+	fn(ctx)
+	return nil
 }
 
 // Stop ends the context of all work, and waits until all of it has returned.
@@ -84,11 +108,12 @@ func (w *Work) Stop() {
 // returns context.Canceled.
 func Share[T any](ctx context.Context, w *Work, group *singleflight.Group, key string, fn func(ctx context.Context) (T, error)) (T, error) {
 	var zero T
-	done := group.DoChan(key, func() (any, error) {
+	done := group.DoChan(key, func() (_ any, err error) {
 		if !w.begin() {
 			return nil, context.Cause(w.ctx)
 		}
 		defer w.all.Done()
+		defer panics.Catch("shared work", &err)
 		return fn(w.ctx)
 	})
 	select {

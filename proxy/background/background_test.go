@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/background"
 )
 
@@ -202,6 +203,32 @@ func TestAPauseEndsWithItsContext(t *testing.T) {
 		began = time.Now()
 		if err := background.Pause(ctx, time.Hour); !errors.Is(err, why) || time.Since(began) != time.Second {
 			t.Errorf("it returned %v after %s", err, time.Since(began))
+		}
+	})
+}
+
+// TestWhatIsNeededForLongBeginsAgainAfterAPanic: what runs for as long as the
+// process lives goes on, but not at once.
+func TestWhatIsNeededForLongBeginsAgainAfterAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told atomic.Int64
+		panics.Handle(func(string, any, []byte) { told.Add(1) })
+		defer panics.Handle(nil)
+		w := background.New()
+		var begun []time.Duration
+		start := time.Now()
+		w.Keep("a loop", func(ctx context.Context) {
+			begun = append(begun, time.Since(start))
+			if len(begun) < 3 {
+				panic("broken")
+			}
+			<-ctx.Done()
+		})
+		w.Go(func(context.Context) { panic("broken") }) // nobody waits for it
+		time.Sleep(time.Hour)
+		w.Stop()
+		if len(begun) != 3 || begun[1] < time.Second || told.Load() != 3 {
+			t.Errorf("begun after %v, and %d panics were told of", begun, told.Load())
 		}
 	})
 }

@@ -256,7 +256,7 @@ func (d *download) request(ctx context.Context, r *request) {
 	}
 	d.tasks.Go(func() {
 		defer r.end()
-		err := d.fetch(ctx, r)
+		err := safely("request of a blob", func() error { return d.fetch(ctx, r) })
 		select {
 		case d.results <- result{r, err}:
 		case <-ctx.Done(): // nobody waits for it
@@ -372,7 +372,11 @@ func (d *download) startHashing() {
 		return
 	}
 	d.progress.hashing = true
-	d.tasks.Go(d.hash)
+	d.tasks.Go(func() {
+		if err := safely("hashing a blob", func() error { d.hash(); return nil }); err != nil {
+			d.results <- result{&request{}, err} // it has a place there: it is not started again
+		}
+	})
 }
 
 func (d *download) hash() {

@@ -212,7 +212,7 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 		f.plan.insist()
 	}
 	start.Seed.Hold()
-	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests)}
+	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests+1)}
 	run, end := d.run, g.work.all.Done
 	if !g.work.begin() {
 		run, end = d.refuse, func() {}
@@ -224,7 +224,9 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 		defer close(f.done)
 		defer f.spool.release() // after the removal: a flight in the group can always be held
 		defer g.remove(f)
-		run(g.ctx)
+		if err := safely("download", func() error { run(g.ctx); return nil }); err != nil {
+			d.fail(fmt.Errorf("%s: %w", d.source, err))
+		}
 	}()
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // An Origin is where a source has its content from. Content that has not been
@@ -171,6 +172,7 @@ func (d *download) save() {
 	d.saving.Wait()
 	note := d.note()
 	d.saving.Go(func() {
+		defer panics.Report("saving a draft")
 		if err := d.spool.draft.Save(note); err != nil {
 			d.start.Log.Warn("what was received of a blob cannot be made durable", "error", err)
 		}

@@ -145,17 +145,17 @@ func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.
 func (m *Mirror) Start() {
-	m.work.Go(m.Ledger.Run)
-	m.work.Go(m.Retention.Run)
-	m.work.Go(m.Pinner.Run)
+	m.work.Keep("saving uses", m.Ledger.Run)
+	m.work.Keep("evicting", m.Retention.Run)
+	m.work.Keep("completing pins", m.Pinner.Run)
 	if m.scrubRate > 0 {
-		m.work.Go(func(ctx context.Context) { m.Retention.RunScrub(ctx, m.scrubRate) })
+		m.work.Keep("scrubbing", func(ctx context.Context) { m.Retention.RunScrub(ctx, m.scrubRate) })
 	}
 }
 
 // StartPrefetching starts to prefetch what another pull may request. Close ends
 // it.
-func (m *Mirror) StartPrefetching() { m.work.Go(m.Prefetcher.Run) }
+func (m *Mirror) StartPrefetching() { m.work.Keep("prefetching", m.Prefetcher.Run) }
 
 // Close ends all background work, including downloads and checks, and waits for
 // it.

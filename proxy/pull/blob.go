@@ -211,6 +211,9 @@ type downloadOptions struct {
 
 // openDownload joins or starts the download of a blob.
 func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, blob Descriptor, opts downloadOptions) (Blob, error) {
+	if err := checkVerifiable(blob.Digest); err != nil {
+		return nil, fmt.Errorf("blob of %s: %w", repo, err)
+	}
 	if err := p.negative.get(blobKey(repo, blob.Digest)); err != nil {
 		return nil, err
 	}
@@ -297,6 +300,9 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	u, err := p.upstreamFor(repo)
 	if err != nil {
 		return err
+	}
+	if err := checkVerifiable(want.Digest); err != nil {
+		return fmt.Errorf("blob of %s: %w", repo, err)
 	}
 	if p.rules.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)

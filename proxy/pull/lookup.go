@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/limits/panics"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -120,14 +121,17 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew r
 	started := p.work.Go(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxLookup, upstream.ErrTimeout)
 		defer cancel()
+		defer func() {
+			p.lookups.mu.Lock()
+			defer p.lookups.mu.Unlock()
+			delete(p.lookups.byKey, key)
+			close(l.done)
+		}()
+		defer panics.Catch("lookup of referrers", &l.err)
 		l.run(ctx, sources, passedThrough{p: p}, q)
 		l.answer, l.err = p.recordAnswer(ctx, q, l.answers)
 		p.requests.renewals.note(key, renew, l.err == nil && !l.answer.Stale)
 		p.openRest(u, repo, subject, q.budget.unopened)
-		p.lookups.mu.Lock()
-		defer p.lookups.mu.Unlock()
-		delete(p.lookups.byKey, key)
-		close(l.done)
 	})
 	if !started {
 		delete(p.lookups.byKey, key)
@@ -156,14 +160,14 @@ func pendingAnswer(of referrers.Kind) referrers.Answer {
 func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, q *question) {
 	var asked sync.WaitGroup
 	for i, s := range sources {
-		asked.Go(func() { l.set(i, s.answer(ctx, q)) })
+		asked.Go(func() { l.set(i, answerSafely(ctx, s, q)) })
 	}
 	asked.Wait()
 	again := *q
 	again.oldest = last.p.oldestRemembered(time.Now(), renewal{oldest: q.oldest})
 	for i, s := range sources {
 		if isAskedAgain(l.answers[i], again.oldest) {
-			asked.Go(func() { l.set(i, s.answer(ctx, &again)) })
+			asked.Go(func() { l.set(i, answerSafely(ctx, s, &again)) })
 		}
 	}
 	asked.Wait()
@@ -174,6 +178,18 @@ func (l *lookup) run(ctx context.Context, sources []source, last passedThrough, 
 		}
 	}
 	l.set(len(sources), last.answer(ctx, q))
+}
+
+// answerSafely asks a source. One that panics can't tell.
+func answerSafely(ctx context.Context, s source, q *question) referrers.Answer {
+	answer, err := func() (a referrers.Answer, err error) {
+		defer panics.Catch("source of referrers", &err)
+		return s.answer(ctx, q), nil
+	}()
+	if err != nil {
+		return cannotTell(kindOf(s), fmt.Errorf("%w: %w", upstream.ErrUnavailable, err))
+	}
+	return answer
 }
 
 // isAskedAgain says whether a source is asked once more when the others have

@@ -92,6 +92,9 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 	if m, ok := p.cachedManifest(ctx, repo, d); ok {
 		return m, nil
 	}
+	if err := checkVerifiable(d); err != nil {
+		return Manifest{}, fmt.Errorf("manifest of %s: %w", repo, err)
+	}
 	key := manifestKey(repo, d.String())
 	if err := p.negative.get(key); err != nil {
 		return Manifest{Outcome: Negative}, err

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -32,8 +33,6 @@ const (
 var (
 	// errLasting means that asking again would not help soon.
 	errLasting = fmt.Errorf("%w: %w", upstream.ErrInvalidResponse, errUnreadable)
-	// errNoAlgorithm means that a digest is of an algorithm that is not known.
-	errNoAlgorithm = fmt.Errorf("%w: its digest is of an algorithm that is not known", referrers.ErrUnverified)
 	// errUnopened means that a manifest is opened later.
 	errUnopened = fmt.Errorf("%w: it is opened later", errLasting)
 )
@@ -209,9 +208,10 @@ func (o *opened) note(claim, derived Descriptor, err error) {
 	}
 }
 
-func (p *Puller) openOne(ctx context.Context, q *question, claim Descriptor, derive func(Manifest) (Descriptor, error)) (Descriptor, error) {
-	if !claim.Digest.Algorithm().Available() {
-		return Descriptor{}, errNoAlgorithm
+func (p *Puller) openOne(ctx context.Context, q *question, claim Descriptor, derive func(Manifest) (Descriptor, error)) (_ Descriptor, err error) {
+	defer panics.Catch("opening a referrer", &err)
+	if err := checkVerifiable(claim.Digest); err != nil {
+		return Descriptor{}, err
 	}
 	// What lists it now is newer than a remembered absence.
 	p.negative.forget(manifestKey(q.repo, claim.Digest.String()), q.began)
@@ -245,6 +245,7 @@ func (p *Puller) openRest(u Upstream, repo Repository, subject Digest, rest []De
 		defer close(next)
 		for range parallelRest {
 			reads.Go(func() {
+				defer panics.Report("opening a referrer") // the others go on
 				for d := range next {
 					var limited *upstream.RateLimitedError
 					if _, err := p.manifestByDigest(ctx, u, repo, d.Digest); errors.As(err, &limited) {

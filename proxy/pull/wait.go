@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -89,7 +90,7 @@ func shareRequest[T any](ctx context.Context, p *Puller, s *shared, key string, 
 		v, _ := a.value.(T)
 		return v, a.err
 	}
-	return background.Share(ctx, p.work, &s.Group, key, func(ctx context.Context) (T, error) {
+	answer, err := background.Share(ctx, p.work, &s.Group, key, func(ctx context.Context) (T, error) {
 		ctx, cancel := context.WithTimeoutCause(ctx, maxRequest, upstream.ErrTimeout)
 		defer cancel()
 		began := time.Now()
@@ -98,6 +99,10 @@ func shareRequest[T any](ctx context.Context, p *Puller, s *shared, key string, 
 		s.keep(key, began, p.rules, lateAnswer{v, err})
 		return v, err
 	})
+	if errors.Is(err, panics.ErrPanic) {
+		err = fmt.Errorf("%w: %w", upstream.ErrUnavailable, err) // what is known still is
+	}
+	return answer, err
 }
 
 // causeOf replaces an error that only says that ctx is done by the reason why

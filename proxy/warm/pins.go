@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -257,7 +258,10 @@ func (p *Pinner) fetchBlobs(ctx context.Context, repo Repository, blobs []Descri
 		}
 		done.Fetched++
 		done.Bytes += d.Size
-		group.Go(func() error { return p.opts.Puller.FetchBlob(ctx, repo, d) })
+		group.Go(func() (err error) {
+			defer panics.Catch("blob of a pinned image", &err)
+			return p.opts.Puller.FetchBlob(ctx, repo, d)
+		})
 	}
 	return group.Wait()
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/retention"
@@ -113,7 +114,10 @@ func (l *Prefetcher) Run(ctx context.Context) {
 	}
 	var all sync.WaitGroup
 	for _, s := range l.schedules {
-		all.Go(func() { l.prefetchUpstream(ctx, s) })
+		all.Go(func() {
+			defer panics.Report("prefetching")
+			l.prefetchUpstream(ctx, s)
+		})
 	}
 	all.Wait()
 }
@@ -150,8 +154,9 @@ func (l *Prefetcher) prefetchUpstream(ctx context.Context, s *schedule) {
 // prefetch goes through a repository once. What it fetches may lead to more;
 // then the repository is due again.
 func (l *Prefetcher) prefetch(ctx context.Context, s *schedule, repo Repository) (fetched int, err error) {
+	defer panics.Catch("prefetching", &err)
 	if forbidden := l.opts.Puller.Check(repo); forbidden != nil {
-		return 0, nil //nolint:nilerr // the configuration has changed: the repository cannot be pulled any more
+		return 0, nil // the configuration has changed: the repository cannot be pulled any more
 	}
 	start := time.Now()
 	cached, err := l.opts.Ledger.ManifestsOf(repo)

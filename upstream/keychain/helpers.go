@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker-credential-helpers/client"
 	"github.com/docker/docker-credential-helpers/credentials"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -135,7 +136,7 @@ func (h *Helpers) start(l *login, what asked) {
 	done := make(chan struct{})
 	l.running = done
 	go func() {
-		creds, err := h.ask(what)
+		creds, err := h.askSafely(what)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		now := time.Now()
@@ -153,6 +154,11 @@ func (h *Helpers) start(l *login, what asked) {
 		}
 		close(done)
 	}()
+}
+
+func (h *Helpers) askSafely(what asked) (_ upstream.Credentials, err error) {
+	defer panics.Catch("credential helper", &err)
+	return h.ask(what)
 }
 
 // ask runs a helper when no other runs.
