@@ -32,11 +32,17 @@ const (
 
 // renewals are the tags and subjects that were asked for anew a moment ago.
 type renewals struct {
-	ended *memory.Answers[string, bool] // whether it succeeded
+	ended *memory.Answers[string, renewed]
+}
+
+// renewed is how asking anew has ended.
+type renewed struct {
+	succeeded bool
+	oldest    time.Time // of the answers that would do
 }
 
 func newRenewals() renewals {
-	ended, err := memory.NewAnswers[string, bool](maxRenewed)
+	ended, err := memory.NewAnswers[string, renewed](maxRenewed)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -63,8 +69,9 @@ func (r renewals) wanted(key string, wish []Freshness, said time.Time) renewal {
 		if !w.wished || !said.Before(now.Add(-w.maxAge)) && !said.After(now) {
 			continue
 		}
-		if succeeded, ok := r.ended.Get(key); ok {
-			return renewal{failed: !succeeded}
+		// One that took older answers than this client wishes was not for its sake.
+		if last, ok := r.ended.Get(key); ok && !last.oldest.Before(now.Add(-w.maxAge-renewInterval)) {
+			return renewal{failed: !last.succeeded}
 		}
 		return renewal{oldest: now.Add(-w.maxAge)}
 	}
@@ -74,6 +81,6 @@ func (r renewals) wanted(key string, wish []Freshness, said time.Time) renewal {
 // note notes how asking anew has ended.
 func (r renewals) note(key string, of renewal, succeeded bool) {
 	if !of.oldest.IsZero() {
-		r.ended.Put(key, succeeded, renewInterval)
+		r.ended.Put(key, renewed{succeeded, of.oldest}, renewInterval)
 	}
 }
