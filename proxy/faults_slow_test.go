@@ -88,11 +88,11 @@ func slowRows() []slowRow {
 	token := upstreamtest.Auth{Scheme: "token", ExpiresIn: 3600}
 	rows := []slowRow{
 		{upstream: "answers after 15 s", slow: always("", upstreamtest.Slow(15*second)), asks: slices.Concat(
-			same(at(in(15), whole, whole), 1, cached...), same(at(in(15), stale, stale), 3, aHead), same(at(in(15), whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, stale, stale), 9, refs))},
+			same(at(in(15), whole, whole), 1, cached...), same(at(in(15), stale, stale), 3, aHead), same(at(in(15), whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, unknown, unknown), 9, refs))},
 		{upstream: "answers after 45 s", slow: always("", upstreamtest.Slow(45*second)), asks: slices.Concat(
-			same(at(late, whole, whole), 1, cached...), same(at(late, whole, stale), 2, aHead), same(at(late, whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, "503", stale), 6, refs))},
+			same(at(late, whole, whole), 1, cached...), same(at(late, whole, stale), 2, aHead), same(at(late, whole, whole), 1, aTagHead, aDigHead, aList), same(at(unknown, "503", unknown), 10, refs))},
 		{upstream: "answers after 90 s", slow: always("", upstreamtest.Slow(90*second)), asks: slices.Concat(
-			same(at(late, late, whole), 2, cached...), same(at(late, late, whole), 2, aHead, aTagHead, aDigHead, aList), same(at(unknown, "503", "503"), 4, refs))},
+			same(at(late, late, whole), 2, cached...), same(at(late, late, whole), 2, aHead, aTagHead, aDigHead, aList), same(at(unknown, "503", "503"), 7, refs))},
 		{upstream: "never answers", slow: always("", upstreamtest.Silent()), asks: append(same(at(late, late, late), 4, append(cached, aHead, aTagHead, aDigHead, aList)...), same(at(unknown, "503", unknown), 6, refs)...)},
 		{upstream: "is silent for 20 s in the middle of an answer, once", slow: once("GET", upstreamtest.Pause(300, 20*second)), asks: slices.Concat(
 			same(at(late, whole, whole), 1, aTag, aManifest), same(at(in(15), whole, whole), 2, aBlob, aRange))},
