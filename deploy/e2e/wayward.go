@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -147,6 +148,27 @@ func pagedBy(link string, second http.HandlerFunc) waywardness {
 			default:
 				next.ServeHTTP(w, r)
 			}
+		})
+	}
+}
+
+// pagedSlowly has the API answer with so many pages, each after a while, of which
+// the last has the list.
+func pagedSlowly(pages int, each time.Duration) waywardness {
+	return func(next http.Handler, _ *attachments) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !asksAPI(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			time.Sleep(each)
+			page, _ := strconv.Atoi(r.URL.Query().Get("page")) // the first has no number
+			if page+1 == pages {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, page+1))
+			sendsNone(w, r)
 		})
 	}
 }

@@ -47,6 +47,7 @@ func lapses() []lapse {
 	add(lapse{name: "the API's second page is named by rel=\"last next\"", api: true, during: pagedBy(`<NEXT>; rel="last next"`, nil)})
 	add(lapse{name: "the API's second page is named without < and >", api: true, during: pagedBy(`NEXT; rel="next"`, nil)})
 	add(lapse{name: "the API's second page is named on another host", api: true, during: pagedBy(`<https://registry.example.com/NEXT>; rel="next"`, nil)})
+	add(lapse{name: "the API has it on the last of 60 pages, which take a while each", api: true, during: pagedSlowly(60, 300*time.Millisecond)})
 	for _, body := range []string{`null`, `{}`, `{"errors":[{"code":"UNKNOWN"}]}`, `{"schemaVersion":2,"mediaType":"` + index + `"}`, `{"schemaVersion":2,"mediaType":"` + index + `","Manifests":[]}`} {
 		add(lapse{name: "the API says 200 with " + body, api: true, during: where(asksAPI, as200(body))})
 		add(lapse{name: "the fallback tag says 200 with " + body, during: where(asksTag, as200(body))})
