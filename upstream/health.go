@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -17,8 +18,7 @@ type health struct {
 
 // record records a failure.
 func (h *health) record(err error) {
-	h.failures++
-	if h.lastErr = err; h.failures >= failureThreshold {
+	if h.failures++; h.failures >= failureThreshold {
 		h.trip(err)
 	}
 }
@@ -38,13 +38,30 @@ func (h *health) recordOf(repo string, err error) {
 
 // trip closes the gate for a while.
 func (h *health) trip(err error) {
-	h.lastErr = err
+	h.lastErr = toOthers(err)
 	h.openFor = min(max(2*h.openFor, minOpen), maxOpen)
 	h.gate = closedFor(h.openFor)
 }
 
 // reset forgets all failures.
 func (h *health) reset() { *h = health{} }
+
+// toOthers is what a failure says to clients that have asked for something else:
+// what has become of a request, and nothing of what it was for. A registry's
+// message may repeat that.
+func toOthers(err error) error {
+	var s *statusError
+	var sick *unhealthyError
+	switch {
+	case errors.As(err, &s):
+		return fmt.Errorf("%w: it answered with status %d", ErrUnavailable, s.status)
+	case errors.As(err, &sick):
+		return sick.err // of the host alone
+	case errors.Is(err, ErrTimeout):
+		return ErrTimeout
+	}
+	return ErrUnavailable
+}
 
 // isStatus reports whether an error is a response, whatever it says.
 func isStatus(err error) bool {

@@ -144,7 +144,7 @@ func (r *referrersGate) recordFailure(p *admission, err error) {
 		r.failingRepo = failing.repo
 	}
 	if p.probesReferrers || len(r.failing) >= referrersFailureThreshold {
-		r.closeLonger(err.Error())
+		r.closeLonger(toOthers(err).Error())
 	}
 }
 

@@ -49,7 +49,7 @@ func (l *logins) close() {
 func (l *logins) keychain(u config.Upstream, endpoint *url.URL, prefix string) keychain.Source {
 	switch {
 	case u.Credentials.Username != "":
-		return keychain.PasswordFile(u.Credentials.Username, u.Credentials.PasswordFile)
+		return keychain.PasswordFile(u.Credentials.Username, u.Credentials.PasswordFile, l.log)
 	case !u.Credentials.DockerConfig:
 		return nil
 	}
