@@ -398,6 +398,11 @@ func costlyReferrers() []referringRow {
 			w.always(w.theTag(), upstreamtest.Status(400, "TAG_INVALID"))
 		}},
 		{upstream: "answers the API with 429 for an hour", registries: one(withAPI...), story: limited(upstreamtest.RateLimited(3600)), api: "429 TOOMANYREQUESTS", tag: noTagWarned, later: 62 * time.Minute},
+		{upstream: "answers the API with 429 for an hour, and the fallback tag with 503", registries: one(withAPI...), story: func(w *referringWorld) {
+			w.attach("one")
+			w.always(theAPI, upstreamtest.RateLimited(3600))
+			w.always(w.theTag(), upstreamtest.Status(503, "UNAVAILABLE"))
+		}, api: "429 TOOMANYREQUESTS", tag: "502 UNAVAILABLE", later: 62 * time.Minute},
 		{upstream: "answers the API with 500", registries: one(withAPI...), story: limited(upstreamtest.Status(500, "UNKNOWN")), api: unknownReferrers, tag: noTagWarned},
 		{upstream: "lists 3,000 by its fallback tag", story: func(w *referringWorld) {
 			for i := range 3000 {

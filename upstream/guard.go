@@ -23,7 +23,8 @@ import (
 // addresses can be checked.
 type guard struct {
 	dialer       net.Dialer
-	home         string // the registry's configured host, which is always allowed
+	doubtful     time.Duration // how long what is sent may stay unacknowledged
+	home         string        // the registry's configured host, which is always allowed
 	allowPrivate bool
 	proxies      sync.Map // hosts of the proxies that the environment names
 
@@ -42,13 +43,11 @@ const otherWait = time.Second
 func newGuard(home string, allowPrivate bool, w Timeouts) *guard {
 	g := &guard{home: home, allowPrivate: allowPrivate, suspects: make(map[string]time.Time)}
 	s := w.silence()
+	g.doubtful = s.doubtful()
 	g.dialer = net.Dialer{
 		Timeout: w.Connect,
 		// They find connections that are dead while only the registry sends.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: s.ping, Interval: s.pong, Count: 3},
-		Control: func(_, _ string, c syscall.RawConn) error {
-			return limitUnacknowledged(c, s.doubtful())
-		},
 	}
 	return g
 }
@@ -70,40 +69,46 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	conn, err := g.connect(ctx, network, address)
-	if err != nil {
-		return nil, err
+	conn, err := g.connect(ctx, network, host, address)
+	var op *net.OpError
+	if errors.Is(err, ErrInvalidResponse) && errors.As(err, &op) {
+		return nil, op.Err // it was not dialled
 	}
-	at, err := netip.ParseAddrPort(conn.RemoteAddr().String())
-	if err == nil {
-		err = g.check(ctx, host, at.Addr())
-	}
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return conn, nil
+	return conn, err
 }
 
 // connect dials the addresses of a host: those that are suspect only if there is
 // no other one.
-func (g *guard) connect(ctx context.Context, network, address string) (net.Conn, error) {
+func (g *guard) connect(ctx context.Context, network, host, address string) (net.Conn, error) {
 	if g.hasSuspects() {
-		others := g.dialer
-		others.Control = func(network, address string, c syscall.RawConn) error {
-			if g.isSuspect(address) {
-				return errSuspect
-			}
-			return g.dialer.Control(network, address, c)
-		}
 		soon, cancel := context.WithTimeout(ctx, otherWait)
-		conn, err := others.DialContext(soon, network, address)
+		conn, err := g.dialerTo(host, true).DialContext(soon, network, address)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			return conn, err
 		}
 	}
-	return g.dialer.DialContext(ctx, network, address)
+	return g.dialerTo(host, false).DialContext(ctx, network, address)
+}
+
+// dialerTo returns a dialer that judges each address of a host before anything
+// is sent to it.
+func (g *guard) dialerTo(host string, skipsSuspects bool) *net.Dialer {
+	d := g.dialer
+	d.ControlContext = func(ctx context.Context, _, address string, c syscall.RawConn) error {
+		if skipsSuspects && g.isSuspect(address) {
+			return errSuspect
+		}
+		at, err := netip.ParseAddrPort(address)
+		if err == nil {
+			err = g.check(ctx, host, at.Addr())
+		}
+		if err != nil {
+			return err
+		}
+		return limitUnacknowledged(c, g.doubtful)
+	}
+	return &d
 }
 
 var errSuspect = errors.New("a request to this address has timed out")
@@ -131,12 +136,12 @@ func (g *guard) isSuspect(address string) bool {
 
 // check reports whether a host at an address may be contacted.
 func (g *guard) check(ctx context.Context, host string, at netip.Addr) error {
-	at = at.Unmap()
+	at = reached(at)
 	if _, proxy := g.proxies.Load(host); proxy || host == g.home || g.allowPrivate || !forbidden(at) {
 		return nil
 	}
 	home, err := g.homeAddr(ctx)
-	if err == nil && forbidden(home) && home.IsLoopback() == at.IsLoopback() && !at.IsLinkLocalUnicast() {
+	if err == nil && forbidden(home) && home.IsLoopback() == at.IsLoopback() && !isOfMachine(at) {
 		return nil // a private registry may use its own network
 	}
 	return fmt.Errorf("%w: a redirect to %s, which has a private address; allow_private_redirects permits it", ErrInvalidResponse, host)
@@ -144,17 +149,11 @@ func (g *guard) check(ctx context.Context, host string, at netip.Addr) error {
 
 func (g *guard) homeAddr(ctx context.Context) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(g.home); err == nil {
-		return a.Unmap(), nil
+		return reached(a), nil
 	}
 	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", g.home)
 	if err != nil || len(all) == 0 {
 		return netip.Addr{}, fmt.Errorf("look up %s: %w", g.home, err)
 	}
-	return all[0].Unmap(), nil
-}
-
-func forbidden(a netip.Addr) bool {
-	shared := netip.MustParsePrefix("100.64.0.0/10") // carrier-grade NAT
-	return a.IsLoopback() || a.IsPrivate() || a.IsUnspecified() || a.IsMulticast() ||
-		a.IsLinkLocalUnicast() || a.IsLinkLocalMulticast() || shared.Contains(a)
+	return reached(all[0]), nil
 }

@@ -132,6 +132,10 @@ func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, subject
 		// than an answer about referrers, so this is a 404 with a warning; the
 		// Referrers API itself returns an error.
 		return Manifest{}, &WarnedError{gone, "the Referrers API could not be asked: the referrers of this manifest are not known"}
+	case errors.As(err, new(*upstream.RateLimitedError)):
+		// The API is limited, and not the tag. A client that is told of a limit
+		// asks this mirror for nothing any more, not even for images.
+		return Manifest{}, gone
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) > 0:
