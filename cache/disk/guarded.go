@@ -16,10 +16,8 @@ type guarded struct {
 }
 
 func (g guarded) Open(ctx context.Context, d cache.Digest) (cache.PublishedBlob, error) {
-	if g.places.outage() == nil {
-		if b, ok := g.blobs.openFromMemory(d); ok {
-			return guardedBlob{b, g.places}, nil
-		}
+	if b, ok := g.openFromMemory(d); ok {
+		return guardedBlob{b, g.places}, nil
 	}
 	openChecked := func() (cache.PublishedBlob, error) {
 		b, err := g.blobs.Open(ctx, d)
@@ -33,6 +31,14 @@ func (g guarded) Open(ctx context.Context, d cache.Digest) (cache.PublishedBlob,
 		return nil, err
 	}
 	return guardedBlob{open.(*publishedBlob), g.places}, nil
+}
+
+func (g guarded) openFromMemory(d cache.Digest) (*publishedBlob, bool) {
+	if g.places.outage() != nil || !g.places.tryRead() {
+		return nil, false
+	}
+	defer g.places.endTry()
+	return g.blobs.openFromMemory(d)
 }
 
 func closeLate(b cache.PublishedBlob) { b.Close() }
@@ -98,10 +104,8 @@ func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 	if b.places.outage() != nil {
 		return 0, task{"check", b.digest}.failed(errDown)
 	}
-	if is, ok := b.file.IdentifyFromMemory(); ok {
-		if sound := b.resident(off, b.checkedAlready(is, off, n)); sound > 0 {
-			return sound, nil
-		}
+	if sound := b.checkFromMemory(off, n); sound > 0 {
+		return sound, nil
 	}
 	return await(ctx, b.places, task{"check", b.digest}, func() (int64, error) {
 		is, err := b.file.Identify()
@@ -114,6 +118,19 @@ func (b guardedBlob) Check(ctx context.Context, off, n int64) (int64, error) {
 		}
 		return min(checked, pieceSize-off%pieceSize), b.fetch(off)
 	}, nil)
+}
+
+// checkFromMemory is Check as far as the kernel has all in memory.
+func (b guardedBlob) checkFromMemory(off, n int64) int64 {
+	if !b.places.tryRead() {
+		return 0
+	}
+	defer b.places.endTry()
+	is, ok := b.file.IdentifyFromMemory()
+	if !ok {
+		return 0
+	}
+	return b.resident(off, b.checkedAlready(is, off, n))
 }
 
 // resident returns how many of the n bytes at off, which are checked, are in the

@@ -140,6 +140,20 @@ func (p *places) endRead() {
 	<-p.reads
 }
 
+// tryRead takes a place, if one is free, for what does not wait for the disk:
+// many such calls at once take a thread each, too. If it returns true, the caller
+// calls endTry.
+func (p *places) tryRead() bool {
+	select {
+	case p.reads <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *places) endTry() { <-p.reads }
+
 // write takes a place for a write. If it returns nil, the caller calls endWrite.
 func (p *places) write() error { return p.take(p.writes) }
 func (p *places) endWrite()    { <-p.writes }
