@@ -75,6 +75,9 @@ func TestWhatIsCheckedIsSentOnlyAsFarAsThePageCacheHasIt(t *testing.T) {
 			t.Errorf("of %d bytes at %d: %d, want %d", c.n, c.off, n, c.want)
 		}
 	}
+	if err := b.(guardedBlob).fetch(2 * pieceSize); !errors.Is(err, cache.ErrUnreadable) {
+		t.Errorf("what it does not have is read with %v, and can't be", err)
+	}
 }
 
 // TestClientsThatLeaveAHungDiskLeaveNothingBehind: a thread of the kernel is
