@@ -147,11 +147,12 @@ func (g *Group) runInMemory(f *Flight, start StartOptions, from int64, state has
 	g.run(f, start, nil)
 }
 
-// runBehind starts a download for the readers that another was too fast for.
-// The caller releases it.
-func (g *Group) runBehind(want cache.Descriptor, start StartOptions, from int64, state hash.Hash) *Flight {
+// runBehind starts a download for the readers that the one ahead was too fast
+// for. The caller releases it.
+func (g *Group) runBehind(ahead *Flight, start StartOptions, from int64, state hash.Hash) *Flight {
+	want := cache.Descriptor{Digest: ahead.digest, Size: ahead.size.announced}
 	f := newFlight(want, start.Source, newSpool(want.Digest))
-	f.spool.patient = true
+	f.spool.patient, f.spool.behind.ahead = true, ahead.spool
 	start.Seed, start.Look = nil, false
 	g.runInMemory(f, start, from, state)
 	return f
@@ -205,8 +206,7 @@ func (w *downloads) wait(ctx context.Context) {
 func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
 	f.spool.behind.budget = &g.memory
-	want := cache.Descriptor{Digest: f.digest, Size: f.size.announced}
-	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(want, start, from, state) }
+	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
 	f.plan.small = cmp.Or(g.opts.Small, smallContent)
 	if !start.Look {
 		f.plan.insist()

@@ -72,6 +72,9 @@ func (s *spool) toMemory(n int64, state hash.Hash) {
 // push appends b to the window. It makes room for it first, and waits for
 // readers that still need what it would drop.
 func (s *spool) push(ctx context.Context, b []byte) error {
+	if err := s.awaitThoseAhead(ctx, int64(len(b))); err != nil {
+		return err
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for arrived := time.Now().Add(maxReaderWait); ; {
