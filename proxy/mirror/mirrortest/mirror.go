@@ -94,7 +94,7 @@ func (m Mirror) PullImage(t *testing.T, repo Repository, tag string) Digest {
 		t.Fatalf("pull %s: %v", tag, err)
 	}
 	for queue := []pull.Manifest{root}; len(queue) > 0; queue = queue[1:] {
-		children, blobs, _, err := referrers.Names(queue[0].Descriptor.MediaType, queue[0].Bytes)
+		children, blobs, _, err := referrers.Names(queue[0].Descriptor.MediaType, referrers.Parse(queue[0].Bytes))
 		if err != nil {
 			t.Fatal(err)
 		}
