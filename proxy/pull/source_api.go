@@ -24,7 +24,7 @@ const (
 // apiSource is the Referrers API of one endpoint.
 type apiSource struct {
 	p        *Puller
-	endpoint upstream.Registry
+	endpoint upstream.Endpoint
 	index    int // of the endpoint
 }
 

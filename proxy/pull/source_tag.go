@@ -24,7 +24,7 @@ const (
 // Tag Schema").
 type tagSource struct {
 	p        *Puller
-	endpoint upstream.Registry
+	endpoint upstream.Endpoint
 	only     bool // the upstream has no other endpoint
 }
 
