@@ -20,12 +20,13 @@ const maxManifest = 8 << 20
 
 // Upstream is one configured registry with its settings.
 type Upstream struct {
-	Name     string
+	Name string
+	// Endpoints are the upstream's endpoints, in order. Each of them is asked for
+	// referrers.
+	Endpoints []upstream.Endpoint
+	// Registry is all of them in one, which shares their limits. Nil means that
+	// there is only one.
 	Registry upstream.Registry
-	// Endpoints are the upstream's endpoints, in order. They share the limits
-	// of Registry, which is all of them in one. Nil means that Registry is the
-	// only one.
-	Endpoints []upstream.Registry
 	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means that no
@@ -131,8 +132,8 @@ func New(opts Options) *Puller {
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
-		if len(u.Endpoints) == 0 {
-			u.Endpoints = []upstream.Registry{u.Registry}
+		if u.Registry == nil {
+			u.Registry = u.Endpoints[0]
 		}
 		p.upstreams[u.Name] = u
 	}
