@@ -246,7 +246,9 @@ func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (
 	replies := make([]reply[ReferrersList], len(f.endpoints))
 	var asked sync.WaitGroup
 	for i, e := range f.endpoints {
-		asked.Go(func() { replies[i].answer, replies[i].err = e.Referrers(ctx, repo, subject) })
+		asked.Go(func() {
+			replies[i].answer, replies[i].err = askSafely(func() (ReferrersList, error) { return e.Referrers(ctx, repo, subject) })
+		})
 	}
 	asked.Wait()
 	var all ReferrersList

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // closeTimeout is how long a cache that is closed waits for what does not need
@@ -38,14 +39,17 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 	return c.end(ctx)
 }
 
+func (c *Cache) closeAll() (err error) {
+	defer panics.Catch("closing the cache", &err)
+	c.blobs.proofs.all.Wait()
+	return errors.Join(c.records.Close(), c.folder.close())
+}
+
 func (c *Cache) end(ctx context.Context) error {
 	c.close.Do(func() {
 		c.blobs.proofs.end(c.blobs.cancel)
 		closed := make(chan error, 1)
-		go func() {
-			c.blobs.proofs.all.Wait()
-			closed <- errors.Join(c.records.Close(), c.folder.close())
-		}()
+		go func() { closed <- c.closeAll() }()
 		why := errDown
 		select {
 		case c.closed = <-closed:
