@@ -23,6 +23,10 @@ func (c *Cache) Close() error { return c.end(context.Background()) }
 // in memory, because the disk was down when they were put: until ctx ends,
 // Shutdown waits for the disk to answer again, and makes them durable. It waits
 // no longer than that for a disk that hangs.
+//
+// It waits for all of that time, however long the disk has been down. The next
+// process needs the folder too, so that it cannot serve any earlier, and without
+// the records it would not know who holds what was pulled meanwhile.
 func (c *Cache) Shutdown(ctx context.Context) error {
 	c.places.hurry()
 	for c.records.age() > 0 && ctx.Err() == nil {
