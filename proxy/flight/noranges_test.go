@@ -10,7 +10,6 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
-	"github.com/entrepot/entrepot/proxy/flight"
 )
 
 // TestASourceThatHadNoRangesIsAskedForNoneBesideTheFill downloads the whole, of
