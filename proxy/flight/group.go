@@ -215,14 +215,8 @@ func (w *downloads) wait(ctx context.Context) {
 func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
 	f.spool.behind.budget = &g.memory
-<<<<<<< HEAD
 	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
-	f.plan.small = cmp.Or(g.opts.Small, smallContent)
-=======
-	want := cache.Descriptor{Digest: f.digest, Size: f.size.announced}
-	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(want, start, from, state) }
 	f.plan.small, f.plan.doubtful = cmp.Or(g.opts.Small, smallContent), start.NoRanges
->>>>>>> p-twenty2
 	if !start.Look {
 		f.plan.insist()
 	}
