@@ -340,6 +340,7 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 			Registry:             upstream.SecondConnection(slots.Limit(upstream.Fallback(endpoints...))),
 			Endpoints:            each,
 			Allows:               u.Allows,
+			Credentialed:         u.Credentials != (config.Credentials{}),
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,
