@@ -209,18 +209,30 @@ func (f *fallback) rejection(q requestClass) (worst error) {
 	return worst
 }
 
+// The severities of errors of endpoints, in order. What one of them can't tell
+// outweighs that another has nothing: it may have it.
+const (
+	severityNone = iota
+	severityAbsent
+	severityUnsupported // it does not answer such requests
+	severityUnknown
+	severityDenied
+)
+
 // severity orders the errors of endpoints.
 func severity(err error) int {
 	var limited *RateLimitedError
 	switch {
 	case err == nil:
-		return 0
+		return severityNone
 	case errors.Is(err, ErrDenied):
-		return 3
+		return severityDenied
 	case errors.Is(err, ErrUnavailable), errors.As(err, &limited):
-		return 2
+		return severityUnknown
+	case errors.Is(err, ErrNotFound):
+		return severityAbsent
 	}
-	return 1
+	return severityUnsupported
 }
 
 func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
@@ -256,7 +268,7 @@ func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (
 		switch {
 		case r.err == nil:
 			answered = true
-		case severity(r.err) > 1:
+		case severity(r.err) > severityUnsupported:
 			if severity(r.err) >= severity(worst) {
 				worst = r.err
 			}
