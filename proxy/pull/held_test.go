@@ -2,9 +2,11 @@ package pull_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +14,11 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -324,6 +328,130 @@ func TestAManifestOfAnotherRepositoryIsNoLayer(t *testing.T) {
 		}
 		if got, err := m.Manifest(t.Context(), evil, manifest.Digest.String()); !errors.Is(err, upstream.ErrNotFound) {
 			t.Errorf("as a manifest: %d bytes, %v", len(got.Bytes), err)
+		}
+	})
+}
+
+// A download that was joined before it was anybody's secret ends, and the next
+// one is another repository's, or has cached the blob already.
+func TestWhoJoinsTheNextDownloadIsAskedAbout(t *testing.T) {
+	for when, cached := range map[string]bool{"while it is under way": false, "when it is cached": true} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
+				layer := o.Put("private", "layer", mirrortest.Bytes(1, 300<<10))
+				quay.Put("app", "layer", mirrortest.Bytes(1, 300<<10))
+				name(t, o, "evil", "1", layer)
+				ends := make(chan struct{})
+				quay.Bodies = func(string, pull.Digest, int64, []byte) io.ReadCloser {
+					return io.NopCloser(io.MultiReader(blocked(ends), mirrortest.Failing{Err: upstream.ErrInvalidResponse}))
+				}
+				m := mirrortest.New(t, o, func(opts *mirror.Options) {
+					credentialed(opts)
+					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Registry: quay})
+				})
+				if _, err := m.Manifest(t.Context(), evil, "1"); err != nil {
+					t.Fatal(err)
+				}
+				stranger := make(chan error, 1)
+				go func() {
+					stranger <- m.Read(t.Context(), pull.Repository{Upstream: "quay", Name: "app"}, layer.Digest)
+				}()
+				mirrortest.Wait()
+				b, err := m.Blob(t.Context(), evil, layer.Digest, pull.Want{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.Close()
+				close(ends)
+				if err := <-stranger; err == nil {
+					t.Error("the first download has not failed")
+				}
+				mirrortest.Wait()
+				reads := make(chan error, 1)
+				release := o.Hold("GET blob private " + mirrortest.Short(layer.Digest.String()))
+				if cached {
+					release()
+				}
+				go func() { reads <- m.Read(t.Context(), private, layer.Digest) }()
+				mirrortest.Wait()
+				time.AfterFunc(time.Second, release)
+				var got bytes.Buffer
+				if n, err := b.WriteRange(t.Context(), &got, 0, -1); err == nil || n > 0 || got.Len() > 0 {
+					t.Errorf("%d bytes, %v", n, err)
+				}
+				if err := <-reads; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// blocked has no bytes, and ends when it is told.
+type blocked chan struct{}
+
+func (b blocked) Read([]byte) (int, error) {
+	<-b
+	return 0, io.EOF
+}
+
+// flushes notes when the records are made durable.
+type flushes struct {
+	cache.Records
+	flushed func()
+}
+
+func (f flushes) Flush(ctx context.Context) error {
+	f.flushed()
+	return f.Records.Flush(ctx)
+}
+
+// Otherwise a crash in between would leave content that anyone may have.
+func TestThatABlobMayBePrivateIsDurableBeforeItIsPublished(t *testing.T) {
+	for _, withCredentials := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			o := mirrortest.NewOrigin()
+			layer := o.Put("app", "layer", mirrortest.Bytes(1, 300<<10))
+			before := 0
+			m := mirrortest.New(t, o, func(opts *mirror.Options) {
+				opts.Upstreams[0].Credentialed = withCredentials
+				blobs, records := opts.Blobs, opts.Records
+				opts.Records = flushes{records, func() {
+					_, published := blobs.Stat(context.Background(), layer.Digest)
+					if _, err := records.Get("private", layer.Digest.String()); err == nil && published != nil {
+						before++
+					}
+				}}
+			})
+			if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil {
+				t.Fatal(err)
+			}
+			mirrortest.Wait()
+			if want := map[bool]int{true: 1}[withCredentials]; before != want || !m.HasContent(layer.Digest) {
+				t.Errorf("with credentials %v: it was made durable %d times", withCredentials, before)
+			}
+		})
+	}
+}
+
+func TestWhatIsPurgedLeavesNoRecordOfWhoseItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		o.Image("app", "1", mirrortest.Bytes(1, 1000))
+		m := mirrortest.New(t, o, credentialed)
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
+		if held, private := m.CountRecords(t, "held"), m.CountRecords(t, "private"); held != 2 || private != 3 {
+			t.Errorf("%d held and %d private", held, private)
+		}
+		if _, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: "1"}, false); err != nil {
+			t.Fatal(err)
+		}
+		for _, bucket := range []cache.Bucket{"held", "private", "member"} {
+			if n := m.CountRecords(t, bucket); n != 0 {
+				t.Errorf("%d records of %s are left", n, bucket)
+			}
 		}
 	})
 }
