@@ -77,6 +77,13 @@ func TestWhatWasFetchedWithCredentialsIsAskedForBeforeAnotherRepositoryGetsIt(t 
 				}
 				o.ClearFailures()
 				mirrortest.WantTranscript(t, o, "HEAD blob evil "+d, "HEAD blob evil "+d)
+				// It does not answer. What the manifest says is no answer.
+				release := o.Hold("HEAD blob evil " + d)
+				if desc, _, err := m.ResolveBlob(t.Context(), evil, layer.Digest); err == nil {
+					t.Errorf("HEAD, while the upstream is silent: %+v", desc)
+				}
+				release()
+				mirrortest.Wait()
 				// The upstream does not have it there.
 				for range 2 {
 					if got, err := m.Fetch(evil, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
@@ -281,6 +288,8 @@ func TestADownloadOfAnotherRepositoryIsJoinedOnlyByWhoHasTheBlob(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 					mirrortest.Wait()
+					// What a draft is from is known even if nothing else is.
+					m.Records.Delete("private", layer.Digest.String())
 				} else {
 					release := o.Hold("GET blob private " + d)
 					done := make(chan error, 1)

@@ -12,11 +12,11 @@ import (
 // other content to other readers: a member stands in it twice, or in another
 // case. Registries in Go take "Layers" for "layers", and of two the last one, so
 // that what a registry has verified may not be what is read here.
-func CheckReading(mediaType string, raw []byte) error {
-	if kindOf(mediaType) == kindUnknown || !json.Valid(raw) {
+func CheckReading(mediaType string, doc *Document) error {
+	if kindOf(mediaType) == kindUnknown || !doc.IsObject() {
 		return nil // nothing is taken from it
 	}
-	fields, err := exactly(raw, "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "fsLayers", "subject", "annotations")
+	fields, err := exactly(doc.Bytes(), "schemaVersion", "mediaType", "artifactType", "config", "layers", "blobs", "manifests", "fsLayers", "subject", "annotations")
 	if err != nil {
 		return err
 	}

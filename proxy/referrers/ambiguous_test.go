@@ -32,10 +32,10 @@ func TestWhatCanBeReadInTwoWays(t *testing.T) {
 		`{"layers":[`: false, // it is no manifest
 		`[]`:          false,
 	} {
-		if err := CheckReading(ociManifest, []byte(raw)); errors.Is(err, ErrMalformed) != ambiguous || !ambiguous && err != nil {
+		if err := CheckReading(ociManifest, Parse([]byte(raw))); errors.Is(err, ErrMalformed) != ambiguous || !ambiguous && err != nil {
 			t.Errorf("%s: %v", raw, err)
 		}
-		if err := CheckReading("application/vnd.example+json", []byte(raw)); err != nil {
+		if err := CheckReading("application/vnd.example+json", Parse([]byte(raw))); err != nil {
 			t.Errorf("of an unknown kind, %s: %v", raw, err)
 		}
 	}

@@ -15,21 +15,33 @@ var errNoObject = errors.New("not an object")
 // raw. A decoder would scan and copy each value several times, which for
 // megabytes of garbage takes longer than clients wait.
 func Members(raw []byte, names ...string) (map[string]json.RawMessage, error) {
-	found := make(map[string]json.RawMessage, len(names))
-	var twice error
-	err := EachMember(raw, func(name string, value json.RawMessage) {
+	found, twice, err := split(raw, names)
+	switch {
+	case err != nil:
+		return nil, err
+	case twice != "":
+		return nil, fmt.Errorf("%q is given twice", twice)
+	}
+	return found, nil
+}
+
+// split is like Members, and says which of the names is given twice, if one is.
+// Then the last of its values is found.
+func split(raw []byte, names []string) (found map[string]json.RawMessage, twice string, err error) {
+	found = make(map[string]json.RawMessage, len(names))
+	err = EachMember(raw, func(name string, value json.RawMessage) {
 		if !slices.Contains(names, name) {
 			return
 		}
-		if _, given := found[name]; given {
-			twice = fmt.Errorf("%q is given twice", name)
+		if _, again := found[name]; again {
+			twice = name
 		}
 		found[name] = value
 	})
-	if err = errors.Join(err, twice); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, "", err
 	}
-	return found, nil
+	return found, twice, nil
 }
 
 // EachMember calls fn for each member of the object raw, which has to be valid
