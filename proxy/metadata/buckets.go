@@ -9,8 +9,10 @@ const (
 	bucketTag      cache.Bucket = "tag"
 	bucketChecked  cache.Bucket = "checked"
 	bucketManifest cache.Bucket = "manifest"
-	bucketMember   cache.Bucket = "member"
-	bucketTagList  cache.Bucket = "taglist"
+	// bucketWide holds the media types of manifests that reference much.
+	bucketWide    cache.Bucket = "wide"
+	bucketMember  cache.Bucket = "member"
+	bucketTagList cache.Bucket = "taglist"
 	// bucketReferrers holds complete answers. bucketSeen and bucketAttached
 	// hold what cached manifests say about a subject. On disk, bucketSeen has
 	// its older name.
@@ -32,12 +34,12 @@ const (
 // repositoryBuckets are the buckets whose keys begin with a repository, except
 // for pins.
 var repositoryBuckets = []cache.Bucket{
-	bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList,
+	bucketTag, bucketChecked, bucketManifest, bucketWide, bucketMember, bucketTagList,
 	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
 }
 
 // Durable are the buckets whose records cannot be fetched again if the upstream
 // is gone. The record store writes them twice.
 func Durable() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketWide, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation}
 }

@@ -114,7 +114,7 @@ func manifestKey(repo Repository, ref string) string {
 // cachedManifest returns a manifest that is cached for repo, and records its
 // use.
 func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
-	rec, ok := p.ledger.Find(repo, d)
+	mediaType, ok := p.ledger.Find(repo, d)
 	if !ok {
 		return Manifest{}, false
 	}
@@ -123,7 +123,7 @@ func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) 
 		return Manifest{}, false
 	}
 	m := Manifest{
-		Descriptor: Descriptor{MediaType: rec.MediaType, Digest: d, Size: int64(len(content))},
+		Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))},
 		Bytes:      content,
 		Outcome:    Hit,
 	}
@@ -259,7 +259,11 @@ func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Rep
 func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
 	mediaType = manifestType(mediaType, content)
 	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
-	children, blobs, subject, err := referrers.Names(mediaType, content)
+	children, blobs, subject, isWide, err := referrers.FirstNames(mediaType, content)
+	if isWide {
+		rec.Wide = true
+		rec.Names, err = referrers.ReadNameSet(mediaType, content)
+	}
 	if err != nil {
 		// We cannot read it, but clients may be able to.
 		p.log.Warn("manifest cannot be parsed", "repository", repo.String(), "digest", d.String(), "error", err)
@@ -269,6 +273,7 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		rec.Subject = subject.Digest
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
+	p.ledger.Pace(ctx)
 	p.store.PutMemory(d, content)
 	defer p.ledger.Lease(rec, d)() // before the store is asked whether the content is there
 	if err := p.store.Put(ctx, m.Descriptor, content); err != nil {
@@ -276,6 +281,9 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		p.log.Warn("manifest could not be cached", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	p.negative.delete(manifestKey(repo, d.String()))
+	p.store.PutNames(d, rec.Names)
+	// Of a wide manifest only the first: what else was not found is asked again in
+	// a moment anyway.
 	for _, b := range blobs {
 		p.negative.delete(blobKey(repo, b.Digest)) // the manifest is newer than a remembered "not found"
 	}

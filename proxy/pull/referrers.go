@@ -96,7 +96,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.A
 // recordOf returns the last complete answer.
 func (p *Puller) recordOf(repo Repository, subject Digest) referrers.Record {
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	_, isKept := p.ledger.Manifest(repo, subject)
+	isKept := p.ledger.HasManifest(repo, subject)
 	return referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At, Needed: onRecord && (isKept || p.isFreshAnswer(rec))}
 }
 
@@ -167,6 +167,10 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 	return age >= 0 && age < ttl // a time in the future is not valid
 }
 
+// maxAttached is how many attestations of one index are put on record: more than
+// there are platforms.
+const maxAttached = 256
+
 // recordReferrers records what a manifest that is being cached says about other
 // manifests: its own subject, and the BuildKit attestations of an index.
 func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descriptor) {
@@ -183,7 +187,7 @@ func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descripto
 	if err != nil {
 		return // not an index
 	}
-	for _, a := range attached {
+	for _, a := range attached[:min(maxAttached, len(attached))] {
 		p.ledger.PutAttached(repo, a.Subject, a.Entry)
 		p.ledger.PutAttestation(repo, a.Entry.Digest)
 	}
