@@ -194,3 +194,23 @@ func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 	defer r.Close()
 	return r.Follow(ctx, w, off, n)
 }
+
+// waits are what the readers need, in the order in which they are served. f.mu
+// is held.
+func (f *Flight) waits() (waits []wait, readers []*Reader) {
+	for _, r := range f.readers {
+		if r.err == nil && len(r.wait.spans) > 0 {
+			waits, readers = append(waits, r.wait), append(readers, r)
+		}
+	}
+	return waits, readers
+}
+
+func (f *Flight) serveLast(r *Reader) {
+	for i, other := range f.readers {
+		if other == r {
+			f.readers = append(append(f.readers[:i:i], f.readers[i+1:]...), r)
+			return
+		}
+	}
+}
