@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -306,5 +308,37 @@ func TestWhatIsAskedAndHeard(t *testing.T) {
 	}
 	if got := quota.Share(); got != 0.1 {
 		t.Errorf("W42: a share of %v is left, want 0.1", got)
+	}
+}
+
+// TestAPanicCostsTheRequestsThatShareItsTask (13.1): a token and what a registry
+// requires are found out once, for all requests that need it.
+func TestAPanicCostsTheRequestsThatShareItsTask(t *testing.T) {
+	for _, kind := range []string{"ping", "token"} {
+		t.Run(kind, func(t *testing.T) {
+			var told atomic.Int64
+			panics.Handle(func(string, any, []byte) { told.Add(1) })
+			defer panics.Handle(nil)
+			fake := upstreamtest.New(t, upstreamtest.WithAuth(upstreamtest.Auth{Scheme: "token", Username: "me", Password: password}))
+			fake.AddImage("app", "1", []byte("layer"))
+			var now atomic.Bool
+			now.Store(true)
+			r := remote(t, fake.URL(), func(opts *upstream.RemoteOptions) {
+				as("me", password)(opts)
+				opts.Observe = func(o upstream.Observation) {
+					if o.Kind == kind && now.Load() {
+						panic("broken")
+					}
+				}
+			})
+			// Without an answer to its ping, a request finds out by itself.
+			if _, err := r.Resolve(t.Context(), "app", "1"); errors.Is(err, panics.ErrPanic) != (kind == "token") || told.Load() == 0 {
+				t.Errorf("Resolve: %v, and %d panics were told of", err, told.Load())
+			}
+			now.Store(false)
+			if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+				t.Errorf("then Resolve: %v", err)
+			}
+		})
 	}
 }

@@ -316,18 +316,15 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
 		quota := &upstream.Quota{}
-		var endpoints []upstream.Registry
+		var endpoints, each []upstream.Endpoint
+		slots := upstream.NewSlots(u.MaxRequests)
 		for _, endpoint := range u.Endpoints {
 			remote, err := newRemote(u, endpoint, logins, quota, metrics, records)
 			if err != nil {
 				return nil, err
 			}
-			endpoints = append(endpoints, upstream.Breaker(upstream.Retry(remote)))
-		}
-		slots := upstream.NewSlots(u.MaxRequests)
-		each := make([]upstream.Registry, len(endpoints))
-		for i, e := range endpoints {
-			each[i] = slots.Limit(e)
+			e := upstream.Breaker(upstream.Retry(remote))
+			endpoints, each = append(endpoints, e), append(each, slots.LimitEndpoint(e))
 		}
 		all = append(all, pull.Upstream{
 			Name:                 u.Name,

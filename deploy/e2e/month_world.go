@@ -169,7 +169,7 @@ func (w *monthWorld) change(stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		case <-time.After(w.between(50*time.Millisecond, 400*time.Millisecond)):
+		case <-time.After(w.between(20*time.Millisecond, 150*time.Millisecond)):
 		}
 		image := w.popular()
 		if w.below(4) == 0 {
@@ -180,15 +180,22 @@ func (w *monthWorld) change(stop <-chan struct{}) {
 	}
 }
 
-// weather has the upstreams fail now more, now less often.
+// weather has the upstreams fail now more, now less often. What fails always does
+// so for longer than anything is fresh.
 func (w *monthWorld) weather(stop <-chan struct{}) {
+	lasts := time.Second
 	for {
 		select {
 		case <-stop:
 			return
-		case <-time.After(w.between(time.Second, 4*time.Second)):
+		case <-time.After(lasts):
 		}
-		w.upstreams[w.below(len(w.upstreams))].fails([]int{0, 0, 5, 20, 50, 100}[w.below(6)])
+		often := []int{0, 0, 5, 20, 50, 100}[w.below(6)]
+		w.upstreams[w.below(len(w.upstreams))].fails(often)
+		lasts = w.between(time.Second, 3*time.Second)
+		if often == 100 {
+			lasts += 2 * monthTTL
+		}
 	}
 }
 

@@ -121,7 +121,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	defer d.known.Unlock()
 	d.mu.Lock()
 	known, first := d.size, d.state == waiting
+	asked, partial := !r.open || r.from > 0, r.from > 0 || c.Size < 0 || r.to < c.Size
 	d.mu.Unlock()
+	hasRange := !c.Whole && c.From == r.from
 	if first {
 		if known, err = known.withFirstAnswer(c); err != nil {
 			return false, err
@@ -143,11 +145,15 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 			d.progress.answered = time.Now()
 		}
 		d.plan.sized(known)
-		begins = d.plan.answered(r, c)
+		begins = d.plan.answered(r, hasRange)
+		d.plan.doubtful = d.plan.doubtful && !(asked && hasRange)
 	})
 	if !d.known.told {
 		d.known.told = true
 		d.start.Observer.Answered(known.total)
+	}
+	if asked && (hasRange || partial) { // all of it in answer to a range that is all of it says nothing
+		d.start.Observer.HasRanges(hasRange)
 	}
 	return begins, nil
 }
@@ -206,8 +212,8 @@ func (s *schedule) sized(known size) {
 
 // answered notes the answer to a request. It returns false if that is of no use:
 // it is the content from its start, which is being received already.
-func (s *schedule) answered(r *request, c upstream.Content) bool {
-	if !c.Whole && c.From == r.from {
+func (s *schedule) answered(r *request, isRange bool) bool {
+	if isRange {
 		return true
 	}
 	// The source has no ranges.

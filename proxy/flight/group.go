@@ -68,6 +68,10 @@ type StartOptions struct {
 	// Look means that only ranges are to be read: nothing is fetched before a
 	// Reader says which.
 	Look bool
+	// NoRanges means that the source has lately answered a request for a range
+	// with the whole content: what is far ahead of the fill is not asked for
+	// beside it, before an answer shows that there are ranges after all.
+	NoRanges bool
 }
 
 // Join joins the download of want or starts it; started says which. want.Size
@@ -212,7 +216,7 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
 	f.spool.behind.budget = &g.memory
 	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
-	f.plan.small = cmp.Or(g.opts.Small, smallContent)
+	f.plan.small, f.plan.doubtful = cmp.Or(g.opts.Small, smallContent), start.NoRanges
 	if !start.Look {
 		f.plan.insist()
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -46,6 +47,8 @@ type scripted struct {
 	notified []string // by the download, but for Received
 	received int64
 	reads    int
+	// hasRanges is what the observer was told of that.
+	hasRanges []bool
 }
 
 func (s *scripted) String() string { return "the scripted content" }
@@ -105,6 +108,13 @@ func (s *scripted) Completed(size int64) { s.notify("completed %d", size) }
 func (s *scripted) NotCached()           { s.notify("not kept") }
 func (s *scripted) Failed(error)         { s.notify("failed") }
 
+func (s *scripted) HasRanges(has bool) {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hasRanges = append(s.hasRanges, has)
+}
+
 func (s *scripted) Received(n int64) {
 	s.called()
 	s.mu.Lock()
@@ -160,6 +170,7 @@ type testSink struct {
 
 	room    chan struct{} // nil, or what is published waits until it is closed
 	keeping chan struct{} // nil, or Keep waits until it is closed
+	broken  atomic.Bool   // hashing what a draft has panics
 
 	mu          sync.Mutex
 	expected    int64
@@ -201,6 +212,13 @@ func (d savedDraft) Save(note []byte) error {
 	defer d.by.mu.Unlock()
 	d.by.saved = append(d.by.saved, string(note))
 	return d.Draft.Save(note)
+}
+
+func (d savedDraft) Advance(n int) (int, error) {
+	if d.by.broken.Load() {
+		panic("broken")
+	}
+	return d.Draft.Advance(n)
 }
 
 func (s *testSink) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {

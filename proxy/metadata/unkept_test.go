@@ -119,7 +119,7 @@ func layer(i int) metadata.Digest {
 func TestRecordsAreSmallWhateverAManifestNames(t *testing.T) {
 	l, records := newLedger(t)
 	content := wideManifest(20_000)
-	children, blobs, _, more, err := referrers.FirstNames(image.MediaType, content)
+	children, blobs, _, more, err := referrers.FirstNames(image.MediaType, referrers.Parse(content))
 	if err != nil || !more {
 		t.Fatalf("%t, %v", more, err)
 	}
@@ -146,7 +146,7 @@ func TestRecordsAreSmallWhateverAManifestNames(t *testing.T) {
 
 func TestALeaseCoversAllThatAWideManifestNames(t *testing.T) {
 	l, _ := newLedger(t)
-	names, err := referrers.ReadNameSet(image.MediaType, wideManifest(2000))
+	names, err := referrers.ReadNameSet(image.MediaType, referrers.Parse(wideManifest(2000)))
 	if err != nil || names.Len() != 2001 {
 		t.Fatalf("%d, %v", names.Len(), err)
 	}

@@ -20,12 +20,13 @@ const maxManifest = 8 << 20
 
 // Upstream is one configured registry with its settings.
 type Upstream struct {
-	Name     string
+	Name string
+	// Endpoints are the upstream's endpoints, in order. Each of them is asked for
+	// referrers.
+	Endpoints []upstream.Endpoint
+	// Registry is all of them in one, which shares their limits. Nil means that
+	// there is only one.
 	Registry upstream.Registry
-	// Endpoints are the upstream's endpoints, in order. They share the limits
-	// of Registry, which is all of them in one. Nil means that Registry is the
-	// only one.
-	Endpoints []upstream.Registry
 	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means that no
@@ -115,6 +116,7 @@ type requests struct {
 
 	conversions *conversions // what tags are for clients that accept other types
 	renewals    renewals     // what clients have had asked anew
+	noRanges    *noRanges    // repositories whose upstream has none
 }
 
 // New returns a Puller. It starts no goroutines.
@@ -125,14 +127,14 @@ func New(opts Options) *Puller {
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions(), renewals: newRenewals()},
+		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions(), renewals: newRenewals(), noRanges: newNoRanges()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
-		if len(u.Endpoints) == 0 {
-			u.Endpoints = []upstream.Registry{u.Registry}
+		if u.Registry == nil {
+			u.Registry = u.Endpoints[0]
 		}
 		p.upstreams[u.Name] = u
 	}

@@ -167,37 +167,30 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 	return age >= 0 && age < ttl // a time in the future is not valid
 }
 
-// maxAttached is how many attestations of one index are put on record: more than
-// there are platforms.
-const maxAttached = 256
-
 // recordReferrers records what a manifest that is being cached says about other
-// manifests: its own subject, and the BuildKit attestations of an index.
-func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descriptor) {
+// manifests: its own subject, and the BuildKit attestations of an index with these
+// children.
+func (p *Puller) recordReferrers(repo Repository, own Descriptor, doc *referrers.Document, subject *Descriptor, children []Descriptor) {
 	if subject != nil {
-		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
+		described, err := referrers.Verify(own.MediaType, doc, own.Digest, subject.Digest)
 		if err == nil {
 			p.ledger.PutSeen(repo, subject.Digest, described.Descriptor)
 		}
 	}
-	if isAttestation(m) {
-		p.ledger.PutAttestation(repo, m.Descriptor.Digest)
+	if isAttestation(own.MediaType, doc) {
+		p.ledger.PutAttestation(repo, own.Digest)
 	}
-	attached, err := referrers.Attestations(m.Bytes)
-	if err != nil {
-		return // not an index
-	}
-	for _, a := range attached[:min(maxAttached, len(attached))] {
+	for _, a := range referrers.AttestationsAmong(children) {
 		p.ledger.PutAttached(repo, a.Subject, a.Entry)
 		p.ledger.PutAttestation(repo, a.Entry.Digest)
 	}
 }
 
 // isAttestation says whether a manifest declares itself a BuildKit attestation.
-func isAttestation(m Manifest) bool {
-	if !bytes.Contains(m.Bytes, []byte(referrers.AttestationType)) {
-		return false // nearly all manifests: no need to decode them
+func isAttestation(mediaType string, doc *referrers.Document) bool {
+	if !bytes.Contains(doc.Bytes(), []byte(referrers.AttestationType)) {
+		return false // nearly all manifests: no need to describe them
 	}
-	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+	described, err := referrers.Describe(mediaType, doc)
 	return err == nil && described.Descriptor.ArtifactType == referrers.AttestationType
 }

@@ -1,8 +1,6 @@
 package referrers
 
 import (
-	"encoding/json"
-
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -54,8 +52,8 @@ func isGeneric(mediaType string) bool {
 // mediaTypeByShape is the media type that a manifest's fields suggest, because
 // OCI 1.0 made the mediaType field optional. It is empty if the fields match no
 // kind or more than one.
-func mediaTypeByShape(fields map[string]json.RawMessage) string {
-	has := func(name string) bool { return !absent(fields[name]) }
+func mediaTypeByShape(doc *Document) string {
+	has := func(name string) bool { return !absent(doc.Member(name)) }
 	index, image, schema1 := has("manifests"), has("config") || has("layers"), has("fsLayers")
 	switch {
 	case index && !image && !schema1:

@@ -18,9 +18,9 @@ import "encoding/json"
 // For manifests of an unknown kind only the subject is read, and nothing about
 // them is an error. Otherwise Names returns ErrMalformed where Describe does,
 // and if a list is not a list.
-func Names(mediaType string, raw []byte) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
+func Names(mediaType string, doc *Document) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
 	n := named{seen: make(map[Digest]bool)}
-	subject, err = n.read(mediaType, raw)
+	subject, err = n.read(mediaType, doc)
 	return n.manifests, n.blobs, subject, err
 }
 
@@ -36,41 +36,40 @@ const (
 // FirstNames is like Names, but returns only the first of what a manifest
 // references, in a bounded number of bytes. more says that it references more
 // than that; [ReadNameSet] reads all.
-func FirstNames(mediaType string, raw []byte) (manifests, blobs []Descriptor, subject *Descriptor, more bool, err error) {
+func FirstNames(mediaType string, doc *Document) (manifests, blobs []Descriptor, subject *Descriptor, more bool, err error) {
 	n := named{seen: make(map[Digest]bool), most: maxFirst}
-	subject, err = n.read(mediaType, raw)
+	subject, err = n.read(mediaType, doc)
 	return n.manifests, n.blobs, subject, n.more, err
 }
 
 // read reads what a manifest references, and returns its subject.
-func (n *named) read(mediaType string, raw []byte) (subject *Descriptor, err error) {
-	fields, err := document(raw, "mediaType", "config", "layers", "blobs", "manifests", "fsLayers", "subject")
-	if err != nil {
+func (n *named) read(mediaType string, doc *Document) (subject *Descriptor, err error) {
+	if err := check(doc); err != nil {
 		if mediaType != "" && kindOf(mediaType) == kindUnknown {
 			return nil, nil //nolint:nilnil // there is none
 		}
 		return nil, err
 	}
 	if mediaType == "" {
-		mediaType = text(fields["mediaType"])
+		mediaType = text(doc.Member("mediaType"))
 	}
 	if mediaType == "" {
-		mediaType = mediaTypeByShape(fields)
+		mediaType = mediaTypeByShape(doc)
 	}
-	if s, ok := descriptor(fields["subject"]); ok {
+	if s, ok := descriptor(doc.Member("subject")); ok {
 		subject = &s
 	}
 
 	switch kindOf(mediaType) {
 	case kindImage:
-		n.blob(fields["config"])
-		err = elements(fields["layers"], n.blob)
+		n.blob(doc.Member("config"))
+		err = elements(doc.Member("layers"), n.blob)
 	case kindArtifact:
-		err = elements(fields["blobs"], n.blob)
+		err = elements(doc.Member("blobs"), n.blob)
 	case kindIndex:
-		err = elements(fields["manifests"], n.entry)
+		err = elements(doc.Member("manifests"), n.entry)
 	case kindSchema1:
-		err = elements(fields["fsLayers"], n.schema1Layer)
+		err = elements(doc.Member("fsLayers"), n.schema1Layer)
 	}
 	if err != nil {
 		n.manifests, n.blobs = nil, nil

@@ -33,10 +33,10 @@ func hashName(d Digest) uint64 { return maphash.String(nameSeed, string(d)) }
 
 // ReadNameSet reads all that a manifest references. It returns what Names
 // returns for a manifest that it can't read.
-func ReadNameSet(mediaType string, raw []byte) (*NameSet, error) {
+func ReadNameSet(mediaType string, doc *Document) (*NameSet, error) {
 	s := &NameSet{}
 	n := named{each: s.add}
-	if _, err := n.read(mediaType, raw); err != nil {
+	if _, err := n.read(mediaType, doc); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(s.names, func(a, b nameHash) int { return cmp.Compare(a.hash, b.hash) })

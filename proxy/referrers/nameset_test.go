@@ -31,12 +31,12 @@ func TestOnlyTheFirstNamesOfAManifestAreCollected(t *testing.T) {
 			layers = append(layers, layer(i, c.rest))
 		}
 		raw := []byte(`{"config":{"mediaType":"c","digest":"` + two + `","size":2},"layers":[` + strings.Join(layers, ",") + `]}`)
-		_, blobs, _, more, err := FirstNames(ociManifest, raw)
+		_, blobs, _, more, err := FirstNames(ociManifest, Parse(raw))
 		if err != nil || len(blobs) != c.first || more != c.more || blobs[0].MediaType != "c" {
 			t.Errorf("%s: %d blobs, more: %t, %v", name, len(blobs), more, err)
 		}
-		_, all, _, err := Names(ociManifest, raw)
-		set, setErr := ReadNameSet(ociManifest, raw)
+		_, all, _, err := Names(ociManifest, Parse(raw))
+		set, setErr := ReadNameSet(ociManifest, Parse(raw))
 		if err != nil || setErr != nil || set.Len() != len(all) {
 			t.Fatalf("%s: %d in the set of %d, %v, %v", name, set.Len(), len(all), err, setErr)
 		}
@@ -65,7 +65,7 @@ func TestWhatANameSetSaysOfEachKind(t *testing.T) {
 		"an entry of an index": {ociIndex, `{"manifests":[{"digest":"` + one + `","size":7}]}`, false, 0},
 		"a blob in an index":   {ociIndex, `{"manifests":[{"mediaType":"x/y","digest":"` + one + `","size":7}]}`, false, 0},
 	} {
-		set, err := ReadNameSet(c.mediaType, []byte(c.raw))
+		set, err := ReadNameSet(c.mediaType, Parse([]byte(c.raw)))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -74,7 +74,7 @@ func TestWhatANameSetSaysOfEachKind(t *testing.T) {
 			t.Errorf("%s: %d, %t", name, size, ok)
 		}
 	}
-	if _, err := ReadNameSet(ociManifest, []byte(`{"layers":{}}`)); err == nil {
+	if _, err := ReadNameSet(ociManifest, Parse([]byte(`{"layers":{}}`))); err == nil {
 		t.Error("layers that are no list are read")
 	}
 }

@@ -56,7 +56,7 @@ func (s *Store) Names(ctx context.Context, mediaType string, d Digest) (*referre
 	if !ok {
 		return nil, false
 	}
-	names, err := referrers.ReadNameSet(mediaType, content)
+	names, err := referrers.ReadNameSet(mediaType, referrers.Parse(content))
 	if err != nil {
 		return nil, false // it was read when it was stored
 	}
@@ -72,7 +72,7 @@ func (s *Store) AllNames(ctx context.Context, mediaType string, d Digest) (child
 	if !ok {
 		return nil, nil, false
 	}
-	children, blobs, _, err := referrers.Names(mediaType, content)
+	children, blobs, _, err := referrers.Names(mediaType, referrers.Parse(content))
 	return children, blobs, err == nil
 }
 
