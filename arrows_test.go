@@ -39,7 +39,7 @@ var arrows = map[string]struct {
 	"proxy/flight":               {to: []string{"limits/panics", "cache", "upstream"}, never: []string{"net/http"}},
 	"proxy/background":           {to: []string{"limits/panics"}, never: []string{"net", "net/http"}},
 	"proxy/metadata":             {to: []string{"proxy/referrers", "cache"}, never: []string{"net/http"}},
-	"proxy/store":                {to: []string{"proxy/metadata", "cache"}, never: []string{"net/http"}},
+	"proxy/store":                {to: []string{"proxy/metadata", "proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/retention":            {to: []string{"proxy/background", "proxy/metadata", "proxy/store", "proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/pull":                 {to: []string{"limits/panics", "proxy/background", "proxy/flight", "proxy/metadata", "proxy/store", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
 	"proxy/warm":                 {to: []string{"limits/panics", "proxy/background", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},

@@ -230,6 +230,29 @@ type KeptDraft struct {
 	KeptAt time.Time
 }
 
+// Aside is a file that was set aside because it is damaged, for whoever wants to
+// look at it.
+type Aside struct {
+	Name  string // in the cache folder
+	Bytes int64
+	At    time.Time // when it was last written
+}
+
+// Folder is what a cache folder has beside content and drafts. All of it counts
+// as stored. All methods are safe for concurrent use.
+type Folder interface {
+	// RecordBytes returns how many bytes the records take. It does not wait for
+	// the disk.
+	RecordBytes() int64
+	// AsideBytes returns how many bytes the files have that were set aside. It
+	// does not wait for the disk.
+	AsideBytes() int64
+	// Aside returns the files that were set aside, the oldest first.
+	Aside() []Aside
+	// DropAside removes a file that was set aside, by its name.
+	DropAside(name string) error
+}
+
 // A Bucket separates one kind of record from the others.
 type Bucket string
 
@@ -254,6 +277,10 @@ type Records interface {
 	// fn returns false. It MUST see every Put and Delete that returned before
 	// it was called. fn MUST NOT call the Records.
 	Scan(b Bucket, prefix string, fn func(key string, value []byte) bool) error
+	// Pace waits while more records are waiting to be written than should be, so
+	// that none has to be dropped. It is for those who put many, before they do.
+	// It MUST NOT wait while the disk does not take records.
+	Pace(ctx context.Context)
 	// Flush returns when everything put before the call is durable.
 	Flush(ctx context.Context) error
 	// Close flushes and releases the store.

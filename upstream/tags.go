@@ -19,7 +19,13 @@ const (
 	// safePageSize is an n that every registry accepts: ECR accepts no more
 	// (W48).
 	safePageSize = 1000
+	// leastPages is how many pages one request may take in any case, and
+	// mostPages how many at most: a registry that lists less in each is asked for
+	// the others when the client asks for them.
+	leastPages, mostPages = 10, 100
 )
+
+var errTagsInACircle = fmt.Errorf("%w: the pages of the list lead in a circle", ErrInvalidResponse)
 
 // Tags implements Registry.
 func (r *Remote) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {
@@ -59,12 +65,15 @@ func isPageSizeRefusal(err error) bool {
 	return s.status == http.StatusBadRequest || s.status == http.StatusMethodNotAllowed || s.status == http.StatusUnprocessableEntity
 }
 
-// tagsInPages assembles a page of n tags from smaller ones.
+// tagsInPages assembles a page of n tags from smaller ones. If the registry lists
+// fewer in each than it was asked for, it may be shorter, and names the next one:
+// what one client asks for does not cost any number of requests.
 func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, n int) (TagList, error) {
 	all := TagList{Tags: []string{}}
 	next := maps.Clone(page)
 	left := maxList
-	for range maxPages {
+	visited := make(map[string]bool)
+	for range min(max(2*(n/safePageSize+1), leastPages), mostPages) {
 		next.Set("n", strconv.Itoa(min(n-len(all.Tags), safePageSize)))
 		list, err := r.tagPage(ctx, repo, next)
 		if err != nil {
@@ -81,13 +90,17 @@ func (r *Remote) tagsInPages(ctx context.Context, repo string, page url.Values, 
 		if next = list.Next; next == nil {
 			return all, nil
 		}
+		if next.Del("n"); visited[next.Encode()] {
+			return TagList{}, errTagsInACircle
+		}
+		visited[next.Encode()] = true
 		if len(all.Tags) >= n {
-			next.Set("n", strconv.Itoa(n)) // the client's next page has the client's size
-			all.Next = next
-			return all, nil
+			break
 		}
 	}
-	return TagList{}, fmt.Errorf("%w: more than %d pages", ErrInvalidResponse, maxPages)
+	next.Set("n", strconv.Itoa(n)) // the client's next page has the client's size
+	all.Next = next
+	return all, nil
 }
 
 func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (TagList, error) {

@@ -72,3 +72,50 @@ func TestAListOfTagsIsAListOrNothingIsKnown(t *testing.T) {
 		}
 	}
 }
+
+// The registry takes no n above 1,000, so that a page for a client is made of several.
+func TestAListOfTagsThatNeverEndsCostsFewRequests(t *testing.T) {
+	for name, c := range map[string]struct {
+		next  func(page int) string
+		tags  func(page int) string
+		most  int // requests
+		fails bool
+	}{
+		"always something new": {
+			next: func(page int) string { return fmt.Sprintf("t%d", page+1) },
+			tags: func(page int) string { return fmt.Sprintf(`"%d"`, page) },
+			most: 20 + 1,
+		},
+		"always the same": {
+			next: func(page int) string { return fmt.Sprintf("t%d", page+1) },
+			tags: func(int) string { return `"1"` },
+			most: 20 + 1,
+		},
+		"a circle": {
+			next: func(page int) string { return fmt.Sprintf("t%d", (page+1)%3) },
+			tags: func(page int) string { return fmt.Sprintf(`"%d"`, page) },
+			most: 4 + 1, fails: true,
+		},
+	} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			q := r.URL.Query()
+			if n, err := strconv.Atoi(q.Get("n")); err != nil || n > 1000 {
+				say(w, http.StatusBadRequest, "application/json", `{"errors":[{"code":"UNSUPPORTED"}]}`)
+				return
+			}
+			page, _ := strconv.Atoi(strings.TrimPrefix(q.Get("token"), "t"))
+			w.Header().Set("Link", `</v2/app/tags/list?n=1000&token=`+c.next(page)+`>; rel="next"`)
+			say(w, http.StatusOK, "application/json", `{"tags":[`+c.tags(page)+`]}`)
+		})
+		list, err := remote(t, s.URL, nil).Tags(t.Context(), "app", url.Values{"n": {"9000"}})
+		if asked := len(s.transcript()); asked > c.most {
+			t.Errorf("%s: %d requests for one page", name, asked)
+		}
+		switch {
+		case c.fails && !errors.Is(err, upstream.ErrInvalidResponse):
+			t.Errorf("%s: %d tags, %v", name, len(list.Tags), err)
+		case !c.fails && (err != nil || len(list.Tags) != 20 || list.Next.Get("token") != "t20" || list.Next.Get("n") != "9000"):
+			t.Errorf("%s: %d tags, then %v, %v", name, len(list.Tags), list.Next, err)
+		}
+	}
+}

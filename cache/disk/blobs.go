@@ -34,6 +34,7 @@ type blobs struct {
 	files      files.System
 	places     *places // of files
 	folder     *folder
+	aside      *aside
 	faults     faults
 
 	// reserved is the number of bytes that open drafts have reserved and not
@@ -66,7 +67,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 	b := &blobs{
 		root:    filepath.Join(dir, "blobs"),
 		drafts:  filepath.Join(dir, "drafts"),
-		damaged: filepath.Join(dir, "damaged"),
+		damaged: filepath.Join(dir, damagedFolder),
 		minFree: opts.MinFree,
 
 		fromMemory: opts.Files.OpensFromMemory(dir),
@@ -75,6 +76,7 @@ func newBlobs(dir string, opts Options, records *records) *blobs {
 		files:  opts.Files,
 		places: opts.places,
 		folder: opts.folder,
+		aside:  opts.aside,
 		faults: opts.faults,
 
 		verifyEvery:    opts.VerifyEvery,

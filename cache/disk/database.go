@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -41,7 +41,10 @@ type database struct {
 	places *places
 
 	mapped   atomic.Int64 // bytes of the file that were read since its pages were let go
+	size     atomic.Int64 // bytes of its pages
+	free     atomic.Int64 // those of them that are not in use
 	reading  sync.Mutex
+	walk     walk // guarded by reading
 	breaking sync.Once
 	broken   chan struct{} // closed at the first damage
 }
@@ -59,7 +62,6 @@ func openDatabase(system files.System, places *places, path string) (*database, 
 			// Otherwise every start would read the whole database.
 			NoFreelistSync: false,
 			FreelistType:   bbolt.FreelistMapType,
-			NoStatistics:   true,
 			OpenFile: func(name string, flag int, _ os.FileMode) (*os.File, error) {
 				file, err := system.Open(name, flag)
 				if err != nil {
@@ -69,6 +71,9 @@ func openDatabase(system files.System, places *places, path string) (*database, 
 				return file.OS(), nil
 			},
 		})
+		if err == nil {
+			d.measure()
+		}
 		return err
 	})
 	if err == nil {
@@ -95,16 +100,22 @@ func openDatabase(system files.System, places *places, path string) (*database, 
 // get returns cache.ErrNotFound, or errDamaged.
 func (d *database) get(b cache.Bucket, key string) (value []byte, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte(b))
-		if bucket == nil {
+		root := d.walk.begin(d, tx)
+		found, err := d.walk.seekIn(root, b, []byte(key))
+		if err != nil {
+			return err
+		}
+		if !found {
 			return cache.ErrNotFound
 		}
-		sealed := bucket.Get([]byte(key))
-		if sealed == nil {
+		k, sealed, err := d.walk.record()
+		if err != nil {
+			return err
+		}
+		if string(k) != key {
 			return cache.ErrNotFound
 		}
 		value, err = unseal(key, sealed)
-		d.mapMore(tx, mappedByGet)
 		return err
 	})
 	return value, err
@@ -121,32 +132,33 @@ type record struct {
 // the writer from reusing free pages and from growing the file.
 func (d *database) page(b cache.Bucket, prefix, after string, inclusive bool, n int) (page []record, err error) {
 	err = d.view(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte(b))
-		if bucket == nil {
-			return nil
-		}
-		cursor := bucket.Cursor()
-		k, v := cursor.Seek([]byte(after))
-		if !inclusive && string(k) == after {
-			k, v = cursor.Next()
-		}
-		read := 0
-		for ; k != nil && len(page) < n && bytes.HasPrefix(k, []byte(prefix)); k, v = cursor.Next() {
+		w := &d.walk
+		root := w.begin(d, tx)
+		more, err := w.seekIn(root, b, []byte(after))
+		for ; more && err == nil && len(page) < n; more, err = w.valid() {
+			k, v, err := w.record()
+			if err != nil {
+				return err
+			}
 			key := string(k)
-			if key < after || key == after && !inclusive {
+			if w.top().at++; key == after && !inclusive {
+				continue
+			}
+			if !strings.HasPrefix(key, prefix) {
+				return nil
+			}
+			if key < after {
 				// Pages that lead back to one another would be read for ever.
-				return fmt.Errorf("%w: the record %q comes after %q", errDamaged, key, after)
+				return damaged("the record %q comes after %q", key, after)
 			}
 			after, inclusive = key, false
-			read += len(k) + len(v)
 			value, err := unseal(key, v)
 			if err != nil {
 				return err
 			}
 			page = append(page, record{key, value})
 		}
-		d.mapMore(tx, max(read, mappedByGet))
-		return nil
+		return err
 	})
 	return page, err
 }
@@ -177,7 +189,11 @@ func (d *database) update(fn func(*bbolt.Tx) error) error {
 			return
 		}
 		defer d.places.endWrite()
-		done <- d.use(func() error { return d.bolt.Update(fn) })
+		done <- d.use(func() error {
+			err := d.bolt.Update(fn)
+			d.measure()
+			return err
+		})
 	}()
 	select {
 	case err := <-done:

@@ -77,6 +77,7 @@ type Options struct {
 	faults faults
 	places *places // of Files
 	folder *folder
+	aside  *aside
 }
 
 func (o Options) withDefaults() Options {
@@ -119,6 +120,7 @@ type Cache struct {
 	records *records
 	places  *places
 	folder  *folder
+	aside   *aside
 	close   sync.Once
 	closed  error
 }
@@ -146,6 +148,7 @@ func openLocked(dir string, opts Options) (*Cache, error) {
 		return nil, err
 	}
 	opts.folder = &folder{dir: dir, files: opts.Files, log: opts.Log, lock: lock}
+	opts.aside = newAside(dir, opts)
 	records, err := openRecords(dir, opts)
 	if err != nil {
 		lock.Close()
@@ -162,6 +165,7 @@ func openLocked(dir string, opts Options) (*Cache, error) {
 		records: records,
 		places:  opts.places,
 		folder:  opts.folder,
+		aside:   opts.aside,
 	}, nil
 }
 

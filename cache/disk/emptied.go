@@ -138,6 +138,17 @@ func (r *records) copyDatabase(old *database) (*database, error) {
 		_ = r.opts.Files.Remove(next)
 		return nil, err
 	}
+	fresh, err := r.install(next)
+	if err != nil {
+		return nil, err
+	}
+	old.abandon() // who reads it now turns to the other one
+	return fresh, nil
+}
+
+// install uses a database that was written under another name. r.replaceMu is
+// held.
+func (r *records) install(next string) (*database, error) {
 	if err := r.opts.Files.Rename(next, r.path); err != nil {
 		return nil, err
 	}
@@ -151,7 +162,6 @@ func (r *records) copyDatabase(old *database) (*database, error) {
 	r.mu.Lock()
 	r.db = fresh
 	r.mu.Unlock()
-	old.abandon() // who reads it now turns to the other one
 	return fresh, nil
 }
 

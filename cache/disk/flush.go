@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -83,17 +84,22 @@ const writingRecords = "writing records"
 func (r *records) flush() (err error) {
 	defer panics.Catch(writingRecords, &err)
 	err = r.flushAll()
+	r.mu.Lock()
+	failedBefore := r.flushFailing
+	r.flushFailing = err != nil
+	close(r.flushed)
+	r.flushed = make(chan struct{})
+	r.mu.Unlock()
 	switch {
 	case err != nil:
 		err = fmt.Errorf("write records: %w", wrapFull(err))
 		r.opts.OnRecordsError(err)
-		if !r.flushFailing && !errors.Is(err, cache.ErrDown) {
+		if !failedBefore && !errors.Is(err, cache.ErrDown) {
 			r.opts.Log.Error("records can't be written; they are kept in memory, and writing is retried", "error", err)
 		}
-	case r.flushFailing:
+	case failedBefore:
 		r.opts.Log.Info("records can be written again")
 	}
-	r.flushFailing = err != nil
 	return err
 }
 
@@ -105,6 +111,7 @@ func (r *records) flushAll() error {
 	}
 	taken := time.Now()
 	db, group, complete := r.take()
+	sortRecords(group) // without the lock, which every read takes
 	if db == nil {
 		return errDamaged // just now; the next flush has a new one
 	}
@@ -131,7 +138,10 @@ func (r *records) flushAll() error {
 		r.replaying = r.replaying && r.db != db
 		r.mu.Unlock()
 	}
-	return r.replaceIfDamaged(db, r.compactJournal(db))
+	if err := r.replaceIfDamaged(db, r.compactJournal(db)); err != nil {
+		return err
+	}
+	return r.replaceIfDamaged(db, r.compactDatabase(db))
 }
 
 // take returns what is to be written, to what database, and whether that is
@@ -140,7 +150,7 @@ func (r *records) take() (db *database, group []pendingRecord, complete bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.scheduled = false
-	return r.db, r.sortedPending(), r.replaying && r.journalReadable
+	return r.db, r.allPending(), r.replaying && r.journalReadable
 }
 
 // replaceIfDamaged replaces the database if err says that it is damaged.
@@ -162,25 +172,38 @@ func (r *records) compactJournal(db *database) error {
 	return r.journal.rewrite(db)
 }
 
-// dropOldest drops a tenth of the records that are only in memory, because the
-// disk could not be written for long and memory is limited. r.mu is held.
-func (r *records) dropOldest() {
-	var unjournaled []pendingRecord
+// makeRoom drops records that are only in memory, because the disk could not be
+// written for long and memory is limited: those first that are only worth a
+// question to the upstream. What has to be durable is dropped only if there is
+// nothing else and the disk refuses it; while it does not, the writers are slowed
+// (see Pace). r.mu is held.
+func (r *records) makeRoom() {
+	tenth := max(1, r.unjournaled/10)
+	switch {
+	case r.unjournaled <= r.opts.MaxPending:
+		return
+	case r.expendable < tenth && !r.flushFailing:
+		return
+	}
+	var waiting []pendingRecord
 	for b, records := range r.pending {
 		for key, w := range records {
-			if !w.journaled {
-				unjournaled = append(unjournaled, pendingRecord{recordName{b, key}, w})
+			if !w.journaled && (r.expendable < tenth || !r.journal.buckets[b]) {
+				waiting = append(waiting, pendingRecord{recordName{b, key}, w})
 			}
 		}
 	}
-	slices.SortFunc(unjournaled, func(a, b pendingRecord) int {
-		if a.order < b.order {
-			return -1
+	isDurable := func(m pendingRecord) int {
+		if r.journal.buckets[m.bucket] {
+			return 1
 		}
-		return 1
+		return 0
+	}
+	slices.SortFunc(waiting, func(a, b pendingRecord) int {
+		return cmp.Or(cmp.Compare(isDurable(a), isDurable(b)), cmp.Compare(a.order, b.order))
 	})
-	drop := max(1, len(unjournaled)/10)
-	for _, m := range unjournaled[:drop] {
+	drop := min(tenth, len(waiting))
+	for _, m := range waiting[:drop] {
 		r.remove(m.bucket, m.key)
 	}
 	err := fmt.Errorf("%d records were dropped: %w", drop, cache.ErrFull)

@@ -17,22 +17,25 @@ type pendingRecord struct {
 	*pendingChange
 }
 
-// sortedPending returns all pending records in the order of the database. r.mu
-// is held.
-func (r *records) sortedPending() []pendingRecord {
+// allPending returns all pending records, in no order. r.mu is held.
+func (r *records) allPending() []pendingRecord {
 	group := make([]pendingRecord, 0, r.count)
 	for b, records := range r.pending {
 		for key, w := range records {
 			group = append(group, pendingRecord{recordName{b, key}, w})
 		}
 	}
+	return group
+}
+
+// sortRecords sorts records in the order of the database.
+func sortRecords(group []pendingRecord) {
 	slices.SortFunc(group, func(a, b pendingRecord) int {
 		if c := strings.Compare(string(a.bucket), string(b.bucket)); c != 0 {
 			return c
 		}
 		return strings.Compare(a.key, b.key)
 	})
-	return group
 }
 
 // write writes one group: first the journal, then the database. Only then are
@@ -45,7 +48,12 @@ func (r *records) write(db *database, group []pendingRecord) error {
 		return err
 	}
 	err := db.update(func(tx *bbolt.Tx) error {
+		var way walk
+		root := way.begin(db, tx)
 		for _, m := range group {
+			if _, err := way.seekIn(root, m.bucket, []byte(m.key)); err != nil {
+				return err
+			}
 			if err := apply(tx, m); err != nil {
 				return fmt.Errorf("record %s/%q: %w", m.bucket, m.key, err)
 			}

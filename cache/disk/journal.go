@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk/files"
@@ -18,8 +19,8 @@ const (
 	// A journal is rewritten when it is longer than rewriteBytes and than
 	// rewriteFactor times its length after the last rewrite. So the total work
 	// of rewriting is proportional to that of appending.
-	rewriteBytes  = 4 << 20
-	rewriteFactor = 3
+	rewriteBytes  = 1 << 20
+	rewriteFactor = 2
 )
 
 // journal is the second copy of some records, an append-only file of lines.
@@ -29,15 +30,19 @@ type journal struct {
 	path    string
 	buckets map[cache.Bucket]bool
 
-	file          files.File // nil until the first write, and after a failure
-	size          int64      // bytes of complete lines
-	rewrittenSize int64      // bytes after the last rewrite
+	file          files.File   // nil until the first write, and after a failure
+	size          int64        // bytes of complete lines
+	bytes         atomic.Int64 // size, for others than that goroutine
+	rewrittenSize int64        // bytes after the last rewrite
 }
 
 func newJournal(system files.System, path string, durable []cache.Bucket) *journal {
 	j := &journal{files: system, path: path, buckets: make(map[cache.Bucket]bool)}
 	for _, b := range durable {
 		j.buckets[b] = true
+	}
+	if info, err := system.Lstat(path); err == nil {
+		j.bytes.Store(info.Size())
 	}
 	return j
 }
@@ -64,6 +69,7 @@ func (j *journal) append(lines []byte) error {
 		return fmt.Errorf("journal of records: %w", err)
 	}
 	j.size += int64(len(lines))
+	j.bytes.Store(j.size)
 	return nil
 }
 
@@ -148,6 +154,7 @@ func (j *journal) rewrite(db *database) (err error) {
 	}
 	j.file.Close()
 	j.file, j.size, j.rewrittenSize = next, size, size
+	j.bytes.Store(size)
 	if err := j.files.SyncFolder(filepath.Dir(j.path)); err != nil {
 		return fmt.Errorf("rewrite the journal of records: %w", err)
 	}

@@ -169,7 +169,7 @@ func TestJournal(t *testing.T) {
 		}
 		j.file.Close()
 		live := header(rewriteBytes)
-		if err := os.WriteFile(j.path, append(live, bytes.Repeat([]byte("\n"), 2*rewriteBytes)...), 0o600); err != nil {
+		if err := os.WriteFile(j.path, append(live, bytes.Repeat([]byte("\n"), rewriteFactor*rewriteBytes-len(live))...), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		j = newJournal(kernel{}, j.path, durable.Journal)
@@ -178,11 +178,11 @@ func TestJournal(t *testing.T) {
 		}
 		defer j.close()
 		if j.rewrittenSize != rewriteBytes || j.needsRewrite() {
-			t.Errorf("live is %d, grown %t at twice of it", j.rewrittenSize, j.needsRewrite())
+			t.Errorf("live is %d, grown %t before it has grown", j.rewrittenSize, j.needsRewrite())
 		}
 		j.size = rewriteFactor*rewriteBytes + 1
 		if !j.needsRewrite() {
-			t.Error("not grown at three times of what was alive")
+			t.Error("not grown at a multiple of what was alive")
 		}
 	})
 }

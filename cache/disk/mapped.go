@@ -8,8 +8,8 @@ const (
 	// this process from then on, up to the size of the database. The kernel's
 	// cache has the pages anyway: to map one again costs a microsecond.
 	mappedMost = 16 << 20
-	// mappedByGet is about what the look-up of one key reads, in bytes. The
-	// kernel maps neighbours as well.
+	// mappedByGet is about what the look-up of one key maps when it is changed, in
+	// bytes. The kernel maps neighbours as well.
 	mappedByGet = 32 << 10
 )
 

@@ -42,6 +42,7 @@ func (b *blobs) quarantine(d cache.Digest, path string, found fs.FileInfo, why .
 	b.onDamage()
 	b.dropSums(path)
 	b.trimQuarantine()
+	b.aside.count()
 	return true
 }
 

@@ -130,26 +130,26 @@ func (r *records) openOrRecreate() (db *database, complete bool, err error) {
 func (r *records) quarantine(cause error) error {
 	r.rebuilt.Store(true)
 	r.opts.OnRecordsError(cause)
-	damaged := r.path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")
+	damaged := filepath.Join(filepath.Dir(r.path), damagedDatabase) + time.Now().UTC().Format("20060102T150405.000000000Z")
 	err := r.opts.Files.Rename(r.path, damaged)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	r.opts.Log.Warn("the database of records was damaged; it was moved out of the way and created again",
 		"cause", cause, "aside", damaged)
-
+	defer r.opts.aside.count()
 	return r.trimQuarantine()
 }
 
 // trimQuarantine removes the oldest damaged databases if there are too many.
 func (r *records) trimQuarantine() error {
-	folder, name := filepath.Split(r.path)
+	folder := filepath.Dir(r.path)
 	entries, err := r.opts.Files.ReadDir(folder) // sorted by name, which contains the time
 	if err != nil {
 		return err
 	}
 	entries = slices.DeleteFunc(entries, func(entry fs.DirEntry) bool {
-		return !strings.HasPrefix(entry.Name(), name+".damaged-")
+		return !strings.HasPrefix(entry.Name(), damagedDatabase)
 	})
 	for len(entries) > maxDamagedDatabases {
 		// On some systems a file that this process has mapped can't be removed:

@@ -51,6 +51,7 @@ type records struct {
 	pending         map[cache.Bucket]map[string]*pendingChange
 	count           int // number of pending changes
 	unjournaled     int // number of those that are not in the journal
+	expendable      int // number of those that need not be durable
 	order           uint64
 	scheduled       bool      // a flush is scheduled
 	oldest          time.Time // anything put before is durable; meaningless if nothing is pending
@@ -61,7 +62,9 @@ type records struct {
 	flushRequests chan chan error
 	stop          chan struct{}
 	stopped       chan struct{}
-	flushFailing  bool // the last flush failed; used by the flushing goroutine only
+	flushFailing  bool          // the last flush failed; guarded by mu
+	flushed       chan struct{} // closed when a flush is over; guarded by mu
+	compactAfter  time.Time     // used by the flushing goroutine only
 	close         sync.Once
 	closeErr      error // of the last flush
 }
@@ -77,12 +80,14 @@ func openRecords(dir string, opts Options) (*records, error) {
 		flushRequests: make(chan chan error),
 		stop:          make(chan struct{}),
 		stopped:       make(chan struct{}),
+		flushed:       make(chan struct{}),
 	}
 	if err := r.start(); err != nil {
 		return nil, err
 	}
 	// A partial journal, from a process that ended while it rewrote it.
 	_ = opts.Files.Remove(r.journal.path + ".new")
+	_ = opts.Files.Remove(r.path + ".new")
 	go r.run()
 	return r, nil
 }
@@ -140,9 +145,7 @@ func (r *records) set(b cache.Bucket, key string, w *pendingChange) {
 		return
 	}
 	r.put(b, key, w)
-	if r.unjournaled > r.opts.MaxPending {
-		r.dropOldest()
-	}
+	r.makeRoom()
 	if !r.scheduled {
 		r.scheduled = true
 		signal(r.wake)
@@ -168,6 +171,9 @@ func (r *records) put(b cache.Bucket, key string, w *pendingChange) {
 	if !w.journaled {
 		r.unjournaled++
 	}
+	if !r.journal.buckets[b] {
+		r.expendable++
+	}
 }
 
 // remove drops a pending change. r.mu is held.
@@ -180,6 +186,27 @@ func (r *records) remove(b cache.Bucket, key string) {
 	r.count--
 	if !w.journaled {
 		r.unjournaled--
+	}
+	if !r.journal.buckets[b] {
+		r.expendable--
+	}
+}
+
+// Pace waits at half of what may be pending: what is put meanwhile has room.
+func (r *records) Pace(ctx context.Context) {
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		wait := r.unjournaled > r.opts.MaxPending/2 && !r.flushFailing && !r.closed
+		flushed := r.flushed
+		r.mu.Unlock()
+		if !wait {
+			return
+		}
+		signal(r.flushNow)
+		select {
+		case <-flushed:
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -52,11 +52,7 @@ func (r *restoring) run(system files.System, path string) (damaged int, err erro
 	r.db.bolt.NoSync = true // it is not complete before it is synced
 	var failed error
 	damaged, err = readLines(file, func(c change) bool {
-		r.group = append(r.group, pendingRecord{recordName{c.bucket, c.key}, &pendingChange{value: c.value, deleted: c.deleted}})
-		r.bytes += len(c.key) + len(c.value)
-		if len(r.group) >= restoreChanges || r.bytes >= restoreBytes {
-			failed = r.write()
-		}
+		failed = r.add(c)
 		return failed == nil
 	})
 	if failed == nil {
@@ -69,6 +65,16 @@ func (r *restoring) run(system files.System, path string) (damaged int, err erro
 		return damaged, notOfTheJournal{fmt.Errorf("restore the records: %w", failed)}
 	}
 	return damaged, err
+}
+
+// add adds a change to the group, and writes it if it is large enough.
+func (r *restoring) add(c change) error {
+	r.group = append(r.group, pendingRecord{recordName{c.bucket, c.key}, &pendingChange{value: c.value, deleted: c.deleted}})
+	r.bytes += len(c.key) + len(c.value)
+	if len(r.group) >= restoreChanges || r.bytes >= restoreBytes {
+		return r.write()
+	}
+	return nil
 }
 
 // write writes the group.

@@ -59,6 +59,9 @@ func (r *records) Scan(b cache.Bucket, prefix string, fn func(key string, value 
 	return nil
 }
 
+// Pace has nothing to wait for.
+func (r *records) Pace(context.Context) {}
+
 // Flush has nothing to do: these records never become durable.
 func (r *records) Flush(context.Context) error { return nil }
 

@@ -75,6 +75,15 @@ func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 		count += fmt.Sprintf(" and %d unfinished downloads", n)
 	}
 	_, err := fmt.Fprintf(w, "%s, %s%s; no image refers to %s of that\n", count, size(list.Bytes), limit, size(list.Strays))
+	if err == nil {
+		_, err = fmt.Fprintf(w, "The records take %s", size(list.Records))
+	}
+	if err == nil && list.Aside > 0 {
+		_, err = fmt.Fprintf(w, ", and damaged files that were set aside %s", size(list.Aside))
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(w)
+	}
 	if err == nil && list.Full != "" {
 		_, err = fmt.Fprintf(w, "There was no room for something %s: %s\n", relativeTime(list.FullAt, now), boundNames[list.Full])
 	}

@@ -38,7 +38,7 @@ func TestLsShowsUnfinishedDownloadsAndReferrersOnlyIfThereAreAny(t *testing.T) {
 		referrers []retention.KnownReferrers
 		want      string
 	}{
-		"none": {nil, nil, images + "1 images, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n"},
+		"none": {nil, nil, images + "1 images, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\nThe records take 1.0 MiB\n"},
 		"two": {
 			[]retention.CachedDraft{
 				{Digest: digest, Size: -1, Bytes: 512, KeptAt: now.Add(-48 * time.Hour)},
@@ -49,7 +49,7 @@ func TestLsShowsUnfinishedDownloadsAndReferrersOnlyIfThereAreAny(t *testing.T) {
 				"UNFINISHED DOWNLOAD  DIGEST               PRESENT            LAST USED\n" +
 				"unknown              sha256:44136fa355b3  512 B of unknown   2 days ago\n" +
 				"ghcr.io/org/model    sha256:44136fa355b3  4.0 MiB of 68 MiB  3 minutes ago\n" +
-				"\n1 images and 2 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n",
+				"\n1 images and 2 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\nThe records take 1.0 MiB\n",
 		},
 		"one, and the referrers of two": {
 			[]retention.CachedDraft{{Digest: digest, Size: -1, Bytes: 512, KeptAt: now.Add(-48 * time.Hour)}},
@@ -64,11 +64,11 @@ func TestLsShowsUnfinishedDownloadsAndReferrersOnlyIfThereAreAny(t *testing.T) {
 				"REFERRERS OF       DIGEST               MANIFESTS  KNOWN\n" +
 				"ghcr.io/org/app    sha256:44136fa355b3  0          3 minutes ago\n" +
 				"quay.io/org/other  sha256:44136fa355b3  12         2 days ago\n" +
-				"\n1 images and 1 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\n",
+				"\n1 images and 1 unfinished downloads, 7.0 MiB of at most 1.0 GiB; no image refers to 0 B of that\nThe records take 1.0 MiB\n",
 		},
 	} {
 		var table strings.Builder
-		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Referrers: c.referrers, Bytes: 7 << 20, MaxBytes: 1 << 30}
+		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Referrers: c.referrers, Bytes: 7 << 20, MaxBytes: 1 << 30, Records: 1 << 20}
 		if err := writeTable(&table, list, now); err != nil {
 			t.Fatal(err)
 		}

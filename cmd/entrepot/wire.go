@@ -223,7 +223,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	m := mirror.New(mirror.Options{
-		Blobs: files.Blobs(), Records: files.Records(), Memory: content, Upstreams: upstreams,
+		Blobs: files.Blobs(), Records: files.Records(), Folder: files, Memory: content, Upstreams: upstreams,
 		Rules: pull.Rules{
 			TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
 			NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait, Offline: cfg.Offline,
@@ -235,7 +235,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 			Flights: metrics.Flights, Received: metrics.Received, Bypassed: metrics.Bypassed, Evicted: metrics.Evicted, Usage: metrics.Kept,
 		},
 	})
-	if err := errors.Join(metrics.DraftBytes(m.Store.KeptBytes), metrics.MemoryBytes(content.Bytes)); err != nil {
+	if err := errors.Join(metrics.DraftBytes(m.Store.KeptBytes), metrics.BesideBytes(files.RecordBytes, files.AsideBytes), metrics.MemoryBytes(content.Bytes)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	if err := metrics.Full(func() map[string]int64 { return timesMet(m.Store) }); err != nil {

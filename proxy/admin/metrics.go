@@ -171,6 +171,28 @@ func (m *Metrics) DraftBytes(bytes func() int64) error {
 	return nil
 }
 
+// BesideBytes exports what is stored beside content and unfinished downloads: the
+// bytes of the records, and those of files that were set aside.
+func (m *Metrics) BesideBytes(records, aside func() int64) error {
+	for name, of := range map[string]struct {
+		bytes func() int64
+		help  string
+	}{
+		"entrepot.cache.records": {records, "Bytes of the records, beside entrepot_cache_bytes."},
+		"entrepot.cache.aside":   {aside, "Bytes of damaged files that were set aside, beside entrepot_cache_bytes."},
+	} {
+		_, err := m.provider.Meter("entrepot").Int64ObservableGauge(name, metric.WithUnit("By"), metric.WithDescription(of.help),
+			metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+				o.Observe(of.bytes())
+				return nil
+			}))
+		if err != nil {
+			return fmt.Errorf("metric %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // Full exports what times returns: how often each bound was met, by its name.
 func (m *Metrics) Full(times func() map[string]int64) error {
 	_, err := m.provider.Meter("entrepot").Int64ObservableCounter("entrepot.cache.full",

@@ -9,7 +9,9 @@ const (
 	bucketTag      cache.Bucket = "tag"
 	bucketChecked  cache.Bucket = "checked"
 	bucketManifest cache.Bucket = "manifest"
-	bucketMember   cache.Bucket = "member"
+	// bucketWide holds the media types of manifests that reference much.
+	bucketWide   cache.Bucket = "wide"
+	bucketMember cache.Bucket = "member"
 	// bucketHeld holds the members that an upstream has confirmed and that must
 	// not have to be asked for again. bucketPrivate holds the content that was
 	// fetched with credentials.
@@ -37,12 +39,12 @@ const (
 // repositoryBuckets are the buckets whose keys begin with a repository, except
 // for pins.
 var repositoryBuckets = []cache.Bucket{
-	bucketTag, bucketChecked, bucketManifest, bucketMember, bucketHeld, bucketTagList,
+	bucketTag, bucketChecked, bucketManifest, bucketWide, bucketMember, bucketHeld, bucketTagList,
 	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
 }
 
 // Durable are the buckets whose records cannot be fetched again if the upstream
 // is gone. The record store writes them twice.
 func Durable() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation, bucketHeld, bucketPrivate}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketWide, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation, bucketHeld, bucketPrivate}
 }

@@ -17,7 +17,7 @@ func (l *Ledger) Check() error {
 	defer l.mu.Unlock()
 	return errors.Join(
 		check(l.tags, "tag", l.decodeTag),
-		check(l.manifests, "manifest", l.decodeManifest),
+		check(l.mediaTypes, "manifest", l.decodeMediaType),
 		check(l.members, "member", l.decodeMember),
 	)
 }
@@ -41,8 +41,6 @@ func normalize(v any) any {
 	case Tag:
 		v.CheckedAt = v.CheckedAt.Round(0).Local()
 		v.GoneSince = v.GoneSince.Round(0).UTC()
-		return fmt.Sprintf("%+v", v)
-	case Manifest:
 		return fmt.Sprintf("%+v", v)
 	}
 	return v

@@ -1,6 +1,11 @@
 package metadata
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
+)
 
 // leases are the digests that must not be removed now, and the watch that
 // observes them.
@@ -8,6 +13,8 @@ type leases struct {
 	// held counts, by digest, the leases on manifests that are being stored and
 	// on everything that these reference.
 	held map[Digest]int
+	// wide are the leases on what wide manifests reference.
+	wide map[*referrers.NameSet]bool
 	// removing are the digests whose content is being deleted. The channel is
 	// closed when the deletion is over.
 	removing map[Digest]chan struct{}
@@ -36,10 +43,16 @@ func (l *Ledger) Lease(m Manifest, d Digest) (release func()) {
 	all := m.references(d)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.awaitRemovals(all)
+	l.awaitRemovals(all, m.Names)
 	for _, d := range all {
 		l.leases.held[d]++
 		l.leases.markLeased(d)
+	}
+	if m.Names != nil {
+		l.leases.wide[m.Names] = true
+		if w := l.leases.watch; w != nil {
+			w.wide = append(w.wide, m.Names)
+		}
 	}
 	return func() {
 		l.mu.Lock()
@@ -49,23 +62,30 @@ func (l *Ledger) Lease(m Manifest, d Digest) (release func()) {
 				delete(l.leases.held, d)
 			}
 		}
+		delete(l.leases.wide, m.Names)
 	}
 }
 
-// awaitRemovals returns when none of the digests is being removed. l.mu is held
-// on entry and on return, but not while it waits.
-func (l *Ledger) awaitRemovals(all []Digest) {
-	if len(l.leases.removing) == 0 {
-		return
+// awaitRemovals returns when none of the digests, nor of the names unless they
+// are nil, is being removed. l.mu is held on entry and on return, but not while
+// it waits.
+func (l *Ledger) awaitRemovals(all []Digest, names *referrers.NameSet) {
+	for done := l.leases.removal(all, names); done != nil; done = l.leases.removal(all, names) {
+		l.mu.Unlock()
+		<-done
+		l.mu.Lock() // another removal may have begun meanwhile
 	}
-	for i := 0; i < len(all); i++ {
-		if done, ok := l.leases.removing[all[i]]; ok {
-			l.mu.Unlock()
-			<-done
-			l.mu.Lock()
-			i = -1 // another removal may have begun meanwhile
+}
+
+// removal returns the channel of a removal of one of the digests or of the names,
+// or nil.
+func (l *leases) removal(all []Digest, names *referrers.NameSet) chan struct{} {
+	for d, done := range l.removing {
+		if slices.Contains(all, d) || names != nil && names.Has(d) {
+			return done
 		}
 	}
+	return nil
 }
 
 // A Watch records what is used and leased while its owner looks for content to
@@ -74,7 +94,13 @@ func (l *Ledger) awaitRemovals(all []Digest) {
 type Watch struct {
 	l      *Ledger
 	leased map[Digest]bool // when the watch began, or since
+	wide   []*referrers.NameSet
 	used   map[string]bool // manifests and blobs, by their keys
+}
+
+// isLeased says whether a digest was leased when the watch began, or since.
+func (w *Watch) isLeased(d Digest) bool {
+	return w.leased[d] || slices.ContainsFunc(w.wide, func(names *referrers.NameSet) bool { return names.Has(d) })
 }
 
 // Watch begins a watch. The caller makes sure that there is no other one, and
@@ -85,6 +111,9 @@ func (l *Ledger) Watch() *Watch {
 	w := &Watch{l: l, leased: make(map[Digest]bool, len(l.leases.held)), used: make(map[string]bool)}
 	for d := range l.leases.held {
 		w.leased[d] = true
+	}
+	for names := range l.leases.wide {
+		w.wide = append(w.wide, names)
 	}
 	l.leases.watch = w
 	return w
@@ -119,7 +148,7 @@ type ManifestKey struct {
 func (w *Watch) ForgetUnused(all []ManifestKey, forget func(Removal) bool) bool {
 	defer w.l.beginChange()()
 	for _, m := range all {
-		if w.leased[m.Digest] || w.used[Key(m.Repository, m.Digest.String())] {
+		if w.isLeased(m.Digest) || w.used[Key(m.Repository, m.Digest.String())] {
 			return false
 		}
 	}
@@ -140,7 +169,7 @@ func (w *Watch) Forget(forget func(Removal)) {
 // Remove returns the result of remove, or false if it did not call it.
 func (w *Watch) Remove(d Digest, remove func() bool) bool {
 	w.l.mu.Lock()
-	if w.leased[d] {
+	if w.isLeased(d) {
 		w.l.mu.Unlock()
 		return false
 	}
@@ -182,21 +211,21 @@ func (r Removal) DropTagAt(repo Repository, tag string, d Digest) {
 
 // DropMember removes a blob from a repository.
 func (r Removal) DropMember(repo Repository, d Digest) {
-	if !r.w.leased[d] {
+	if !r.w.isLeased(d) {
 		r.w.l.removeMember(Key(repo, d.String()))
 	}
 }
 
 // DropAttached removes the record that an index attaches d to subject.
 func (r Removal) DropAttached(repo Repository, subject, d Digest) {
-	if !r.w.leased[d] {
+	if !r.w.isLeased(d) {
 		r.w.l.records.Delete(bucketAttached, AttachedKey(repo, subject, d))
 	}
 }
 
 // DropAttestation removes the record that an index marks d as an attestation.
 func (r Removal) DropAttestation(repo Repository, d Digest) {
-	if !r.w.leased[d] {
+	if !r.w.isLeased(d) {
 		r.w.l.records.Delete(bucketAttestation, Key(repo, d.String()))
 	}
 }

@@ -3,6 +3,8 @@ package metadata
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // Manifest is the record of a manifest that is cached for a repository, with
@@ -13,10 +15,16 @@ type Manifest struct {
 	Subject   Digest       `json:",omitempty"`
 	Children  []Descriptor `json:",omitempty"` // manifests
 	Blobs     []Descriptor `json:",omitempty"`
+	// Wide means that Children and Blobs are only the first of what it
+	// references, so that a record is small whatever that is. Its content says
+	// what the others are.
+	Wide bool `json:",omitempty"`
+	// Names are all that a wide manifest references, while it is being stored.
+	Names *referrers.NameSet `json:"-"`
 }
 
-// references are the digests of everything that a manifest references, and its
-// own.
+// references are the digests of what a manifest references according to its
+// record, and its own.
 func (m Manifest) references(own Digest) []Digest {
 	all := make([]Digest, 0, len(m.Blobs)+len(m.Children)+1)
 	for _, d := range m.Blobs {
@@ -28,23 +36,28 @@ func (m Manifest) references(own Digest) []Digest {
 	return append(all, own)
 }
 
-// Manifest returns the record of a manifest.
+// Manifest returns the record of a manifest. It decodes it, which takes as long
+// as what it references; [Ledger.HasManifest] and [Ledger.Find] do not.
 func (l *Ledger) Manifest(repo Repository, d Digest) (Manifest, bool) {
-	key := Key(repo, d.String())
-	if m, ok := l.manifests.Get(key); ok {
-		return m, true
-	}
-	before := l.changes.Load()
-	m, ok := l.decodeManifest(key)
-	if !ok {
-		return Manifest{}, false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.changes.Load() == before {
-		l.cacheManifest(key, m)
-	}
-	return m, true
+	return l.decodeManifest(Key(repo, d.String()))
+}
+
+// HasManifest says whether a manifest is on record.
+func (l *Ledger) HasManifest(repo Repository, d Digest) bool {
+	_, ok := l.mediaType(Key(repo, d.String()))
+	return ok
+}
+
+// mediaType returns the media type of a manifest that is on record: all that an
+// answer needs of the record.
+func (l *Ledger) mediaType(key string) (string, bool) {
+	return load(l, l.mediaTypes, key, l.decodeMediaType)
+}
+
+func (l *Ledger) decodeMediaType(key string) (string, bool) {
+	var m struct{ MediaType string }
+	ok := l.read(bucketManifest, key, &m)
+	return m.MediaType, ok && m.MediaType != ""
 }
 
 func (l *Ledger) decodeManifest(key string) (Manifest, bool) {
@@ -55,31 +68,22 @@ func (l *Ledger) decodeManifest(key string) (Manifest, bool) {
 	return m, true
 }
 
-// cacheManifest adds a decoded record to memory, unless the manifest references
-// more than any real manifest does. l.mu is held.
-func (l *Ledger) cacheManifest(key string, m Manifest) {
-	if len(m.Children)+len(m.Blobs) > maxListInMemory {
-		l.manifests.Remove(key)
-		return
-	}
-	l.manifests.Add(key, m)
-}
-
-// Find returns the record of a manifest and records that it is used. This is
-// atomic: a [Watch] that began earlier does not forget the manifest afterwards.
-func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
+// Find returns the media type of a manifest that is on record, and records that
+// it is used. This is atomic: a [Watch] that began earlier does not forget the
+// manifest afterwards.
+func (l *Ledger) Find(repo Repository, d Digest) (mediaType string, ok bool) {
 	key := Key(repo, d.String())
 	for {
 		before := l.leases.forgotten.Load()
-		m, ok := l.Manifest(repo, d)
+		mediaType, ok := l.mediaType(key)
 		if !ok {
-			return Manifest{}, false
+			return "", false
 		}
 		l.mu.Lock()
 		if l.leases.forgotten.Load() == before {
 			l.use(key)
 			l.mu.Unlock()
-			return m, true
+			return mediaType, true
 		}
 		l.mu.Unlock() // something was forgotten meanwhile, perhaps this manifest
 	}
@@ -88,25 +92,52 @@ func (l *Ledger) Find(repo Repository, d Digest) (Manifest, bool) {
 // PutManifest records that a manifest is cached for a repository. Everything
 // that the manifest references belongs to the repository as well.
 func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
-	l.putMembers(repo, m)
 	key, raw := Key(repo, d.String()), encode(bucketManifest, m)
+	if !m.Wide {
+		l.putMembers(repo, m)
+	}
 	defer l.beginChange()()
+	if m.Wide {
+		l.records.Put(bucketWide, key, []byte(m.MediaType))
+	}
 	l.records.Put(bucketManifest, key, raw)
-	l.cacheManifest(key, m)
+	l.mediaTypes.Add(key, m.MediaType)
 	l.members.Remove(key) // the manifest itself is one, even if only another named it before
+	l.recordUnkept(key)
 }
 
 // removeManifest removes a manifest, what it says of its subject, and the list
 // of its own referrers. l.mu is held.
 func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	key := Key(repo, d.String())
-	if m, ok := l.decodeManifest(key); ok && m.Subject != "" {
+	m, ok := l.decodeManifest(key)
+	if ok && m.Subject != "" {
 		l.removeSeen(repo, m.Subject, d)
 	}
+	if m.Wide {
+		l.records.Delete(bucketWide, key)
+	}
 	l.records.Delete(bucketManifest, key)
-	l.manifests.Remove(key)
+	l.mediaTypes.Remove(key)
 	l.removeMember(key)
 	l.removeSubject(repo, d)
+}
+
+// WideManifest is a manifest whose record does not have all that it references.
+type WideManifest struct {
+	Digest    Digest
+	MediaType string
+}
+
+// WideManifests returns these manifests of a repository.
+func (l *Ledger) WideManifests(repo Repository) (all []WideManifest) {
+	prefix := Key(repo, "")
+	// Records that cannot be scanned are lost. The upstream is asked then.
+	_ = l.records.Scan(bucketWide, prefix, func(key string, value []byte) bool {
+		all = append(all, WideManifest{Digest(strings.TrimPrefix(key, prefix)), string(value)})
+		return true
+	})
+	return all
 }
 
 // EachManifest calls fn for the record of every manifest, in the order of the

@@ -118,6 +118,11 @@ func (l *Ledger) putMembers(repo Repository, m Manifest) {
 	}
 }
 
+// PutNamed records that a manifest names a blob of a repository.
+func (l *Ledger) PutNamed(repo Repository, d Digest, size int64) {
+	l.putNamed(Key(repo, d.String()), size, true)
+}
+
 // putNamed records a member that a manifest names, unless more is known. It adds
 // a copy to memory if that is wanted.
 func (l *Ledger) putNamed(key string, size int64, inMemory bool) {

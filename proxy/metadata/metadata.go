@@ -31,6 +31,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // Ledger is the mirror's metadata. All methods are safe for concurrent use.
@@ -45,13 +46,14 @@ type Ledger struct {
 	mu sync.Mutex
 	// changes counts changes. A record that was decoded while something changed
 	// is not added to memory.
-	changes   atomic.Uint64
-	tags      *lru.Cache[string, Tag]
-	manifests *lru.Cache[string, Manifest]
-	members   *lru.Cache[string, Member]
-	answers   *lru.Cache[string, Referrers]
-	uses      uses
-	leases    leases
+	changes    atomic.Uint64
+	tags       *lru.Cache[string, Tag]
+	mediaTypes *lru.Cache[string, string] // of manifests
+	members    *lru.Cache[string, Member]
+	answers    *lru.Cache[string, Referrers]
+	unkept     *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
+	uses       uses
+	leases     leases
 }
 
 // New returns a Ledger over records. pinned says whether the configuration pins
@@ -61,11 +63,12 @@ func New(records cache.Records, pinned func(repo Repository, ref string) bool) *
 		records:        records,
 		pinnedByConfig: pinned,
 		tags:           newLRU[Tag](16 << 10),
-		manifests:      newLRU[Manifest](8 << 10),
+		mediaTypes:     newLRU[string](32 << 10),
 		members:        newLRU[Member](64 << 10),
 		answers:        newLRU[Referrers](1 << 10),
+		unkept:         newLRU[Referrers](maxUnkept),
 		uses:           uses{unsaved: make(map[string]int64)},
-		leases:         leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
+		leases:         leases{held: make(map[Digest]int), wide: make(map[*referrers.NameSet]bool), removing: make(map[Digest]chan struct{})},
 	}
 }
 
@@ -139,6 +142,10 @@ func (l *Ledger) keys(b cache.Bucket, prefix string) (all []string) {
 	})
 	return all
 }
+
+// Pace waits while more records are waiting to be written than should be. It is
+// called before many are changed, and without any lock.
+func (l *Ledger) Pace(ctx context.Context) { l.records.Pace(ctx) }
 
 // Flush returns when everything that was written before the call is durable.
 // Uses may still be in memory only.

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 
 var app = metadata.Repository{Upstream: "hub", Name: "app"}
 
+func referrer(name string) metadata.Descriptor {
+	return metadata.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: of(name), Size: 7}
+}
+
 func of(name string) metadata.Digest { return digest.FromString(name) }
 
 // image is a manifest that references two blobs and a child.

@@ -55,6 +55,9 @@ func (r *rebuilding) rebuild(ctx context.Context, repo Repository, from string) 
 	}
 	r.manifests += len(page)
 	for _, m := range page {
+		if m.Wide {
+			continue // its members are not on record, and whom it attaches neither
+		}
 		for _, named := range m.Blobs {
 			if len(named.URLs) == 0 && referrers.NamesVerifiedBlobs(m.MediaType) {
 				// Without a copy in memory: there are more of them than memory is for.

@@ -43,7 +43,11 @@ func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	before := l.changes.Load()
 	var r Referrers
 	if !l.read(bucketReferrers, key, &r) {
-		return Referrers{}, false
+		unkept, ok := l.unkept.Get(key)
+		if !ok {
+			return Referrers{}, false
+		}
+		r = unkept
 	}
 	r.WasEmpty = len(r.Manifests) == 0
 	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
@@ -80,8 +84,12 @@ func (l *Ledger) RecordReferrers(repo Repository, subject Digest, r Referrers, a
 			r.At = time.Time{}
 		}
 	}
-	l.write(bucketReferrers, key, r)
 	l.answers.Remove(key)
+	if l.rememberUnkept(key, r) {
+		return
+	}
+	l.unkept.Remove(key)
+	l.write(bucketReferrers, key, r)
 }
 
 func lists(all []Descriptor, d Digest) bool {
@@ -97,6 +105,9 @@ const emptyReferrers = 128
 func (l *Ledger) DropEmptyReferrers(repo Repository, subject Digest) {
 	key := Key(repo, subject.String())
 	defer l.beginChange()()
+	if l.unkept.Remove(key) {
+		l.answers.Remove(key)
+	}
 	raw, err := l.records.Get(bucketReferrers, key)
 	var r Referrers
 	if err == nil && len(raw) < emptyReferrers && json.Unmarshal(raw, &r) == nil && len(r.Manifests) == 0 {
@@ -145,6 +156,9 @@ func (l *Ledger) PutAttached(repo Repository, subject Digest, d Descriptor) {
 		return // it is known already
 	}
 	l.putDescriptor(bucketAttached, repo, subject, d)
+	if l.unkept.Remove(key) {
+		l.answers.Remove(key)
+	}
 	var r Referrers
 	if l.read(bucketReferrers, key, &r) && !r.At.IsZero() && !lists(r.Manifests, d.Digest) {
 		r.At = time.Time{}

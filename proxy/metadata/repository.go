@@ -34,9 +34,10 @@ func (l *Ledger) dropAll(prefix string) {
 		}
 	}
 	dropDecoded(l.tags, prefix)
-	dropDecoded(l.manifests, prefix)
+	dropDecoded(l.mediaTypes, prefix)
 	dropDecoded(l.members, prefix)
 	dropDecoded(l.answers, prefix)
+	dropDecoded(l.unkept, prefix)
 	l.leases.forgotten.Add(1)
 }
 

@@ -152,9 +152,27 @@ func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
 	return tags, ok
 }
 
-// PutTagList records a complete list of a repository's tags.
+// PutTagList records a complete list of a repository's tags. Some registries say
+// of any name that it has none. So an empty list is recorded only if something
+// of the repository is cached: whoever asks about repositories that do not exist
+// must not make the records grow.
 func (l *Ledger) PutTagList(repo Repository, tags []string) {
-	l.write(bucketTagList, Key(repo, ""), tags)
+	if len(tags) > 0 || l.hasManifests(repo) {
+		l.write(bucketTagList, Key(repo, ""), tags)
+		return
+	}
+	if _, err := l.records.Get(bucketTagList, Key(repo, "")); err == nil {
+		l.DropTagList(repo)
+	}
+}
+
+// hasManifests says whether a manifest of a repository is on record.
+func (l *Ledger) hasManifests(repo Repository) (has bool) {
+	_ = l.records.Scan(bucketManifest, Key(repo, ""), func(string, []byte) bool {
+		has = true
+		return false
+	})
+	return has
 }
 
 // DropTagList removes the list of a repository's tags.

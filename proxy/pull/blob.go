@@ -77,7 +77,7 @@ func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	}
 	ctx, cancel := p.asClient(ctx)
 	defer cancel()
-	member, holds := p.holds(repo, d)
+	member, holds := p.holds(ctx, repo, d)
 	if holds {
 		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
@@ -154,7 +154,7 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest, want W
 	if err != nil {
 		return nil, err
 	}
-	member, holds := p.holds(repo, d)
+	member, holds := p.holds(ctx, repo, d)
 	if !holds && p.isHeldForOthers(ctx, repo, d) {
 		// The content is here because another repository has it. Only the
 		// upstream can say whether this repository has it too.

@@ -15,8 +15,8 @@ import (
 
 // holds returns what is known of a blob of a repository, and whether what is
 // here of it may be served for that repository.
-func (p *Puller) holds(repo Repository, d Digest) (metadata.Member, bool) {
-	m, known := p.ledger.Member(repo, d)
+func (p *Puller) holds(ctx context.Context, repo Repository, d Digest) (metadata.Member, bool) {
+	m, known := p.member(ctx, repo, d)
 	if !known {
 		return metadata.Member{Size: -1}, false
 	}
@@ -52,7 +52,7 @@ func (p *Puller) putHeld(u Upstream, repo Repository, d Digest, size int64) {
 // confirm asks the upstream whether a repository has a blob, unless what is here
 // of it may be served for it already.
 func (p *Puller) confirm(ctx context.Context, u Upstream, repo Repository, d Digest) error {
-	if _, ok := p.holds(repo, d); ok {
+	if _, ok := p.holds(ctx, repo, d); ok {
 		return nil
 	}
 	_, err := p.resolveUpstreamBlob(ctx, u, repo, d)
@@ -62,7 +62,7 @@ func (p *Puller) confirm(ctx context.Context, u Upstream, repo Repository, d Dig
 // confirmJoined does that for a download that was joined.
 func (p *Puller) confirmJoined(ctx context.Context, f *flight.Flight, u Upstream, repo Repository, d Digest) error {
 	source := f.Source().(*blobSource)
-	m, known := p.ledger.Member(repo, d)
+	m, known := p.member(ctx, repo, d)
 	switch {
 	case source.repo == repo, known && !m.Named:
 		return nil

@@ -119,7 +119,7 @@ func manifestKey(repo Repository, ref string) string {
 // cachedManifest returns a manifest that is cached for repo, and records its
 // use.
 func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) (Manifest, bool) {
-	rec, ok := p.ledger.Find(repo, d)
+	mediaType, ok := p.ledger.Find(repo, d)
 	if !ok {
 		return Manifest{}, false
 	}
@@ -128,7 +128,7 @@ func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) 
 		return Manifest{}, false
 	}
 	m := Manifest{
-		Descriptor: Descriptor{MediaType: rec.MediaType, Digest: d, Size: int64(len(content))},
+		Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))},
 		Bytes:      content,
 		Outcome:    Hit,
 	}
@@ -277,7 +277,11 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		p.ledger.PutPrivate(d)
 	}
 	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
-	children, blobs, subject, err := referrers.Names(mediaType, doc)
+	children, blobs, subject, isWide, err := referrers.FirstNames(mediaType, doc)
+	if isWide {
+		rec.Wide = true
+		rec.Names, err = referrers.ReadNameSet(mediaType, doc)
+	}
 	if err != nil {
 		// We cannot read it, but clients may be able to.
 		p.log.Warn("manifest cannot be parsed", "repository", repo.String(), "digest", d.String(), "error", err)
@@ -287,6 +291,7 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		rec.Subject = subject.Digest
 	}
 	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content, parsed: doc}
+	p.ledger.Pace(ctx)
 	p.store.PutMemory(d, content)
 	defer p.ledger.Lease(rec, d)() // before the store is asked whether the content is there
 	if err := p.store.Put(ctx, m.Descriptor, content); err != nil {
@@ -294,6 +299,9 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		p.log.Warn("manifest could not be cached", "repository", repo.String(), "digest", d.String(), "error", err)
 	}
 	p.negative.delete(manifestKey(repo, d.String()))
+	p.store.PutNames(d, rec.Names)
+	// Of a wide manifest only the first: what else was not found is asked again in
+	// a moment anyway.
 	for _, b := range blobs {
 		p.negative.delete(blobKey(repo, b.Digest)) // the manifest is newer than a remembered "not found"
 	}
@@ -301,7 +309,7 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		p.negative.delete(manifestKey(repo, c.Digest.String()))
 	}
 	p.ledger.PutManifest(repo, d, rec)
-	p.recordReferrers(repo, m.Descriptor, doc, subject)
+	p.recordReferrers(repo, m.Descriptor, doc, subject, children)
 	if p.events.ManifestStored != nil {
 		p.events.ManifestStored(repo, d, rec)
 	}

@@ -215,7 +215,7 @@ func (p *Puller) openOne(ctx context.Context, q *question, claim Descriptor, der
 	}
 	// What lists it now is newer than a remembered absence.
 	p.negative.forget(manifestKey(q.repo, claim.Digest.String()), q.began)
-	if _, kept := p.ledger.Manifest(q.repo, claim.Digest); !kept && !q.budget.grant(claim, p.isQuotaLow(q.upstream)) {
+	if !p.ledger.HasManifest(q.repo, claim.Digest) && !q.budget.grant(claim, p.isQuotaLow(q.upstream)) {
 		return Descriptor{}, errUnopened
 	}
 	m, err := p.manifestByDigest(ctx, q.upstream, q.repo, claim.Digest)

@@ -96,7 +96,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.A
 // recordOf returns the last complete answer.
 func (p *Puller) recordOf(repo Repository, subject Digest) referrers.Record {
 	rec, onRecord := p.ledger.Referrers(repo, subject)
-	_, isKept := p.ledger.Manifest(repo, subject)
+	isKept := p.ledger.HasManifest(repo, subject)
 	return referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At, Needed: onRecord && (isKept || p.isFreshAnswer(rec))}
 }
 
@@ -168,8 +168,9 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 }
 
 // recordReferrers records what a manifest that is being cached says about other
-// manifests: its own subject, and the BuildKit attestations of an index.
-func (p *Puller) recordReferrers(repo Repository, own Descriptor, doc *referrers.Document, subject *Descriptor) {
+// manifests: its own subject, and the BuildKit attestations of an index with these
+// children.
+func (p *Puller) recordReferrers(repo Repository, own Descriptor, doc *referrers.Document, subject *Descriptor, children []Descriptor) {
 	if subject != nil {
 		described, err := referrers.Verify(own.MediaType, doc, own.Digest, subject.Digest)
 		if err == nil {
@@ -179,11 +180,7 @@ func (p *Puller) recordReferrers(repo Repository, own Descriptor, doc *referrers
 	if isAttestation(own.MediaType, doc) {
 		p.ledger.PutAttestation(repo, own.Digest)
 	}
-	attached, err := referrers.Attestations(doc)
-	if err != nil {
-		return // not an index
-	}
-	for _, a := range attached {
+	for _, a := range referrers.AttestationsAmong(children) {
 		p.ledger.PutAttached(repo, a.Subject, a.Entry)
 		p.ledger.PutAttestation(repo, a.Entry.Digest)
 	}

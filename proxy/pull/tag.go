@@ -243,7 +243,7 @@ func (p *Puller) recordTag(ctx context.Context, repo Repository, tag string, to 
 	if p.events.TagMoved != nil {
 		p.events.TagMoved(repo, tag)
 	}
-	if _, ok := p.ledger.Manifest(repo, to.Descriptor.Digest); ok {
+	if p.ledger.HasManifest(repo, to.Descriptor.Digest) {
 		return nil
 	}
 	// It was evicted in the moment before the tag protected it.

@@ -129,7 +129,7 @@ func (p *Puller) offlineTags(ctx context.Context, u Upstream, repo Repository, p
 		if !ok || !rec.GoneSince.IsZero() && !p.isServedWhenGone(u, repo, tag, rec) {
 			continue
 		}
-		if _, ok := p.ledger.Manifest(repo, rec.Descriptor.Digest); ok && p.store.Has(ctx, rec.Descriptor.Digest) {
+		if p.ledger.HasManifest(repo, rec.Descriptor.Digest) && p.store.Has(ctx, rec.Descriptor.Digest) {
 			tags = append(tags, tag)
 		}
 	}

@@ -19,11 +19,36 @@ import "encoding/json"
 // them is an error. Otherwise Names returns ErrMalformed where Describe does,
 // and if a list is not a list.
 func Names(mediaType string, doc *Document) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
+	n := named{seen: make(map[Digest]bool)}
+	subject, err = n.read(mediaType, doc)
+	return n.manifests, n.blobs, subject, err
+}
+
+const (
+	// maxFirst is how many different digests FirstNames returns at most: more
+	// than any image has layers.
+	maxFirst = 256
+	// maxFirstBytes is how many bytes their descriptors have in the manifest.
+	// Annotations may be long.
+	maxFirstBytes = 64 << 10
+)
+
+// FirstNames is like Names, but returns only the first of what a manifest
+// references, in a bounded number of bytes. more says that it references more
+// than that; [ReadNameSet] reads all.
+func FirstNames(mediaType string, doc *Document) (manifests, blobs []Descriptor, subject *Descriptor, more bool, err error) {
+	n := named{seen: make(map[Digest]bool), most: maxFirst}
+	subject, err = n.read(mediaType, doc)
+	return n.manifests, n.blobs, subject, n.more, err
+}
+
+// read reads what a manifest references, and returns its subject.
+func (n *named) read(mediaType string, doc *Document) (subject *Descriptor, err error) {
 	if err := check(doc); err != nil {
 		if mediaType != "" && kindOf(mediaType) == kindUnknown {
-			return nil, nil, nil, nil
+			return nil, nil //nolint:nilnil // there is none
 		}
-		return nil, nil, nil, err
+		return nil, err
 	}
 	if mediaType == "" {
 		mediaType = text(doc.Member("mediaType"))
@@ -35,7 +60,6 @@ func Names(mediaType string, doc *Document) (manifests, blobs []Descriptor, subj
 		subject = &s
 	}
 
-	n := named{seen: make(map[Digest]bool)}
 	switch kindOf(mediaType) {
 	case kindImage:
 		n.blob(doc.Member("config"))
@@ -43,34 +67,44 @@ func Names(mediaType string, doc *Document) (manifests, blobs []Descriptor, subj
 	case kindArtifact:
 		err = elements(doc.Member("blobs"), n.blob)
 	case kindIndex:
-		var entries []Descriptor
-		entries, _, err = doc.Entries()
-		for _, d := range entries {
-			n.entry(d)
-		}
+		err = elements(doc.Member("manifests"), n.entry)
 	case kindSchema1:
 		err = elements(doc.Member("fsLayers"), n.schema1Layer)
 	}
 	if err != nil {
-		return nil, nil, nil, err
+		n.manifests, n.blobs = nil, nil
+		return nil, err
 	}
-	return n.manifests, n.blobs, subject, nil
+	return subject, nil
 }
 
 // named collects what a manifest references, each digest once.
 type named struct {
 	manifests, blobs []Descriptor
 	seen             map[Digest]bool
+	most             int  // digests that are collected; zero means all
+	bytes            int  // of their descriptors
+	more             bool // there are more
+	// each is called for every element instead of collecting any, unless it is
+	// nil.
+	each func(raw json.RawMessage, isEntry bool)
 }
 
 func (n *named) blob(raw json.RawMessage) {
+	if n.skips(raw, false) {
+		return
+	}
 	if d, ok := descriptor(raw); ok && n.first(d.Digest) {
 		n.blobs = append(n.blobs, d)
 	}
 }
 
-func (n *named) entry(d Descriptor) {
-	if !n.first(d.Digest) {
+func (n *named) entry(raw json.RawMessage) {
+	if n.skips(raw, true) {
+		return
+	}
+	d, ok := descriptor(raw)
+	if !ok || !n.first(d.Digest) {
 		return
 	}
 	if d.MediaType == "" || kindOf(d.MediaType) != kindUnknown {
@@ -81,6 +115,9 @@ func (n *named) entry(d Descriptor) {
 }
 
 func (n *named) schema1Layer(raw json.RawMessage) {
+	if n.skips(raw, false) {
+		return
+	}
 	fields, err := members(raw, "blobSum")
 	if err != nil {
 		return
@@ -94,6 +131,22 @@ func (n *named) first(d Digest) bool {
 	if n.seen[d] {
 		return false
 	}
+	if n.more = n.most > 0 && len(n.seen) >= n.most; n.more {
+		return false
+	}
 	n.seen[d] = true
 	return true
+}
+
+// skips says whether an element is not collected, because there is no room for
+// more, or because all go elsewhere.
+func (n *named) skips(raw json.RawMessage, isEntry bool) bool {
+	if n.each != nil {
+		n.each(raw, isEntry)
+		return true
+	}
+	if n.bytes += len(raw); n.most > 0 && n.bytes > maxFirstBytes {
+		n.more = true
+	}
+	return n.more
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
 // IsComplete says whether an image is cached with all its platforms, all their
@@ -30,6 +32,9 @@ func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers 
 				return false
 			}
 		}
+		if rec.Wide && !r.hasAllOf(ctx, &rec, queue[0]) {
+			return false
+		}
 		refer, known := r.ledger.Referrers(of.Repository, queue[0])
 		if needReferrers && !known {
 			return false
@@ -42,4 +47,12 @@ func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers 
 		}
 	}
 	return true
+}
+
+// hasAllOf says whether all blobs of a wide manifest are cached, and completes
+// the children in its record.
+func (r *Retention) hasAllOf(ctx context.Context, rec *metadata.Manifest, d Digest) bool {
+	children, blobs, ok := r.store.AllNames(ctx, rec.MediaType, d)
+	rec.Children = children
+	return ok && !slices.ContainsFunc(blobs, func(b Descriptor) bool { return len(b.URLs) == 0 && !r.store.Has(ctx, b.Digest) })
 }

@@ -63,6 +63,7 @@ func (r *Retention) candidates(s *snapshot) []candidate {
 			return freed, nil
 		}})
 	}
+	all = append(all, r.recordCandidates(s)...)
 	for _, image := range s.images() {
 		all = append(all, candidate{image.use, func(ctx context.Context) (int64, error) { return r.evictImage(ctx, s, image) }})
 	}
@@ -123,9 +124,9 @@ func (s *snapshot) dropRecords(removed removal, from metadata.Removal) {
 		}
 		from.DropManifest(n.repo, n.digest, s.references.marks[n.key()] == 0)
 		s.dropMarks(n, from)
-		for _, b := range n.rec.Blobs {
-			if s.references.members[metadata.Key(n.repo, b.Digest.String())] == 0 {
-				from.DropMember(n.repo, b.Digest)
+		for _, d := range n.blobs {
+			if s.references.members[metadata.Key(n.repo, d.String())] == 0 {
+				from.DropMember(n.repo, d)
 			}
 		}
 	}

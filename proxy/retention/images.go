@@ -63,9 +63,9 @@ func (s *snapshot) lastUse(root *node) (use int64) {
 
 func (s *snapshot) ownUse(n *node) int64 {
 	use := s.ledger.ManifestUse(n.repo, n.digest)
-	for _, b := range n.rec.Blobs {
-		if s.references.content[b.Digest] == 1 {
-			use = max(use, s.ledger.BlobUse(b.Digest))
+	for _, d := range n.blobs {
+		if s.references.content[d] == 1 {
+			use = max(use, s.ledger.BlobUse(d))
 		}
 	}
 	return use
@@ -122,7 +122,7 @@ func (s *snapshot) orphanedContent(manifests []*node) (content []Digest) {
 		all = append(all, n.digest)
 	}
 	for _, n := range manifests {
-		all = append(all, digestsOf(n.rec.Blobs)...)
+		all = append(all, n.blobs...)
 	}
 	seen := map[Digest]bool{}
 	for _, d := range all {

@@ -60,6 +60,10 @@ type Inventory struct {
 	// the size of the part that belongs to no image.
 	Bytes  int64 `json:"bytes"`
 	Strays int64 `json:"strays"`
+	// Records is the size of the records, and Aside that of files that were set
+	// aside because they are damaged. They count against the bound too.
+	Records int64 `json:"records"`
+	Aside   int64 `json:"aside"`
 	// MaxBytes is the bound, or 0 if there is none.
 	MaxBytes int64 `json:"maxBytes"`
 	// Full is the bound that was met last since the start, and FullAt when.
@@ -84,7 +88,7 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 	met := r.store.LastMet()
 	list := Inventory{
 		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(), Referrers: subjects,
-		Full: met.Bound, FullAt: met.At.UTC(),
+		Full: met.Bound, FullAt: met.At.UTC(), Records: r.store.RecordBytes(), Aside: r.store.AsideBytes(),
 	}
 	if met.At.IsZero() {
 		list.FullAt = time.Time{}
@@ -168,7 +172,7 @@ func (r *Retention) describe(ctx context.Context, s *snapshot, of image) CachedI
 	for n := range seen {
 		k.Manifests++
 		cached[n.digest] = n.rec
-		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
+		for _, d := range append(slices.Clone(n.blobs), n.digest) {
 			needs[d]++
 		}
 	}

@@ -68,7 +68,8 @@ type collector struct {
 	referrers []Missing
 }
 
-// index collects what an index leads to if one of its platforms was pulled.
+// index collects what an index leads to if one of its platforms was pulled. Of
+// one that lists more than any image has platforms, it takes the first.
 func (c *collector) index(d Digest) {
 	entries := c.cached[d].Children
 	attested := make(map[Digest][]Descriptor)

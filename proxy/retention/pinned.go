@@ -1,5 +1,7 @@
 package retention
 
+import "slices"
+
 // reachableFromPins are the pinned manifests with their children and referrers.
 func (s *snapshot) reachableFromPins() map[*node]bool {
 	needed := make(map[*node]bool)
@@ -20,7 +22,7 @@ func (s *snapshot) pinnedContent() map[Digest]*node {
 		if !pinned[n] {
 			continue
 		}
-		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
+		for _, d := range append(slices.Clone(n.blobs), n.digest) {
 			if needed[d] == nil {
 				needed[d] = n
 			}

@@ -149,7 +149,7 @@ func (p *purge) addNamedContent() error {
 func (p *purge) addDrafts() {
 	orphans := make(map[Digest]bool)
 	for _, n := range p.removed.manifests {
-		for _, d := range append(digestsOf(n.rec.Blobs), n.digest) {
+		for _, d := range append(slices.Clone(n.blobs), n.digest) {
 			orphans[d] = p.references.content[d] == 0
 		}
 	}

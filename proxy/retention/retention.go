@@ -50,9 +50,13 @@ type Repository = metadata.Repository
 // Reference is a tag or a digest in a repository.
 type Reference = metadata.Reference
 
-// checkInterval is how often the bounds are checked even if nothing was stored,
-// because other programs fill the disk too.
-const checkInterval = time.Minute
+const (
+	// checkInterval is how often the bounds are checked even if nothing was
+	// stored, because other programs fill the disk too.
+	checkInterval = time.Minute
+	// recordsInterval is how often it is checked whether the records have grown.
+	recordsInterval = 5 * time.Second
+)
 
 // Options are the dependencies and settings of a Retention.
 type Options struct {
@@ -78,6 +82,7 @@ type Retention struct {
 	// sweeping is held while a snapshot is in use, and while content is removed
 	// according to it.
 	sweeping sync.Mutex
+	swept    time.Time // when the records were swept last; guarded by sweeping
 }
 
 // New returns a Retention. It does nothing before Run is called.
@@ -97,6 +102,8 @@ func New(opts Options) *Retention {
 func (r *Retention) Run(ctx context.Context) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
+	records := time.NewTicker(recordsInterval)
+	defer records.Stop()
 	defer r.store.EndPasses()
 	for {
 		if r.store.NeedsCount() {
@@ -104,11 +111,26 @@ func (r *Retention) Run(ctx context.Context) {
 		}
 		r.store.EvictionPass(func(p *store.Pass) { r.makeRoom(ctx, p) })
 		r.store.SaveUsage(false)
+		if !r.untilDue(ctx, tick.C, records.C) {
+			return
+		}
+	}
+}
+
+// untilDue returns when the bounds are to be checked, with false when ctx is done.
+func (r *Retention) untilDue(ctx context.Context, tick, records <-chan time.Time) bool {
+	for {
 		select {
 		case <-r.store.EvictionDue():
-		case <-tick.C:
+			return true
+		case <-tick:
+			return true
+		case <-records:
+			if r.store.RecordsPress() {
+				return true
+			}
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

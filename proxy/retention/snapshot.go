@@ -15,6 +15,8 @@ type node struct {
 	repo   Repository
 	digest Digest
 	rec    metadata.Manifest
+	blobs  []Digest           // that it references; of a wide manifest, those that are here
+	names  *referrers.NameSet // all that a wide manifest references
 	tags   []string
 	tagged bool // by a tag that is not a referrers tag
 	pinned bool
@@ -76,8 +78,52 @@ func (r *Retention) snapshot(ctx context.Context) (*snapshot, error) {
 		s.watch.End()
 		return nil, err
 	}
+	s.readWide(ctx, r.store)
 	s.link()
 	return s, nil
+}
+
+// readWide finds out which of the content that is here wide manifests reference.
+// What else they do makes no difference.
+func (s *snapshot) readWide(ctx context.Context, from *store.Store) {
+	for _, n := range s.nodes {
+		if n.blobs = digestsOf(n.rec.Blobs); !n.rec.Wide {
+			continue
+		}
+		names, ok := from.Names(ctx, n.rec.MediaType, n.digest)
+		if !ok {
+			continue // without its content it is of no use
+		}
+		n.names, n.blobs = names, nil
+		for d := range s.sizes {
+			if names.Has(d) {
+				n.blobs = append(n.blobs, d)
+			}
+		}
+		for d := range s.drafts {
+			if _, here := s.sizes[d]; !here && names.Has(d) {
+				n.blobs = append(n.blobs, d)
+			}
+		}
+	}
+}
+
+// childrenOf are the nodes that an index lists.
+func (s *snapshot) childrenOf(n *node) (all []*node) {
+	if n.names == nil {
+		for _, c := range n.rec.Children {
+			if child := s.nodes[metadata.Key(n.repo, c.Digest.String())]; child != nil {
+				all = append(all, child)
+			}
+		}
+		return all
+	}
+	for _, other := range s.nodes {
+		if other.repo == n.repo && n.names.Has(other.digest) {
+			all = append(all, other)
+		}
+	}
+	return all
 }
 
 func (s *snapshot) read(ctx context.Context, from *store.Store) error {
@@ -121,8 +167,8 @@ func (s *snapshot) isPinned(n *node) bool {
 func (s *snapshot) link() {
 	for _, n := range s.nodes {
 		s.references.add(n, 1)
-		for _, c := range n.rec.Children {
-			if child := s.nodes[metadata.Key(n.repo, c.Digest.String())]; child != nil && child != n {
+		for _, child := range s.childrenOf(n) {
+			if child != n {
 				child.parents++
 				child.platform = true
 				n.children = append(n.children, child)
@@ -151,9 +197,9 @@ func (s *snapshot) link() {
 // add adds by to the counts of everything that a manifest references.
 func (all references) add(n *node, by int) {
 	all.content[n.digest] += by
-	for _, b := range n.rec.Blobs {
-		all.content[b.Digest] += by
-		all.members[metadata.Key(n.repo, b.Digest.String())] += by
+	for _, d := range n.blobs {
+		all.content[d] += by
+		all.members[metadata.Key(n.repo, d.String())] += by
 	}
 	for _, a := range referrers.AttestationsAmong(n.rec.Children) {
 		all.marks[metadata.Key(n.repo, a.Entry.Digest.String())] += by

@@ -57,6 +57,15 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 	if content, ok := s.memory.Get(d); ok {
 		return content, true
 	}
+	content, ok := s.readStored(ctx, d, maxSize)
+	if ok {
+		s.memory.Put(d, content)
+	}
+	return content, ok
+}
+
+// readStored is Read for what is not in memory. It does not put it there.
+func (s *Store) readStored(ctx context.Context, d Digest, maxSize int64) ([]byte, bool) {
 	file, err := s.blobs.Open(ctx, d)
 	if err != nil {
 		s.noteLost(err)
@@ -74,7 +83,6 @@ func (s *Store) Read(ctx context.Context, d Digest, maxSize int64) ([]byte, bool
 		s.log.Error("stored manifest cannot be read", "digest", d.String(), "error", err)
 		return nil, false
 	}
-	s.memory.Put(d, content)
 	return content, true
 }
 

@@ -124,6 +124,7 @@ func (p *Pass) end() {
 			r.passes.disbelieved = p.inodes
 		}
 	}
+	r.beside.seen = r.beside.bytes()
 	r.passes.ended, r.passes.vain = r.passes.begun, short && r.removed == p.removed
 	r.settleHopeless()
 	r.changedPasses()

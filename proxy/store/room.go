@@ -40,6 +40,7 @@ const (
 // flight, or was kept a moment ago and is about to be evicted.
 type room struct {
 	bounds      Bounds
+	beside      beside
 	weight      func(size int64) int64 // bytes that content of a size takes on disk
 	onChange    func(bytes int64)      // called with used; may be nil
 	evictionDue chan struct{}          // requests an eviction pass
@@ -106,9 +107,9 @@ func (c *recount) total() (n int64) {
 	return n
 }
 
-func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
+func newRoom(bounds Bounds, folder cache.Folder, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
-		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
+		bounds: bounds, beside: beside{folder: folder}, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
 		usage:    usage{reserved: make(map[Digest]int64), kept: make(map[Digest]int64)},
 		deleting: make(map[Digest]chan struct{}), passes: passes{changed: make(chan struct{}), disbelieved: -1},
 	}
@@ -214,7 +215,7 @@ func (r *room) serve() {
 }
 
 func (r *room) fits(w *waiter) bool {
-	return w.most <= 0 || r.counted && r.used+w.bytes <= w.most
+	return w.most <= 0 || r.counted && r.taken()+w.bytes <= w.most
 }
 
 // give gives a waiter its room. r.mu is held.
@@ -344,11 +345,15 @@ func (r *room) addUsed(n int64) {
 // empty a small cache. r.mu is held.
 func (r *room) isUnderPressure() bool {
 	most := r.bounds.MaxBytes
-	return most > 0 && r.used+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > r.mostForBlobs()
+	return most > 0 && r.taken()+r.demand.waiting+min(r.demand.incoming, most/100*(100-lowWatermark)) > r.mostForBlobs()
 }
 
-// excess is by how many bytes what is used and waits is above the low
+// excess is by how many bytes what is taken and waits is above the low
 // watermark. r.mu is held.
 func (r *room) excess() int64 {
-	return min(r.used, r.used+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
+	taken := r.taken()
+	return min(taken, taken+r.demand.waiting-r.bounds.MaxBytes/100*lowWatermark)
 }
+
+// taken is how many bytes of the bound are taken. r.mu is held.
+func (r *room) taken() int64 { return r.used + r.beside.bytes() }

@@ -53,8 +53,10 @@ type Options struct {
 	// Records hold how many bytes are in use, so that a start need not count
 	// them; nil means that it does.
 	Records cache.Records
-	Memory  Memory
-	Bounds  Bounds
+	// Folder is what is stored beside content; nil means nothing.
+	Folder cache.Folder
+	Memory Memory
+	Bounds Bounds
 	// Usage is called with the number of bytes in use when it changes; it may
 	// be nil.
 	Usage  func(bytes int64)
@@ -70,6 +72,8 @@ type Store struct {
 	writes    singleflight.Group // by digest
 	unwritten unwritten
 	room      *room
+	names     *nameSets
+	parsing   chan struct{}                // held while a name set is made
 	seen      *lru.Cache[Digest, struct{}] // content that was on disk, and that nobody has removed through the Store
 }
 
@@ -81,9 +85,9 @@ func New(opts Options) *Store {
 		panic(err) // only for a size that is not positive
 	}
 	s := &Store{
-		seen:  seen,
+		seen: seen, names: newNameSets(), parsing: make(chan struct{}, 1),
 		blobs: opts.Blobs, records: opts.Records, memory: opts.Memory, log: opts.Logger,
-		room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage),
+		room: newRoom(opts.Bounds, opts.Folder, opts.Blobs.Weight, opts.Usage),
 	}
 	s.loadUsage()
 	return s
@@ -183,6 +187,7 @@ func (s *Store) Delete(ctx context.Context, d Digest, size int64) bool {
 		return false
 	}
 	s.seen.Remove(d)
+	s.names.Remove(d)
 	s.memory.Delete(d) // or it would be served from memory and never be stored on disk again
 	s.room.subtract(size, true)
 	return true

@@ -218,6 +218,9 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 			done.Bytes += m.Descriptor.Size
 		}
 		rec, _ := p.opts.Ledger.Manifest(r.Repository, m.Descriptor.Digest)
+		if rec.Wide {
+			rec.Children, rec.Blobs, _ = p.opts.Store.AllNames(ctx, rec.MediaType, m.Descriptor.Digest)
+		}
 		next := rec.Children
 		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
 		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
