@@ -67,14 +67,14 @@ func TestAWideImageIsAnImage(t *testing.T) {
 
 		// It is evicted with its layer, and not before others.
 		time.Sleep(time.Minute)
-		o.Image("app", "small", mirrortest.Bytes(1, 100<<10))
+		o.Image("app", "small", mirrortest.Bytes(1, 200<<10))
 		small := m.PullImage(t, mirrortest.App, "small")
 		time.Sleep(time.Minute)
 		if err := m.Read(t.Context(), mirrortest.App, layer.Digest); err != nil { // a use of the image
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		for i := range 7 {
+		for i := range 6 {
 			o.Image("app", fmt.Sprint("large", i), mirrortest.Bytes(byte(10+i), 100<<10))
 			m.PullImage(t, mirrortest.App, fmt.Sprint("large", i))
 		}
@@ -130,7 +130,7 @@ func TestRecordsAreEvicted(t *testing.T) {
 		m := mirrortest.New(t, o, func(opts *mirror.Options) {
 			opts.Bounds.MaxBytes = 1 << 20
 			opts.Rules.TagTTL = 1000 * time.Hour
-			opts.Folder = f
+			opts.Bounds.Folder = f
 		})
 		f.records = func() (n int64) {
 			_ = m.Ledger.EachReferrers(retention.Repository{}, func(retention.Repository, retention.Digest, metadata.Referrers) { n += 1000 })
@@ -199,7 +199,9 @@ func TestRecordsOfWhatIsNotThereAreDropped(t *testing.T) {
 		m.Ledger.PutTagList(other, []string{"1"})
 		m.Ledger.PutTagList(mirrortest.App, []string{"1"})
 		m.Ledger.SaveUses()
-		m.Ledger.DropStale(metadata.Present{
+		w := m.Ledger.Watch()
+		defer w.End()
+		w.DropStale(metadata.Present{
 			Repository: func(repo retention.Repository) bool { return repo == mirrortest.App },
 			Manifest:   func(key string) bool { return key == metadata.Key(mirrortest.App, image.String()) },
 			Blob:       func(d retention.Digest) bool { return d != gone },
