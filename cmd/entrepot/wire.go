@@ -213,6 +213,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	if err != nil {
 		return nil, nil, err
 	}
+	bounds.Folder = files
 	isDown := func() bool { return files.Outage() != nil }
 	if err := errors.Join(metrics.RecordsBehind(files.Behind), metrics.DiskDown(isDown)); err != nil {
 		return nil, nil, errors.Join(err, files.Close())
@@ -223,7 +224,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	m := mirror.New(mirror.Options{
-		Blobs: files.Blobs(), Records: files.Records(), Folder: files, Memory: content, Upstreams: upstreams,
+		Blobs: files.Blobs(), Records: files.Records(), Memory: content, Upstreams: upstreams,
 		Rules: pull.Rules{
 			TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
 			NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait, Offline: cfg.Offline,

@@ -32,7 +32,6 @@ import (
 type Options struct {
 	Blobs     cache.Blobs
 	Records   cache.Records
-	Folder    cache.Folder // what is stored beside content; nil means nothing
 	Memory    store.Memory
 	Upstreams []pull.Upstream
 
@@ -94,7 +93,7 @@ type Mirror struct {
 func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
-		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Folder: opts.Folder, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
+		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
 		scrubRate: opts.ScrubRate,
 		work:      background.New(),
 	}

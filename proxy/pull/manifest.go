@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/opencontainers/go-digest"
 
@@ -219,7 +218,7 @@ func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, 
 		if c, err = u.Registry.Manifest(ctx, repo.Name, ref); err != nil {
 			return c, nil, err
 		}
-		content, err = io.ReadAll(io.LimitReader(c.Body, maxManifest+1))
+		content, err = readBody(c.Body, c.Size, maxManifest+1)
 		c.Body.Close()
 		emit2(p.events.Received, u.Name, int64(len(content)))
 		if err == nil || ctx.Err() != nil {

@@ -54,8 +54,8 @@ func (s *NameSet) add(raw json.RawMessage, isEntry bool) {
 	if d == "" {
 		d = Digest(text(fields["blobSum"]))
 	}
-	if !wellFormed(d) {
-		return
+	if d == "" {
+		return // what is no digest stays: nobody can ask for it
 	}
 	if json.Unmarshal(fields["size"], &size) != nil || size < 0 {
 		size = -1

@@ -33,7 +33,7 @@ func (r *Retention) recordCandidates(s *snapshot) (all []candidate) {
 	}
 	slices.SortStableFunc(subjects, func(a, b KnownReferrers) int { return cmp.Compare(a.lastUse(), b.lastUse()) })
 	for group := range slices.Chunk(subjects, answersAtOnce) {
-		all = append(all, candidate{group[0].lastUse(), func(ctx context.Context) (int64, error) { return r.evictAnswers(ctx, group) }})
+		all = append(all, candidate{group[0].lastUse(), func(ctx context.Context) (int64, error) { return r.evictAnswers(ctx, s, group) }})
 	}
 	most := r.store.MaxBytes()
 	if most > 0 && r.store.RecordBytes() > most/sweepShare && time.Since(r.swept) > sweepInterval {
@@ -54,12 +54,10 @@ func (k KnownReferrers) lastUse() int64 {
 
 // evictAnswers removes recorded answers about manifests that are not in the
 // cache, unless they have come meanwhile.
-func (r *Retention) evictAnswers(ctx context.Context, group []KnownReferrers) (freed int64, err error) {
+func (r *Retention) evictAnswers(ctx context.Context, s *snapshot, group []KnownReferrers) (freed int64, err error) {
 	return r.freeing(ctx, func() {
 		for _, k := range group {
-			if of := k.reference().Repository; !r.ledger.HasManifest(of, k.Subject) {
-				r.ledger.DropReferrers(of, k.Subject)
-			}
+			s.watch.ForgetReferrers(k.reference().Repository, k.Subject)
 		}
 	})
 }
@@ -77,7 +75,7 @@ func (r *Retention) sweepRecords(ctx context.Context, s *snapshot) (freed int64,
 		return isStored || isDraft
 	}
 	return r.freeing(ctx, func() {
-		r.ledger.DropStale(metadata.Present{
+		s.watch.DropStale(metadata.Present{
 			Repository: func(repo Repository) bool { return repositories[repo] },
 			Manifest:   func(key string) bool { return s.nodes[key] != nil },
 			Blob:       isHere,

@@ -16,6 +16,9 @@ type Bounds struct {
 	// files it may have.
 	MaxBytes, MinFree int64
 	Space             func() (cache.Space, error)
+	// Folder tells what is stored beside content, which counts too; nil means
+	// nothing.
+	Folder cache.Folder
 }
 
 const (
@@ -40,7 +43,6 @@ const (
 // flight, or was kept a moment ago and is about to be evicted.
 type room struct {
 	bounds      Bounds
-	beside      beside
 	weight      func(size int64) int64 // bytes that content of a size takes on disk
 	onChange    func(bytes int64)      // called with used; may be nil
 	evictionDue chan struct{}          // requests an eviction pass
@@ -63,6 +65,7 @@ type usage struct {
 	reserved map[Digest]int64 // the part of used that is not published yet
 	kept     map[Digest]int64 // the part of used that drafts take which were kept
 	removed  tally            // by eviction and by operators since the start
+	beside   beside
 }
 
 // tally is an amount of content.
@@ -107,10 +110,10 @@ func (c *recount) total() (n int64) {
 	return n
 }
 
-func newRoom(bounds Bounds, folder cache.Folder, weight func(int64) int64, onChange func(int64)) *room {
+func newRoom(bounds Bounds, weight func(int64) int64, onChange func(int64)) *room {
 	return &room{
-		bounds: bounds, beside: beside{folder: folder}, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
-		usage:    usage{reserved: make(map[Digest]int64), kept: make(map[Digest]int64)},
+		bounds: bounds, weight: weight, onChange: onChange, evictionDue: make(chan struct{}, 1),
+		usage:    usage{reserved: make(map[Digest]int64), kept: make(map[Digest]int64), beside: beside{folder: bounds.Folder}},
 		deleting: make(map[Digest]chan struct{}), passes: passes{changed: make(chan struct{}), disbelieved: -1},
 	}
 }

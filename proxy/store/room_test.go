@@ -12,7 +12,7 @@ import (
 )
 
 func plain(bounds Bounds) *room {
-	r := newRoom(bounds, nil, func(n int64) int64 { return n }, nil)
+	r := newRoom(bounds, func(n int64) int64 { return n }, nil)
 	r.counted = true
 	return r
 }

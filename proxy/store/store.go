@@ -53,10 +53,8 @@ type Options struct {
 	// Records hold how many bytes are in use, so that a start need not count
 	// them; nil means that it does.
 	Records cache.Records
-	// Folder is what is stored beside content; nil means nothing.
-	Folder cache.Folder
-	Memory Memory
-	Bounds Bounds
+	Memory  Memory
+	Bounds  Bounds
 	// Usage is called with the number of bytes in use when it changes; it may
 	// be nil.
 	Usage  func(bytes int64)
@@ -87,7 +85,7 @@ func New(opts Options) *Store {
 	s := &Store{
 		seen: seen, names: newNameSets(), parsing: make(chan struct{}, 1),
 		blobs: opts.Blobs, records: opts.Records, memory: opts.Memory, log: opts.Logger,
-		room: newRoom(opts.Bounds, opts.Folder, opts.Blobs.Weight, opts.Usage),
+		room: newRoom(opts.Bounds, opts.Blobs.Weight, opts.Usage),
 	}
 	s.loadUsage()
 	return s

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	// The supported digest algorithms.
 	_ "crypto/sha256"
@@ -39,11 +40,25 @@ func Absent(raw json.RawMessage) bool { return raw == nil || string(raw) == "nul
 
 // Text is empty if raw is not a string.
 func Text(raw json.RawMessage) string {
+	if n := len(raw) - 1; n > 0 && raw[0] == '"' && raw[n] == '"' && isPlain(raw[1:n]) {
+		return string(raw[1:n])
+	}
 	var s string
 	if json.Unmarshal(raw, &s) != nil {
 		return ""
 	}
 	return s
+}
+
+// isPlain says whether a text in JSON stands for itself, as nearly all do. To
+// decode it takes ten times as long.
+func isPlain(text []byte) bool {
+	for _, c := range text {
+		if c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // Texts leaves out values that are not strings: a descriptor cannot hold them,

@@ -65,3 +65,17 @@ func TestGarbageIsReadWithoutACopy(t *testing.T) {
 		t.Errorf("%d bytes were allocated", took)
 	}
 }
+
+func TestATextIsWhatADecoderReads(t *testing.T) {
+	for _, raw := range []string{
+		`""`, `"a"`, `"sha256:ab"`, `"\u0041"`, `"\""`, `"ä"`, "\"\xff\"", `"a\\"`, `"`, ``, `5`, `null`, `["a"]`, `"a" `, "\"\x01\"", "\"\x7f\"",
+	} {
+		var want string
+		if json.Unmarshal([]byte(raw), &want) != nil {
+			want = ""
+		}
+		if got := Text(json.RawMessage(raw)); got != want && json.Valid([]byte(raw)) {
+			t.Errorf("%q is %q, want %q", raw, got, want)
+		}
+	}
+}
