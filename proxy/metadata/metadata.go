@@ -49,7 +49,7 @@ type Ledger struct {
 	tags      *lru.Cache[string, Tag]
 	manifests *lru.Cache[string, Manifest]
 	members   *lru.Cache[string, Member]
-	answers   *lru.Cache[string, Referrers]
+	answers   *lru.Cache[string, Listed]
 	uses      uses
 	leases    leases
 }
@@ -63,7 +63,7 @@ func New(records cache.Records, pinned func(repo Repository, ref string) bool) *
 		tags:           newLRU[Tag](16 << 10),
 		manifests:      newLRU[Manifest](8 << 10),
 		members:        newLRU[Member](64 << 10),
-		answers:        newLRU[Referrers](1 << 10),
+		answers:        newLRU[Listed](1 << 10),
 		uses:           uses{unsaved: make(map[string]int64)},
 		leases:         leases{held: make(map[Digest]int), removing: make(map[Digest]chan struct{})},
 	}
