@@ -30,7 +30,10 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 			return err
 		}
 	}
-	wanted := matchingTypes(types, list.Types())
+	wanted := types
+	if len(types) > 0 {
+		wanted = matchingTypes(types, list.Types())
+	}
 	if result.Partial && !list.Lists(wanted) {
 		return errPartialReferrers // there may be some at a source that could not be reached
 	}

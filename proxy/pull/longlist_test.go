@@ -130,6 +130,13 @@ func TestALongListIsKeptAsItIsSent(t *testing.T) {
 				if n := records.taken(); n != 0 {
 					t.Errorf("warm: the record is read %d times", n)
 				}
+				if n := testing.AllocsPerRun(3, func() { _, _ = m.Referrers(t.Context(), mirrortest.App, subject.Digest) }); n > many/10 {
+					t.Errorf("a hit makes %.0f allocations: it reads what it lists", n)
+				}
+				// The record of what stands under the tag names it all, too.
+				if n := testing.AllocsPerRun(3, func() { _, _ = m.Manifest(t.Context(), mirrortest.App, tag) }); n > 20*many {
+					t.Errorf("a hit by the tag makes %.0f allocations: it is compared with what the upstream has", n)
+				}
 				memory.drop()
 				ask("when memory has dropped it", many, pull.Hit)
 				ask("and again", many, pull.Hit)

@@ -21,18 +21,18 @@ import (
 //	the index
 //	for each entry: where it ends, and the number of its type
 //	the types, each with its length before it
-//	the size of the index, how many entries there are, and how many types
+//	the size of the index, and how many entries there are
 type List struct {
 	raw   []byte
 	index []byte // all of it
 	table []byte
-	types []string
+	types []byte
 }
 
 const (
 	listNumber  = 4 // bytes of a number
 	listEntry   = 2 * listNumber
-	listTrailer = 3 * listNumber
+	listTrailer = 2 * listNumber
 )
 
 // NewList encodes the index that lists the descriptors in the given order
@@ -74,7 +74,6 @@ func NewList(all []Descriptor) (List, error) {
 	}
 	raw = binary.BigEndian.AppendUint32(raw, uint32(size))
 	raw = binary.BigEndian.AppendUint32(raw, uint32(len(all)))
-	raw = binary.BigEndian.AppendUint32(raw, uint32(len(types)))
 	return ListOf(slices.Clip(raw)), nil
 }
 
@@ -82,15 +81,9 @@ func NewList(all []Descriptor) (List, error) {
 func ListOf(raw []byte) List {
 	number := func(at int) int { return int(binary.BigEndian.Uint32(raw[at:])) }
 	trailer := len(raw) - listTrailer
-	size, entries, types := number(trailer), number(trailer+listNumber), number(trailer+2*listNumber)
-	l := List{raw: raw, index: raw[:size:size], table: raw[size : size+entries*listEntry]}
-	for at := size + entries*listEntry; len(l.types) < types; {
-		n := number(at)
-		at += listNumber
-		l.types = append(l.types, string(raw[at:at+n]))
-		at += n
-	}
-	return l
+	size, entries := number(trailer), number(trailer+listNumber)
+	behind := size + entries*listEntry
+	return List{raw: raw, index: raw[:size:size], table: raw[size:behind], types: raw[behind:trailer]}
 }
 
 // Bytes are the bytes that the list consists of. They must not be changed.
@@ -102,8 +95,15 @@ func (l List) IsZero() bool { return l.raw == nil }
 // Len is how many it lists.
 func (l List) Len() int { return len(l.table) / listEntry }
 
-// Types are the artifact types of what it lists.
-func (l List) Types() []string { return l.types }
+// Types are the artifact types of what it lists, by their numbers.
+func (l List) Types() (all []string) {
+	for rest := l.types; len(rest) > 0; {
+		n := int(binary.BigEndian.Uint32(rest))
+		all = append(all, string(rest[listNumber:listNumber+n]))
+		rest = rest[listNumber+n:]
+	}
+	return all
+}
 
 // Descriptors decodes the list.
 func (l List) Descriptors() ([]Descriptor, error) {
@@ -161,9 +161,9 @@ func (l List) numbersOf(types []string) []bool {
 	if !slices.ContainsFunc(types, func(t string) bool { return t != "" }) {
 		return nil
 	}
-	wanted := make([]bool, len(l.types))
-	for number, t := range l.types {
-		wanted[number] = t != "" && slices.Contains(types, t)
+	wanted := []bool{}
+	for _, t := range l.Types() {
+		wanted = append(wanted, t != "" && slices.Contains(types, t))
 	}
 	return wanted
 }
