@@ -107,6 +107,11 @@ type Blobs interface {
 	// published or deleted meanwhile may be visited or not.
 	Walk(ctx context.Context, fn func(d Digest, size int64) bool) error
 
+	// Mark returns a mark of what is published. It MUST be another one once this
+	// process or anybody else has added or removed content. It is empty if that
+	// can't be told. The work for it MUST NOT grow with the content.
+	Mark(ctx context.Context) string
+
 	// Outage returns nil, or, while the disk is down, a channel that is closed
 	// when it is up again. As long, all that needs the disk returns ErrDown at
 	// once.

@@ -83,7 +83,11 @@ func TestAClientGetsTheTypesThatItAccepts(t *testing.T) {
 	c.want(t, "1", dockerManifest, http.StatusNotFound, ocispec.Descriptor{}, "HEAD "+dockerManifest, "GET "+dockerManifest)
 	c.want(t, "1", "", http.StatusOK, c.index)
 	// A digest names content of one type.
+	c.fake.Transcript()
 	c.want(t, c.index.Digest.String(), dockerManifest, http.StatusOK, c.index)
+	if asked := c.fake.Transcript(); len(asked) > 0 {
+		t.Errorf("about a digest, the upstream was asked %q", asked)
+	}
 	// Who wants what the tag is costs nothing.
 	c.want(t, "amd64", ocispec.MediaTypeImageManifest, http.StatusOK, c.child)
 }

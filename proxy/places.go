@@ -19,8 +19,6 @@ const (
 	closeTimeout = time.Second
 	// roomInterval is how often whoever waits looks for room again.
 	roomInterval = 100 * time.Millisecond
-	// watchInterval is how often Watch looks at the clients that read nothing.
-	watchInterval = 15 * time.Second
 )
 
 // Places are what clients may take of this process at once: one for each
@@ -73,6 +71,23 @@ type placeTimes struct {
 	wait    time.Duration // of a further connection: clients that come and go free theirs sooner
 	fresh   time.Duration // of a new connection without a request: clients send their first one at once
 	stalled time.Duration // of a client that reads nothing
+	watch   time.Duration // between two looks at the clients that read nothing
+	silent  silences
+}
+
+// silences are how long a client's host may acknowledge nothing.
+type silences struct {
+	sent   time.Duration // of what was sent: a link that is down for a minute loses no pull
+	probed time.Duration // of the questions that the kernel asks while the client's buffers are full
+}
+
+// defaultPlaceTimes are those of the program. The kernel asks every two minutes
+// at last (TCP_RTO_MAX), and its questions may be lost, too.
+func defaultPlaceTimes() placeTimes {
+	return placeTimes{
+		wait: 5 * time.Second, fresh: time.Second, stalled: time.Minute, watch: 15 * time.Second,
+		silent: silences{sent: 2 * time.Minute, probed: 5 * time.Minute},
+	}
 }
 
 // PlacesOptions say how many places there are.
@@ -87,7 +102,7 @@ type PlacesOptions struct {
 func NewPlaces(opts PlacesOptions) *Places {
 	n := max(cmp.Or(opts.Places, 4096), 1)
 	p := &Places{
-		log: opts.Logger, refuse: opts.Refused, times: placeTimes{wait: 5 * time.Second, fresh: time.Second, stalled: time.Minute},
+		log: opts.Logger, refuse: opts.Refused, times: defaultPlaceTimes(),
 		headers: newHeaderTurns(cmp.Or(opts.LargeHeaders, maxLargeHeaders)),
 		limit:   n,
 		wake:    make(chan struct{}, 1),
@@ -260,7 +275,7 @@ func (p *Places) makeRoom() bool {
 // more, and it cannot be told to hurry in advance: TCP_USER_TIMEOUT would also
 // end the connections of clients that are there and read nothing for a while.
 func (p *Places) Watch(ctx context.Context) {
-	ticker := time.NewTicker(watchInterval)
+	ticker := time.NewTicker(p.times.watch)
 	defer ticker.Stop()
 	for {
 		select {
@@ -269,8 +284,8 @@ func (p *Places) Watch(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, c := range p.stalled(p.times.stalled) {
-			if isSilent(c.TCPConn) {
-				giveUp(c.TCPConn)
+			if isSilent(c.TCPConn, p.times.silent) {
+				giveUp(c.TCPConn, p.times.silent)
 			}
 		}
 	}

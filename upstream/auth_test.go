@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
@@ -184,6 +186,33 @@ func TestRealms(t *testing.T) {
 	}
 }
 
+// A configuration that names a host as trusted does not say that passwords may be
+// sent to it in the clear.
+func TestATrustedRealmOfAnHTTPSRegistryIsHTTPS(t *testing.T) {
+	for _, trusted := range []string{"127.0.0.1", "localhost"} {
+		var got []string
+		tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = append(got, r.Header.Get("Authorization"))
+			_, _ = io.WriteString(w, `{"token":"t"}`)
+		}))
+		defer tokens.Close()
+		realm := strings.Replace(tokens.URL, "127.0.0.1", trusted, 1)
+		registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q`, realm))
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		defer registry.Close()
+		_, err := remote(t, registry.URL, func(o *upstream.RemoteOptions) {
+			as("me", password)(o)
+			o.InsecureSkipVerify = true
+			o.TrustedRealms = []string{trusted}
+		}).Resolve(t.Context(), "app", "1")
+		if err == nil || !strings.Contains(err.Error(), "without https") || len(got) > 0 {
+			t.Errorf("%s: %v, and the token server got %q", realm, err, got)
+		}
+	}
+}
+
 // W41: credentials stay with the registry, and redirects within the rules.
 func TestRedirects(t *testing.T) {
 	content := upstreamtest.Bytes(1, 1000)
@@ -306,5 +335,37 @@ func TestWhatIsAskedAndHeard(t *testing.T) {
 	}
 	if got := quota.Share(); got != 0.1 {
 		t.Errorf("W42: a share of %v is left, want 0.1", got)
+	}
+}
+
+// TestAPanicCostsTheRequestsThatShareItsTask (13.1): a token and what a registry
+// requires are found out once, for all requests that need it.
+func TestAPanicCostsTheRequestsThatShareItsTask(t *testing.T) {
+	for _, kind := range []string{"ping", "token"} {
+		t.Run(kind, func(t *testing.T) {
+			var told atomic.Int64
+			panics.Handle(func(string, any, []byte) { told.Add(1) })
+			defer panics.Handle(nil)
+			fake := upstreamtest.New(t, upstreamtest.WithAuth(upstreamtest.Auth{Scheme: "token", Username: "me", Password: password}))
+			fake.AddImage("app", "1", []byte("layer"))
+			var now atomic.Bool
+			now.Store(true)
+			r := remote(t, fake.URL(), func(opts *upstream.RemoteOptions) {
+				as("me", password)(opts)
+				opts.Observe = func(o upstream.Observation) {
+					if o.Kind == kind && now.Load() {
+						panic("broken")
+					}
+				}
+			})
+			// Without an answer to its ping, a request finds out by itself.
+			if _, err := r.Resolve(t.Context(), "app", "1"); errors.Is(err, panics.ErrPanic) != (kind == "token") || told.Load() == 0 {
+				t.Errorf("Resolve: %v, and %d panics were told of", err, told.Load())
+			}
+			now.Store(false)
+			if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
+				t.Errorf("then Resolve: %v", err)
+			}
+		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,11 +27,12 @@ type Slots struct {
 	all       chan struct{}
 	blobs     chan struct{}
 	referrers chan struct{}
+	waiting   atomic.Int32 // requests that wait for a slot, but for those about referrers
 }
 
 // NewSlots returns n slots.
 func NewSlots(n int) *Slots {
-	return &Slots{make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
+	return &Slots{all: make(chan struct{}, n), blobs: make(chan struct{}, max(n-1, 1)), referrers: make(chan struct{}, max(n/4, 1))}
 }
 
 // Limit sends as many requests at once as there are slots, each until its body
@@ -56,11 +58,21 @@ type limitEndpoint struct {
 // acquire takes a slot. The returned function releases it and may be called
 // more than once.
 func (l limit) acquire(ctx context.Context, slots chan struct{}, most time.Duration) (release func(), err error) {
+	free := sync.OnceFunc(func() { <-slots })
+	select {
+	case slots <- struct{}{}:
+		return free, nil
+	default:
+	}
+	if slots != l.referrers { // a place among all would not help those
+		l.waiting.Add(+1)
+		defer l.waiting.Add(-1)
+	}
 	wait := time.NewTimer(most)
 	defer wait.Stop()
 	select {
 	case slots <- struct{}{}:
-		return sync.OnceFunc(func() { <-slots }), nil
+		return free, nil
 	case <-wait.C:
 		return nil, fmt.Errorf("%w: %d requests are in progress (max_requests)", ErrUnavailable, cap(slots))
 	case <-ctx.Done():
@@ -115,6 +127,7 @@ func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (
 		return Content{}, err
 	}
 	c.Body = bodyWithRelease{c.Body, release}
+	c.IsAwaited = func() bool { return l.waiting.Load() > 0 }
 	return c, nil
 }
 

@@ -246,8 +246,8 @@ func TestLimit(t *testing.T) {
 			third <- err
 		}()
 		synctest.Wait()
-		if inner.count() != 2 {
-			t.Errorf("%d blobs are under way", inner.count())
+		if inner.count() != 2 || !first.IsAwaited() {
+			t.Errorf("%d blobs are under way, the first is awaited: %t", inner.count(), first.IsAwaited())
 		}
 		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
 			t.Errorf("a question behind blobs: %v", err)
@@ -256,6 +256,9 @@ func TestLimit(t *testing.T) {
 		first.Body.Close()
 		if err := <-third; err != nil {
 			t.Errorf("the third blob: %v", err)
+		}
+		if second.IsAwaited() {
+			t.Error("nobody waits, and the second blob is awaited")
 		}
 		second.Body.Close()
 		// A question that gets no turn is a fast no.
@@ -297,6 +300,13 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 			synctest.Wait()
 			if got := inner.count(); got != quarter {
 				t.Errorf("of %d places %d are for referrers, want %d", n, got, quarter)
+			}
+			if n > 2 {
+				c, err := r.Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
+				if err != nil || c.IsAwaited() {
+					t.Errorf("a blob: %v, awaited by those about referrers", err)
+				}
+				c.Body.Close()
 			}
 			began := time.Now()
 			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // silentBody is how long a body is silent before a second connection begins
@@ -169,6 +171,7 @@ func (b *doubledBody) begin() {
 	at := b.at
 	b.mu.Unlock()
 	defer close(s.done)
+	defer panics.Report("second connection for a blob")
 	c, err := b.reopen(ctx, at)
 	if err != nil {
 		cancel()

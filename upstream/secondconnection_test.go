@@ -38,6 +38,7 @@ type silentAnswer struct {
 	fails   bool // after the silence
 	etag    string
 	whole   bool // it has no ranges
+	panics  bool
 }
 
 func (s *silentBlob) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
@@ -50,6 +51,9 @@ func (s *silentBlob) Blob(ctx context.Context, repo string, d Digest, from, n in
 	case <-time.After(a.header):
 	case <-ctx.Done():
 		return Content{}, context.Cause(ctx)
+	}
+	if a.panics {
+		panic("broken")
 	}
 	if a.whole {
 		from, n = 0, -1

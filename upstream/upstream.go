@@ -117,6 +117,9 @@ type Content struct {
 	// Stale says that the upstream is a mirror that could not ask its own
 	// upstream (Warning 110). For a tag, it may point at something else by now.
 	Stale bool
+	// IsAwaited says whether other requests wait for what this one holds until
+	// Body is closed. nil means that none does.
+	IsAwaited func() bool
 }
 
 // ReferrersList is what a Referrers API lists.

@@ -31,6 +31,7 @@ func Blobs(t *testing.T, open func(t *testing.T) cache.Blobs) {
 	run("sound content is verified, at the pace that is given", testVerify)
 	run("a walk ends when fn returns false", testWalkStops)
 	run("a walk ends with its context", testWalkContext)
+	run("a mark is another one once content was added or removed", testMark)
 	t.Run("draft", func(t *testing.T) { drafts(t, open) })
 	t.Run("draft in pieces", func(t *testing.T) { draftPieces(t, open) })
 	t.Run("kept draft", func(t *testing.T) { keptDrafts(t, open) })

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // closeTimeout is how long a cache that is closed waits for what does not need
@@ -22,6 +23,10 @@ func (c *Cache) Close() error { return c.end(context.Background()) }
 // in memory, because the disk was down when they were put: until ctx ends,
 // Shutdown waits for the disk to answer again, and makes them durable. It waits
 // no longer than that for a disk that hangs.
+//
+// It waits for all of that time, however long the disk has been down. The next
+// process needs the folder too, so that it cannot serve any earlier, and without
+// the records it would not know who holds what was pulled meanwhile.
 func (c *Cache) Shutdown(ctx context.Context) error {
 	c.places.hurry()
 	for c.records.age() > 0 && ctx.Err() == nil {
@@ -38,14 +43,17 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 	return c.end(ctx)
 }
 
+func (c *Cache) closeAll() (err error) {
+	defer panics.Catch("closing the cache", &err)
+	c.blobs.proofs.all.Wait()
+	return errors.Join(c.records.Close(), c.folder.close())
+}
+
 func (c *Cache) end(ctx context.Context) error {
 	c.close.Do(func() {
 		c.blobs.proofs.end(c.blobs.cancel)
 		closed := make(chan error, 1)
-		go func() {
-			c.blobs.proofs.all.Wait()
-			closed <- errors.Join(c.records.Close(), c.folder.close())
-		}()
+		go func() { closed <- c.closeAll() }()
 		why := errDown
 		select {
 		case c.closed = <-closed:

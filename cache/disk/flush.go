@@ -7,11 +7,16 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 )
 
 // retryFactor is how many times FlushEvery to wait before a failed flush is
 // retried, unless new records come first.
 const retryFactor = 5
+
+// againAfter is how long what has panicked is not tried again by itself: it would
+// fail in the same way, and be logged each time.
+const againAfter = time.Minute
 
 // run flushes shortly after a record was put, when many are waiting, when
 // asked, and at the end.
@@ -20,46 +25,64 @@ func (r *records) run() {
 	due := time.NewTimer(time.Hour)
 	due.Stop()
 	defer due.Stop()
+	var notBefore time.Time // unless asked
 	for {
 		var err error
 		select {
 		case <-r.wake:
-			due.Reset(r.opts.FlushEvery)
+			due.Reset(max(r.opts.FlushEvery, time.Until(notBefore)))
 		case <-due.C:
 			err = r.flush()
 		case <-r.flushNow:
+			if time.Now().Before(notBefore) {
+				continue
+			}
 			err = r.flush()
 		case answer := <-r.flushRequests:
 			err = r.flush()
 			answer <- err
 		case <-r.stop:
-			r.finish()
+			r.closeErr = r.finish()
 			return
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, panics.ErrPanic):
+			notBefore = time.Now().Add(againAfter)
+			due.Reset(againAfter)
+		case err != nil:
 			due.Reset(retryFactor * r.opts.FlushEvery)
 		}
 	}
 }
 
 // finish accepts no more records, writes the last ones and closes the files.
-func (r *records) finish() {
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	err := r.flush()
+func (r *records) finish() (err error) {
+	defer panics.Catch(writingRecords, &err)
+	r.endChanges()
+	err = r.flush()
 	r.replaceMu.Lock()
 	defer r.replaceMu.Unlock()
 	r.finished = true
 	if db := r.current(); db != nil {
 		err = errors.Join(err, db.close())
 	}
-	r.closeErr = errors.Join(err, r.journal.close())
+	return errors.Join(err, r.journal.close())
 }
 
+// endChanges accepts no more records.
+func (r *records) endChanges() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+}
+
+// writingRecords is the task of the goroutine that writes them.
+const writingRecords = "writing records"
+
 // flush makes the records durable that were pending when it was called.
-func (r *records) flush() error {
-	err := r.flushAll()
+func (r *records) flush() (err error) {
+	defer panics.Catch(writingRecords, &err)
+	err = r.flushAll()
 	switch {
 	case err != nil:
 		err = fmt.Errorf("write records: %w", wrapFull(err))
@@ -80,11 +103,8 @@ func (r *records) flushAll() error {
 			return err
 		}
 	}
-	r.mu.Lock()
-	r.scheduled = false
-	db, complete := r.db, r.replaying && r.journalReadable
-	group, taken := r.sortedPending(), time.Now()
-	r.mu.Unlock()
+	taken := time.Now()
+	db, group, complete := r.take()
 	if db == nil {
 		return errDamaged // just now; the next flush has a new one
 	}
@@ -112,6 +132,15 @@ func (r *records) flushAll() error {
 		r.mu.Unlock()
 	}
 	return r.replaceIfDamaged(db, r.compactJournal(db))
+}
+
+// take returns what is to be written, to what database, and whether that is
+// complete then.
+func (r *records) take() (db *database, group []pendingRecord, complete bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.scheduled = false
+	return r.db, r.sortedPending(), r.replaying && r.journalReadable
 }
 
 // replaceIfDamaged replaces the database if err says that it is damaged.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,9 @@ import (
 // asked counts what may ask the disk of those who read published files.
 type asked struct {
 	files.System
-	times atomic.Int64
+	times, reads atomic.Int64
+	dropped      atomic.Bool // the page cache has nothing of them
+	unreadable   atomic.Bool
 }
 
 type askedFile struct {
@@ -43,7 +46,15 @@ func (f askedFile) Identify() (files.Identity, error) {
 
 func (f askedFile) ReadAt(p []byte, off int64) (int, error) {
 	f.of.times.Add(1)
+	f.of.reads.Add(1)
+	if f.of.unreadable.Load() {
+		return 0, syscall.EIO
+	}
 	return f.File.ReadAt(p, off)
+}
+
+func (f askedFile) IsResident(off, n int64) bool {
+	return !f.of.dropped.Load() && f.File.IsResident(off, n)
 }
 
 // openAndCheck does what is done before a blob is sent. It returns how far the
@@ -80,6 +91,41 @@ func TestAHotBlobAsksTheDiskForNothing(t *testing.T) {
 		time.Sleep(time.Hour)
 		want("when it is to be verified again", true)
 		want("after that", !OS().OpensFromMemory(dir))
+	})
+}
+
+// TestWhatThePageCacheHasDroppedIsReadBeforeItIsSent: all is checked, but the
+// kernel would wait for the disk while it sends, and nobody can leave that. So it
+// is read first, each time, by a goroutine that a client can leave.
+func TestWhatThePageCacheHasDroppedIsReadBeforeItIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		system := &asked{System: OS()}
+		c := open(t, t.TempDir(), Options{Files: system, VerifyEvery: time.Hour})
+		d := publish(t, c.blobs, "content", large)
+		want := func(when string, reads int64) {
+			t.Helper()
+			before := system.reads.Load()
+			if n, err := openAndCheck(c.Blobs(), d); n != large || err != nil {
+				t.Errorf("%s, the checks got to %d of %d: %v", when, n, large, err)
+			}
+			if n := system.reads.Load() - before; n != reads {
+				t.Errorf("%s, %d pieces were read, want %d", when, n, reads)
+			}
+		}
+		want("at first", largePieces)
+		want("when it is checked", 0)
+		system.dropped.Store(true)
+		want("a moment later", 0) // what was just sent is taken to be there
+		time.Sleep(residentFor)
+		want("when it is dropped", largePieces)
+		want("when it is still dropped", largePieces)
+		system.unreadable.Store(true)
+		if n, err := openAndCheck(c.Blobs(), d); n != 0 || !errors.Is(err, cache.ErrUnreadable) {
+			t.Errorf("what can't be read: the checks got to %d, %v", n, err)
+		}
+		system.dropped.Store(false)
+		system.unreadable.Store(false)
+		want("when it is back", 0)
 	})
 }
 

@@ -83,18 +83,22 @@ func apply(tx *bbolt.Tx, m pendingRecord) error {
 	return bucket.Put([]byte(m.key), seal(m.key, m.value))
 }
 
-// writeJournal appends the records of journaled buckets that are not in the
-// journal yet.
-func (r *records) writeJournal(group []pendingRecord) error {
-	var lines []byte
+// linesOf returns the lines of the records that writeJournal appends.
+func (r *records) linesOf(group []pendingRecord) (lines []byte) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, m := range group {
 		if r.journal.buckets[m.bucket] && !m.journaled {
 			lines = appendLine(lines, change{m.bucket, m.key, m.value, m.deleted})
 		}
 	}
-	r.mu.Unlock()
-	if err := r.journal.append(lines); err != nil {
+	return lines
+}
+
+// writeJournal appends the records of journaled buckets that are not in the
+// journal yet.
+func (r *records) writeJournal(group []pendingRecord) error {
+	if err := r.journal.append(r.linesOf(group)); err != nil {
 		return err
 	}
 	r.mu.Lock()

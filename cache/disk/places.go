@@ -236,8 +236,8 @@ func (p *places) untilMended(c *condition, every time.Duration) {
 			return
 		}
 		asked := time.Now()
-		err := p.probe()
-		if time.Since(asked) >= p.downAfter || errors.Is(err, cache.ErrDown) {
+		err := p.probeSafely()
+		if time.Since(asked) >= p.downAfter || errors.Is(err, cache.ErrDown) || errors.Is(err, panics.ErrPanic) {
 			continue // it has come back, but not as from a disk that is well
 		}
 		break
@@ -253,6 +253,11 @@ func (p *places) untilMended(c *condition, every time.Duration) {
 	if p.waiting.Load() > 0 {
 		p.watch()
 	}
+}
+
+func (p *places) probeSafely() (err error) {
+	defer panics.Catch("looking for the disk", &err)
+	return p.probe()
 }
 
 // hurry has a disk that is down be tried again at once, and often from now on.
@@ -289,6 +294,7 @@ func (p *places) closing(do func() error) error {
 		}
 	}
 	go func() {
+		defer panics.Report("closing a file")
 		for p.take(p.reads) != nil {
 			select {
 			case <-p.state.Load().mended:

@@ -16,6 +16,7 @@ type blobs struct {
 	available int64 // bytes that may still be written
 	content   map[cache.Digest][]byte
 	kept      map[cache.Digest]*kept
+	changes   int // how often content was published or deleted
 }
 
 func (b *blobs) Open(_ context.Context, d cache.Digest) (cache.PublishedBlob, error) {
@@ -55,7 +56,14 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 	defer b.mu.Unlock()
 	b.available += int64(len(b.content[d]))
 	delete(b.content, d)
+	b.changes++
 	return nil
+}
+
+func (b *blobs) Mark(context.Context) string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return fmt.Sprint(b.changes)
 }
 
 func (b *blobs) Verify(_ context.Context, d cache.Digest, pace func(n int) error) (int64, error) {
@@ -88,6 +96,7 @@ func (b *blobs) checkDigest(d cache.Digest, content []byte) error {
 	}
 	b.available += int64(len(content))
 	delete(b.content, d)
+	b.changes++
 	return fmt.Errorf("%w: %w", cache.ErrQuarantined, cache.ErrMismatch)
 }
 
@@ -148,6 +157,7 @@ func (b *blobs) publish(d cache.Digest, content []byte) {
 	defer b.mu.Unlock()
 	b.available += int64(len(b.content[d]))
 	b.content[d] = content
+	b.changes++
 	if k := b.kept[d]; k != nil {
 		b.available += k.Bytes
 		delete(b.kept, d)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,10 +18,18 @@ import (
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
-// TestWhatWasLearntWhileTheDiskHungSurvivesAStop has the program end just after
-// its disk has come back, as at a restart of a storage and of all that uses it.
-func TestWhatWasLearntWhileTheDiskHungSurvivesAStop(t *testing.T) {
-	t.Parallel() // it waits for its process
+// hungProgram is the program with records that are only in memory, because its
+// disk hangs: a second repository has been found to hold a blob.
+type hungProgram struct {
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	dir  string
+	d    digest.Digest
+	mend func()
+}
+
+func startHungProgram(t *testing.T) *hungProgram {
+	t.Helper()
 	fake := upstreamtest.New(t)
 	layer := upstreamtest.Bytes(1, 1<<20)
 	_, image := fake.AddImage("app", "1", layer)
@@ -48,29 +57,63 @@ func TestWhatWasLearntWhileTheDiskHungSurvivesAStop(t *testing.T) {
 	if !strings.Contains(log.String(), "the disk is down") {
 		t.Fatalf("it is not down:\n%s", log)
 	}
-	mend()
-	began := time.Now()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	return &hungProgram{cmd, log, dir, d, mend}
+}
+
+func (h *hungProgram) signal(t *testing.T) {
+	t.Helper()
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("it ends with %v:\n%s", err, log)
+}
+
+// TestWhatWasLearntWhileTheDiskHungSurvivesAStop has the program end just after
+// its disk has come back, as at a restart of a storage and of all that uses it.
+func TestWhatWasLearntWhileTheDiskHungSurvivesAStop(t *testing.T) {
+	t.Parallel() // it waits for its process
+	h := startHungProgram(t)
+	h.mend()
+	began := time.Now()
+	h.signal(t)
+	if err := h.cmd.Wait(); err != nil {
+		t.Errorf("it ends with %v:\n%s", err, h.log)
 	}
 	t.Logf("it ended after %s", time.Since(began))
 
-	kept, err := disk.Open(dir, disk.Options{})
+	kept, err := disk.Open(h.dir, disk.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer kept.Close()
 	found := false
 	if err := kept.Records().Scan("member", "", func(key string, _ []byte) bool {
-		found = found || strings.Contains(key, "other") && strings.Contains(key, d.String())
+		found = found || strings.Contains(key, "other") && strings.Contains(key, h.d.String())
 		return true
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if !found {
-		t.Errorf("that the other repository holds the blob was forgotten:\n%s", log)
+		t.Errorf("that the other repository holds the blob was forgotten:\n%s", h.log)
+	}
+}
+
+// A program whose disk stays away waits for it, because the next one would have
+// to as well. Whoever cannot wait signals twice.
+func TestASecondSignalEndsAProgramThatWaitsForItsDisk(t *testing.T) {
+	t.Parallel() // it waits for its process
+	h := startHungProgram(t)
+	h.signal(t)
+	ended := make(chan error, 1)
+	go func() { ended <- h.cmd.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("after one signal it ended with %v:\n%s", err, h.log)
+	case <-time.After(3 * time.Second):
+	}
+	h.signal(t)
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("it did not end at the second signal")
 	}
 }

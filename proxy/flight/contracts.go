@@ -54,6 +54,9 @@ type Observer interface {
 	// Answered is called when the source has answered, before the first byte.
 	// The size is -1 if the source does not say.
 	Answered(size int64)
+	// HasRanges is called when an answer shows whether the source has ranges.
+	// One that has none answers with the whole content.
+	HasRanges(has bool)
 	// Received is called with the number of bytes received from the source.
 	Received(bytes int64)
 	// Completed is called when all bytes are received and verified.

@@ -19,7 +19,11 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer content.Body.Close()
+	place := placeOf(content)
+	defer place.release()
+	if !content.Whole { // or it would have to begin anew
+		r.place = place
+	}
 	begins, err := d.answered(ctx, r, content)
 	if err != nil || !begins {
 		return err
@@ -58,6 +62,8 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 		switch {
 		case d.isReceived(r, err):
 			return nil
+		case r.place.yielded:
+			return errYielded
 		case err != nil:
 			return bodyError(err)
 		}
@@ -115,7 +121,9 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	defer d.known.Unlock()
 	d.mu.Lock()
 	known, first := d.size, d.state == waiting
+	asked, partial := !r.open || r.from > 0, r.from > 0 || c.Size < 0 || r.to < c.Size
 	d.mu.Unlock()
+	hasRange := !c.Whole && c.From == r.from
 	if first {
 		if known, err = known.withFirstAnswer(c); err != nil {
 			return false, err
@@ -137,11 +145,15 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 			d.progress.answered = time.Now()
 		}
 		d.plan.sized(known)
-		begins = d.plan.answered(r, c)
+		begins = d.plan.answered(r, hasRange)
+		d.plan.doubtful = d.plan.doubtful && !(asked && hasRange)
 	})
 	if !d.known.told {
 		d.known.told = true
 		d.start.Observer.Answered(known.total)
+	}
+	if asked && (hasRange || partial) { // all of it in answer to a range that is all of it says nothing
+		d.start.Observer.HasRanges(hasRange)
 	}
 	return begins, nil
 }
@@ -200,8 +212,8 @@ func (s *schedule) sized(known size) {
 
 // answered notes the answer to a request. It returns false if that is of no use:
 // it is the content from its start, which is being received already.
-func (s *schedule) answered(r *request, c upstream.Content) bool {
-	if !c.Whole && c.From == r.from {
+func (s *schedule) answered(r *request, isRange bool) bool {
+	if isRange {
 		return true
 	}
 	// The source has no ranges.
@@ -331,7 +343,7 @@ func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
 	if r.stale {
 		return errChanged
 	}
-	return d.spool.write(ctx, r.at, b)
+	return d.spool.write(ctx, r, b)
 }
 
 // isReceived says whether a request has all that it asked for, after a read that

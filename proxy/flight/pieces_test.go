@@ -15,6 +15,7 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -513,6 +514,34 @@ func TestDownloadsThatNobodyReadsMakeRoomForOthers(t *testing.T) {
 		}
 		if _, _, err := g.Join((&scripted{content: bytesOf(9, 100)}).want(), held.start()); !errors.Is(err, flight.ErrBusy) {
 			t.Errorf("one too many: %v", err)
+		}
+	})
+}
+
+// TestAPanicWhileABlobIsHashedCostsItsDownload (13.1): its readers get an error,
+// and the next download is none of it.
+func TestAPanicWhileABlobIsHashedCostsItsDownload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		panics.Handle(func(string, any, []byte) { told++ })
+		defer panics.Handle(nil)
+		s := &scripted{content: bytesOf(1, largeSize)}
+		sink := newTestSink(memory.New())
+		g := newGroup(t, sink)
+		if err := g.readParts(t, s, cache.Span{From: 2 * mib, To: 4 * mib}); err != nil {
+			t.Fatal(err)
+		}
+		sink.broken.Store(true)
+		if got, err := g.read(s.want(), s.start()); !errors.Is(err, panics.ErrPanic) || len(got) == largeSize {
+			t.Errorf("%d bytes of %d, %v", len(got), largeSize, err)
+		}
+		synctest.Wait()
+		if told == 0 || g.Len() > 0 {
+			t.Errorf("%d panics were told of, and %d downloads are under way", told, g.Len())
+		}
+		sink.broken.Store(false)
+		if got, err := g.read(s.want(), s.start()); err != nil || !bytes.Equal(got, s.content) {
+			t.Errorf("then %d bytes of %d, %v", len(got), largeSize, err)
 		}
 	})
 }

@@ -54,13 +54,21 @@ type schedule struct {
 	insisted, noFill bool
 	// inOrder means that only a request from the start on gets anywhere: the
 	// source has no ranges (F38), or does not tell the size.
-	inOrder  bool
+	inOrder bool
+	// doubtful means that the source had no ranges lately. One is then asked for
+	// by the only request alone, whose answer is of use either way.
+	doubtful bool
 	requests []*request
-	twice    int64 // bytes that were received although they were there
-	extra    int64 // bytes that were requested although no reader asked for them
+	spent
 	// scattered means that pieces have been requested ahead of the fill. It
 	// then goes by segments, so that it is not on its way into them.
 	scattered bool
+}
+
+// spent is what is received besides what readers ask for, in bytes.
+type spent struct {
+	twice int64 // received although it was there
+	extra int64 // requested although no reader asked for it
 }
 
 // request is a part of the content that is being received.
@@ -72,6 +80,7 @@ type request struct {
 	stale bool
 	// gaveAway means that the disk may still read what was written last.
 	gaveAway bool
+	place    place // while it has an answer
 	end      context.CancelFunc
 }
 
@@ -102,6 +111,9 @@ func (s *schedule) consider() {
 	}
 }
 
+// isInOrder says whether everything waits for the fill.
+func (s *schedule) isInOrder() bool { return s.inOrder || s.doubtful && s.fill }
+
 // prefix is how many bytes there are from the start on.
 func (s *schedule) prefix() int64 { return s.have.End(0) }
 
@@ -111,7 +123,7 @@ func (s *schedule) isWhole() bool { return s.total >= 0 && s.prefix() >= s.total
 // next is the request to start now, if there is one. The waits come in the order
 // in which they are served; index is that of the wait the request is for, or -1.
 func (s *schedule) next(waits []wait) (r *request, index int) {
-	if len(s.requests) >= maxRequests || s.total < 0 && len(s.requests) > 0 || s.isWhole() {
+	if len(s.requests) >= maxRequests || (s.total < 0 || s.doubtful) && len(s.requests) > 0 || s.isWhole() {
 		return nil, -1
 	}
 	ahead := 0
@@ -120,7 +132,7 @@ func (s *schedule) next(waits []wait) (r *request, index int) {
 			ahead++
 		}
 	}
-	if !s.inOrder && (!s.fill || ahead == 0) {
+	if !s.isInOrder() && (!s.fill || ahead == 0) {
 		for i, w := range waits {
 			if r := s.nextAhead(w, waits); r != nil {
 				return r, i
@@ -254,7 +266,7 @@ func (s *schedule) isAwaited(at int64) bool { return s.awaitedTo(at, at+1) > at 
 // awaitedTo is the end of what is on its way from at on, up to to, as far as it
 // is near enough to wait for it.
 func (s *schedule) awaitedTo(at, to int64) int64 {
-	if s.inOrder && s.fill {
+	if s.isInOrder() && s.fill {
 		return to
 	}
 	for _, r := range s.requests {

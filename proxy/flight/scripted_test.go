@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -39,12 +40,15 @@ type scripted struct {
 	gate      chan struct{}                               // nil, or answers wait until it is closed
 	bodies    func(from int64, body []byte) io.ReadCloser // nil for the content itself
 	onCall    func()                                      // called with each call, where it is set
+	awaited   func() bool                                 // says whether others wait for what an answer holds
 
 	mu       sync.Mutex
 	asked    []string
 	notified []string // by the download, but for Received
 	received int64
 	reads    int
+	// hasRanges is what the observer was told of that.
+	hasRanges []bool
 }
 
 func (s *scripted) String() string { return "the scripted content" }
@@ -76,7 +80,7 @@ func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, e
 	if n >= 0 {
 		body = body[:min(n, int64(len(body)))]
 	}
-	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole, ETag: s.etag}
+	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole, ETag: s.etag, IsAwaited: s.awaited}
 	if s.bodies != nil {
 		c.Body = s.bodies(from, body)
 	}
@@ -103,6 +107,13 @@ func (s *scripted) Answered(size int64)  { s.notify("answered %d", size) }
 func (s *scripted) Completed(size int64) { s.notify("completed %d", size) }
 func (s *scripted) NotCached()           { s.notify("not kept") }
 func (s *scripted) Failed(error)         { s.notify("failed") }
+
+func (s *scripted) HasRanges(has bool) {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hasRanges = append(s.hasRanges, has)
+}
 
 func (s *scripted) Received(n int64) {
 	s.called()
@@ -159,6 +170,7 @@ type testSink struct {
 
 	room    chan struct{} // nil, or what is published waits until it is closed
 	keeping chan struct{} // nil, or Keep waits until it is closed
+	broken  atomic.Bool   // hashing what a draft has panics
 
 	mu          sync.Mutex
 	expected    int64
@@ -200,6 +212,13 @@ func (d savedDraft) Save(note []byte) error {
 	defer d.by.mu.Unlock()
 	d.by.saved = append(d.by.saved, string(note))
 	return d.Draft.Save(note)
+}
+
+func (d savedDraft) Advance(n int) (int, error) {
+	if d.by.broken.Load() {
+		panic("broken")
+	}
+	return d.Draft.Advance(n)
 }
 
 func (s *testSink) Resume(ctx context.Context, d cache.Digest) (cache.Draft, cache.KeptDraft, error) {

@@ -10,8 +10,10 @@ import (
 // count them.
 type StoredBytes struct {
 	Bytes int64 `json:"bytes"`
-	// Exact means that nothing has been stored or deleted since.
-	Exact bool `json:"exact"`
+	// Exact means that this process has stored and deleted nothing since. Mark is
+	// what [cache.Blobs] says of it: nobody else has either if it still says so.
+	Exact bool   `json:"exact"`
+	Mark  string `json:"mark,omitempty"`
 }
 
 const storedKey = "bytes"
@@ -27,7 +29,7 @@ func LoadStored(from cache.Records) (StoredBytes, bool) {
 func SaveStored(to cache.Records, stored StoredBytes) {
 	raw, err := json.Marshal(stored)
 	if err != nil {
-		panic(err) // a number and a bool
+		panic(err) // a number, a bool and a string
 	}
 	to.Put(bucketStored, storedKey, raw)
 }

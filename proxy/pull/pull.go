@@ -35,6 +35,9 @@ type Upstream struct {
 	// ServeDeleted means that a cached tag is still served after the upstream
 	// has deleted it.
 	ServeDeleted bool
+	// Credentialed means that it is asked with credentials: what is fetched from
+	// it may be private to the repository that it is fetched from.
+	Credentialed bool
 	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
 	// nil means that there is no limit.
 	Quota func() float64
@@ -116,6 +119,7 @@ type requests struct {
 
 	conversions *conversions // what tags are for clients that accept other types
 	renewals    renewals     // what clients have had asked anew
+	noRanges    *noRanges    // repositories whose upstream has none
 }
 
 // New returns a Puller. It starts no goroutines.
@@ -126,7 +130,7 @@ func New(opts Options) *Puller {
 		ledger: opts.Ledger, store: opts.Store, flights: opts.Flights, work: opts.Work,
 		upstreams: make(map[string]Upstream, len(opts.Upstreams)),
 		rules:     opts.Rules, events: opts.Events, log: opts.Logger,
-		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions(), renewals: newRenewals()},
+		requests:    requests{checks: newShared(false), fetches: newShared(false), others: newShared(true), tagPages: newTagPages(), conversions: newConversions(), renewals: newRenewals(), noRanges: newNoRanges()},
 		lookups:     newLookups(),
 		negative:    newNegativeCache(opts.Rules.NegativeTTL),
 		diskReaders: diskReaders{count: make(map[Digest]int)},

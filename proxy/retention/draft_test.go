@@ -180,6 +180,7 @@ func TestTheDraftsOfAPinnedImageStay(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
+		mirrortest.Wait() // the mirror has looked for pins, or it would complete this one
 		// It was begun for another repository.
 		keepDraft(t, m, layer, 1000, noteOf(other))
 		m.Ledger.PutPin(retention.Reference{Repository: mirrortest.App, Ref: "1"})
@@ -449,6 +450,7 @@ func TestARefusedPurgeRemovesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		mirrortest.Wait() // the mirror has looked for pins, or it would complete this one
 		keepDraft(t, m, layer, 1000, noteOf(mirrortest.App))
 		m.Ledger.PutPin(retention.Reference{Repository: mirrortest.App, Ref: "2"})
 		before := m.BytesOnDisk(t)

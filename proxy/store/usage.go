@@ -10,7 +10,8 @@ import (
 )
 
 // loadUsage takes the bytes in use from the records. Drafts are not among them:
-// the cache knows those itself.
+// the cache knows those itself. If files have come or gone while no process ran,
+// everything is counted again, beside everything else.
 func (s *Store) loadUsage() {
 	if s.records == nil {
 		return
@@ -25,7 +26,7 @@ func (s *Store) loadUsage() {
 		metadata.SaveStored(s.records, metadata.StoredBytes{Bytes: stored.Bytes})
 		ctx, cancel := context.WithTimeout(context.Background(), usageWait)
 		defer cancel()
-		stored.Exact = s.records.Flush(ctx) == nil
+		stored.Exact = s.records.Flush(ctx) == nil && stored.Mark != "" && stored.Mark == s.blobs.Mark(ctx)
 	}
 	r := s.room
 	r.mu.Lock()
@@ -35,7 +36,8 @@ func (s *Store) loadUsage() {
 }
 
 // usageWait is how long a start waits for the records, which a disk that is full
-// or hangs does not take. Then what is in use is counted, beside everything else.
+// or hangs does not take, and for the mark of what is there, and how long an end
+// waits for that. Without them what is in use is counted, beside everything else.
 const usageWait = 2 * time.Second
 
 // noteLost notes that the cache has found content of another size than it was
@@ -86,6 +88,12 @@ func (s *Store) SaveUsage(ended bool) {
 	if s.records == nil {
 		return
 	}
+	mark := ""
+	if ended {
+		ctx, cancel := context.WithTimeout(context.Background(), usageWait)
+		defer cancel()
+		mark = s.blobs.Mark(ctx)
+	}
 	r := s.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,5 +104,5 @@ func (s *Store) SaveUsage(ended bool) {
 	for _, n := range r.kept {
 		published -= n
 	}
-	metadata.SaveStored(s.records, metadata.StoredBytes{Bytes: max(published, 0), Exact: ended && r.exact})
+	metadata.SaveStored(s.records, metadata.StoredBytes{Bytes: max(published, 0), Exact: ended && r.exact, Mark: mark})
 }

@@ -3,12 +3,15 @@ package warm_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/warm"
@@ -182,6 +185,53 @@ func TestAPinnedImageThatDoesNotFitIsNotDownloadedForever(t *testing.T) {
 		asked := slices.DeleteFunc(o.Transcript(), func(asked string) bool { return asked != line })
 		if len(asked) == 0 || len(asked) > 12 {
 			t.Errorf("in twelve hours it was downloaded %d times", len(asked))
+		}
+	})
+}
+
+// loud is a log whose code panics about a digest.
+type loud struct {
+	slog.Handler
+	about warm.Digest
+	now   *atomic.Bool
+}
+
+func (l loud) WithAttrs(attrs []slog.Attr) slog.Handler {
+	for _, a := range attrs {
+		if a.Key == "digest" && a.Value.String() == l.about.String() && l.now.Load() {
+			panic("broken")
+		}
+	}
+	return l
+}
+
+// TestAPanicAboutABlobOfAPinnedImageIsItsFailure (13.1): the image is not
+// complete, everything else of it is fetched, and it is tried again.
+func TestAPanicAboutABlobOfAPinnedImageIsItsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told atomic.Int64
+		panics.Handle(func(string, any, []byte) { told.Add(1) })
+		defer panics.Handle(nil)
+		o := mirrortest.NewOrigin()
+		image, layer := o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		var now atomic.Bool
+		now.Store(true)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			opts.Logger = slog.New(loud{slog.DiscardHandler, layer.Digest, &now})
+		})
+		if done, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"}); !errors.Is(err, warm.ErrIncomplete) || !errors.Is(err, panics.ErrPanic) || told.Load() == 0 {
+			t.Errorf("pinned: %+v, %v, and %d panics were told of", done, err, told.Load())
+		}
+		mirrortest.Wait()
+		for _, d := range m.BlobsOf(t, image.Digest) {
+			if m.HasContent(d) == (d == layer.Digest) {
+				t.Errorf("%s is kept: %v", d, m.HasContent(d))
+			}
+		}
+		now.Store(false)
+		time.Sleep(time.Hour)
+		if !m.HasContent(layer.Digest) {
+			t.Error("it was not tried again")
 		}
 	})
 }

@@ -23,6 +23,7 @@ type helped struct {
 	takes   time.Duration
 	running int
 	most    int
+	panics  bool
 }
 
 // newHelped returns an upstream with the endpoint's host. The helpers are those
@@ -39,12 +40,7 @@ func newHelped(t *testing.T, content, name, host string) *helped {
 }
 
 func (h *helped) run(ctx context.Context, helper, server string) (upstream.Credentials, error) {
-	h.mu.Lock()
-	h.asked = append(h.asked, helper+" "+server)
-	h.running++
-	h.most = max(h.most, h.running)
-	takes := h.takes
-	h.mu.Unlock()
+	takes := h.begin(helper + " " + server)
 	select {
 	case <-time.After(takes):
 	case <-ctx.Done():
@@ -56,6 +52,18 @@ func (h *helped) run(ctx context.Context, helper, server string) (upstream.Crede
 		return upstream.Credentials{}, context.Cause(ctx)
 	}
 	return h.creds, h.err
+}
+
+func (h *helped) begin(line string) (takes time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.panics {
+		panic("broken")
+	}
+	h.asked = append(h.asked, line)
+	h.running++
+	h.most = max(h.most, h.running)
+	return h.takes
 }
 
 func (h *helped) set(fn func()) {
