@@ -343,7 +343,7 @@ func elsewhere(fault upstreamtest.Fault) func(*testing.T, *piecesOf) {
 				t.Fatal(err)
 			}
 			t.Cleanup(remote.Close)
-			o.Upstreams = append(o.Upstreams, pull.Upstream{Name: "docker.io", Registry: remote})
+			o.Upstreams = append(o.Upstreams, pull.Upstream{Name: "docker.io", Endpoints: []upstream.Endpoint{remote}})
 		}
 	}
 }

@@ -89,7 +89,7 @@ type referrersFault struct {
 }
 
 func referrersFaultList() []referrersFault {
-	garbage := []byte(`{"schemaVersion": 2, "manifests": "` + strings.Repeat("x", 1<<20) + `"}`)
+	garbage := []byte(`{"schemaVersion": 2, "manifests": "` + strings.Repeat("x", 5<<20) + `"}`)
 	return []referrersFault{
 		{name: "404", fault: upstreamtest.Status(http.StatusNotFound, "MANIFEST_UNKNOWN"), says: true},
 		{name: "405", fault: upstreamtest.Status(http.StatusMethodNotAllowed, "UNSUPPORTED")},
@@ -100,7 +100,7 @@ func referrersFaultList() []referrersFault {
 		{name: "503", fault: upstreamtest.Status(http.StatusServiceUnavailable, "UNKNOWN")},
 		{name: "200 with HTML", fault: upstreamtest.HTML()},
 		{name: "a redirect", fault: upstreamtest.Redirect("http://169.254.169.254/login")},
-		{name: "a megabyte of garbage", fault: upstreamtest.Body(ocispec.MediaTypeImageIndex, garbage)},
+		{name: "5 MB of garbage", fault: upstreamtest.Body(ocispec.MediaTypeImageIndex, garbage)},
 		{name: "half an index", fault: upstreamtest.Body(ocispec.MediaTypeImageIndex, garbage[:40])},
 		{name: "a broken connection", fault: upstreamtest.Hangup()},
 		{name: "no headers", silent: true, fault: upstreamtest.Silent()},

@@ -87,7 +87,7 @@ func (w *referringWorld) start(dir string, endpoints ...string) *referringNode {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var all []upstream.Registry
+	var all []upstream.Endpoint
 	var remotes []*upstream.Remote
 	for _, endpoint := range endpoints {
 		has, saw := metadata.RememberReferrersAPI(store.Records(), "hub.test", endpoint)

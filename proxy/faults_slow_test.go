@@ -152,7 +152,7 @@ func newSlowWorld(t *testing.T, dir string, endpoints int, auth upstreamtest.Aut
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []upstream.Registry
+	var all []upstream.Endpoint
 	var remotes []*upstream.Remote
 	for _, fake := range w.fakes {
 		remote, err := upstream.NewRemote(upstream.RemoteOptions{Name: "hub.test", Endpoint: fake.URL(), Dial: w.net.Dial})
@@ -163,7 +163,7 @@ func newSlowWorld(t *testing.T, dir string, endpoints int, auth upstreamtest.Aut
 	}
 	behind := pulling.New(pulling.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.SecondConnection(upstream.Limit(upstream.Fallback(all...), 32))}},
+		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.SecondConnection(upstream.Limit(upstream.Fallback(all...), 32)), Endpoints: all}},
 		Rules:     pull.Rules{TagTTL: 10 * time.Minute, ReferrersTTL: 10 * time.Minute, NegativeTTL: 30 * second, MaxWait: 2 * second},
 		Logger:    log,
 	})

@@ -85,9 +85,9 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var registry upstream.Registry = remote
+	var endpoint upstream.Endpoint = remote
 	if !s.once {
-		registry = upstream.Retry(registry)
+		endpoint = upstream.Retry(endpoint)
 	}
 	store, err := disk.Open(s.dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour, Files: s.files, DownAfter: s.downAfter})
 	if err != nil {
@@ -99,7 +99,7 @@ func newMirror(t *testing.T, fake *upstreamtest.Registry, s setup) *mirror {
 	}
 	options := pulling.Options{
 		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.Limit(upstream.Breaker(registry), 32)}},
+		Upstreams: []pull.Upstream{{Name: "hub.test", Endpoints: []upstream.Endpoint{upstream.NewSlots(32).LimitEndpoint(upstream.Breaker(endpoint))}}},
 		Rules: pull.Rules{
 			TagTTL: time.Minute, ReferrersTTL: time.Minute, MaxWait: time.Minute,
 			Patience: time.Minute, // so that no row depends on who is faster

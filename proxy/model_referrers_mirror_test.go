@@ -70,7 +70,8 @@ func (f *modelMirror) forget() {
 func (f *modelMirror) start() {
 	t, settings := f.model.t, f.model.settings
 	log := slog.New(modelLog{f, ""})
-	var endpoints []upstream.Registry
+	var endpoints, each []upstream.Endpoint
+	slots := upstream.NewSlots(32)
 	var remotes []*upstream.Remote
 	for _, at := range f.upstreams {
 		has, saw := metadata.RememberReferrersAPI(f.records, "hub.test", at)
@@ -80,12 +81,8 @@ func (f *modelMirror) start() {
 		if err != nil {
 			t.Fatal(err)
 		}
-		remotes, endpoints = append(remotes, remote), append(endpoints, upstream.Breaker(upstream.Retry(remote)))
-	}
-	slots := upstream.NewSlots(32)
-	each := make([]upstream.Registry, len(endpoints))
-	for i, e := range endpoints {
-		each[i] = slots.Limit(e)
+		e := upstream.Breaker(upstream.Retry(remote))
+		remotes, endpoints, each = append(remotes, remote), append(endpoints, e), append(each, slots.LimitEndpoint(e))
 	}
 	u := pull.Upstream{
 		Name: "hub.test", Registry: upstream.SecondConnection(slots.Limit(upstream.Fallback(endpoints...))), Endpoints: each,

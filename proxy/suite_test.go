@@ -11,7 +11,7 @@ import (
 // behind it: a parent is as good as the registry itself.
 func TestAMirrorIsARegistry(t *testing.T) {
 	t.Parallel()
-	upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry {
+	reach := func(t *testing.T, fake *upstreamtest.Registry) *upstream.Remote {
 		m := newMirror(t, fake, setup{})
 		remote, err := upstream.NewRemote(upstream.RemoteOptions{Name: "hub.test", Endpoint: m.url})
 		if err != nil {
@@ -19,5 +19,7 @@ func TestAMirrorIsARegistry(t *testing.T) {
 		}
 		t.Cleanup(remote.Close)
 		return remote
-	})
+	}
+	upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry { return reach(t, fake) })
+	upstreamtest.EndpointSuite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Endpoint { return reach(t, fake) })
 }

@@ -88,10 +88,10 @@ func (q requestClass) kind() requestKind {
 // it says about one repository or one request, not slowness, and not failures
 // of storage or of a token server. Statuses of its Referrers API count only for
 // that API, which has a gate of its own.
-func Breaker(next Registry) Registry { return &breaker{next: next} }
+func Breaker(next Endpoint) Endpoint { return &breaker{next: next} }
 
 type breaker struct {
-	next Registry
+	next Endpoint
 
 	mu        sync.Mutex
 	host      health
@@ -201,7 +201,7 @@ func (b *breaker) rejection(q requestClass) error {
 // rejecter is a Registry that rejects requests without sending them.
 type rejecter interface{ rejection(q requestClass) error }
 
-var _, _ rejecter = &breaker{}, &fallback{}
+var _ rejecter = &breaker{}
 
 // rejection returns the error with which a Registry would reject a class of
 // requests without sending them, or nil.

@@ -13,14 +13,14 @@ import (
 // finds out whether the upstream is back.
 func TestARequestForReferrersWaitsForAProbe(t *testing.T) {
 	tag := "sha256-" + strings.Repeat("0", 64)
-	asks := map[string]func(r Registry) error{
-		"the API": func(r Registry) error { _, err := r.Referrers(context.Background(), "app", subjectOf(0)); return err },
-		"the tag": func(r Registry) error { _, err := r.Resolve(context.Background(), "app", tag); return err },
-		"GET of cosign's tag": func(r Registry) error {
+	asks := map[string]func(r Endpoint) error{
+		"the API": func(r Endpoint) error { _, err := r.Referrers(context.Background(), "app", subjectOf(0)); return err },
+		"the tag": func(r Endpoint) error { _, err := r.Resolve(context.Background(), "app", tag); return err },
+		"GET of cosign's tag": func(r Endpoint) error {
 			_, err := r.Manifest(context.Background(), "app", tag+".sig")
 			return err
 		},
-		"an image": func(r Registry) error { _, err := r.Resolve(context.Background(), "app", "1"); return err },
+		"an image": func(r Endpoint) error { _, err := r.Resolve(context.Background(), "app", "1"); return err },
 	}
 	for name, c := range map[string]struct {
 		after time.Duration
@@ -50,7 +50,7 @@ func TestARequestForReferrersWaitsForAProbe(t *testing.T) {
 						}
 						return nil
 					}}
-					r := Limit(Breaker(inner), 8)
+					r := NewSlots(8).LimitEndpoint(Breaker(inner))
 					for range failureThreshold {
 						_, _ = r.Resolve(t.Context(), "app", "1")
 					}

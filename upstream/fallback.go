@@ -30,9 +30,7 @@ const (
 // The first that succeeds serves, and the requests to the others end. A mirror
 // that could not ask its own upstream about a tag, or for a list of tags, only
 // serves if no other endpoint does.
-//
-// Referrers is different: each endpoint may know some that the others do not.
-func Fallback(endpoints ...Registry) Registry {
+func Fallback(endpoints ...Endpoint) Registry {
 	if len(endpoints) == 1 {
 		return endpoints[0]
 	}
@@ -40,7 +38,7 @@ func Fallback(endpoints ...Registry) Registry {
 }
 
 type fallback struct {
-	endpoints []Registry
+	endpoints []Endpoint
 
 	mu   sync.Mutex
 	lags []lag
@@ -195,32 +193,30 @@ func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Reg
 	return c, nil
 }
 
-// rejection is nil if at least one endpoint would be asked.
-func (f *fallback) rejection(q requestClass) (worst error) {
-	for _, r := range f.endpoints {
-		err := rejection(r, q)
-		if err == nil {
-			return nil
-		}
-		if severity(err) >= severity(worst) {
-			worst = err
-		}
-	}
-	return worst
-}
+// The severities of errors of endpoints, in order. What one of them can't tell
+// outweighs that another has nothing: it may have it.
+const (
+	severityNone = iota
+	severityAbsent
+	severityUnsupported // it does not answer such requests
+	severityUnknown
+	severityDenied
+)
 
 // severity orders the errors of endpoints.
 func severity(err error) int {
 	var limited *RateLimitedError
 	switch {
 	case err == nil:
-		return 0
+		return severityNone
 	case errors.Is(err, ErrDenied):
-		return 3
+		return severityDenied
 	case errors.Is(err, ErrUnavailable), errors.As(err, &limited):
-		return 2
+		return severityUnknown
+	case errors.Is(err, ErrNotFound):
+		return severityAbsent
 	}
-	return 1
+	return severityUnsupported
 }
 
 func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {
@@ -237,50 +233,6 @@ func (f *fallback) ResolveBlob(ctx context.Context, repo string, d Digest) (Desc
 
 func (f *fallback) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
 	return firstContent(ctx, f, func(ctx context.Context, r Registry) (Content, error) { return r.Blob(ctx, repo, d, from, n) }, never[Content])
-}
-
-// Referrers asks all endpoints at the same time. A mirror may list only what has
-// passed through it, so what one of them lists is never all: the list is that of
-// all endpoints, and if one can't be asked, its error stands beside it.
-func (f *fallback) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
-	replies := make([]reply[ReferrersList], len(f.endpoints))
-	var asked sync.WaitGroup
-	for i, e := range f.endpoints {
-		asked.Go(func() {
-			replies[i].answer, replies[i].err = askSafely(func() (ReferrersList, error) { return e.Referrers(ctx, repo, subject) })
-		})
-	}
-	asked.Wait()
-	var all ReferrersList
-	var without, worst error // endpoints that have no list, and that can't be asked
-	answered, listed := false, map[Digest]bool{}
-	for _, r := range replies {
-		switch {
-		case r.err == nil:
-			answered = true
-		case severity(r.err) > 1:
-			if severity(r.err) >= severity(worst) {
-				worst = r.err
-			}
-		case without == nil || errors.Is(without, ErrNoAPI):
-			without = r.err
-		}
-		for _, d := range r.answer.Manifests {
-			if !listed[d.Digest] {
-				listed[d.Digest] = true
-				all.Manifests = append(all.Manifests, d)
-			}
-		}
-		all.Unusable += r.answer.Unusable
-		all.Stale = all.Stale || r.answer.Stale
-		if at := r.answer.At; !at.IsZero() && (all.At.IsZero() || at.Before(all.At)) {
-			all.At = at
-		}
-	}
-	if worst == nil && !answered {
-		worst = without
-	}
-	return all, worst
 }
 
 func (f *fallback) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

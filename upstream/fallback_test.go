@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,19 +13,14 @@ import (
 
 // told is an endpoint that answers as it is told.
 type told struct {
-	Registry
-	list ReferrersList
-	err  error
+	Endpoint
+	err error
 
 	stale  bool
 	body   string
 	after  time.Duration
 	opened int
 	closed int
-}
-
-func (e *told) Referrers(context.Context, string, Digest) (ReferrersList, error) {
-	return e.list, e.err
 }
 
 func (e *told) Tags(context.Context, string, url.Values) (TagList, error) {
@@ -68,68 +62,6 @@ func (c *toldContent) Read(p []byte) (int, error) {
 
 func (c *toldContent) Close() error { c.e.closed++; return nil }
 
-// Issue 12, points 6 and 15: no endpoint's list, and none of one, is all.
-func TestTheReferrersOfAllEndpointsAreListed(t *testing.T) {
-	at := time.Now()
-	lists := func(age time.Duration, all ...int) *told {
-		list := ReferrersList{At: at.Add(-age)}
-		for _, n := range all {
-			list.Manifests = append(list.Manifests, Descriptor{Digest: subjectOf(n)})
-		}
-		return &told{list: list}
-	}
-	fails := func(err error) *told { return &told{err: err} }
-	partly := func(e *told, err error) *told { e.err = err; return e }
-	stale := func(e *told) *told { e.list.Stale = true; return e }
-	odd := func(e *told) *told { e.list.Unusable++; return e }
-	for name, c := range map[string]struct {
-		endpoints []*told
-		want      []int
-		age       time.Duration
-		err       error
-		stale     bool
-		unusable  int
-	}{
-		"two lists":                                  {endpoints: []*told{lists(1, 1, 2), lists(5, 2, 3)}, want: []int{1, 2, 3}, age: 5},
-		"none of the first is not none":              {endpoints: []*told{lists(1), lists(2, 3)}, want: []int{3}, age: 2},
-		"none of both":                               {endpoints: []*told{lists(7), lists(2)}, age: 7},
-		"none of the only one that has the API":      {endpoints: []*told{fails(ErrNoAPI), lists(2)}, age: 2},
-		"the first is away, the second has no API":   {endpoints: []*told{fails(ErrUnavailable), fails(ErrNoAPI)}, err: ErrUnavailable},
-		"the second is away, the first has no API":   {endpoints: []*told{fails(ErrNoAPI), fails(ErrTimeout)}, err: ErrTimeout},
-		"the first is away, the second lists":        {endpoints: []*told{fails(ErrRefused), lists(1, 4)}, want: []int{4}, age: 1, err: ErrRefused},
-		"the first is away, the second has none":     {endpoints: []*told{fails(ErrRefused), lists(1)}, age: 1, err: ErrRefused},
-		"the first refuses, the second lists":        {endpoints: []*told{fails(ErrDenied), lists(1, 4)}, want: []int{4}, age: 1, err: ErrDenied},
-		"the first is limited":                       {endpoints: []*told{fails(&RateLimitedError{RetryAfter: 1}), lists(1)}, age: 1, err: &RateLimitedError{RetryAfter: 1}},
-		"a later page of the first fails":            {endpoints: []*told{partly(lists(3, 1), ErrTimeout), lists(1, 4)}, want: []int{1, 4}, age: 3, err: ErrTimeout},
-		"nobody has the API":                         {endpoints: []*told{fails(ErrNoAPI), fails(ErrNoAPI)}, err: ErrNoAPI},
-		"nobody has it, and one may have another's":  {endpoints: []*told{fails(ErrNoAPI), fails(ErrUnsupported)}, err: ErrUnsupported},
-		"nobody has it, and the first may":           {endpoints: []*told{fails(ErrUnsupported), fails(ErrNoAPI)}, err: ErrUnsupported},
-		"one could not ask, and one has odd entries": {endpoints: []*told{stale(lists(1, 1)), odd(lists(1, 2))}, want: []int{1, 2}, age: 1, stale: true, unusable: 1},
-	} {
-		var all []Registry
-		for _, e := range c.endpoints {
-			all = append(all, e)
-		}
-		got, err := Fallback(all...).Referrers(t.Context(), "app", subjectOf(0))
-		var want []Digest
-		for _, n := range c.want {
-			want = append(want, subjectOf(n))
-		}
-		var digests []Digest
-		for _, d := range got.Manifests {
-			digests = append(digests, d.Digest)
-		}
-		var limited *RateLimitedError
-		same := errors.Is(err, c.err) || errors.As(c.err, &limited) && errors.As(err, &limited)
-		if !same || errors.Is(err, ErrNoAPI) && !errors.Is(c.err, ErrNoAPI) || !slices.Equal(digests, want) || got.Stale != c.stale || got.Unusable != c.unusable {
-			t.Errorf("%s: %v, stale: %t, unusable: %d, %v", name, digests, got.Stale, got.Unusable, err)
-		}
-		if c.age != 0 && !got.At.Equal(at.Add(-c.age)) {
-			t.Errorf("%s: the list is of %s, want the oldest time", name, got.At)
-		}
-	}
-}
-
 // Issue 12, point 11: a parent that could not ask is the last resort for a tag.
 func TestAStaleTagServesOnlyIfNoOtherEndpointDoes(t *testing.T) {
 	stale := func() *told { return &told{stale: true, body: "stale"} }
@@ -160,7 +92,7 @@ func TestAStaleTagServesOnlyIfNoOtherEndpointDoes(t *testing.T) {
 				if c.ref == "" {
 					c.ref = "1"
 				}
-				var all []Registry
+				var all []Endpoint
 				for _, e := range c.endpoints {
 					all = append(all, e)
 				}

@@ -11,7 +11,7 @@ import (
 )
 
 // questions are what a mirror asks of a registry, by kind.
-func questions(r Registry, t *testing.T, repo string) map[requestKind]func() error {
+func questions(r Endpoint, t *testing.T, repo string) map[requestKind]func() error {
 	return map[requestKind]func() error{
 		images: func() error {
 			c, err := r.Manifest(t.Context(), repo, "1")

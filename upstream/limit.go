@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,11 +19,7 @@ const (
 	blobQueueTimeout = 10 * time.Minute
 )
 
-// Limit sends at most n requests at once, each until its body is closed. Blobs
-// leave one slot for other requests if n is larger than one, so that a few
-// large blobs only delay blobs. Requests for referrers, which may take a minute
-// each, get a quarter of the slots. A request that waits too long gets
-// ErrUnavailable.
+// Limit sends at most n requests at once; see [Slots.Limit].
 func Limit(next Registry, n int) Registry { return NewSlots(n).Limit(next) }
 
 // Slots are shared by the registries that they limit together.
@@ -30,29 +27,52 @@ type Slots struct {
 	all       chan struct{}
 	blobs     chan struct{}
 	referrers chan struct{}
+	waiting   atomic.Int32 // requests that wait for a slot, but for those about referrers
 }
 
 // NewSlots returns n slots.
 func NewSlots(n int) *Slots {
-	return &Slots{make(chan struct{}, n), make(chan struct{}, max(n-1, 1)), make(chan struct{}, max(n/4, 1))}
+	return &Slots{all: make(chan struct{}, n), blobs: make(chan struct{}, max(n-1, 1)), referrers: make(chan struct{}, max(n/4, 1))}
 }
 
-// Limit is like the function Limit, with these slots.
+// Limit sends as many requests at once as there are slots, each until its body
+// is closed. Blobs leave one slot for other requests if there are several, so
+// that a few large blobs only delay blobs. A request that waits too long gets
+// ErrUnavailable.
 func (s *Slots) Limit(next Registry) Registry { return limit{next, s} }
+
+// LimitEndpoint is like Limit. Requests for referrers, which may take a minute
+// each, get a quarter of the slots.
+func (s *Slots) LimitEndpoint(next Endpoint) Endpoint { return limitEndpoint{limit{next, s}, next} }
 
 type limit struct {
 	next Registry
 	*Slots
 }
 
+type limitEndpoint struct {
+	limit
+	next Endpoint
+}
+
 // acquire takes a slot. The returned function releases it and may be called
 // more than once.
 func (l limit) acquire(ctx context.Context, slots chan struct{}, most time.Duration) (release func(), err error) {
+	free := sync.OnceFunc(func() { <-slots })
+	select {
+	case slots <- struct{}{}:
+		return free, nil
+	default:
+	}
+	if slots != l.referrers { // a place among all would not help those
+		l.waiting.Add(+1)
+		defer l.waiting.Add(-1)
+	}
 	wait := time.NewTimer(most)
 	defer wait.Stop()
 	select {
 	case slots <- struct{}{}:
-		return sync.OnceFunc(func() { <-slots }), nil
+		return free, nil
 	case <-wait.C:
 		return nil, fmt.Errorf("%w: %d requests are in progress (max_requests)", ErrUnavailable, cap(slots))
 	case <-ctx.Done():
@@ -107,6 +127,7 @@ func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (
 		return Content{}, err
 	}
 	c.Body = bodyWithRelease{c.Body, release}
+	c.IsAwaited = func() bool { return l.waiting.Load() > 0 }
 	return c, nil
 }
 
@@ -114,7 +135,7 @@ func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (
 	return limitedContent(ctx, l, func() (Content, error) { return l.next.Blob(ctx, repo, d, from, n) })
 }
 
-func (l limit) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
+func (l limitEndpoint) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {
 	// All slots may be taken by requests that hang. A request that a breaker
 	// rejects does not have to wait for them.
 	if err := rejection(l.next, referrersRequests); err != nil && !errors.Is(err, ErrProbed) {
@@ -125,7 +146,7 @@ func (l limit) Referrers(ctx context.Context, repo string, subject Digest) (Refe
 		return ReferrersList{}, err
 	}
 	defer release()
-	return limited(ctx, l, func() (ReferrersList, error) { return l.next.Referrers(ctx, repo, subject) })
+	return limited(ctx, l.limit, func() (ReferrersList, error) { return l.next.Referrers(ctx, repo, subject) })
 }
 
 func (l limit) Tags(ctx context.Context, repo string, page url.Values) (TagList, error) {

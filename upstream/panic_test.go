@@ -3,7 +3,6 @@ package upstream
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"sync/atomic"
 	"testing"
@@ -25,18 +24,18 @@ func caught(t *testing.T) *atomic.Int64 {
 }
 
 // panicking is an endpoint whose code panics.
-type panicking struct{ Registry }
+type panicking struct{ Endpoint }
 
 func (panicking) Resolve(context.Context, string, string) (Descriptor, error) { panic("broken") }
-func (panicking) Referrers(context.Context, string, Digest) (ReferrersList, error) {
-	panic("broken")
-}
+func (panicking) Manifest(context.Context, string, string) (Content, error)   { panic("broken") }
 
 func TestAPanicOfOneEndpointIsItsFailure(t *testing.T) {
 	n := caught(t)
-	r := Fallback(panicking{}, &told{list: ReferrersList{Manifests: []Descriptor{{Digest: "sha256:a"}}}})
-	if list, err := r.Referrers(t.Context(), "app", "sha256:s"); len(list.Manifests) != 1 || !errors.Is(err, ErrUnavailable) {
-		t.Errorf("Referrers: %+v, %v", list, err)
+	r := Fallback(panicking{}, &told{body: "sound"})
+	if c, err := r.Manifest(t.Context(), "app", "1"); err != nil {
+		t.Errorf("Manifest: %v", err)
+	} else {
+		c.Body.Close()
 	}
 	if _, err := r.Resolve(t.Context(), "app", "1"); err != nil {
 		t.Errorf("Resolve: %v", err)

@@ -11,23 +11,23 @@ import (
 )
 
 // requests are one request of each kind.
-var requests = map[string]func(Registry, context.Context) error{
-	"a manifest": func(r Registry, ctx context.Context) error { _, err := r.Manifest(ctx, "app", "1"); return err },
-	"a tag":      func(r Registry, ctx context.Context) error { _, err := r.Resolve(ctx, "app", "1"); return err },
-	"a blob": func(r Registry, ctx context.Context) error {
+var requests = map[string]func(Endpoint, context.Context) error{
+	"a manifest": func(r Endpoint, ctx context.Context) error { _, err := r.Manifest(ctx, "app", "1"); return err },
+	"a tag":      func(r Endpoint, ctx context.Context) error { _, err := r.Resolve(ctx, "app", "1"); return err },
+	"a blob": func(r Endpoint, ctx context.Context) error {
 		_, err := r.Blob(ctx, "app", subjectOf(0), 0, -1)
 		return err
 	},
-	"a range": func(r Registry, ctx context.Context) error {
+	"a range": func(r Endpoint, ctx context.Context) error {
 		_, err := r.Blob(ctx, "app", subjectOf(0), 1, 2)
 		return err
 	},
-	"a blob's size": func(r Registry, ctx context.Context) error {
+	"a blob's size": func(r Endpoint, ctx context.Context) error {
 		_, err := r.ResolveBlob(ctx, "app", subjectOf(0))
 		return err
 	},
-	"a list of tags": func(r Registry, ctx context.Context) error { _, err := r.Tags(ctx, "app", nil); return err },
-	"referrers": func(r Registry, ctx context.Context) error {
+	"a list of tags": func(r Endpoint, ctx context.Context) error { _, err := r.Tags(ctx, "app", nil); return err },
+	"referrers": func(r Endpoint, ctx context.Context) error {
 		_, err := r.Referrers(ctx, "app", subjectOf(0))
 		return err
 	},

@@ -86,12 +86,13 @@ func (r *fakeRegistry) Tags(ctx context.Context, repo string, page url.Values) (
 }
 
 func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
-	for name, wrap := range map[string]func(Registry) Registry{
-		"retry":   Retry,
-		"limit":   func(r Registry) Registry { return Limit(r, 1) },
-		"breaker": Breaker,
-		"second":  SecondConnection,
-		"fallback": func(r Registry) Registry {
+	for name, wrap := range map[string]func(Endpoint) Registry{
+		"retry":    func(r Endpoint) Registry { return Retry(r) },
+		"limit":    func(r Endpoint) Registry { return Limit(r, 1) },
+		"endpoint": func(r Endpoint) Registry { return NewSlots(1).LimitEndpoint(r) },
+		"breaker":  func(r Endpoint) Registry { return Breaker(r) },
+		"second":   func(r Endpoint) Registry { return SecondConnection(r) },
+		"fallback": func(r Endpoint) Registry {
 			return Fallback(r, &fakeRegistry{answer: func(context.Context, int) error { return ErrUnsupported }})
 		},
 	} {
@@ -120,14 +121,22 @@ func TestPoliciesPassEverythingOnAndCloseBodies(t *testing.T) {
 					}
 					c.Body.Close()
 				}
-				if got, err := r.Referrers(ctx, "repo", d); err != nil || len(got.Manifests) != 1 {
-					t.Errorf("Referrers: %v, %v", got, err)
+				e, isEndpoint := r.(Endpoint)
+				if isEndpoint != slices.Contains([]string{"retry", "endpoint", "breaker"}, name) {
+					t.Errorf("it is an endpoint: %t", isEndpoint)
+				} else if isEndpoint {
+					if got, err := e.Referrers(ctx, "repo", d); err != nil || len(got.Manifests) != 1 {
+						t.Errorf("Referrers: %v, %v", got, err)
+					}
 				}
 				if got, err := r.Tags(ctx, "repo", url.Values{"n": {"5"}}); err != nil || len(got.Tags) != 1 {
 					t.Errorf("Tags: %v, %v", got, err)
 				}
 			}
 			once := []string{"resolve repo ref", "resolve blob repo " + d.String(), "manifest repo ref", "blob repo " + d.String() + " 3 4", "referrers repo " + d.String(), "tags repo n=5"}
+			if _, isEndpoint := r.(Endpoint); !isEndpoint {
+				once = slices.Delete(once, 4, 5)
+			}
 			if want := append(slices.Clone(once), once...); !slices.Equal(inner.asked, want) {
 				t.Errorf("asked %q, want %q", inner.asked, want)
 			}
@@ -237,8 +246,8 @@ func TestLimit(t *testing.T) {
 			third <- err
 		}()
 		synctest.Wait()
-		if inner.count() != 2 {
-			t.Errorf("%d blobs are under way", inner.count())
+		if inner.count() != 2 || !first.IsAwaited() {
+			t.Errorf("%d blobs are under way, the first is awaited: %t", inner.count(), first.IsAwaited())
 		}
 		if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil {
 			t.Errorf("a question behind blobs: %v", err)
@@ -247,6 +256,9 @@ func TestLimit(t *testing.T) {
 		first.Body.Close()
 		if err := <-third; err != nil {
 			t.Errorf("the third blob: %v", err)
+		}
+		if second.IsAwaited() {
+			t.Error("nobody waits, and the second blob is awaited")
 		}
 		second.Body.Close()
 		// A question that gets no turn is a fast no.
@@ -280,7 +292,7 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			release := make(chan struct{})
 			inner := &fakeRegistry{}
-			r := Limit(slowReferrers{inner, release}, n)
+			r := NewSlots(n).LimitEndpoint(slowReferrers{inner, release})
 			done := make(chan error, n)
 			for range n {
 				go func() { _, err := r.Referrers(context.Background(), "repo", digest.FromString("x")); done <- err }()
@@ -288,6 +300,13 @@ func TestQuestionsAboutReferrersHaveAQuarterOfThePlaces(t *testing.T) {
 			synctest.Wait()
 			if got := inner.count(); got != quarter {
 				t.Errorf("of %d places %d are for referrers, want %d", n, got, quarter)
+			}
+			if n > 2 {
+				c, err := r.Blob(t.Context(), "repo", digest.FromString("x"), 0, -1)
+				if err != nil || c.IsAwaited() {
+					t.Errorf("a blob: %v, awaited by those about referrers", err)
+				}
+				c.Body.Close()
 			}
 			began := time.Now()
 			if _, err := r.Resolve(t.Context(), "repo", "ref"); err != nil || time.Since(began) != 0 {
@@ -455,13 +474,13 @@ func TestABreakerThat500sHaveOpenedRestsAgainAfterEachProbe(t *testing.T) {
 func TestALimitOfOneKindOfQuestionStopsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := digest.FromString("x")
-		kinds := map[string]func(Registry) error{
-			"HEAD of a manifest": func(r Registry) error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err },
-			"GET of a manifest":  func(r Registry) error { _, err := r.Manifest(t.Context(), "repo", "ref"); return err },
-			"blob":               func(r Registry) error { _, err := r.Blob(t.Context(), "repo", d, 0, -1); return err },
-			"referrers":          func(r Registry) error { _, err := r.Referrers(t.Context(), "repo", d); return err },
-			"tags":               func(r Registry) error { _, err := r.Tags(t.Context(), "repo", nil); return err },
-			"a referrers tag": func(r Registry) error {
+		kinds := map[string]func(Endpoint) error{
+			"HEAD of a manifest": func(r Endpoint) error { _, err := r.Resolve(t.Context(), "repo", "ref"); return err },
+			"GET of a manifest":  func(r Endpoint) error { _, err := r.Manifest(t.Context(), "repo", "ref"); return err },
+			"blob":               func(r Endpoint) error { _, err := r.Blob(t.Context(), "repo", d, 0, -1); return err },
+			"referrers":          func(r Endpoint) error { _, err := r.Referrers(t.Context(), "repo", d); return err },
+			"tags":               func(r Endpoint) error { _, err := r.Tags(t.Context(), "repo", nil); return err },
+			"a referrers tag": func(r Endpoint) error {
 				_, err := r.Manifest(t.Context(), "repo", "sha256-"+d.Encoded())
 				return err
 			},

@@ -395,18 +395,17 @@ func TestWhatIsLearntOfTheAPIIsLearntOfOneEndpoint(t *testing.T) {
 	first, subject := attached(t, 1)
 	second := upstreamtest.New(t)
 	second.AddImage("app", "1", []byte("layer"))
-	reach := func(fake *upstreamtest.Registry) upstream.Registry { return upstream.Retry(remote(t, fake.URL(), nil)) }
+	reach := func(fake *upstreamtest.Registry) upstream.Endpoint { return upstream.Retry(remote(t, fake.URL(), nil)) }
 	atFirst, atSecond := reach(first), reach(second)
-	all := upstream.Fallback(atFirst, atSecond)
 	first.Always("", upstreamtest.Empty(503))
-	if list, err := all.Referrers(t.Context(), "app", subject.Digest); !isUnknown(err) || len(list.Manifests) > 0 {
+	if list, err := atFirst.Referrers(t.Context(), "app", subject.Digest); !isUnknown(err) || len(list.Manifests) > 0 {
 		t.Errorf("the first is away: %v, %v", list, err)
 	}
 	if _, err := atSecond.Referrers(t.Context(), "app", subject.Digest); !errors.Is(err, upstream.ErrNoAPI) {
 		t.Errorf("the second: %v", err)
 	}
 	first.Mend()
-	if list, err := all.Referrers(t.Context(), "app", subject.Digest); err != nil || len(list.Manifests) != 1 {
+	if list, err := atFirst.Referrers(t.Context(), "app", subject.Digest); err != nil || len(list.Manifests) != 1 {
 		t.Errorf("the first is back: %v, %v", list, err)
 	}
 	// The second still has none, which says nothing of the first.

@@ -13,7 +13,7 @@ import (
 // asking is a registry with all its policies, and what was asked of it.
 type asking struct {
 	t *testing.T
-	r Registry
+	r Endpoint
 }
 
 func (a asking) referrers(repo string, n int) error {
@@ -67,13 +67,7 @@ func (a asking) pulls() {
 	c.Body.Close()
 }
 
-func withPolicies(endpoints ...Registry) Registry {
-	var all []Registry
-	for _, e := range endpoints {
-		all = append(all, Breaker(Retry(e)))
-	}
-	return Limit(Fallback(all...), 32)
-}
+func withPolicies(e Endpoint) Endpoint { return NewSlots(32).LimitEndpoint(Breaker(Retry(e))) }
 
 // onRoute answers the Referrers API by a function, and everything else well.
 func onRoute(api http.HandlerFunc) http.HandlerFunc {
@@ -290,25 +284,30 @@ func TestOneQuestionAtATimeTriesARouteThatRested(t *testing.T) {
 	})
 }
 
-func TestTheSecondEndpointAnswersAtOnceWhileTheFirstOnesRouteIsClosed(t *testing.T) {
+func TestTheSecondEndpointAnswersAtOnceWhileTheFirstOneDoesNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, atFirst := reach(t, onRoute(func(_ http.ResponseWriter, req *http.Request) { late(req, time.Hour) }))
 		second, atSecond := reach(t, onRoute(func(w http.ResponseWriter, req *http.Request) { answerPage(w, req, 1, 0) }))
-		a := asking{t, withPolicies(first, second)}
+		slots := NewSlots(32)
+		a := asking{t, slots.LimitEndpoint(Breaker(Retry(first)))}
+		other := slots.LimitEndpoint(Breaker(Retry(second)))
 		one := a.later("app", 0)
 		time.Sleep(silentAfter)
 		synctest.Wait()
 		for n := 1; n < 9; n++ {
 			began := time.Now()
-			list, err := a.r.Referrers(t.Context(), "app", subjectOf(n))
-			if took := time.Since(began); took != 0 || len(list.Manifests) != 1 || !errors.Is(err, ErrUnavailable) {
+			if _, err := a.r.Referrers(t.Context(), "app", subjectOf(n)); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("subject %d, the first: %v", n, err)
+			}
+			list, err := other.Referrers(t.Context(), "app", subjectOf(n))
+			if took := time.Since(began); took != 0 || len(list.Manifests) != 1 || err != nil {
 				t.Errorf("subject %d: %d referrers, %v after %s", n, len(list.Manifests), err, took)
 			}
 		}
 		if err := <-one; !errors.Is(err, ErrTimeout) {
 			t.Errorf("the first: %v", err)
 		}
-		if atFirst.count("/referrers/") != 1 || atSecond.count("/referrers/") != 9 {
+		if atFirst.count("/referrers/") != 1 || atSecond.count("/referrers/") != 8 {
 			t.Errorf("asked %d and %d times", atFirst.count("/referrers/"), atSecond.count("/referrers/"))
 		}
 	})

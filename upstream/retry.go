@@ -32,9 +32,9 @@ var (
 // attempts, and only one if it is slow. Refused connections and responses that are not a registry's are not retried.
 // Failures of hosts that the registry refers to are: it names a fresh address
 // each time.
-func Retry(next Registry) Registry { return retry{next} }
+func Retry(next Endpoint) Endpoint { return retry{next} }
 
-type retry struct{ next Registry }
+type retry struct{ next Endpoint }
 
 func retryable(err error) bool {
 	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse) && !errors.Is(err, ErrStale)

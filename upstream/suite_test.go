@@ -35,21 +35,28 @@ func TestContract(t *testing.T) {
 	patient := func(opts *upstream.RemoteOptions) {
 		opts.Waits = upstream.Timeouts{Connect: 10 * time.Second, Header: 10 * time.Second, Idle: 10 * time.Second}
 	}
-	for name, wrap := range map[string]func(upstream.Registry) upstream.Registry{
-		"the remote": func(r upstream.Registry) upstream.Registry { return r },
-		"retry":      upstream.Retry,
-		"limit":      func(r upstream.Registry) upstream.Registry { return upstream.Limit(r, 4) },
-		"breaker":    upstream.Breaker,
-		"fallback to the second": func(r upstream.Registry) upstream.Registry {
+	for name, wrap := range map[string]func(upstream.Endpoint) upstream.Registry{
+		"the remote": func(r upstream.Endpoint) upstream.Registry { return r },
+		"retry":      func(r upstream.Endpoint) upstream.Registry { return upstream.Retry(r) },
+		"limit":      func(r upstream.Endpoint) upstream.Registry { return upstream.Limit(r, 4) },
+		"endpoint":   func(r upstream.Endpoint) upstream.Registry { return upstream.NewSlots(4).LimitEndpoint(r) },
+		"breaker":    func(r upstream.Endpoint) upstream.Registry { return upstream.Breaker(r) },
+		"fallback to the second": func(r upstream.Endpoint) upstream.Registry {
 			return upstream.Fallback(remote(t, upstreamtest.New(t).URL(), patient), r)
 		},
-		"all of them": func(r upstream.Registry) upstream.Registry {
+		"all of them": func(r upstream.Endpoint) upstream.Registry {
 			return upstream.SecondConnection(upstream.Limit(upstream.Fallback(upstream.Breaker(upstream.Retry(r))), 4))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			upstreamtest.Suite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Registry {
 				return wrap(remote(t, fake.URL(), patient))
+			})
+			if _, isEndpoint := wrap(remote(t, upstreamtest.New(t).URL(), patient)).(upstream.Endpoint); !isEndpoint {
+				return
+			}
+			upstreamtest.EndpointSuite(t, func(t *testing.T, fake *upstreamtest.Registry) upstream.Endpoint {
+				return wrap(remote(t, fake.URL(), patient)).(upstream.Endpoint)
 			})
 		})
 	}

@@ -17,12 +17,12 @@ import (
 // others failed, and neither for what nor what the registry said about it.
 func TestAnErrorSpeaksOfItsOwnRequestOnly(t *testing.T) {
 	const secret = "team/secret"
-	for name, ask := range map[string]func(r upstream.Registry, repo string) error{
-		"manifests": func(r upstream.Registry, repo string) error {
+	for name, ask := range map[string]func(r upstream.Endpoint, repo string) error{
+		"manifests": func(r upstream.Endpoint, repo string) error {
 			_, err := r.Manifest(t.Context(), repo, "hidden")
 			return err
 		},
-		"lists of referrers": func(r upstream.Registry, repo string) error {
+		"lists of referrers": func(r upstream.Endpoint, repo string) error {
 			_, err := r.Referrers(t.Context(), repo, digest.FromString(repo+"hidden"))
 			return err
 		},

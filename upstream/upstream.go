@@ -117,6 +117,9 @@ type Content struct {
 	// Stale says that the upstream is a mirror that could not ask its own
 	// upstream (Warning 110). For a tag, it may point at something else by now.
 	Stale bool
+	// IsAwaited says whether other requests wait for what this one holds until
+	// Body is closed. nil means that none does.
+	IsAwaited func() bool
 }
 
 // ReferrersList is what a Referrers API lists.
@@ -170,14 +173,21 @@ type Registry interface {
 	// io.EOF too early: if nothing arrives for too long it fails with
 	// ErrTimeout, and if it ends early with ErrUnavailable.
 	Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error)
+	// Tags requests one page of a repository's tags. The query page is sent as
+	// it is: n and last, or the Next of an earlier TagList. If the upstream
+	// refuses so large an n, the page is assembled from smaller ones.
+	Tags(ctx context.Context, repo string, page url.Values) (TagList, error)
+}
+
+// Endpoint is a Registry at one address. Several of them may make up one
+// registry for everything but referrers: each endpoint may know some that the
+// others do not, and has the API or not.
+type Endpoint interface {
+	Registry
 	// Referrers requests all pages of the Referrers API. It returns
 	// ErrUnsupported if there is no sign that the upstream has the API. If the
 	// upstream is known to have it, the same response is an ErrUnavailable. It
 	// may take over a minute. A failure after the first page returns the list so
 	// far with an ErrUnavailable.
 	Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error)
-	// Tags requests one page of a repository's tags. The query page is sent as
-	// it is: n and last, or the Next of an earlier TagList. If the upstream
-	// refuses so large an n, the page is assembled from smaller ones.
-	Tags(ctx context.Context, repo string, page url.Values) (TagList, error)
 }

@@ -1,7 +1,19 @@
 package flight
 
 import (
+	"context"
 	"hash"
+	"slices"
+	"time"
+)
+
+const (
+	// maxHold is how long a further download waits in all for a reader of the
+	// one before it that may be left behind yet: longer than that one waits for
+	// it itself, see maxLag.
+	maxHold = 2 * maxLag
+	// holdFor is for how long it waits until it looks again.
+	holdFor = 20 * time.Millisecond
 )
 
 // behind is where the readers of a spool go that are too slow for its window,
@@ -12,7 +24,10 @@ type behind struct {
 	budget *budget
 	// begin begins a download after the first from bytes, whose hash is known.
 	begin func(from int64, state hash.Hash) *Flight
-	last  *Flight // that was begun
+	begun []*Flight
+	// ahead is the spool that this one goes on behind, or nil. Only the writer
+	// uses it.
+	ahead *spool
 }
 
 // leaveBehind moves readers to a further download. s.mu is held.
@@ -32,12 +47,58 @@ func (s *spool) leaveBehind(readers []*position) {
 // take has a reader read from off on with a further download, which begins after
 // the first from bytes unless there is one that is near.
 func (b *behind) take(off, from int64, state hash.Hash) *position {
-	if b.last != nil && b.last.spool.isNear(off) {
-		return b.last.take(off)
+	b.begun = slices.DeleteFunc(b.begun, func(f *Flight) bool { return !f.spool.isHeld() })
+	for _, f := range b.begun {
+		if f.spool.isNear(off) {
+			return f.take(off)
+		}
 	}
-	b.last = b.begin(from, state)
-	defer b.last.spool.release()
-	return b.last.take(off)
+	f := b.begin(from, state)
+	defer f.spool.release()
+	b.begun = append(b.begun, f)
+	return f.take(off)
+}
+
+// awaitThoseAhead waits before a window advances past readers of the download
+// before it: they are about to be left behind, and would need a download of
+// their own. It returns when n more bytes may come.
+func (s *spool) awaitThoseAhead(ctx context.Context, n int64) error {
+	for s.behind.ahead != nil {
+		s.mu.Lock()
+		_, surplus := s.window.surplus(n, s.behind.budget.each())
+		edge := s.window.start + surplus
+		s.mu.Unlock()
+		if surplus == 0 {
+			return nil
+		}
+		held, over := s.behind.ahead.holds(edge)
+		if over {
+			s.behind.ahead = nil // with what it has in memory
+		}
+		if !held {
+			return nil
+		}
+		select {
+		case <-time.After(holdFor):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// holds says whether a reader that may be left behind needs what is before the
+// edge, and whether there are no readers any more.
+func (s *spool) holds(edge int64) (held, over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for r := range s.readers {
+		if !r.dropped && r.off < edge && r.held < maxHold {
+			r.held += holdFor
+			held = true
+		}
+	}
+	return held, s.holders == 0
 }
 
 // joinBehind moves a reader that wants everything, and comes when the window has

@@ -264,30 +264,15 @@ func (d *download) request(ctx context.Context, r *request) {
 	})
 }
 
+// isParked says whether nobody reads. A download that only its readers can have
+// ends then.
 func (d *download) isParked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.spool.patient && !d.spool.isHeld() {
+		d.state = parked
+	}
 	return d.state == parked
-}
-
-// waits are what the readers need, in the order in which they are served. d.mu
-// is held.
-func (d *download) waits() (waits []wait, readers []*Reader) {
-	for _, r := range d.readers {
-		if r.err == nil && len(r.wait.spans) > 0 {
-			waits, readers = append(waits, r.wait), append(readers, r)
-		}
-	}
-	return waits, readers
-}
-
-func (d *download) serveLast(r *Reader) {
-	for i, other := range d.readers {
-		if other == r {
-			d.readers = append(append(d.readers[:i:i], d.readers[i+1:]...), r)
-			return
-		}
-	}
 }
 
 // ended handles the end of a request. It returns an error if the download has
@@ -297,7 +282,7 @@ func (d *download) ended(ctx context.Context, r result) error {
 	defer d.mu.Unlock()
 	d.plan.remove(r.request)
 	switch {
-	case r.err == nil, r.stale, errors.Is(r.err, errNoRoom):
+	case r.err == nil, r.stale, errors.Is(r.err, errNoRoom), errors.Is(r.err, errYielded):
 		return nil
 	case ctx.Err() != nil, errors.Is(r.err, errLost):
 		return r.err

@@ -19,7 +19,11 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	defer content.Body.Close()
+	place := placeOf(content)
+	defer place.release()
+	if !content.Whole { // or it would have to begin anew
+		r.place = place
+	}
 	begins, err := d.answered(ctx, r, content)
 	if err != nil || !begins {
 		return err
@@ -58,6 +62,8 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 		switch {
 		case d.isReceived(r, err):
 			return nil
+		case r.place.yielded:
+			return errYielded
 		case err != nil:
 			return bodyError(err)
 		}
@@ -337,7 +343,7 @@ func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
 	if r.stale {
 		return errChanged
 	}
-	return d.spool.write(ctx, r.at, b)
+	return d.spool.write(ctx, r, b)
 }
 
 // isReceived says whether a request has all that it asked for, after a read that

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
@@ -453,6 +454,22 @@ func TestAPrivateDownloadWaitsForItsReader(t *testing.T) {
 		if sink.has(s.want().Digest) || sink.notKept > 0 {
 			t.Error("it is cached, or was to be")
 		}
+	})
+}
+
+// Clients that ask and leave leave nothing behind at an upstream that is slow.
+func TestAPrivateDownloadEndsWithItsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{content: bytesOf(8, 1<<20), gate: make(chan struct{})}
+		f := newGroup(t, newTestSink(memory.New())).StartPrivate(s.want(), s.start())
+		synctest.Wait()
+		f.Release()
+		began := time.Now()
+		<-f.Done()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it ended after %s", took)
+		}
+		s.wantNotified(t) // its end says nothing about the upstream
 	})
 }
 

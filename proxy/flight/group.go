@@ -12,6 +12,11 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
+// share is how many downloads of one upstream may be under way for each one that
+// may still start. Alone it gets three quarters of the places, and however many
+// it asks for, others find some.
+const share = 3
+
 // ErrBusy means that as many downloads are under way as the group allows.
 var ErrBusy = fmt.Errorf("%w: too many downloads are under way", upstream.ErrUnavailable)
 
@@ -93,7 +98,7 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 	if !start.Refetch && g.sink.Has(g.ctx, want.Digest) {
 		return nil, false, nil
 	}
-	if len(g.byDigest) >= g.opts.Max && !g.parkOne() && !g.giveUpPublication() {
+	if !g.hasPlace(start.Source.Origin().Upstream) {
 		return nil, false, fmt.Errorf("%s: %w", start.Source, ErrBusy)
 	}
 	f = newFlight(want, start.Source, newSpool(want.Digest))
@@ -151,11 +156,12 @@ func (g *Group) runInMemory(f *Flight, start StartOptions, from int64, state has
 	g.run(f, start, nil)
 }
 
-// runBehind starts a download for the readers that another was too fast for.
-// The caller releases it.
-func (g *Group) runBehind(want cache.Descriptor, start StartOptions, from int64, state hash.Hash) *Flight {
+// runBehind starts a download for the readers that the one ahead was too fast
+// for. The caller releases it.
+func (g *Group) runBehind(ahead *Flight, start StartOptions, from int64, state hash.Hash) *Flight {
+	want := cache.Descriptor{Digest: ahead.digest, Size: ahead.size.announced}
 	f := newFlight(want, start.Source, newSpool(want.Digest))
-	f.spool.patient = true
+	f.spool.patient, f.spool.behind.ahead = true, ahead.spool
 	start.Seed, start.Look = nil, false
 	g.runInMemory(f, start, from, state)
 	return f
@@ -209,8 +215,7 @@ func (w *downloads) wait(ctx context.Context) {
 func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
 	f.spool.behind.budget = &g.memory
-	want := cache.Descriptor{Digest: f.digest, Size: f.size.announced}
-	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(want, start, from, state) }
+	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
 	f.plan.small, f.plan.doubtful = cmp.Or(g.opts.Small, smallContent), start.NoRanges
 	if !start.Look {
 		f.plan.insist()
@@ -234,6 +239,26 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	}()
 }
 
+// hasPlace says whether another download of an upstream may start, and makes room
+// for it if it can. g.mu is held.
+func (g *Group) hasPlace(of string) bool {
+	isOurs := func(f *Flight) bool { return f.source.Origin().Upstream == of }
+	held := 0
+	for _, f := range g.byDigest {
+		if isOurs(f) {
+			held++
+		}
+	}
+	free := g.opts.Max - len(g.byDigest)
+	if held < share*free {
+		return true
+	}
+	if free <= 0 {
+		isOurs = func(*Flight) bool { return true }
+	}
+	return g.parkOne(isOurs) || g.giveUpPublication(isOurs)
+}
+
 // park ends a flight that nobody holds but its download, and of which nobody
 // wants all, so that nobody joins it any more.
 func (g *Group) park(f *Flight) bool {
@@ -242,10 +267,11 @@ func (g *Group) park(f *Flight) bool {
 	return f.park()
 }
 
-// parkOne makes room for another download. g.mu is held.
-func (g *Group) parkOne() bool {
+// parkOne makes room for another download, at the cost of one of these. g.mu is
+// held.
+func (g *Group) parkOne(these func(*Flight) bool) bool {
 	for _, f := range g.byDigest {
-		if f.park() {
+		if these(f) && f.park() {
 			return true
 		}
 	}

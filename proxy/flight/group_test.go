@@ -143,6 +143,41 @@ func TestNoMoreDownloadsStartThanAllowed(t *testing.T) {
 	})
 }
 
+// An upstream that gets nowhere takes no place from others, whatever is asked of
+// it, and its clients are served from what it has.
+func TestOneUpstreamLeavesPlacesForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := flight.NewGroup(t.Context(), newTestSink(memory.New()), flight.Options{Max: 16})
+		defer g.Wait()
+		gate := make(chan struct{})
+		defer close(gate)
+		asked := 0
+		start := func(upstream string) (started int) {
+			for range 20 {
+				asked++
+				s := &scripted{content: bytesOf(1, 100+asked), gate: gate, upstream: upstream}
+				f, _, err := g.Join(s.want(), s.start())
+				if err != nil && !errors.Is(err, flight.ErrBusy) {
+					t.Fatal(err)
+				}
+				if err == nil {
+					defer f.Release()
+					started++
+				}
+			}
+			return started
+		}
+		for _, c := range []struct {
+			upstream string
+			want     int
+		}{{"slow", 12}, {"other", 3}, {"slow", 0}, {"a third one", 1}, {"a fourth one", 0}} {
+			if got := start(c.upstream); got != c.want {
+				t.Errorf("%s: %d downloads started, want %d", c.upstream, got, c.want)
+			}
+		}
+	})
+}
+
 func TestADownloadEndsWithItsGroup(t *testing.T) {
 	for name, script := range map[string]func(s *scripted){
 		"before the answer": func(s *scripted) { s.gate = make(chan struct{}) },

@@ -70,10 +70,16 @@ func (s *spool) toMemory(n int64, state hash.Hash) {
 }
 
 // push appends b to the window. It makes room for it first, and waits for
-// readers that still need what it would drop.
-func (s *spool) push(ctx context.Context, b []byte) error {
+// readers that still need what it would drop. It may give r's place to others
+// meanwhile.
+func (s *spool) push(ctx context.Context, r *request, b []byte) error {
+	if err := s.awaitThoseAhead(ctx, int64(len(b))); err != nil {
+		return err
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	begins := time.Now()
+	defer func() { r.place.waited += time.Since(begins) }()
 	for arrived := time.Now().Add(maxReaderWait); ; {
 		s.mu.Lock()
 		pieces, surplus := s.window.surplus(int64(len(b)), s.behind.budget.each())
@@ -82,6 +88,12 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 			return s.window.advance(0, 0, b)
 		}
 		lagging, others, patience := s.lagging(s.window.start + surplus)
+		if half := (s.window.end - s.window.start) / 2; r.place.yielded {
+			// The next request is worth its while when a reader has got there.
+			if all, ahead, most := s.lagging(s.window.start + half); len(all) > 0 && !ahead {
+				lagging, others, patience = all, ahead, most
+			}
+		}
 		nobody := len(s.readers) == s.countDropped()
 		switch {
 		case s.holders == 1, nobody && !s.patient && !time.Now().Before(arrived):
@@ -103,6 +115,10 @@ func (s *spool) push(ctx context.Context, b []byte) error {
 		moved := s.readersMoved
 		s.mu.Unlock()
 		began := time.Now()
+		if r.place.holds() {
+			r.place.yield(began.Sub(begins))
+			patience = min(patience, yieldAfter)
+		}
 		timer.Reset(max(patience, time.Millisecond))
 		select {
 		case <-moved:

@@ -2,6 +2,7 @@ package flight_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"sync"
@@ -9,18 +10,21 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/proxy/flight"
 )
 
-// paced is a writer that takes so many bytes a second.
+// paced is a writer that takes so many bytes a second, but for some that it
+// takes at once, like a socket with a large buffer.
 type paced struct {
 	bytes.Buffer
-	rate int64
+	rate   int64
+	atOnce cache.Span
 }
 
 func (w *paced) Write(b []byte) (int, error) {
-	if w.rate > 0 {
+	if at := int64(w.Len()); w.rate > 0 && (at < w.atOnce.From || at >= w.atOnce.To) {
 		time.Sleep(time.Second * time.Duration(len(b)) / time.Duration(w.rate))
 	}
 	return w.Buffer.Write(b)
@@ -77,6 +81,50 @@ func TestReadersThatAreTooSlowShareOneFurtherDownload(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// The further download does not pass those who are about to need it.
+func TestReadersThatAreLeftBehindOneAfterTheOtherShareOneFurtherDownload(t *testing.T) {
+	const size = 40 << 20
+	content := bytesOf(7, size)
+	for name, slow := range map[string][]*paced{
+		"the first overtakes the second": {
+			{rate: 2 << 20, atOnce: cache.Span{From: 3 << 20, To: 16 << 20}},
+			{rate: 2 << 20, atOnce: cache.Span{To: 7 << 20}},
+		},
+		"the second is slower still": {
+			{rate: 2 << 20, atOnce: cache.Span{From: 3 << 20, To: size}},
+			{rate: 1 << 20, atOnce: cache.Span{To: 7 << 20}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scripted{content: content, gate: make(chan struct{})}
+				g := newGroup(t, newTestSink(memory.NewBounded(0)))
+				began := time.Now()
+				var readers sync.WaitGroup
+				for i, got := range append(slow, &paced{}) {
+					f, _ := g.join(t, s.want(), s.start())
+					readers.Go(func() {
+						defer f.Release()
+						if _, err := f.Follow(t.Context(), got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), content) {
+							t.Errorf("reader %d got %d bytes and %v", i, got.Len(), err)
+						}
+						if took := time.Since(began); got.rate == 0 && took > 3*time.Second {
+							t.Errorf("the fast one took %s", took)
+						}
+					})
+				}
+				synctest.Wait()
+				close(s.gate)
+				readers.Wait()
+				synctest.Wait()
+				if asked := s.transcript(); len(asked) > 2 || s.received > 2*size {
+					t.Errorf("the source was asked %q, and %d bytes were received", asked, s.received)
+				}
+			})
+		})
 	}
 }
 
@@ -151,6 +199,27 @@ type leaving struct{ leaves chan struct{} }
 func (w leaving) Write([]byte) (int, error) {
 	<-w.leaves
 	return 0, io.ErrClosedPipe
+}
+
+// What is awaited is a little ahead of what the window holds when nobody reads
+// yet.
+func TestWhatIsAwaitedComesThoughNobodyReadsYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{content: bytesOf(8, 18<<20)}
+		g := newGroup(t, newTestSink(memory.New()))
+		f := g.StartPrivate(s.want(), s.start())
+		defer f.Release()
+		synctest.Wait()
+		const at = 9 << 20
+		r := f.NewReader(flight.ReadOptions{Parts: []cache.Span{{From: at, To: at + 10}}})
+		defer r.Close()
+		wait, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if _, err := r.Await(wait, at, 10); err != nil || time.Since(began) > time.Second {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
 }
 
 func TestDownloadsWithoutADiskShareTheMemory(t *testing.T) {

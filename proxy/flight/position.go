@@ -25,6 +25,7 @@ type position struct {
 	next     *position     // where it goes then
 	waited   time.Duration // by the writer
 	waitedAt int64         // where it was then
+	held     time.Duration // by a further download, for the case that it needs that
 }
 
 // begin begins to read at off.

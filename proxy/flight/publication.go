@@ -34,16 +34,19 @@ func (g *Group) beginPublication(ctx context.Context, f *Flight) (_ context.Cont
 	}
 }
 
-// giveUpPublication makes room for another download: the one that has waited to
-// be published for the shortest time is not stored. A client that waits for its
+// giveUpPublication makes room for another download: of these, the one that has
+// waited to be published for the shortest time is not stored. A client that waits for its
 // bytes goes before what only might be asked for again. g.mu is held.
-func (g *Group) giveUpPublication() bool {
-	if len(g.publishing) == 0 {
+func (g *Group) giveUpPublication(these func(*Flight) bool) bool {
+	last := len(g.publishing) - 1
+	for last >= 0 && !these(g.publishing[last].of) {
+		last--
+	}
+	if last < 0 {
 		return false
 	}
-	last := len(g.publishing) - 1
 	p := g.publishing[last]
-	g.publishing = g.publishing[:last]
+	g.publishing = slices.Delete(g.publishing, last, last+1)
 	if g.byDigest[p.of.digest] == p.of {
 		delete(g.byDigest, p.of.digest)
 	}

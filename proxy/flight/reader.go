@@ -123,6 +123,8 @@ func (r *Reader) noteUnproven() {
 // meantime. What else becomes of the wait, Follow returns.
 func (r *Reader) Await(ctx context.Context, off, n int64) (moved bool, err error) {
 	r.need(off, n)
+	r.at.begin(off) // a download without disk space waits for its readers
+	defer func() { r.at.end() }()
 	before := r.f.received()
 	_, err = r.f.waitPast(ctx, r, off, off == 0 || r.held)
 	return r.f.received() >= before+idleBytes, err
@@ -193,4 +195,24 @@ func (f *Flight) Follow(ctx context.Context, w io.Writer, off, n int64) (written
 	r := f.NewReader(opts)
 	defer r.Close()
 	return r.Follow(ctx, w, off, n)
+}
+
+// waits are what the readers need, in the order in which they are served. f.mu
+// is held.
+func (f *Flight) waits() (waits []wait, readers []*Reader) {
+	for _, r := range f.readers {
+		if r.err == nil && len(r.wait.spans) > 0 {
+			waits, readers = append(waits, r.wait), append(readers, r)
+		}
+	}
+	return waits, readers
+}
+
+func (f *Flight) serveLast(r *Reader) {
+	for i, other := range f.readers {
+		if other == r {
+			f.readers = append(append(f.readers[:i:i], f.readers[i+1:]...), r)
+			return
+		}
+	}
 }

@@ -80,6 +80,7 @@ type request struct {
 	stale bool
 	// gaveAway means that the disk may still read what was written last.
 	gaveAway bool
+	place    place // while it has an answer
 	end      context.CancelFunc
 }
 

@@ -40,6 +40,7 @@ type scripted struct {
 	gate      chan struct{}                               // nil, or answers wait until it is closed
 	bodies    func(from int64, body []byte) io.ReadCloser // nil for the content itself
 	onCall    func()                                      // called with each call, where it is set
+	awaited   func() bool                                 // says whether others wait for what an answer holds
 
 	mu       sync.Mutex
 	asked    []string
@@ -79,7 +80,7 @@ func (s *scripted) Blob(ctx context.Context, from, n int64) (upstream.Content, e
 	if n >= 0 {
 		body = body[:min(n, int64(len(body)))]
 	}
-	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole, ETag: s.etag}
+	c := upstream.Content{Body: io.NopCloser(bytes.NewReader(body)), MediaType: s.mediaType, Size: int64(len(s.content)), From: from, Whole: whole, ETag: s.etag, IsAwaited: s.awaited}
 	if s.bodies != nil {
 		c.Body = s.bodies(from, body)
 	}

@@ -112,16 +112,16 @@ func (s *spool) release() {
 	}
 }
 
-// write writes b at off: to the draft, or to the window if there is no disk
-// space. If it returns cache.ErrFull, the caller calls switchToMemory.
-func (s *spool) write(ctx context.Context, off int64, b []byte) error {
+// write writes b, which r has received: to the draft, or to the window if there
+// is no disk space. If it returns cache.ErrFull, the caller calls switchToMemory.
+func (s *spool) write(ctx context.Context, r *request, b []byte) error {
 	if s.isInMemory() {
-		if !s.isNext(off) {
+		if !s.isNext(r.at) {
 			return errNoRoom
 		}
-		return s.push(ctx, b)
+		return s.push(ctx, r, b)
 	}
-	if err := s.writeDraft(off, b); err != nil && !errors.Is(err, cache.ErrMismatch) {
+	if err := s.writeDraft(r.at, b); err != nil && !errors.Is(err, cache.ErrMismatch) {
 		// Whatever the error of the disk is, the clients come first.
 		return fmt.Errorf("%w: %w", cache.ErrFull, err)
 	} else if err != nil {

@@ -10,7 +10,12 @@ const (
 	bucketChecked  cache.Bucket = "checked"
 	bucketManifest cache.Bucket = "manifest"
 	bucketMember   cache.Bucket = "member"
-	bucketTagList  cache.Bucket = "taglist"
+	// bucketHeld holds the members that an upstream has confirmed and that must
+	// not have to be asked for again. bucketPrivate holds the content that was
+	// fetched with credentials.
+	bucketHeld    cache.Bucket = "held"
+	bucketPrivate cache.Bucket = "private"
+	bucketTagList cache.Bucket = "taglist"
 	// bucketReferrers holds complete answers. bucketSeen and bucketAttached
 	// hold what cached manifests say about a subject. On disk, bucketSeen has
 	// its older name.
@@ -32,12 +37,12 @@ const (
 // repositoryBuckets are the buckets whose keys begin with a repository, except
 // for pins.
 var repositoryBuckets = []cache.Bucket{
-	bucketTag, bucketChecked, bucketManifest, bucketMember, bucketTagList,
+	bucketTag, bucketChecked, bucketManifest, bucketMember, bucketHeld, bucketTagList,
 	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
 }
 
 // Durable are the buckets whose records cannot be fetched again if the upstream
 // is gone. The record store writes them twice.
 func Durable() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation, bucketHeld, bucketPrivate}
 }

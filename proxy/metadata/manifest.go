@@ -93,6 +93,7 @@ func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
 	defer l.beginChange()()
 	l.records.Put(bucketManifest, key, raw)
 	l.cacheManifest(key, m)
+	l.members.Remove(key) // the manifest itself is one, even if only another named it before
 }
 
 // removeManifest removes a manifest, what it says of its subject, and the list

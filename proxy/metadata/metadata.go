@@ -115,6 +115,12 @@ func (l *Ledger) read(b cache.Bucket, key string, into any) bool {
 	return err == nil && json.Unmarshal(raw, into) == nil
 }
 
+// has says whether there is a record.
+func (l *Ledger) has(b cache.Bucket, key string) bool {
+	_, err := l.records.Get(b, key)
+	return err == nil
+}
+
 func (l *Ledger) write(b cache.Bucket, key string, v any) { l.records.Put(b, key, encode(b, v)) }
 
 func encode(b cache.Bucket, v any) []byte {

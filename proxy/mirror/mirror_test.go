@@ -16,6 +16,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,7 @@ func TestNothingRunsBeforeItIsStarted(t *testing.T) {
 	defer content.Close()
 	m := mirror.New(mirror.Options{
 		Blobs: disk.Blobs(), Records: disk.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub", Registry: mirrortest.NewOrigin()}},
+		Upstreams: []pull.Upstream{{Name: "hub", Endpoints: []upstream.Endpoint{mirrortest.NewOrigin()}}},
 		ScrubRate: 1, Logger: slog.New(slog.DiscardHandler),
 	})
 	defer m.Close()

@@ -97,7 +97,7 @@ func TestAPanicCostsOneQuestion(t *testing.T) {
 				b.Put("app", "", nil, "tags")
 				o.Image("app", "1", mirrortest.Bytes(2, 100<<10))
 				m := mirrortest.New(t, o, func(opts *mirror.Options) {
-					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "broken", Registry: b})
+					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "broken", Endpoints: []upstream.Endpoint{b}})
 				})
 				app := mirrortest.Repository{Upstream: "broken", Name: "app"}
 				questions := map[string]func() error{

@@ -32,6 +32,7 @@ import (
 
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -108,7 +109,16 @@ type Manifest struct {
 	At      time.Time
 	Outcome Outcome
 
-	uncacheable bool // it is fetched from the upstream each time
+	uncacheable bool                // it is fetched from the upstream each time
+	parsed      *referrers.Document // Bytes, if they have been parsed for this answer
+}
+
+// document is the manifest as it is read.
+func (m Manifest) document() *referrers.Document {
+	if m.parsed != nil {
+		return m.parsed
+	}
+	return referrers.Parse(m.Bytes)
 }
 
 // Blob is a blob that is cached or being downloaded. It must be used by one

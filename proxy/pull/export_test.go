@@ -4,15 +4,20 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 // Exported for the tests in package pull_test.
 var (
-	ManifestType  = manifestType
-	SignedPayload = signedPayload
-	NewLists      = newTagPages
+	NewLists = newTagPages
 )
+
+func ManifestType(header string, content []byte) string {
+	return manifestType(header, referrers.Parse(content))
+}
+
+func SignedPayload(content []byte) []byte { return signedPayload(referrers.Parse(content)) }
 
 const (
 	UsualPatience = defaultPatience

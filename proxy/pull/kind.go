@@ -8,19 +8,24 @@ import (
 	"mime"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // isManifest recognizes a manifest of any kind, known or not, by its members:
 // it has a schema version or a media type, and no errors.
-func isManifest(content []byte) bool {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(content, &members) != nil || members["errors"] != nil {
-		return false
-	}
-	var version int
+func isManifest(doc *referrers.Document) bool {
 	var mediaType string
-	return json.Unmarshal(members["schemaVersion"], &version) == nil && version > 0 ||
-		json.Unmarshal(members["mediaType"], &mediaType) == nil && mediaType != ""
+	return doc.Member("errors") == nil &&
+		(schemaVersion(doc) > 0 || json.Unmarshal(doc.Member("mediaType"), &mediaType) == nil && mediaType != "")
+}
+
+// schemaVersion is 0 if there is none.
+func schemaVersion(doc *referrers.Document) (version int) {
+	if json.Unmarshal(doc.Member("schemaVersion"), &version) != nil {
+		return 0
+	}
+	return version
 }
 
 const (
@@ -32,31 +37,25 @@ const (
 // parameters. The manifest's own mediaType comes first (W46), then the
 // upstream's Content-Type unless it is a generic one, then the type that its
 // members suggest.
-func manifestType(header string, content []byte) string {
-	var own struct {
-		MediaType     string          `json:"mediaType"`
-		SchemaVersion int             `json:"schemaVersion"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Config        json.RawMessage `json:"config"`
-		Layers        json.RawMessage `json:"layers"`
-		Signatures    json.RawMessage `json:"signatures"`
+func manifestType(header string, doc *referrers.Document) string {
+	var own string
+	if json.Unmarshal(doc.Member("mediaType"), &own) != nil {
+		own = ""
 	}
-	unreadable := json.Unmarshal(content, &own) != nil
-	if t, _, err := mime.ParseMediaType(own.MediaType); err == nil && !unreadable && isSpecific(t) {
+	if t, _, err := mime.ParseMediaType(own); err == nil && isSpecific(t) {
 		return t
 	}
 	if t, _, err := mime.ParseMediaType(header); err == nil && isSpecific(t) {
 		return t
 	}
-	switch {
-	case unreadable:
-	case own.SchemaVersion == 1 && own.Signatures != nil:
+	switch version := schemaVersion(doc); {
+	case version == 1 && doc.Member("signatures") != nil:
 		return signedSchema1
-	case own.SchemaVersion == 1:
+	case version == 1:
 		return bareSchema1
-	case own.Manifests != nil:
+	case doc.Member("manifests") != nil:
 		return indexType
-	case own.Config != nil, own.Layers != nil:
+	case doc.Member("config") != nil, doc.Member("layers") != nil:
 		return ocispec.MediaTypeImageManifest
 	}
 	return "application/octet-stream"
@@ -77,12 +76,16 @@ func isSpecific(mediaType string) bool {
 // cover: the manifest without them, byte for byte. Its digest is the manifest's
 // digest. If there are no readable signatures, or if the manifest contains
 // members that are not signed, it is the content itself.
-func signedPayload(content []byte) []byte {
+func signedPayload(doc *referrers.Document) []byte {
+	content := doc.Bytes()
+	if schemaVersion(doc) != 1 || doc.Member("signatures") == nil {
+		return content
+	}
 	var members map[string]json.RawMessage
 	var signatures []struct {
 		Protected string `json:"protected"`
 	}
-	if json.Unmarshal(content, &members) != nil || string(members["schemaVersion"]) != "1" ||
+	if json.Unmarshal(content, &members) != nil ||
 		json.Unmarshal(members["signatures"], &signatures) != nil || len(signatures) == 0 {
 		return content
 	}

@@ -42,6 +42,7 @@ func (p *Puller) manifest(ctx context.Context, repo Repository, ref string, wish
 	} else {
 		m, err = p.manifestByTag(ctx, u, repo, ref, wish)
 	}
+	m.parsed = nil                                            // whoever sends it reads nothing of it, and may take long
 	if err == nil && m.Outcome != Hit && m.Outcome != Stale { // for those, cachedManifest has recorded the use
 		p.ledger.UseManifest(repo, m.Descriptor.Digest)
 	}
@@ -57,8 +58,12 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	if p.store.Outage() != nil {
 		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
-	_, err = p.manifestByDigest(ctx, u, repo, d)
-	if err == nil && !p.store.Has(ctx, d) {
+	m, err := p.manifestByDigest(ctx, u, repo, d)
+	switch {
+	case err != nil:
+	case m.uncacheable:
+		err = fmt.Errorf("manifest %s of %s: %w: it is not cached", d, repo, upstream.ErrInvalidResponse)
+	case !p.store.Has(ctx, d):
 		err = fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrFull)
 	}
 	return err
@@ -139,13 +144,15 @@ func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Re
 	if m, ok := p.cachedManifest(ctx, repo, d); ok {
 		return m, nil // it was cached in the meantime
 	}
-	if content, ok := p.store.Read(ctx, d, maxManifest); ok && isManifest(content) {
-		// The content is here, because another repository has it or because the
-		// records were lost. The upstream only has to confirm it.
-		if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
-			m, err := p.storeManifest(ctx, repo, desc.MediaType, content, d)
-			m.Outcome = Revalidated
-			return m, err
+	if content, ok := p.store.Read(ctx, d, maxManifest); ok {
+		if doc := referrers.Parse(content); isManifest(doc) {
+			// The content is here, because another repository has it or because the
+			// records were lost. The upstream only has to confirm it.
+			if desc, err := u.Registry.Resolve(ctx, repo.Name, d.String()); err == nil {
+				m, err := p.storeManifest(ctx, repo, desc.MediaType, doc, d)
+				m.Outcome = Revalidated
+				return m, err
+			}
 		}
 	}
 	return p.fetchManifest(ctx, u, repo, d.String(), d, "")
@@ -162,15 +169,16 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 		}
 		return Manifest{}, err
 	}
-	switch {
-	case len(content) > maxManifest:
+	if len(content) > maxManifest {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: over %d bytes", ref, repo, errTooLarge, maxManifest)
-	case want == "" && !isManifest(content):
+	}
+	doc := referrers.Parse(content)
+	if want == "" && !isManifest(doc) {
 		// A manifest fetched by digest is verified by its digest. For a tag
 		// there is nothing else to check.
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w: the body is not a manifest", ref, repo, upstream.ErrInvalidResponse)
 	}
-	payload := signedPayload(content)
+	payload := signedPayload(doc)
 	if want == "" {
 		want = c.Digest
 	}
@@ -180,7 +188,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 	m, err := Manifest{}, error(nil)
 	switch by := want.Algorithm(); {
 	case by.FromBytes(content) == want:
-		m, err = p.storeManifest(ctx, repo, c.MediaType, content, want)
+		m, err = p.storeManifest(ctx, repo, c.MediaType, doc, want)
 	case by.FromBytes(payload) == want:
 		// The digest of a signed schema 1 manifest is that of its signed
 		// payload. The cache verifies content by its own bytes, so this one is
@@ -190,7 +198,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 			Bytes:      content, uncacheable: true,
 		}
 	case ref != want.String() && len(payload) == len(content) && !p.isDisproved(repo, ref, head, c.Digest, content):
-		return p.resolveDigestConflict(ctx, u, repo, c, content)
+		return p.resolveDigestConflict(ctx, u, repo, c, doc)
 	default:
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
 	}
@@ -242,24 +250,34 @@ func (p *Puller) isDisproved(repo Repository, tag string, head, named Digest, co
 // Docker-Content-Digest header: one of them is wrong. If the upstream has a
 // manifest with the digest in the header, the body was wrong; if it does not,
 // the header was.
-func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Repository, c upstream.Content, content []byte) (Manifest, error) {
+func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Repository, c upstream.Content, doc *referrers.Document) (Manifest, error) {
 	m, err := p.fetchManifest(ctx, u, repo, c.Digest.String(), c.Digest, "")
 	if !errors.Is(err, upstream.ErrNotFound) {
 		return m, err
 	}
-	m, err = p.storeManifest(ctx, repo, c.MediaType, content, digest.FromBytes(content))
+	m, err = p.storeManifest(ctx, repo, c.MediaType, doc, digest.FromBytes(doc.Bytes()))
 	m.Outcome, m.Warnings = Miss, c.Warnings
 	m.Stale = c.Stale
 	return m, err
 }
 
-// storeManifest caches verified content as a manifest of repo, and records
+// storeManifest caches a verified document as a manifest of repo, and records
 // everything that it references. If it cannot be written to disk, it is served
 // anyway.
-func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType string, content []byte, d Digest) (Manifest, error) {
-	mediaType = manifestType(mediaType, content)
+func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType string, doc *referrers.Document, d Digest) (Manifest, error) {
+	content := doc.Bytes()
+	mediaType = manifestType(mediaType, doc)
+	if err := referrers.CheckReading(mediaType, doc); err != nil {
+		// What the registry has verified may be something else than what it
+		// names to us. It passes through, and says nothing here.
+		p.log.Warn("manifest is not cached, because it can be read in two ways", "repository", repo.String(), "digest", d.String(), "error", err)
+		return Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}, Bytes: content, uncacheable: true}, nil
+	}
+	if p.upstreams[repo.Upstream].Credentialed {
+		p.ledger.PutPrivate(d)
+	}
 	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
-	children, blobs, subject, err := referrers.Names(mediaType, content)
+	children, blobs, subject, err := referrers.Names(mediaType, doc)
 	if err != nil {
 		// We cannot read it, but clients may be able to.
 		p.log.Warn("manifest cannot be parsed", "repository", repo.String(), "digest", d.String(), "error", err)
@@ -268,7 +286,7 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 	if subject != nil {
 		rec.Subject = subject.Digest
 	}
-	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content}
+	m := Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: rec.Size}, Bytes: content, parsed: doc}
 	p.store.PutMemory(d, content)
 	defer p.ledger.Lease(rec, d)() // before the store is asked whether the content is there
 	if err := p.store.Put(ctx, m.Descriptor, content); err != nil {
@@ -283,7 +301,7 @@ func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType s
 		p.negative.delete(manifestKey(repo, c.Digest.String()))
 	}
 	p.ledger.PutManifest(repo, d, rec)
-	p.recordReferrers(repo, m, subject)
+	p.recordReferrers(repo, m.Descriptor, doc, subject)
 	if p.events.ManifestStored != nil {
 		p.events.ManifestStored(repo, d, rec)
 	}

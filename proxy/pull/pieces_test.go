@@ -41,7 +41,7 @@ func TestPiecesAreReadByWhoMayReadTheBlob(t *testing.T) {
 				layer := o.Put("app", "layer", content)
 				quay.Put("app", "layer", content)
 				m := mirrortest.New(t, o, func(opts *mirror.Options) {
-					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Registry: quay})
+					opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Endpoints: []upstream.Endpoint{quay}})
 				})
 				d := mirrortest.Short(layer.Digest.String())
 				want := func(repo pull.Repository, asked, askedElsewhere []string) {
@@ -129,7 +129,7 @@ func TestTheRestOfABlobWaitsForWhatAnotherUpstreamSends(t *testing.T) {
 		layer := o.Put("app", "layer", content)
 		quay.Put("app", "layer", content)
 		m := mirrortest.New(t, o, func(opts *mirror.Options) {
-			opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Registry: quay})
+			opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Endpoints: []upstream.Endpoint{quay}})
 		})
 		if _, err := readPart(t, m, mirrortest.App, layer.Digest, pull.Span{From: from, To: size}); err != nil {
 			t.Fatal(err)

@@ -20,12 +20,13 @@ const maxManifest = 8 << 20
 
 // Upstream is one configured registry with its settings.
 type Upstream struct {
-	Name     string
+	Name string
+	// Endpoints are the upstream's endpoints, in order. Each of them is asked for
+	// referrers.
+	Endpoints []upstream.Endpoint
+	// Registry is all of them in one, which shares their limits. Nil means that
+	// there is only one.
 	Registry upstream.Registry
-	// Endpoints are the upstream's endpoints, in order. They share the limits
-	// of Registry, which is all of them in one. Nil means that Registry is the
-	// only one.
-	Endpoints []upstream.Registry
 	// Allows says whether a repository may be pulled; nil allows all of them.
 	Allows func(repository string) bool
 	// Immutable says whether a tag is never checked again; nil means that no
@@ -34,6 +35,9 @@ type Upstream struct {
 	// ServeDeleted means that a cached tag is still served after the upstream
 	// has deleted it.
 	ServeDeleted bool
+	// Credentialed means that it is asked with credentials: what is fetched from
+	// it may be private to the repository that it is fetched from.
+	Credentialed bool
 	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
 	// nil means that there is no limit.
 	Quota func() float64
@@ -132,8 +136,8 @@ func New(opts Options) *Puller {
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
-		if len(u.Endpoints) == 0 {
-			u.Endpoints = []upstream.Registry{u.Registry}
+		if u.Registry == nil {
+			u.Registry = u.Endpoints[0]
 		}
 		p.upstreams[u.Name] = u
 	}

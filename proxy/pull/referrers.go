@@ -169,17 +169,17 @@ func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
 
 // recordReferrers records what a manifest that is being cached says about other
 // manifests: its own subject, and the BuildKit attestations of an index.
-func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descriptor) {
+func (p *Puller) recordReferrers(repo Repository, own Descriptor, doc *referrers.Document, subject *Descriptor) {
 	if subject != nil {
-		described, err := referrers.Verify(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, subject.Digest)
+		described, err := referrers.Verify(own.MediaType, doc, own.Digest, subject.Digest)
 		if err == nil {
 			p.ledger.PutSeen(repo, subject.Digest, described.Descriptor)
 		}
 	}
-	if isAttestation(m) {
-		p.ledger.PutAttestation(repo, m.Descriptor.Digest)
+	if isAttestation(own.MediaType, doc) {
+		p.ledger.PutAttestation(repo, own.Digest)
 	}
-	attached, err := referrers.Attestations(m.Bytes)
+	attached, err := referrers.Attestations(doc)
 	if err != nil {
 		return // not an index
 	}
@@ -190,10 +190,10 @@ func (p *Puller) recordReferrers(repo Repository, m Manifest, subject *Descripto
 }
 
 // isAttestation says whether a manifest declares itself a BuildKit attestation.
-func isAttestation(m Manifest) bool {
-	if !bytes.Contains(m.Bytes, []byte(referrers.AttestationType)) {
-		return false // nearly all manifests: no need to decode them
+func isAttestation(mediaType string, doc *referrers.Document) bool {
+	if !bytes.Contains(doc.Bytes(), []byte(referrers.AttestationType)) {
+		return false // nearly all manifests: no need to describe them
 	}
-	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+	described, err := referrers.Describe(mediaType, doc)
 	return err == nil && described.Descriptor.ArtifactType == referrers.AttestationType
 }

@@ -162,7 +162,7 @@ func TestReferrersOfAnUpstreamWithTheAPI(t *testing.T) {
 		if err != nil || made.Descriptor.MediaType != mirrortest.IndexType {
 			t.Fatalf("the referrers tag: %v, %v", made.Descriptor, err)
 		}
-		list, err := referrers.Decode(made.Bytes)
+		list, err := referrers.Decode(referrers.Parse(made.Bytes))
 		if err != nil || len(list) != 1 || list[0].Digest != signature.Digest {
 			t.Errorf("the referrers tag lists %v, %v", list, err)
 		}
@@ -195,7 +195,7 @@ func TestAReferrersTagIsTheMergedList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if list, err := referrers.Decode(got.Bytes); err != nil || len(list) != 1 || list[0].Digest != sig.Digest || list[0].ArtifactType != "sig" {
+		if list, err := referrers.Decode(referrers.Parse(got.Bytes)); err != nil || len(list) != 1 || list[0].Digest != sig.Digest || list[0].ArtifactType != "sig" {
 			t.Errorf("got %s, %v", got.Bytes, err)
 		}
 		sig.ArtifactType, sig.Annotations = "sig", map[string]string{"made-by": "sig"}

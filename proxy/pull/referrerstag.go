@@ -31,8 +31,9 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 	var listed []Descriptor
 	if gone == nil {
 		var err error
-		switch listed, _, err = referrers.ReadIndex(own.Bytes); {
-		case errors.Is(err, referrers.ErrNoIndex), isArtifact(own):
+		doc := own.document()
+		switch listed, _, err = referrers.ReadIndex(doc); {
+		case errors.Is(err, referrers.ErrNoIndex), isArtifact(own.Descriptor.MediaType, doc):
 			own.At = p.checkedAt(repo, tag, own)
 			return own, nil
 		case err != nil:
@@ -162,7 +163,7 @@ func (p *Puller) madeTag(ctx context.Context, repo Repository, list Referrers) (
 	d := indexAlgorithm.FromBytes(content)
 	m, kept := p.cachedManifest(ctx, repo, d)
 	if !kept {
-		m, err = p.storeManifest(ctx, repo, indexType, content, d)
+		m, err = p.storeManifest(ctx, repo, indexType, referrers.Parse(content), d)
 	}
 	m.Outcome, m.Stale, m.At = list.Outcome, list.Stale, list.At
 	return m, err

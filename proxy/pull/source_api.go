@@ -24,7 +24,7 @@ const (
 // apiSource is the Referrers API of one endpoint.
 type apiSource struct {
 	p        *Puller
-	endpoint upstream.Registry
+	endpoint upstream.Endpoint
 	index    int // of the endpoint
 }
 
@@ -54,7 +54,7 @@ func (s apiSource) answer(ctx context.Context, q *question) referrers.Answer {
 		return cannotTell(referrers.FromAPI, err)
 	}
 	read := s.p.open(ctx, q, list.Manifests, func(m Manifest) (Descriptor, error) {
-		return referrers.DescribeListed(true, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+		return referrers.DescribeListed(true, m.Descriptor.MediaType, m.document(), m.Descriptor.Digest, q.subject)
 	})
 	read.claimed = true
 	if list.Unusable > 0 {

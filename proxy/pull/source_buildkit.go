@@ -15,13 +15,14 @@ type buildKitSource struct{ p *Puller }
 func (s buildKitSource) answer(ctx context.Context, q *question) referrers.Answer {
 	now := time.Now()
 	read := s.p.open(ctx, q, q.attached, func(m Manifest) (Descriptor, error) {
-		described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+		doc := m.document()
+		described, err := referrers.Describe(m.Descriptor.MediaType, doc)
 		if err == nil && described.Subject == nil && q.upstream.BuildKitAttestations {
 			d := described.As(referrers.AttestationType)
 			d.Digest = m.Descriptor.Digest // whatever its algorithm
 			return d, nil
 		}
-		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+		return referrers.DescribeListed(false, m.Descriptor.MediaType, doc, m.Descriptor.Digest, q.subject)
 	})
 	read.mayLack = true
 	return read.answer(referrers.FromBuildKit, now)

@@ -28,7 +28,7 @@ func (s cosignSource) answer(ctx context.Context, q *question) referrers.Answer 
 		case m.Stale:
 			read.fail(upstream.ErrStale)
 		default:
-			d, err := probe.Describe(m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+			d, err := probe.Describe(m.Descriptor.MediaType, m.document(), m.Descriptor.Digest, q.subject)
 			read.note(m.Descriptor, d, err)
 		}
 	}

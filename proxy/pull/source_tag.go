@@ -24,7 +24,7 @@ const (
 // Tag Schema").
 type tagSource struct {
 	p        *Puller
-	endpoint upstream.Registry
+	endpoint upstream.Endpoint
 	only     bool // the upstream has no other endpoint
 }
 
@@ -69,15 +69,16 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 	case err != nil:
 		return cannotTell(referrers.FromTag, err)
 	}
-	listed, unusable, err := referrers.ReadIndex(index.Bytes)
+	doc := index.document()
+	listed, unusable, err := referrers.ReadIndex(doc)
 	switch {
-	case errors.Is(err, referrers.ErrNoIndex), isArtifact(index):
+	case errors.Is(err, referrers.ErrNoIndex), isArtifact(index.Descriptor.MediaType, doc):
 		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: said} // somebody's own image
 	case err != nil:
 		return cannotTell(referrers.FromTag, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err))
 	}
 	read := s.p.open(ctx, q, listed, func(m Manifest) (Descriptor, error) {
-		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.Bytes, m.Descriptor.Digest, q.subject)
+		return referrers.DescribeListed(false, m.Descriptor.MediaType, m.document(), m.Descriptor.Digest, q.subject)
 	})
 	// A tag that does not contain all of the digest may list others' (W50).
 	read.claimed = tag == referrers.TagOf(q.subject) && len(referrers.TagForms(q.subject)) == 1 && isWholeTag(tag, q.subject)
@@ -94,8 +95,8 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 
 // isArtifact says whether an index is somebody's artifact and no list: a list has
 // neither a type nor a subject.
-func isArtifact(m Manifest) bool {
-	described, err := referrers.Describe(m.Descriptor.MediaType, m.Bytes)
+func isArtifact(mediaType string, doc *referrers.Document) bool {
+	described, err := referrers.Describe(mediaType, doc)
 	return err == nil && (described.Descriptor.ArtifactType != "" || described.Subject != nil)
 }
 

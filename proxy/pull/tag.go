@@ -247,6 +247,6 @@ func (p *Puller) recordTag(ctx context.Context, repo Repository, tag string, to 
 		return nil
 	}
 	// It was evicted in the moment before the tag protected it.
-	_, err := p.storeManifest(ctx, repo, to.Descriptor.MediaType, to.Bytes, to.Descriptor.Digest)
+	_, err := p.storeManifest(ctx, repo, to.Descriptor.MediaType, to.document(), to.Descriptor.Digest)
 	return err
 }

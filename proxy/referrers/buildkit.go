@@ -17,8 +17,8 @@ type Attestation struct {
 // writes no others, and an index cannot make statements about images outside of
 // it.
 //
-// It returns ErrMalformed if the bytes are not an index.
-func Attestations(index []byte) ([]Attestation, error) {
+// It returns ErrMalformed if the manifest is not an index.
+func Attestations(index *Document) ([]Attestation, error) {
 	entries, err := Decode(index)
 	if err != nil {
 		return nil, err

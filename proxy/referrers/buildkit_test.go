@@ -24,7 +24,7 @@ func TestAttestations(t *testing.T) {
 		{"a reference that is no digest is none", plain + `,` + entry(two, "attestation-manifest", "latest"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Attestations([]byte(`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[` + c.entries + `]}`))
+			got, err := Attestations(Parse([]byte(`{"schemaVersion":2,"mediaType":"` + ociIndex + `","manifests":[` + c.entries + `]}`)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestAttestations(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Attestations([]byte(`{"layers":[]}`)); !errors.Is(err, ErrMalformed) {
+	if _, err := Attestations(Parse([]byte(`{"layers":[]}`))); !errors.Is(err, ErrMalformed) {
 		t.Errorf("an image: got %v, want ErrMalformed", err)
 	}
 }

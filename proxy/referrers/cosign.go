@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-
-	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // CosignTag is a tag under which cosign attaches an artifact that has no
@@ -47,18 +45,18 @@ func CosignTags(subject Digest) []CosignTag {
 //   - ErrNotReferrer for what is left out: the subject itself, and what refers
 //     to another one;
 //   - ErrUnverified or ErrMalformed if it cannot be told.
-func (t CosignTag) Describe(mediaType string, raw []byte, child, subject Digest) (Descriptor, error) {
+func (t CosignTag) Describe(mediaType string, doc *Document, child, subject Digest) (Descriptor, error) {
 	fail := func(err error) (Descriptor, error) {
 		return Descriptor{}, fmt.Errorf("tag %s: %w", t.Tag, err)
 	}
-	if child.Validate() != nil || child.Algorithm().FromBytes(raw) != child {
+	if child.Validate() != nil || child.Algorithm().FromBytes(doc.Bytes()) != child {
 		return fail(ErrUnverified)
 	}
-	described, err := describe(child.Algorithm(), mediaType, raw)
+	described, err := describe(child.Algorithm(), mediaType, doc)
 	if err != nil {
 		return fail(err)
 	}
-	if err := checkShape(described.Descriptor.MediaType, raw); err != nil {
+	if err := checkShape(described.Descriptor.MediaType, doc); err != nil {
 		return fail(err)
 	}
 	if child == subject || described.Subject != nil && described.Subject.Digest != subject {
@@ -68,25 +66,21 @@ func (t CosignTag) Describe(mediaType string, raw []byte, child, subject Digest)
 }
 
 // checkShape returns ErrMalformed unless a manifest has the members of its kind.
-func checkShape(mediaType string, raw []byte) error {
-	fields, err := document(raw, "schemaVersion", "errors", "config", "layers", "blobs", "manifests")
-	if err != nil {
-		return err
-	}
+func checkShape(mediaType string, doc *Document) error {
 	ok := false
 	switch kindOf(mediaType) {
 	case kindIndex:
-		_, err := manifest.ReadIndex(raw)
+		_, err := doc.Index()
 		return err
 	case kindImage:
 		var version int
-		_, hasConfig := descriptor(fields["config"])
-		ok = json.Unmarshal(fields["schemaVersion"], &version) == nil && version == 2 &&
-			hasConfig && !absent(fields["layers"]) && areDescriptors(fields["layers"]) && absent(fields["manifests"])
+		_, hasConfig := descriptor(doc.Member("config"))
+		ok = json.Unmarshal(doc.Member("schemaVersion"), &version) == nil && version == 2 &&
+			hasConfig && !absent(doc.Member("layers")) && areDescriptors(doc.Member("layers")) && absent(doc.Member("manifests"))
 	case kindArtifact:
-		ok = areDescriptors(fields["blobs"]) && absent(fields["manifests"])
+		ok = areDescriptors(doc.Member("blobs")) && absent(doc.Member("manifests"))
 	}
-	if !ok || !absent(fields["errors"]) {
+	if !ok || !absent(doc.Member("errors")) {
 		return fmt.Errorf("%w: it is no %s", ErrMalformed, mediaType)
 	}
 	return nil

@@ -35,39 +35,38 @@ type Described struct {
 // they share. A member of the wrong type counts as absent. Describe returns
 // ErrMalformed for bytes that are not a JSON object, that contain a member
 // twice, or that are larger than 8 MiB.
-func Describe(mediaType string, raw []byte) (Described, error) {
-	return describe(digest.Canonical, mediaType, raw)
+func Describe(mediaType string, doc *Document) (Described, error) {
+	return describe(digest.Canonical, mediaType, doc)
 }
 
 // describe is Describe with a digest of the given algorithm, which must be
 // available.
-func describe(by digest.Algorithm, mediaType string, raw []byte) (Described, error) {
-	fields, err := document(raw, "mediaType", "artifactType", "config", "manifests", "layers", "fsLayers", "subject", "annotations")
-	if err != nil {
+func describe(by digest.Algorithm, mediaType string, doc *Document) (Described, error) {
+	if err := check(doc); err != nil {
 		return Described{}, err
 	}
-	if own := text(fields["mediaType"]); own != "" {
+	if own := text(doc.Member("mediaType")); own != "" {
 		mediaType = own
 	} else if isGeneric(mediaType) {
-		mediaType = mediaTypeByShape(fields)
+		mediaType = mediaTypeByShape(doc)
 	}
 	if mediaType == "" {
 		return Described{}, fmt.Errorf("%w: it has no media type", ErrMalformed)
 	}
 	out := Described{Descriptor: Descriptor{
 		MediaType:    mediaType,
-		Digest:       by.FromBytes(raw),
-		Size:         int64(len(raw)),
-		ArtifactType: text(fields["artifactType"]),
-		Annotations:  texts(fields["annotations"]),
+		Digest:       by.FromBytes(doc.Bytes()),
+		Size:         int64(len(doc.Bytes())),
+		ArtifactType: text(doc.Member("artifactType")),
+		Annotations:  texts(doc.Member("annotations")),
 	}}
 	out.declared = out.Descriptor.ArtifactType != ""
 	if !out.declared && kindOf(mediaType) == kindImage {
-		if config, err := members(fields["config"], "mediaType"); err == nil {
+		if config, err := members(doc.Member("config"), "mediaType"); err == nil {
 			out.Descriptor.ArtifactType = text(config["mediaType"])
 		}
 	}
-	if subject, ok := descriptor(fields["subject"]); ok {
+	if subject, ok := descriptor(doc.Member("subject")); ok {
 		out.Subject = &subject
 	}
 	return out, nil
@@ -95,14 +94,14 @@ func (d Described) As(artifactType string) Descriptor {
 //
 // Bytes with the right digest that are not a manifest have no subject: then the
 // error is both ErrNotReferrer and ErrMalformed.
-func Verify(mediaType string, raw []byte, child, subject Digest) (Described, error) {
+func Verify(mediaType string, doc *Document, child, subject Digest) (Described, error) {
 	if err := child.Validate(); err != nil {
 		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrUnverified, err)
 	}
-	if got := child.Algorithm().FromBytes(raw); got != child {
+	if got := child.Algorithm().FromBytes(doc.Bytes()); got != child {
 		return Described{}, fmt.Errorf("referrer %s: %w: its digest is %s", child, ErrUnverified, got)
 	}
-	described, err := describe(child.Algorithm(), mediaType, raw)
+	described, err := describe(child.Algorithm(), mediaType, doc)
 	if err != nil {
 		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrNotReferrer, err)
 	}
@@ -120,11 +119,11 @@ func Verify(mediaType string, raw []byte, child, subject Digest) (Described, err
 //   - ErrNotReferrer for what is left out: the subject itself, and what refers
 //     to another one, or to none although no API lists it;
 //   - ErrUnverified or ErrMalformed if it cannot be told.
-func DescribeListed(isAPI bool, mediaType string, raw []byte, child, subject Digest) (Descriptor, error) {
+func DescribeListed(isAPI bool, mediaType string, doc *Document, child, subject Digest) (Descriptor, error) {
 	if child == subject {
 		return Descriptor{}, fmt.Errorf("referrer %s: %w, it is the subject itself", child, ErrNotReferrer)
 	}
-	described, err := Verify(mediaType, raw, child, subject)
+	described, err := Verify(mediaType, doc, child, subject)
 	switch {
 	case isAPI && errors.Is(err, ErrMalformed):
 		return Descriptor{}, fmt.Errorf("referrer %s: %w", child, ErrMalformed)

@@ -178,7 +178,7 @@ var shapes = []struct {
 func TestDescribe(t *testing.T) {
 	for _, c := range shapes {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Describe(c.mediaType, []byte(c.raw))
+			got, err := Describe(c.mediaType, Parse([]byte(c.raw)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,7 +213,7 @@ func TestDescribeDerivesAMissingMediaType(t *testing.T) {
 		{"nothing by nothing", `{}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Describe("", []byte(c.raw))
+			got, err := Describe("", Parse([]byte(c.raw)))
 			if c.want == "" {
 				if !errors.Is(err, ErrMalformed) {
 					t.Fatalf("got %v and %q, want ErrMalformed", err, got.Descriptor.MediaType)
@@ -245,13 +245,13 @@ var unreadable = []struct{ name, raw string }{
 func TestUnreadableManifestsAreErrors(t *testing.T) {
 	for _, c := range unreadable {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := Describe(ociManifest, []byte(c.raw)); !errors.Is(err, ErrMalformed) {
+			if _, err := Describe(ociManifest, Parse([]byte(c.raw))); !errors.Is(err, ErrMalformed) {
 				t.Errorf("Describe: %v, want ErrMalformed", err)
 			}
-			if _, _, _, err := Names(ociIndex, []byte(c.raw)); !errors.Is(err, ErrMalformed) {
+			if _, _, _, err := Names(ociIndex, Parse([]byte(c.raw))); !errors.Is(err, ErrMalformed) {
 				t.Errorf("Names: %v, want ErrMalformed", err)
 			}
-			if _, err := Decode([]byte(c.raw)); !errors.Is(err, ErrMalformed) {
+			if _, err := Decode(Parse([]byte(c.raw))); !errors.Is(err, ErrMalformed) {
 				t.Errorf("Decode: %v, want ErrMalformed", err)
 			}
 		})
@@ -263,14 +263,14 @@ func TestVerify(t *testing.T) {
 	child := digest.FromBytes(raw)
 
 	t.Run("a child of the subject is described", func(t *testing.T) {
-		d, err := Verify(ociManifest, raw, child, image)
+		d, err := Verify(ociManifest, Parse(raw), child, image)
 		if err != nil || d.Descriptor.Digest != child || d.Descriptor.ArtifactType != "a/b" {
 			t.Fatalf("got %+v, %v", d, err)
 		}
 	})
 	t.Run("a child is described under the digest it was asked by (W7)", func(t *testing.T) {
 		child := digest.SHA512.FromBytes(raw)
-		d, err := Verify(ociManifest, raw, child, image)
+		d, err := Verify(ociManifest, Parse(raw), child, image)
 		if err != nil || d.Descriptor.Digest != child {
 			t.Fatalf("got %+v, %v", d, err)
 		}
@@ -285,31 +285,31 @@ func TestVerify(t *testing.T) {
 			t.Fatal("the tags differ")
 		}
 		raw := []byte(`{"subject":{"digest":"` + theirs.String() + `","size":1}}`)
-		if _, err := Verify(ociManifest, raw, digest.FromBytes(raw), mine); !errors.Is(err, ErrNotReferrer) || errors.Is(err, ErrUnverified) {
+		if _, err := Verify(ociManifest, Parse(raw), digest.FromBytes(raw), mine); !errors.Is(err, ErrNotReferrer) || errors.Is(err, ErrUnverified) {
 			t.Fatalf("got %v, want ErrNotReferrer", err)
 		}
 	})
 	t.Run("a child without a subject is no referrer", func(t *testing.T) {
 		raw := []byte(`{"layers":[]}`)
-		if _, err := Verify(ociManifest, raw, digest.FromBytes(raw), image); !errors.Is(err, ErrNotReferrer) {
+		if _, err := Verify(ociManifest, Parse(raw), digest.FromBytes(raw), image); !errors.Is(err, ErrNotReferrer) {
 			t.Fatalf("got %v, want ErrNotReferrer", err)
 		}
 	})
 	t.Run("proven bytes that are no manifest are no referrer", func(t *testing.T) {
 		raw := []byte(`<html>`)
-		_, err := Verify(ociManifest, raw, digest.FromBytes(raw), image)
+		_, err := Verify(ociManifest, Parse(raw), digest.FromBytes(raw), image)
 		if !errors.Is(err, ErrNotReferrer) || !errors.Is(err, ErrMalformed) {
 			t.Fatalf("got %v, want ErrNotReferrer and ErrMalformed", err)
 		}
 	})
 	t.Run("other bytes than those asked for say nothing", func(t *testing.T) {
-		if _, err := Verify(ociManifest, raw, digest.FromString("other"), image); !errors.Is(err, ErrUnverified) || errors.Is(err, ErrNotReferrer) {
+		if _, err := Verify(ociManifest, Parse(raw), digest.FromString("other"), image); !errors.Is(err, ErrUnverified) || errors.Is(err, ErrNotReferrer) {
 			t.Fatalf("got %v, want ErrUnverified alone", err)
 		}
 	})
 	t.Run("a digest that can't be computed here proves nothing", func(t *testing.T) {
 		for _, child := range []digest.Digest{"blake3:" + child[len("sha256:"):], "sha256:73c8", "", "nonsense"} {
-			if _, err := Verify(ociManifest, raw, child, image); !errors.Is(err, ErrUnverified) {
+			if _, err := Verify(ociManifest, Parse(raw), child, image); !errors.Is(err, ErrUnverified) {
 				t.Errorf("%q: got %v, want ErrUnverified", child, err)
 			}
 		}
@@ -322,7 +322,7 @@ func TestAnArtifactTypeOfTheManifestIsNotOverridden(t *testing.T) {
 		{"the manifest's own type stays", `{"artifactType":"own/y","config":{"mediaType":"a/b"}}`, "own/y"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, err := Describe(ociManifest, []byte(c.raw))
+			d, err := Describe(ociManifest, Parse([]byte(c.raw)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -353,7 +353,7 @@ func TestWhatAListNamesIsDescribedFromItself(t *testing.T) {
 		{"bytes that are no manifest", ociManifest, `"text"`, ErrMalformed, ErrNotReferrer},
 	} {
 		for isAPI, want := range map[bool]error{true: c.byAPI, false: c.byTag} {
-			got, err := DescribeListed(isAPI, c.mediaType, []byte(c.raw), digest.FromString(c.raw), image)
+			got, err := DescribeListed(isAPI, c.mediaType, Parse([]byte(c.raw)), digest.FromString(c.raw), image)
 			if !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s, API %v: %v, want %v", c.name, isAPI, err, want)
 			}
@@ -365,10 +365,10 @@ func TestWhatAListNamesIsDescribedFromItself(t *testing.T) {
 			}
 		}
 	}
-	if _, err := DescribeListed(true, ociManifest, []byte(body("")), image, image); !errors.Is(err, ErrNotReferrer) {
+	if _, err := DescribeListed(true, ociManifest, Parse([]byte(body(""))), image, image); !errors.Is(err, ErrNotReferrer) {
 		t.Errorf("the subject itself: %v", err)
 	}
-	if _, err := DescribeListed(true, ociManifest, []byte(body("")), "blake3:abcdef", image); !errors.Is(err, ErrUnverified) {
+	if _, err := DescribeListed(true, ociManifest, Parse([]byte(body(""))), "blake3:abcdef", image); !errors.Is(err, ErrUnverified) {
 		t.Errorf("an algorithm that is not known: %v", err)
 	}
 }
@@ -379,15 +379,15 @@ func TestACosignTagsManifestIsDescribedUnderItsOwnDigest(t *testing.T) {
 	subject := digest.FromString("subject")
 	tag := CosignTags(subject)[0]
 	for _, by := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
-		got, err := tag.Describe("", raw, by.FromBytes(raw), subject)
+		got, err := tag.Describe("", Parse(raw), by.FromBytes(raw), subject)
 		if err != nil || got.Digest != by.FromBytes(raw) || got.ArtifactType != tag.ArtifactType || got.Size != int64(len(raw)) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	}
-	if _, err := tag.Describe("", raw, digest.FromString("other"), subject); !errors.Is(err, ErrUnverified) {
+	if _, err := tag.Describe("", Parse(raw), digest.FromString("other"), subject); !errors.Is(err, ErrUnverified) {
 		t.Errorf("other bytes: %v", err)
 	}
-	if _, err := tag.Describe("", raw, digest.FromBytes(raw), digest.FromBytes(raw)); !errors.Is(err, ErrNotReferrer) {
+	if _, err := tag.Describe("", Parse(raw), digest.FromBytes(raw), digest.FromBytes(raw)); !errors.Is(err, ErrNotReferrer) {
 		t.Errorf("the subject itself: %v", err)
 	}
 }

@@ -16,8 +16,8 @@ func FuzzDescribe(f *testing.F) {
 	f.Add("", []byte(`{"manifests":[{"digest":1}],"subject":[]}`))
 	f.Add(ociIndex, []byte(`{"manifests":[[[[]]]],"annotations":{"a":{}}}`))
 	f.Fuzz(func(t *testing.T, mediaType string, raw []byte) {
-		d, err := Describe(mediaType, raw)
-		_, _, subject, namesErr := Names(mediaType, raw)
+		d, err := Describe(mediaType, Parse(raw))
+		_, _, subject, namesErr := Names(mediaType, Parse(raw))
 		if err != nil {
 			return
 		}
@@ -34,7 +34,7 @@ func FuzzDescribe(f *testing.F) {
 			t.Fatal(err)
 		}
 		if d.Subject != nil {
-			if _, err := Verify(mediaType, raw, d.Descriptor.Digest, d.Subject.Digest); err != nil {
+			if _, err := Verify(mediaType, Parse(raw), d.Descriptor.Digest, d.Subject.Digest); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -46,7 +46,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"manifests":null}`))
 	f.Add([]byte(`{"manifests":[{"digest":"` + one + `","size":1e3,"platform":{"os.features":[1]}},{"digest":"blake3:x"}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		list, err := Decode(raw)
+		list, err := Decode(Parse(raw))
 		if err != nil {
 			return
 		}
@@ -55,7 +55,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := Decode(index)
+		again, err := Decode(Parse(index))
 		if err != nil || len(again) != len(whole) {
 			t.Fatalf("%s: %d entries, %v, want %d", index, len(again), err, len(whole))
 		}

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
 // MaxPage is the size in bytes of the largest index that every client accepts
@@ -104,8 +102,8 @@ func encode(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, e
 // referrers. They are claims; see [Verify]. Size is -1 if it is not given; see
 // [Whole]. It returns the errors of [ReadIndex], and ErrMalformed if none of the
 // entries is usable.
-func Decode(raw []byte) ([]Descriptor, error) {
-	list, unusable, err := ReadIndex(raw)
+func Decode(doc *Document) ([]Descriptor, error) {
+	list, unusable, err := ReadIndex(doc)
 	if err == nil && len(list) == 0 && unusable > 0 {
 		return nil, fmt.Errorf("%w: none of its %d entries has a usable digest", ErrMalformed, unusable)
 	}
@@ -114,11 +112,11 @@ func Decode(raw []byte) ([]Descriptor, error) {
 
 // ReadIndex is like Decode, and says how many entries have no usable digest:
 // nobody could pull them, and the others are still valid. Unknown is not none,
-// so only an index is read as a list; see [manifest.ReadIndex].
-func ReadIndex(raw []byte) (list []Descriptor, unusable int, err error) {
-	if len(raw) > maxManifest {
-		return nil, 0, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
+// so only an index is read as a list; see [manifest.Document.Index].
+func ReadIndex(doc *Document) (list []Descriptor, unusable int, err error) {
+	if err := check(doc); err != nil {
+		return nil, 0, err
 	}
-	index, err := manifest.ReadIndex(raw)
+	index, err := doc.Index()
 	return index.Entries, index.Unusable, err
 }

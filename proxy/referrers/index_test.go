@@ -49,7 +49,7 @@ func TestEncode(t *testing.T) {
 		if err := json.Unmarshal(first, &index); err != nil || index.SchemaVersion != 2 || index.MediaType != ociIndex {
 			t.Fatalf("%+v, %v", index, err)
 		}
-		back, err := Decode(first)
+		back, err := Decode(Parse(first))
 		if err != nil || !reflect.DeepEqual(back, a) || !reflect.DeepEqual(index.Manifests, a) {
 			t.Fatalf("got %v and %v, %v, want %v", back, index.Manifests, err, a)
 		}
@@ -92,7 +92,7 @@ func TestTenThousandReferrersArePagedBelowFourMebibytes(t *testing.T) {
 		if len(index) >= 4<<20 {
 			t.Fatalf("page %d has %d bytes (W54)", pages, len(index))
 		}
-		page, err := Decode(index)
+		page, err := Decode(Parse(index))
 		if err != nil || len(page) == 0 {
 			t.Fatalf("page %d: %d entries, %v", pages, len(page), err)
 		}
@@ -131,7 +131,7 @@ func TestPage(t *testing.T) {
 			if err != nil || len(rest) != c.left {
 				t.Fatalf("left %d, %v, want %d", len(rest), err, c.left)
 			}
-			page, err := Decode(index)
+			page, err := Decode(Parse(index))
 			if err != nil || !reflect.DeepEqual(append(page, rest...), list) {
 				t.Fatalf("got %s and %v, %v", index, rest, err)
 			}
@@ -174,7 +174,7 @@ func TestDecode(t *testing.T) {
 		{"a list given twice", `{"manifests":[],"manifests":[{"digest":"` + one + `"}]}`, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := Decode([]byte(c.raw))
+			got, err := Decode(Parse([]byte(c.raw)))
 			if c.want == nil {
 				if !errors.Is(err, ErrMalformed) {
 					t.Fatalf("got %v, %v, want ErrMalformed", got, err)
@@ -193,7 +193,7 @@ func TestWhole(t *testing.T) {
 	if !Whole(d) {
 		t.Error("a whole descriptor is not")
 	}
-	claims, err := Decode([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + one + `","size":1},{"mediaType":"` + ociManifest + `","digest":"` + one + `"}]}`))
+	claims, err := Decode(Parse([]byte(`{"schemaVersion":2,"manifests":[{"digest":"` + one + `","size":1},{"mediaType":"` + ociManifest + `","digest":"` + one + `"}]}`)))
 	if err != nil || len(claims) != 2 || Whole(claims[0]) || Whole(claims[1]) {
 		t.Errorf("got %v, %v, want two that are not whole", claims, err)
 	}
@@ -209,11 +209,11 @@ func TestAManifestOfAnotherKindIsNoIndex(t *testing.T) {
 		`{"errors":[{"code":"UNKNOWN"}]}`:        false,
 		`{"schemaVersion":2,"manifests":"none"}`: false,
 	} {
-		if _, _, err := ReadIndex([]byte(raw)); errors.Is(err, ErrNoIndex) != want || !errors.Is(err, ErrMalformed) {
+		if _, _, err := ReadIndex(Parse([]byte(raw))); errors.Is(err, ErrNoIndex) != want || !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", raw, err)
 		}
 	}
-	list, unusable, err := ReadIndex([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `","annotations":{"n":1}},null]}`))
+	list, unusable, err := ReadIndex(Parse([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:73"},{"digest":"` + two + `","annotations":{"n":1}},null]}`)))
 	if err != nil || len(list) != 1 || unusable != 2 {
 		t.Errorf("got %v, %d, %v", list, unusable, err)
 	}
@@ -245,7 +245,7 @@ func TestTheTagHasNoMoreThanClientsTake(t *testing.T) {
 	if index.Manifests[0].Digest != list[11_998].Digest || index.Manifests[1].Digest != list[11_996].Digest {
 		t.Error("what was attached last does not come first")
 	}
-	if back, err := Decode(got); err != nil || len(back) != len(index.Manifests) {
+	if back, err := Decode(Parse(got)); err != nil || len(back) != len(index.Manifests) {
 		t.Errorf("it reads back as %d, %v", len(back), err)
 	}
 	whole, err := EncodeTag(all[:10], MaxPage)

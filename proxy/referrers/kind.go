@@ -1,8 +1,6 @@
 package referrers
 
 import (
-	"encoding/json"
-
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -41,6 +39,15 @@ func kindOf(mediaType string) kind {
 	return kindUnknown
 }
 
+// NamesVerifiedBlobs says whether registries verify, when a manifest of that
+// type is pushed, that the repository has the blobs that it names. They do so
+// for config and layers of images. What else an index lists than manifests, and
+// the blobs of artifact manifests, are nobody's to verify.
+func NamesVerifiedBlobs(mediaType string) bool {
+	k := kindOf(mediaType)
+	return k == kindImage || k == kindSchema1
+}
+
 // isGeneric says whether a media type says nothing about a manifest: storage
 // sends such types, and web servers.
 func isGeneric(mediaType string) bool {
@@ -54,8 +61,8 @@ func isGeneric(mediaType string) bool {
 // mediaTypeByShape is the media type that a manifest's fields suggest, because
 // OCI 1.0 made the mediaType field optional. It is empty if the fields match no
 // kind or more than one.
-func mediaTypeByShape(fields map[string]json.RawMessage) string {
-	has := func(name string) bool { return !absent(fields[name]) }
+func mediaTypeByShape(doc *Document) string {
+	has := func(name string) bool { return !absent(doc.Member(name)) }
 	index, image, schema1 := has("manifests"), has("config") || has("layers"), has("fsLayers")
 	switch {
 	case index && !image && !schema1:

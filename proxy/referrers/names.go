@@ -18,35 +18,38 @@ import "encoding/json"
 // For manifests of an unknown kind only the subject is read, and nothing about
 // them is an error. Otherwise Names returns ErrMalformed where Describe does,
 // and if a list is not a list.
-func Names(mediaType string, raw []byte) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
-	fields, err := document(raw, "mediaType", "config", "layers", "blobs", "manifests", "fsLayers", "subject")
-	if err != nil {
+func Names(mediaType string, doc *Document) (manifests, blobs []Descriptor, subject *Descriptor, err error) {
+	if err := check(doc); err != nil {
 		if mediaType != "" && kindOf(mediaType) == kindUnknown {
 			return nil, nil, nil, nil
 		}
 		return nil, nil, nil, err
 	}
 	if mediaType == "" {
-		mediaType = text(fields["mediaType"])
+		mediaType = text(doc.Member("mediaType"))
 	}
 	if mediaType == "" {
-		mediaType = mediaTypeByShape(fields)
+		mediaType = mediaTypeByShape(doc)
 	}
-	if s, ok := descriptor(fields["subject"]); ok {
+	if s, ok := descriptor(doc.Member("subject")); ok {
 		subject = &s
 	}
 
 	n := named{seen: make(map[Digest]bool)}
 	switch kindOf(mediaType) {
 	case kindImage:
-		n.blob(fields["config"])
-		err = elements(fields["layers"], n.blob)
+		n.blob(doc.Member("config"))
+		err = elements(doc.Member("layers"), n.blob)
 	case kindArtifact:
-		err = elements(fields["blobs"], n.blob)
+		err = elements(doc.Member("blobs"), n.blob)
 	case kindIndex:
-		err = elements(fields["manifests"], n.entry)
+		var entries []Descriptor
+		entries, _, err = doc.Entries()
+		for _, d := range entries {
+			n.entry(d)
+		}
 	case kindSchema1:
-		err = elements(fields["fsLayers"], n.schema1Layer)
+		err = elements(doc.Member("fsLayers"), n.schema1Layer)
 	}
 	if err != nil {
 		return nil, nil, nil, err
@@ -66,9 +69,8 @@ func (n *named) blob(raw json.RawMessage) {
 	}
 }
 
-func (n *named) entry(raw json.RawMessage) {
-	d, ok := descriptor(raw)
-	if !ok || !n.first(d.Digest) {
+func (n *named) entry(d Descriptor) {
+	if !n.first(d.Digest) {
 		return
 	}
 	if d.MediaType == "" || kindOf(d.MediaType) != kindUnknown {

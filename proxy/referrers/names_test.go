@@ -80,7 +80,7 @@ func TestNames(t *testing.T) {
 		raw:       "\x00\x01",
 	}} {
 		t.Run(c.name, func(t *testing.T) {
-			manifests, blobs, subject, err := Names(c.mediaType, []byte(c.raw))
+			manifests, blobs, subject, err := Names(c.mediaType, Parse([]byte(c.raw)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,12 +103,12 @@ func TestNames(t *testing.T) {
 
 func TestAMissingSizeIsNotZero(t *testing.T) {
 	for _, size := range []string{``, `,"size":null`, `,"size":-5`, `,"size":"7"`, `,"size":1.5`, `,"size":1e400`} {
-		_, blobs, _, err := Names(ociManifest, []byte(`{"layers":[{"digest":"`+one+`"`+size+`}]}`))
+		_, blobs, _, err := Names(ociManifest, Parse([]byte(`{"layers":[{"digest":"`+one+`"`+size+`}]}`)))
 		if err != nil || len(blobs) != 1 || blobs[0].Size != -1 {
 			t.Errorf("%s: got %v, %v, want one blob of size -1", size, blobs, err)
 		}
 	}
-	_, blobs, _, err := Names(mediaTypeDockerSchema1, []byte(`{"fsLayers":[{"blobSum":"`+one+`"}]}`))
+	_, blobs, _, err := Names(mediaTypeDockerSchema1, Parse([]byte(`{"fsLayers":[{"blobSum":"`+one+`"}]}`)))
 	if err != nil || len(blobs) != 1 || blobs[0].Size != -1 {
 		t.Errorf("schema1: got %v, %v, want one blob of size -1", blobs, err)
 	}

@@ -7,12 +7,18 @@ import (
 	"github.com/entrepot/entrepot/upstream/manifest"
 )
 
-// document reads the named members of a manifest.
-func document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
-	if len(raw) > maxManifest {
-		return nil, fmt.Errorf("%w: %d bytes are too large", ErrMalformed, len(raw))
+// Document is a manifest that has been parsed, once for all that is read of it.
+type Document = manifest.Document
+
+// Parse parses a manifest. The document refers to raw, which must not change.
+func Parse(raw []byte) *Document { return manifest.Parse(raw) }
+
+// check returns ErrMalformed for a document that is not read.
+func check(doc *Document) error {
+	if n := len(doc.Bytes()); n > maxManifest {
+		return fmt.Errorf("%w: %d bytes are too large", ErrMalformed, n)
 	}
-	return manifest.Document(raw, names...)
+	return doc.Err()
 }
 
 func members(raw []byte, names ...string) (map[string]json.RawMessage, error) {

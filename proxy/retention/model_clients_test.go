@@ -86,7 +86,7 @@ func (m *model) pullParts(repo retention.Repository, root pull.Manifest, pick in
 	got := []retention.Digest{root.Descriptor.Digest}
 	for queue := []pull.Manifest{root}; len(queue) > 0; queue = queue[1:] {
 		from := queue[0].Descriptor
-		children, blobs, _, err := referrers.Names(from.MediaType, queue[0].Bytes)
+		children, blobs, _, err := referrers.Names(from.MediaType, referrers.Parse(queue[0].Bytes))
 		if err != nil {
 			m.fail("%s: %v", from.Digest, err)
 		}

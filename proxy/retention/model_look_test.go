@@ -220,7 +220,7 @@ func (m *model) checkEvictions(w retention.View, now observation) {
 // was referenced by something that existed for a moment.
 func (m *model) wanted(root *retention.Node) bool {
 	for _, d := range m.disk.removed() {
-		children, _, _, err := referrers.Names(m.up.bodies[d].MediaType, m.up.bodies[d].Body)
+		children, _, _, err := referrers.Names(m.up.bodies[d].MediaType, referrers.Parse(m.up.bodies[d].Body))
 		if err != nil || d == root.Rec().Subject || slices.ContainsFunc(children, func(c retention.Descriptor) bool { return c.Digest == root.Digest() }) {
 			return true
 		}

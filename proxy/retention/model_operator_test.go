@@ -165,7 +165,7 @@ func (m *model) everythingOf(r retention.Reference) map[retention.Digest]bool {
 	}
 	parts := map[retention.Digest]bool{d: true}
 	for queue := []retention.Digest{d}; len(queue) > 0; queue = queue[1:] {
-		children, blobs, _, err := referrers.Names(m.up.bodies[queue[0]].MediaType, m.up.bodies[queue[0]].Body)
+		children, blobs, _, err := referrers.Names(m.up.bodies[queue[0]].MediaType, referrers.Parse(m.up.bodies[queue[0]].Body))
 		if err != nil {
 			m.fail("%s: %v", queue[0], err)
 		}

@@ -21,6 +21,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/proxy/store"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 const (
@@ -196,7 +197,7 @@ func (m *model) start(dir string, records map[cache.Bucket]map[string]string) {
 	m.records = testDiskRecords{files.Records(), m.disk}
 	m.Mirror = mirror.New(mirror.Options{
 		Blobs: testDiskBlobs{files.Blobs(), m.disk}, Records: m.records, Memory: m.memory,
-		Upstreams: []pull.Upstream{{Name: "hub", Registry: m.up}},
+		Upstreams: []pull.Upstream{{Name: "hub", Endpoints: []upstream.Endpoint{m.up}}},
 		Rules:     pull.Rules{TagTTL: m.settings.tagTTL, NegativeTTL: modelNegativeTTL, MaxWait: 2 * time.Second},
 		Bounds:    store.Bounds{MaxBytes: m.settings.maxBytes},
 		SmallBlob: m.settings.smallBlob,

@@ -78,7 +78,7 @@ func (w *world) add(repo retention.Repository, mediaType string, body []byte) re
 	if w.bodies[d.Digest].MediaType != mediaType {
 		w.bodies[d.Digest] = mirrortest.Served{MediaType: mediaType, Body: body}
 		delete(w.hangs, d.Digest)
-		if _, _, subject, err := referrers.Names(mediaType, body); err == nil && subject != nil {
+		if _, _, subject, err := referrers.Names(mediaType, referrers.Parse(body)); err == nil && subject != nil {
 			w.hangs[d.Digest] = subject.Digest
 		}
 	}

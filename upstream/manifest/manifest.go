@@ -34,20 +34,6 @@ var ErrMalformed = errors.New("malformed manifest")
 // ErrNoIndex is the ErrMalformed of a manifest of another kind than an index.
 var ErrNoIndex = fmt.Errorf("%w: not an index", ErrMalformed)
 
-// Document reads the named members of a manifest.
-func Document(raw []byte, names ...string) (map[string]json.RawMessage, error) {
-	// Valid also bounds the nesting depth. After it, members and elements can
-	// only fail because a value has the wrong type.
-	if !json.Valid(raw) {
-		return nil, fmt.Errorf("%w: not JSON", ErrMalformed)
-	}
-	fields, err := Members(raw, names...)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return fields, nil
-}
-
 // Absent says whether a member is not there, or is null.
 func Absent(raw json.RawMessage) bool { return raw == nil || string(raw) == "null" }
 

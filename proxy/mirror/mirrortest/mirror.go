@@ -20,6 +20,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/proxy/store"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // The types that every test of a mirror uses.
@@ -64,7 +65,7 @@ func New(t *testing.T, o *Origin, change func(*mirror.Options)) Mirror {
 	}
 	opts := mirror.Options{
 		Blobs: disk.Blobs(), Records: disk.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub", Registry: o}},
+		Upstreams: []pull.Upstream{{Name: "hub", Endpoints: []upstream.Endpoint{o}}},
 		Rules: pull.Rules{
 			TagTTL:       time.Minute,
 			ReferrersTTL: 5 * time.Minute,
@@ -94,7 +95,7 @@ func (m Mirror) PullImage(t *testing.T, repo Repository, tag string) Digest {
 		t.Fatalf("pull %s: %v", tag, err)
 	}
 	for queue := []pull.Manifest{root}; len(queue) > 0; queue = queue[1:] {
-		children, blobs, _, err := referrers.Names(queue[0].Descriptor.MediaType, queue[0].Bytes)
+		children, blobs, _, err := referrers.Names(queue[0].Descriptor.MediaType, referrers.Parse(queue[0].Bytes))
 		if err != nil {
 			t.Fatal(err)
 		}

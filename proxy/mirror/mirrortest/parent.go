@@ -35,7 +35,7 @@ func (o *Origin) isStale(line string) bool {
 
 // Endpoints is an upstream called "hub" of several endpoints.
 func Endpoints(origins ...*Origin) pull.Upstream {
-	var all []upstream.Registry
+	var all []upstream.Endpoint
 	for _, o := range origins {
 		all = append(all, o)
 	}
