@@ -89,7 +89,7 @@ func confirm(in io.Reader, out io.Writer, question string) bool {
 }
 
 func isYes(in io.Reader, out io.Writer, question string) bool {
-	fmt.Fprint(out, question)
+	_, _ = fmt.Fprint(out, question)
 	answer, _ := bufio.NewReader(in).ReadString('\n')
 	return strings.TrimSpace(answer) == "yes"
 }

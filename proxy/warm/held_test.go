@@ -30,6 +30,9 @@ func TestAPinnedImageIsCompleteWhenTheUpstreamHasSaidThatItHasItsBlobs(t *testin
 		if done, err := m.Pin(t.Context(), image); !errors.Is(err, warm.ErrIncomplete) {
 			t.Errorf("while the upstream can't be asked: %+v, %v", done, err)
 		}
+		if m.Mirror.Retention.IsComplete(t.Context(), image, false) {
+			t.Error("it counts as complete")
+		}
 		o.ClearFailures()
 		o.Transcript()
 		done, err := m.Pin(t.Context(), image)
