@@ -30,18 +30,33 @@ type clientConn struct {
 	*headerConn
 	writing atomic.Int64 // since when, in nanoseconds since 1970; zero if nothing is being written
 	reason  atomic.Pointer[error]
+	// givenUp means that the kernel is about to end the connection. Whoever uses
+	// it then first learns why, which may be the server's own reader.
+	givenUp atomic.Bool
 }
 
 func (c *clientConn) Write(b []byte) (int, error) {
 	c.writing.Store(time.Now().UnixNano())
 	defer c.writing.Store(0)
-	return c.TCPConn.Write(b)
+	n, err := c.TCPConn.Write(b)
+	c.wrote(err)
+	return n, err
 }
 
 func (c *clientConn) ReadFrom(src io.Reader) (int64, error) {
 	c.writing.Store(time.Now().UnixNano())
 	defer c.writing.Store(0)
-	return c.headerConn.ReadFrom(src)
+	n, err := c.headerConn.ReadFrom(src)
+	c.wrote(err)
+	return n, err
+}
+
+// wrote notes the end of a write: after one that was successful, the client is
+// there.
+func (c *clientConn) wrote(err error) {
+	if err == nil {
+		c.givenUp.Store(false)
+	}
 }
 
 // stalledFor is how long a write has been waiting.
@@ -78,7 +93,8 @@ func withConn(ctx context.Context, conn net.Conn) context.Context {
 // cutReason says why this process disconnected the client, or found that it is
 // gone. It returns nil if the client left.
 func (w *response) cutReason(r *http.Request, err error) error {
-	if c, _ := r.Context().Value(connKey{}).(*clientConn); c != nil {
+	c, _ := r.Context().Value(connKey{}).(*clientConn)
+	if c != nil {
 		if reason := c.reason.Load(); reason != nil {
 			return *reason
 		}
@@ -88,7 +104,7 @@ func (w *response) cutReason(r *http.Request, err error) error {
 		return nil // it was not the client
 	case errors.Is(err, os.ErrDeadlineExceeded), r.ProtoMajor > 1 && !w.client.at.IsZero() && !time.Now().Before(w.client.at):
 		return errClientIdle
-	case errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, syscall.ETIMEDOUT), c != nil && c.givenUp.Load():
 		return errClientDead
 	}
 	return nil

@@ -284,7 +284,8 @@ func (p *Places) Watch(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, c := range p.stalled(p.times.stalled) {
-			if isSilent(c.TCPConn, p.times.silent) {
+			silent := isSilent(c.TCPConn, p.times.silent)
+			if c.givenUp.Store(silent); silent {
 				giveUp(c.TCPConn, p.times.silent)
 			}
 		}
