@@ -219,7 +219,7 @@ func TestPackageCommentsNameTestsThatExist(t *testing.T) {
 var (
 	codeSpans     = regexp.MustCompile("`([^`]+)`")
 	isQualified   = regexp.MustCompile(`^[a-z]\w*\.\w+(\.\w+)?$`)
-	isTest        = regexp.MustCompile(`^Test[A-Z]\w*$`)
+	isTest        = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 	isFile        = regexp.MustCompile(`^[\w./-]+\.(go|md|toml|yaml|yml)$|^[\w.-]+(/[\w.-]+)+$`)
 	isStep        = regexp.MustCompile(`^\d+\. `)
 	isNode        = regexp.MustCompile(`^\s*(\w+)\["([^"<]+)`)
@@ -229,9 +229,42 @@ var (
 	namedTest     = regexp.MustCompile(`\b(Test[A-Z]\w*)(?:, in ([a-z][\w/]*))?`)
 )
 
+// Each line of the threat model is held by tests that are there.
+func TestTheThreatModelNamesTestsThatExist(t *testing.T) {
+	tests := map[string]bool{}
+	for _, p := range readCode(t) {
+		maps.Copy(tests, p.tests)
+	}
+	rows := 0
+	for n, line := range linesOf(t, "SECURITY.md") {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| who |") {
+			continue
+		}
+		rows++
+		columns := strings.Split(strings.Trim(line, "|"), "|")
+		named := codeSpans.FindAllStringSubmatch(columns[len(columns)-1], -1)
+		if len(named) == 0 {
+			t.Errorf("line %d: no test holds this", n+1)
+		}
+		for _, name := range named {
+			if !tests[name[1]] {
+				t.Errorf("line %d: there is no test %s", n+1, name[1])
+			}
+		}
+	}
+	if rows < 10 {
+		t.Errorf("there are %d rows", rows)
+	}
+}
+
 func pageLines(t *testing.T) []string {
 	t.Helper()
-	page, err := os.ReadFile("ARCHITECTURE.md")
+	return linesOf(t, "ARCHITECTURE.md")
+}
+
+func linesOf(t *testing.T, file string) []string {
+	t.Helper()
+	page, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
