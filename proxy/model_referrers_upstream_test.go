@@ -224,6 +224,9 @@ func (e *modelEndpoint) respond(r *upstreamtest.Registry, w http.ResponseWriter,
 	e.world.mu.Lock()
 	storage, d := e.storage, digest.Digest(q.Ref)
 	refused := e.refuses(q.Ref)
+	if signed := e.cosign[q.Ref]; signed != nil {
+		d = signed.digest
+	}
 	if q.Kind == "manifests" && q.Method == http.MethodGet && e.holds[d] {
 		e.world.opened[d]++
 	}

@@ -233,6 +233,9 @@ func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referr
 	verdict := p.conclude(q.repo, q.subject, answers)
 	if verdict.Conclusion == referrers.Known {
 		p.ledger.RecordReferrers(q.repo, q.subject, metadata.Referrers{Manifests: verdict.List, At: verdict.At}, q.attached)
+		if rec, ok := p.ledger.Listed(q.repo, q.subject); ok && rec.Digest != "" && !rec.List.IsZero() {
+			p.store.PutMemory(rec.Digest, rec.List.Bytes()) // ready before many clients ask for it at once
+		}
 		return Referrers{Manifests: verdict.List, At: verdict.At, Outcome: Miss}, nil
 	}
 	p.log.Info("referrers lookup is incomplete", "upstream", q.repo.Upstream, "repository", q.repo.Name, "subject", q.subject.String(), "error", verdict.Err)
