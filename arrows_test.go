@@ -45,10 +45,11 @@ var arrows = map[string]struct {
 	"proxy/warm":                 {to: []string{"limits/panics", "proxy/background", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
 	"proxy/mirror":               {to: []string{"proxy/background", "proxy/flight", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache"}, never: []string{"net/http"}},
 	"proxy/mirror/mirrortest":    {to: []string{"cache/cachetest/content", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/store", "proxy/referrers", "cache", "cache/memory", "upstream"}},
-	"proxy/admin":                {to: []string{"proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
-	"proxy":                      {to: []string{"limits/panics", "proxy/pull", "proxy/referrers", "upstream"}},
+	"proxy/admission":            {},
+	"proxy/admin":                {to: []string{"proxy/admission", "proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
+	"proxy":                      {to: []string{"limits/panics", "proxy/admission", "proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
+	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

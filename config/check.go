@@ -21,6 +21,13 @@ func (r *report) check(cfg *Config) {
 	for i, host := range cfg.AdminHosts {
 		r.checkAdminHost(at("admin_hosts", i), host)
 	}
+	r.checkAdminToken("admin_token_file", cfg.AdminTokenFile)
+	for i, host := range cfg.ClientHosts {
+		r.checkClientHost(at("client_hosts", i), host)
+	}
+	for i, network := range cfg.ClientNetworks {
+		r.checkNetwork(at("client_networks", i), network)
+	}
 	r.checkClientTime("client_idle", cfg.ClientIdle, "how long a client may read nothing, such as 15m")
 	r.checkClientTime("client_keep_alive", cfg.ClientKeepAlive, "how long a connection may be idle, such as 620s")
 	r.checkCertificate(cfg.TLS)
@@ -131,22 +138,6 @@ func (r *report) checkAddress(key, address, example string) {
 		r.add(key, quoted(port)+" is not a port", "write a number from 0 (any free port) to 65535")
 	case host != "" && !isHost(host):
 		r.add(key, quoted(host)+" is neither an IP address nor a host name", "write an address such as "+example)
-	}
-}
-
-// checkAdminHost checks a host name as in a URL, or an IP address.
-func (r *report) checkAdminHost(key, host string) {
-	ip, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
-	switch {
-	case host == "":
-		r.add(key, "is empty", "write a name such as entrepot.example.com")
-	case err == nil && ip.IsUnspecified():
-		r.add(key, quoted(host)+" stands for all addresses, and is not a host that clients use", "remove it: the address that a client connects to always answers")
-	case err == nil:
-	case strings.Contains(host, "*"):
-		r.add(key, quoted(host)+" is a pattern", "write each name: anyone who controls a matching name could use the admin API")
-	default:
-		r.checkHostWithoutPort(key, host, "entrepot.example.com")
 	}
 }
 

@@ -17,6 +17,16 @@ type Config struct {
 	// admin address answers, in addition to loopback and the address it listens
 	// on.
 	AdminHosts []string `key:"admin_hosts"`
+	// AdminTokenFile is the file with the token that lets other machines change
+	// the cache. Without it, only this machine may.
+	AdminTokenFile string `key:"admin_token_file"`
+	// ClientHosts are names and IP addresses, without a port, under which clients
+	// are answered by a listener on loopback, in addition to loopback, to virtual
+	// hosts and to the names of upstreams; see [Config.KnowsHosts].
+	ClientHosts []string `key:"client_hosts"`
+	// ClientNetworks are the networks, as CIDRs, from which clients are answered.
+	// None means all.
+	ClientNetworks []string `key:"client_networks"`
 	// ClientIdle is how long a client may read nothing of an answer before it is
 	// disconnected, and ClientKeepAlive how long its connection may be idle
 	// between requests.

@@ -39,6 +39,8 @@ func Default() Config {
 		ClientKeepAlive: 620 * time.Second,
 		Log:             Log{Level: "info", Format: "text"},
 		AdminHosts:      []string{},
+		ClientHosts:     []string{},
+		ClientNetworks:  []string{},
 		Pins:            []string{},
 	}
 	if dir, err := os.UserCacheDir(); err == nil {

@@ -87,8 +87,8 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		},
 		ClientIdle: 15 * time.Minute, ClientKeepAlive: 620 * time.Second,
 		Log:        Log{Level: "info", Format: "text"},
-		AdminHosts: []string{},
-		Pins:       []string{},
+		AdminHosts: []string{}, ClientHosts: []string{}, ClientNetworks: []string{},
+		Pins: []string{},
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
@@ -120,6 +120,9 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 const everyKey = `listen: 0.0.0.0:80
 admin: 127.0.0.1:81
 admin_hosts: [entrepot.example.com, "fd00::1", "[fd00::2]", 192.0.2.1]
+admin_token_file: TOKEN
+client_hosts: [mirror.example.com, 192.0.2.2]
+client_networks: [10.0.0.0/8, "fd00::/8"]
 client_idle: 1h
 client_keep_alive: 1h5m
 tls: {cert_file: CERT, key_file: KEY}
@@ -157,7 +160,17 @@ func withFiles(t *testing.T, content string) string {
 	if err := os.WriteFile(secret, []byte("sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return strings.NewReplacer("CERT", certificate, "KEY", key, "SECRET", secret).Replace(content)
+	return strings.NewReplacer("CERT", certificate, "KEY", key, "SECRET", secret, "TOKEN", adminToken(t)).Replace(content)
+}
+
+// adminToken returns a file with a token.
+func adminToken(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("0123456789abcdef0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 func TestEveryKeyIsReadAndWrittenBack(t *testing.T) {
@@ -224,7 +237,7 @@ func configOf(t *testing.T, cfg Config, origins Origins) string {
 	if err := json.Unmarshal([]byte(b.String()), &shown); err != nil {
 		t.Fatal(err)
 	}
-	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:24" {
+	if got := shown.Origins["upstreams[0].max_requests"]; got != "entrepot.yaml:27" {
 		t.Errorf("origin of max_requests: got %q", got)
 	}
 	return string(shown.Config)
@@ -405,7 +418,8 @@ func TestLoadKnowsEveryKeyByVariable(t *testing.T) {
 		"listen": "[::1]:0", "admin": "localhost:9", "tls.cert_file": certificate, "tls.key_file": key,
 		"cache.dir": "/c", "cache.max_size": "10%", "cache.min_free": "5%", "cache.memory": "3MiB", "cache.scrub_rate": "4MiB", "cache.verify_every": "5h",
 		"freshness.tag_ttl": "1h", "freshness.referrers_ttl": "2h", "freshness.negative_ttl": "3h", "freshness.max_wait": "4h",
-		"freshness.deleted": "serve", "admin_hosts": "a.lan,192.0.2.1", "pins": "ghcr.io/org/**,quay.io/org/app:1",
+		"freshness.deleted": "serve", "admin_hosts": "a.lan,192.0.2.1", "admin_token_file": adminToken(t),
+		"client_hosts": "b.lan,192.0.2.2", "client_networks": "10.0.0.0/8,fd00::/8", "pins": "ghcr.io/org/**,quay.io/org/app:1",
 		"client_idle": "6h", "client_keep_alive": "7h",
 		"offline": "true", "log.level": "error", "log.format": "json",
 	}

@@ -120,6 +120,7 @@ func TestFaultTable(t *testing.T) {
 		{"connections", connectionFaults},
 		{"slow", slowFaults},
 		{"hostile", hostileFaults},
+		{"whose", whoseFaults},
 		{"clients", clientFaults},
 		{"credentials", credentialFaults},
 		{"metrics", metricFaults},

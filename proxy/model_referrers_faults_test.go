@@ -54,14 +54,14 @@ var modelFaults = map[string]upstreamtest.Fault{
 var modelFaultsOf = map[string][]string{
 	"everything": {"503", "429", "a hang-up", "silence", "slow", "a page", "a page with 403", "500"},
 	"the API": {
-		"503", "500", "429", "401", "403", "a hang-up", "silence", "slow", "a page", "a page with 404", "a page with 403", "half",
+		"503", "500", "429", "401", "403", "a hang-up", "silence", "slow", "a page", "a page with 404", "a page with 403", "half", "a warning",
 		"null", "{}", "errors with 200", "an image", "an index of nothing", "an index of Manifest",
 	},
 	"later pages":       {"404", "400", "503", "429", "a hang-up", "a page", "a page with 404", "null", "half"},
-	"tags":              {"503", "500", "429", "401", "403", "a hang-up", "silence", "slow", "a page", "a page with 404", "{}", "errors with 200", "half"},
+	"tags":              {"503", "500", "429", "401", "403", "a hang-up", "silence", "slow", "a page", "a page with 404", "{}", "errors with 200", "half", "a warning"},
 	"HEAD of tags":      {"400", "401", "403", "405", "503", "silence"},
 	"HEAD of manifests": {"400", "401", "403", "404", "405"},
-	"cosign's tags":     {"503", "429", "403", "a hang-up", "a page with 404", "half"},
+	"cosign's tags":     {"503", "429", "403", "a hang-up", "a page with 404", "half", "a warning"},
 	"children":          {"503", "429", "403", "a hang-up", "silence", "a page", "a page with 404", "half", "slow"},
 	"child":             {"503", "500", "403", "a hang-up", "a page with 404", "half"},
 }
@@ -122,6 +122,13 @@ func (w *modelWorld) refuses() bool {
 // fails says whether a source of a registry fails altogether.
 func (e *modelEndpoint) fails(scopes ...string) bool {
 	return slices.ContainsFunc(e.faults, func(f *modelFault) bool { return slices.Contains(scopes, f.scope) && f.how != "slow" })
+}
+
+// onlyWarns says whether a registry does no more than to warn that it could not
+// ask its own upstream. What it refuses for its rules on tags it refuses all the
+// same.
+func (e *modelEndpoint) onlyWarns(scope string) bool {
+	return !e.fails("everything") && !slices.ContainsFunc(e.faults, func(f *modelFault) bool { return f.scope == scope && f.how != "a warning" })
 }
 
 // opens says whether a registry sends a manifest.

@@ -83,7 +83,7 @@ func (w *modelWorld) viewOf(s *modelSubject) modelView {
 			v.hidden = append(v.hidden, e)
 		}
 		tag := e.tags[s.digest]
-		if e.fails("everything", "tags") {
+		if e.fails("everything", "tags") && (tag == nil || !tag.refused || !e.onlyWarns("tags")) {
 			v.cannot["the tag of "+e.name] = fmt.Sprint(e.faults)
 		}
 		v.withheld = v.withheld || tag != nil && tag.refused && e.hadOther[s.digest]

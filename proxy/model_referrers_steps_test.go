@@ -48,6 +48,9 @@ func (m *referrersModel) doStep() {
 	if m.random.IntN(6) == 0 {
 		m.operate()
 	}
+	if !without("stories") && m.random.IntN(6) == 0 {
+		pick(m.random, m.stories()...)(pick(m.random, m.faces...), pick(m.random, m.subjects...))
+	}
 	all := m.random.IntN(3) == 0
 	for _, face := range m.faces {
 		for _, s := range m.subjects {
@@ -125,6 +128,11 @@ func (m *referrersModel) recover() {
 	for _, face := range m.faces {
 		for _, s := range m.subjects {
 			m.ask(face, s)
+		}
+		if !without("stories") {
+			for _, story := range m.stories() {
+				story(face, pick(m.random, m.subjects...))
+			}
 		}
 	}
 }

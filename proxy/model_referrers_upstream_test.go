@@ -196,6 +196,9 @@ func (e *modelEndpoint) serve(r *upstreamtest.Registry, w http.ResponseWriter, r
 			e.respond(r, w, req, q)
 		case <-req.Context().Done():
 		}
+	case "a warning": // it could not ask its own upstream, and this is what it remembers
+		w.Header().Set("Warning", `110 - "response is stale"`)
+		e.respond(r, w, req, q)
 	case "half":
 		whole, unseen := httptest.NewRecorder(), req.Clone(req.Context())
 		unseen.Header.Del("User-Agent") // no mirror learns anything of half an answer

@@ -24,31 +24,30 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return err
 	}
-	list := result.Manifests
+	list := result.List
+	if list.IsZero() {
+		if list, err = referrers.NewList(result.Manifests); err != nil {
+			return err
+		}
+	}
+	wanted := types
+	if len(types) > 0 {
+		wanted = matchingTypes(types, list.Types())
+	}
+	if result.Partial && !list.Lists(wanted) {
+		return errPartialReferrers // there may be some at a source that could not be reached
+	}
+	body, last := list.Page(after, wanted, referrers.MaxPage)
 	header := w.Header()
 	if len(types) > 0 {
-		list = referrers.Filter(list, matchingTypes(types, list))
 		header["Oci-Filters-Applied"] = []string{"artifactType"}
-	}
-	if result.Partial && len(list) == 0 {
-		return errPartialReferrers // there may be some at a source that could not be reached
 	}
 	if result.Stale {
 		header.Add("Warning", staleWarning)
 	}
 	setAge(header, result.At)
-	if result.Index != nil && len(types) == 0 && after == "" {
-		return w.writeBody(r, ocispec.MediaTypeImageIndex, result.Index)
-	}
-	if after != "" {
-		list = referrers.After(list, after)
-	}
-	body, rest, err := referrers.Page(list, referrers.MaxPage)
-	if err != nil {
-		return err
-	}
-	if len(rest) > 0 {
-		next := url.Values{"last": {list[len(list)-len(rest)-1].Digest.String()}}
+	if last != "" {
+		next := url.Values{"last": {last.String()}}
 		if len(types) > 0 {
 			next["artifactType"] = types
 		}
@@ -68,20 +67,20 @@ func parseCursor(query url.Values) (after referrers.Digest, types []string, err 
 	return after, types, nil
 }
 
-// matchingTypes returns the requested types and those of the list that they may
+// matchingTypes returns the requested types and those of a list that they may
 // stand for. curl and scripts send the plus of a media type unescaped, and in a
 // query it means a space (WHATWG URL, "urlencoded parsing"). A media type only
 // has a space after the semicolon of a parameter.
-func matchingTypes(types []string, list []referrers.Descriptor) []string {
+func matchingTypes(types, listed []string) []string {
 	all := slices.Clone(types)
 	for _, t := range types {
 		if !strings.Contains(t, " ") {
 			continue
 		}
 		t = strings.ReplaceAll(t, " ", "+")
-		for _, d := range list {
-			if strings.ReplaceAll(d.ArtifactType, " ", "+") == t && !slices.Contains(all, d.ArtifactType) {
-				all = append(all, d.ArtifactType)
+		for _, other := range listed {
+			if strings.ReplaceAll(other, " ", "+") == t && !slices.Contains(all, other) {
+				all = append(all, other)
 			}
 		}
 	}

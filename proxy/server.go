@@ -16,6 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/limits/panics"
+	"github.com/entrepot/entrepot/proxy/admission"
 	"github.com/entrepot/entrepot/proxy/pull"
 )
 
@@ -62,6 +63,10 @@ type Options struct {
 	// ClientIdle is how long a client may read nothing before it is
 	// disconnected. Zero means 15 minutes.
 	ClientIdle time.Duration
+	// Hosts are the only hosts under which clients are answered, besides
+	// loopback; nil means that all are. Networks are those from which they are.
+	Hosts    *admission.Hosts
+	Networks admission.Networks
 }
 
 // Server answers clients. It is an http.Handler.
@@ -73,6 +78,8 @@ type Server struct {
 	buffers    *sync.Pool
 	places     *Places
 	clientIdle time.Duration
+	hosts      *admission.Hosts
+	networks   admission.Networks
 }
 
 // New returns a Server.
@@ -84,6 +91,7 @@ func New(opts Options) *Server {
 	return &Server{
 		puller: opts.Puller, routes: newRoutes(opts.Upstreams), log: opts.Logger, observer: opts.Observer,
 		buffers: newBuffers(), places: places, clientIdle: cmp.Or(opts.ClientIdle, defaultClientIdle),
+		hosts: opts.Hosts, networks: opts.Networks,
 	}
 }
 
@@ -109,6 +117,9 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w := newResponse(rw, s.buffers, s.clientIdle)
 	w.Header()[versionHeader] = []string{"registry/2.0"}
 	q, err := s.parseSafely(r)
+	if refused := s.admit(r); refused != nil {
+		err = refused // whatever it is that was asked for
+	}
 	if large := checkHeader(r, q.kind); large != nil {
 		err = large
 		forgetHeader(r) // before anything is waited for

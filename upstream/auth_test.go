@@ -186,6 +186,33 @@ func TestRealms(t *testing.T) {
 	}
 }
 
+// A configuration that names a host as trusted does not say that passwords may be
+// sent to it in the clear.
+func TestATrustedRealmOfAnHTTPSRegistryIsHTTPS(t *testing.T) {
+	for _, trusted := range []string{"127.0.0.1", "localhost"} {
+		var got []string
+		tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got = append(got, r.Header.Get("Authorization"))
+			_, _ = io.WriteString(w, `{"token":"t"}`)
+		}))
+		defer tokens.Close()
+		realm := strings.Replace(tokens.URL, "127.0.0.1", trusted, 1)
+		registry := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm=%q`, realm))
+			w.WriteHeader(http.StatusUnauthorized)
+		}))
+		defer registry.Close()
+		_, err := remote(t, registry.URL, func(o *upstream.RemoteOptions) {
+			as("me", password)(o)
+			o.InsecureSkipVerify = true
+			o.TrustedRealms = []string{trusted}
+		}).Resolve(t.Context(), "app", "1")
+		if err == nil || !strings.Contains(err.Error(), "without https") || len(got) > 0 {
+			t.Errorf("%s: %v, and the token server got %q", realm, err, got)
+		}
+	}
+}
+
 // W41: credentials stay with the registry, and redirects within the rules.
 func TestRedirects(t *testing.T) {
 	content := upstreamtest.Bytes(1, 1000)

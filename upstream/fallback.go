@@ -193,18 +193,30 @@ func firstContent(ctx context.Context, f *fallback, fn func(context.Context, Reg
 	return c, nil
 }
 
+// The severities of errors of endpoints, in order. What one of them can't tell
+// outweighs that another has nothing: it may have it.
+const (
+	severityNone = iota
+	severityAbsent
+	severityUnsupported // it does not answer such requests
+	severityUnknown
+	severityDenied
+)
+
 // severity orders the errors of endpoints.
 func severity(err error) int {
 	var limited *RateLimitedError
 	switch {
 	case err == nil:
-		return 0
+		return severityNone
 	case errors.Is(err, ErrDenied):
-		return 3
+		return severityDenied
 	case errors.Is(err, ErrUnavailable), errors.As(err, &limited):
-		return 2
+		return severityUnknown
+	case errors.Is(err, ErrNotFound):
+		return severityAbsent
 	}
-	return 1
+	return severityUnsupported
 }
 
 func (f *fallback) Resolve(ctx context.Context, repo, ref string) (Descriptor, error) {

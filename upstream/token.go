@@ -40,16 +40,21 @@ type token struct {
 
 // trustedRealm checks a realm (W40), because it gets the credentials. It must
 // be the host that names it, or https on the same registrable domain, or
-// configured as trusted.
+// configured as trusted. What an https registry names must be https, whatever is
+// configured: the configuration names hosts, and does not say that passwords may
+// be sent to them in the clear.
 func (h *host) trustedRealm(realm string) (*url.URL, error) {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("%w: the token server %q of %s is not a URL", ErrInvalidResponse, realm, h.url.Host)
 	}
+	if u.Scheme != "https" && (u.Scheme != "http" || h.url.Scheme != "http") {
+		return nil, fmt.Errorf("%w: %s wants the credentials sent to %s without https", ErrInvalidResponse, h.r.opts.Name, u.Host)
+	}
 	switch {
 	case slices.Contains(h.r.opts.TrustedRealms, u.Host), slices.Contains(h.r.opts.TrustedRealms, u.Hostname()):
 		return u, nil
-	case u.Hostname() == h.url.Hostname() && (u.Scheme == "https" || u.Scheme == h.url.Scheme):
+	case u.Hostname() == h.url.Hostname():
 		return u, nil
 	case u.Scheme == "https" && sameSite(u.Hostname(), h.url.Hostname()):
 		return u, nil

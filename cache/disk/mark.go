@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path/filepath"
 )
@@ -30,7 +31,7 @@ func (b *blobs) Mark(ctx context.Context) string {
 			fmt.Fprintln(mark, algorithm.Name(), folder.Name(), info.ModTime().UnixNano())
 		}
 	}
-	return fmt.Sprintf("%x", mark.Sum(nil))
+	return hex.EncodeToString(mark.Sum(nil))
 }
 
 func (g guarded) Mark(ctx context.Context) string {

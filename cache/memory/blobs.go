@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -63,7 +64,7 @@ func (b *blobs) Delete(_ context.Context, d cache.Digest) error {
 func (b *blobs) Mark(context.Context) string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return fmt.Sprint(b.changes)
+	return strconv.Itoa(b.changes)
 }
 
 func (b *blobs) Verify(_ context.Context, d cache.Digest, pace func(n int) error) (int64, error) {

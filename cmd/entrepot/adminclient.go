@@ -13,13 +13,17 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/admin"
+	"github.com/entrepot/entrepot/proxy/admission"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/proxy/warm"
 )
 
 // adminClient is a client of a server's admin API. It is an admin.Cache.
-type adminClient struct{ address string }
+type adminClient struct {
+	address   string
+	tokenFile string // holds the token for a server on another machine; may be empty
+}
 
 func (c *adminClient) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -46,6 +50,13 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if c.tokenFile != "" && method != http.MethodGet {
+		token, err := admission.ReadToken(c.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("admin_token_file: %w", err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err
@@ -80,7 +91,7 @@ func (c *adminClient) Inventory(ctx context.Context) (retention.Inventory, error
 }
 
 func (c *adminClient) Purge(ctx context.Context, t retention.Target, dryRun bool) (retention.Purged, error) {
-	return call[retention.Purged](ctx, c, http.MethodPost, "/cache/purge", admin.PurgeRequest{Reference: admin.ReferenceOf(metadata.Reference(t)), DryRun: dryRun})
+	return call[retention.Purged](ctx, c, http.MethodPost, "/cache/purge", admin.PurgeRequestOf(t, dryRun))
 }
 
 func (c *adminClient) Pin(ctx context.Context, r metadata.Reference) (warm.Completion, error) {

@@ -34,6 +34,9 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	if cfg.Offline {
 		b.WriteString("  offline    no upstream is contacted\n")
 	}
+	if exposure := cfg.Exposure(listen.String()); exposure != "" {
+		fmt.Fprintf(&b, "\nWarning: %s.\n", exposure)
+	}
 	if commands := examplePulls(reachable, scheme, cfg.Upstreams); len(commands) > 0 {
 		b.WriteString("\nTry a pull:\n  " + strings.Join(commands, "\n  ") + "\n")
 	}

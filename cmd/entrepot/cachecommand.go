@@ -49,7 +49,7 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
 	nothingToClose := func() error { return nil }
 	if adminGiven {
-		return &adminClient{cfg.Admin}, nothingToClose, nil
+		return &adminClient{cfg.Admin, cfg.AdminTokenFile}, nothingToClose, nil
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil {
 		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
@@ -64,7 +64,7 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	quiet := slog.New(slog.DiscardHandler)
 	m, closeMirror, err := openMirror(ctx, cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
 	if errors.Is(err, cache.ErrLocked) {
-		client := &adminClient{cfg.Admin}
+		client := &adminClient{cfg.Admin, cfg.AdminTokenFile}
 		if err := client.ping(ctx); err != nil {
 			return nil, nil, fmt.Errorf("another entrepot has %s open, but nothing answers on the admin address %s: name its admin address with --admin (%w)", cfg.Cache.Dir, cfg.Admin, err)
 		}

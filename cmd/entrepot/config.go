@@ -31,8 +31,12 @@ func newConfigCheck() *cobra.Command {
 			if len(cfg.Upstreams) == 1 {
 				upstreams = "1 upstream"
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: %s, listening on %s\n", args[0], upstreams, cfg.Listen)
-			return err
+			out := cmd.OutOrStdout()
+			fmt.Fprintf(out, "%s is valid: %s, listening on %s\n", args[0], upstreams, cfg.Listen)
+			if exposure := cfg.Exposure(cfg.Listen); exposure != "" {
+				fmt.Fprintf(out, "warning: %s\n", exposure)
+			}
+			return nil
 		},
 	}
 }

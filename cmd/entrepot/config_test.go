@@ -27,6 +27,9 @@ func TestConfigShowTellsEachValueWithItsOrigin(t *testing.T) {
 	const want = `listen: 127.0.0.1:7 # flag --listen
 admin: 127.0.0.1:5001 # default
 admin_hosts: [] # default
+admin_token_file: "" # default
+client_hosts: [] # default
+client_networks: [] # default
 client_idle: 15m # default
 client_keep_alive: 10m20s # default
 tls:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/admission"
 )
 
 // listen listens on the address that the flag sets. Its errors say what to do.
@@ -35,4 +36,20 @@ func adminHosts(cfg config.Config) []string {
 		return cfg.AdminHosts
 	}
 	return append([]string{host}, cfg.AdminHosts...)
+}
+
+// clientHosts returns the only hosts under which clients are answered, besides
+// loopback; nil means that all are. A listener on loopback is meant for this
+// machine alone. A web page whose name resolves to it must not read what the
+// credentials can read.
+func clientHosts(cfg config.Config, listen net.Addr) *admission.Hosts {
+	if !config.IsLoopbackAddress(listen.String()) || !cfg.HasCredentials() {
+		return nil
+	}
+	names := append([]string{cfg.Listen}, cfg.ClientHosts...)
+	for _, u := range cfg.Upstreams {
+		names = append(append(append(names, u.Name), u.Aliases...), u.Hosts...)
+	}
+	known := admission.NewHosts(names)
+	return &known
 }

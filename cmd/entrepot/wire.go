@@ -25,6 +25,7 @@ import (
 	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/admin"
+	"github.com/entrepot/entrepot/proxy/admission"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -104,11 +105,13 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	defer inBackground(ctx, places.Watch)()
 	face := proxy.HTTPServer(proxy.New(proxy.Options{
 		Puller: m.Puller, Upstreams: clientUpstreams(cfg), Logger: log, Observer: metrics, Places: places, ClientIdle: cfg.ClientIdle,
+		Hosts: clientHosts(cfg, clients.Addr()), Networks: cfg.Networks(),
 	}), log)
 	face.IdleTimeout = cfg.ClientKeepAlive
 	var stopping atomic.Bool
 	starting.Started(admin.New(admin.Options{
 		Metrics: metrics, Cache: m.Cache(), Config: newConfigResponse(cfg, clients.Addr().String()), Hosts: adminHosts(cfg),
+		Operators: admission.Operators{TokenFile: cfg.AdminTokenFile},
 		Ready: func() error {
 			if stopping.Load() {
 				return errors.New("stopping")
@@ -128,6 +131,9 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		}
 	}
 	go func() { failed <- serveListener(face, proxy.LimitConnections(face, clients, places)) }()
+	if exposure := cfg.Exposure(clients.Addr().String()); exposure != "" {
+		log.Warn(exposure)
+	}
 	if err := announce(stdout, cfg, clients.Addr(), operators.Addr()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
@@ -332,6 +338,7 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 			Registry:             upstream.SecondConnection(slots.Limit(upstream.Fallback(endpoints...))),
 			Endpoints:            each,
 			Allows:               u.Allows,
+			Credentialed:         u.Credentials != (config.Credentials{}),
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -195,6 +196,13 @@ func rewritten(meant func(*http.Request) bool, change func(*ocispec.Index)) wayw
 			w.WriteHeader(rec.Code)
 			_, _ = w.Write(rec.Body.Bytes())
 		})
+	}
+}
+
+// byAnotherAlgorithm lists what no client can compute the digest of.
+func byAnotherAlgorithm(index *ocispec.Index) {
+	for i, d := range index.Manifests {
+		index.Manifests[i].Digest = digest.Digest("blake3:" + d.Digest.Encoded())
 	}
 }
 

@@ -48,6 +48,8 @@ func lapses() []lapse {
 	add(lapse{name: "the API's second page is named without < and >", api: true, during: pagedBy(`NEXT; rel="next"`, nil)})
 	add(lapse{name: "the API's second page is named on another host", api: true, during: pagedBy(`<https://registry.example.com/NEXT>; rel="next"`, nil)})
 	add(lapse{name: "the API has it on the last of 60 pages, which take a while each", api: true, during: pagedSlowly(60, 300*time.Millisecond)})
+	image := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[]}`
+	add(lapse{name: "the API says 200 with an image", api: true, during: where(asksAPI, as200(image))})
 	for _, body := range []string{`null`, `{}`, `{"errors":[{"code":"UNKNOWN"}]}`, `{"schemaVersion":2,"mediaType":"` + index + `"}`, `{"schemaVersion":2,"mediaType":"` + index + `","Manifests":[]}`} {
 		add(lapse{name: "the API says 200 with " + body, api: true, during: where(asksAPI, as200(body))})
 		add(lapse{name: "the fallback tag says 200 with " + body, during: where(asksTag, as200(body))})
@@ -77,6 +79,8 @@ func lapses() []lapse {
 	add(lapse{name: "the first endpoint, with the API, is 503, and the second has no API", api: true, during: where(asksAnything, isBroken), second: noAPI})
 	add(lapse{name: "the first endpoint's API is 503, and the second has no API", api: true, during: where(asksAPI, isBroken), second: noAPI})
 	add(lapse{name: "the first endpoint's API lists none, the second's lists it", api: true, during: where(asksAPI, sendsNone), second: asItShould})
+	add(lapse{name: "the API lists it by an algorithm that nobody knows", api: true, during: rewritten(asksAPI, byAnotherAlgorithm)})
+	add(lapse{name: "the fallback tag is left over, and lists none", api: true, during: where(asksTag, sendsNone)})
 	add(lapse{name: "the API lists none, and what the fallback tag lists is older", during: where(asksAPI, sendsNone)})
 	add(lapse{name: "the upstream of another entrepot is away, which knows the list", api: true, chain: true, before: asItShould, rest: expiredReferrers, during: where(asksAnything, breaks)})
 	add(lapse{name: "the upstream of another entrepot is away, which knows of none", api: true, chain: true, before: notYet(true), rest: expiredReferrers, during: where(asksAnything, breaks)})

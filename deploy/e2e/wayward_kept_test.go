@@ -35,10 +35,15 @@ func TestWhatAnIndexAttachesIsFoundWhateverIsLost(t *testing.T) {
 		return body
 	}
 	var index ocispec.Index
-	if err := json.Unmarshal(pulled("1"), &index); err != nil || len(index.Manifests) != 2 {
+	if err := json.Unmarshal(from.BodyOf(referringRepo, "1"), &index); err != nil || len(index.Manifests) != 2 {
 		t.Fatalf("the index lists %d: %v", len(index.Manifests), err)
 	}
 	platform := index.Manifests[0].Digest.String()
+	// Somebody asks before the index has been seen: nothing is known to be attached.
+	if status, _, _, err := raw(t.Context(), "http://"+m.address+"/v2/r.example/"+referringRepo+"/referrers/"+platform); err != nil || status != 200 {
+		t.Fatalf("asked before: %d, %v", status, err)
+	}
+	pulled("1")
 	dir := s.folder(t)
 	isFound := func(when string) {
 		t.Helper()

@@ -5,12 +5,15 @@
 //
 // It answers no web page: requests under other hosts than its own are refused
 // (TestAdminAnswersUnderItsOwnHostsOnly), and so are requests of another
-// origin (TestUnderALoopbackNameAnotherOriginIsStillRefused). No label of a
-// metric comes from a client (TestMetricsHaveNoNamesOfClients, in proxy).
+// origin (TestUnderALoopbackNameAnotherOriginIsStillRefused). It changes nothing
+// for a machine that has no token (TestAnotherMachineChangesNothing). No label of
+// a metric comes from a client (TestMetricsHaveNoNamesOfClients, in proxy).
 package admin
 
 import (
 	"net/http"
+
+	"github.com/entrepot/entrepot/proxy/admission"
 )
 
 // Options say what the admin address serves.
@@ -28,6 +31,8 @@ type Options struct {
 	// Hosts are the names and addresses under which the server answers, in
 	// addition to loopback and the address that a client connected to.
 	Hosts []string
+	// Operators are those who may change the cache.
+	Operators admission.Operators
 }
 
 // New returns the handler of the admin address.
@@ -52,7 +57,7 @@ func New(opts Options) http.Handler {
 	handleCache(mux, opts.Cache)
 	// A web page that is open in a browser on this machine must not purge
 	// anything, or read what is cached.
-	return newAllowedHosts(opts.Hosts).protect(http.NewCrossOriginProtection().Handler(mux))
+	return protect(admission.NewHosts(opts.Hosts), http.NewCrossOriginProtection().Handler(restrict(opts.Operators, mux)))
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {

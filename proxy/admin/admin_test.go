@@ -16,7 +16,7 @@ func TestAdminReportsHealthAndReadiness(t *testing.T) {
 	admin := New(Options{Metrics: m, Ready: func() error { return stopping }})
 	get := func(method, path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		admin.ServeHTTP(w, httptest.NewRequest(method, "http://localhost"+path, nil))
+		admin.ServeHTTP(w, requestTo("127.0.0.1", method, "localhost", path))
 		return w
 	}
 	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/metrics": 200, "/v2/": 404, "/": 404} {

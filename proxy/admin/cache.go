@@ -36,9 +36,11 @@ type (
 		Repository string `json:"repository"`
 		Ref        string `json:"ref"`
 	}
-	// PurgeRequest is the body of POST /cache/purge.
+	// PurgeRequest is the body of POST /cache/purge. It names something, or has
+	// All set, which means everything.
 	PurgeRequest struct {
 		Reference
+		All    bool `json:"all,omitempty"`
 		DryRun bool `json:"dryRun"`
 	}
 	// UnpinResponse says whether there was a pin.
@@ -52,7 +54,7 @@ type (
 		Error string `json:"error,omitempty"`
 	}
 	// Error is the response to a request that failed. Programs may branch on
-	// Kind: not_kept, pinned, not_whole, wrong_host or failed.
+	// Kind: not_kept, pinned, not_whole, wrong_host, not_allowed or failed.
 	Error struct {
 		Message string `json:"error"`
 		Kind    string `json:"kind"`
@@ -79,6 +81,28 @@ func ReferenceOf(image metadata.Reference) Reference {
 	return Reference{image.Repository.Upstream, image.Repository.Name, image.Ref}
 }
 
+// PurgeRequestOf returns the JSON form of what to purge.
+func PurgeRequestOf(target retention.Target, dryRun bool) PurgeRequest {
+	if target == retention.Everything() {
+		return PurgeRequest{All: true, DryRun: dryRun}
+	}
+	return PurgeRequest{Reference: ReferenceOf(metadata.Reference(target)), DryRun: dryRun}
+}
+
+// target returns what is to be purged. Everything has to be said, and alone: a
+// request that lacks a name by mistake must not purge more.
+func (r PurgeRequest) target() (retention.Target, error) {
+	switch {
+	case !r.All && r.Ref == retention.Everything().Ref:
+		return retention.Target{}, Error{"purge: a tag, a digest or a repository has to be named", "failed"}
+	case !r.All:
+		return retention.Target(r.Image()), nil
+	case r.Reference != Reference{}:
+		return retention.Target{}, Error{"purge: all stands alone, without an upstream, a repository or a ref", "failed"}
+	}
+	return retention.Everything(), nil
+}
+
 // Image returns the image that r names.
 func (r Reference) Image() metadata.Reference {
 	return metadata.Reference{Repository: metadata.Repository{Upstream: r.Upstream, Name: r.Repository}, Ref: r.Ref}
@@ -90,9 +114,15 @@ func handleCache(mux *http.ServeMux, c Cache) {
 	})
 	mux.HandleFunc("POST /cache/purge", func(w http.ResponseWriter, r *http.Request) {
 		var request PurgeRequest
-		if readJSON(w, r, &request) {
-			respond(w)(c.Purge(r.Context(), retention.Target(request.Image()), request.DryRun))
+		if !readJSON(w, r, &request) {
+			return
 		}
+		target, err := request.target()
+		if err != nil {
+			respond(w)(nil, err)
+			return
+		}
+		respond(w)(c.Purge(r.Context(), target, request.DryRun))
 	})
 	mux.HandleFunc("GET /pins", func(w http.ResponseWriter, _ *http.Request) {
 		pins, err := c.Pins()
@@ -149,6 +179,8 @@ func respond(w http.ResponseWriter) func(any, error) {
 			writeJSON(w, http.StatusOK, result)
 		case errors.As(err, &known):
 			writeJSON(w, http.StatusBadRequest, known)
+		case errors.Is(err, retention.ErrNoTarget):
+			writeJSON(w, http.StatusBadRequest, Error{err.Error(), "failed"})
 		case errors.Is(err, retention.ErrNotCached):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "not_kept"})
 		case errors.Is(err, upstream.ErrNotFound):

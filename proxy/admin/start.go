@@ -3,6 +3,8 @@ package admin
 import (
 	"net/http"
 	"sync/atomic"
+
+	"github.com/entrepot/entrepot/proxy/admission"
 )
 
 // Starting is the handler of the admin address from the first moment on. A
@@ -23,7 +25,7 @@ func NewStarting(metrics *Metrics, hosts []string) *Starting {
 		w.Header().Set("Retry-After", "1")
 		writeText(w, http.StatusServiceUnavailable, "starting: the cache is being opened")
 	})
-	return &Starting{starting: newAllowedHosts(hosts).protect(mux)}
+	return &Starting{starting: protect(admission.NewHosts(hosts), mux)}
 }
 
 // Started has all requests from now on answered by the handler that [New]

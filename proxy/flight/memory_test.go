@@ -2,6 +2,7 @@ package flight_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"sync"
@@ -198,6 +199,27 @@ type leaving struct{ leaves chan struct{} }
 func (w leaving) Write([]byte) (int, error) {
 	<-w.leaves
 	return 0, io.ErrClosedPipe
+}
+
+// What is awaited is a little ahead of what the window holds when nobody reads
+// yet.
+func TestWhatIsAwaitedComesThoughNobodyReadsYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{content: bytesOf(8, 18<<20)}
+		g := newGroup(t, newTestSink(memory.New()))
+		f := g.StartPrivate(s.want(), s.start())
+		defer f.Release()
+		synctest.Wait()
+		const at = 9 << 20
+		r := f.NewReader(flight.ReadOptions{Parts: []cache.Span{{From: at, To: at + 10}}})
+		defer r.Close()
+		wait, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		if _, err := r.Await(wait, at, 10); err != nil || time.Since(began) > time.Second {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
 }
 
 func TestDownloadsWithoutADiskShareTheMemory(t *testing.T) {

@@ -123,6 +123,8 @@ func (r *Reader) noteUnproven() {
 // meantime. What else becomes of the wait, Follow returns.
 func (r *Reader) Await(ctx context.Context, off, n int64) (moved bool, err error) {
 	r.need(off, n)
+	r.at.begin(off) // a download without disk space waits for its readers
+	defer func() { r.at.end() }()
 	before := r.f.received()
 	_, err = r.f.waitPast(ctx, r, off, off == 0 || r.held)
 	return r.f.received() >= before+idleBytes, err

@@ -56,7 +56,7 @@ type schedule struct {
 	// source has no ranges (F38), or does not tell the size.
 	inOrder bool
 	// doubtful means that the source had no ranges lately. One is then asked for
-	// by the only request alone, whose answer is of use either way.
+	// by the only request alone: if the answer is everything, it is the fill.
 	doubtful bool
 	requests []*request
 	spent
@@ -111,9 +111,6 @@ func (s *schedule) consider() {
 	}
 }
 
-// isInOrder says whether everything waits for the fill.
-func (s *schedule) isInOrder() bool { return s.inOrder || s.doubtful && s.fill }
-
 // prefix is how many bytes there are from the start on.
 func (s *schedule) prefix() int64 { return s.have.End(0) }
 
@@ -132,7 +129,7 @@ func (s *schedule) next(waits []wait) (r *request, index int) {
 			ahead++
 		}
 	}
-	if !s.isInOrder() && (!s.fill || ahead == 0) {
+	if !s.inOrder && (!s.fill || ahead == 0) {
 		for i, w := range waits {
 			if r := s.nextAhead(w, waits); r != nil {
 				return r, i
@@ -266,7 +263,7 @@ func (s *schedule) isAwaited(at int64) bool { return s.awaitedTo(at, at+1) > at 
 // awaitedTo is the end of what is on its way from at on, up to to, as far as it
 // is near enough to wait for it.
 func (s *schedule) awaitedTo(at, to int64) int64 {
-	if s.isInOrder() && s.fill {
+	if s.inOrder && s.fill {
 		return to
 	}
 	for _, r := range s.requests {

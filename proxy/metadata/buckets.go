@@ -10,8 +10,13 @@ const (
 	bucketChecked  cache.Bucket = "checked"
 	bucketManifest cache.Bucket = "manifest"
 	// bucketWide holds the media types of manifests that reference much.
-	bucketWide    cache.Bucket = "wide"
-	bucketMember  cache.Bucket = "member"
+	bucketWide   cache.Bucket = "wide"
+	bucketMember cache.Bucket = "member"
+	// bucketHeld holds the members that an upstream has confirmed and that must
+	// not have to be asked for again. bucketPrivate holds the content that was
+	// fetched with credentials.
+	bucketHeld    cache.Bucket = "held"
+	bucketPrivate cache.Bucket = "private"
 	bucketTagList cache.Bucket = "taglist"
 	// bucketReferrers holds complete answers. bucketSeen and bucketAttached
 	// hold what cached manifests say about a subject. On disk, bucketSeen has
@@ -34,12 +39,12 @@ const (
 // repositoryBuckets are the buckets whose keys begin with a repository, except
 // for pins.
 var repositoryBuckets = []cache.Bucket{
-	bucketTag, bucketChecked, bucketManifest, bucketWide, bucketMember, bucketTagList,
+	bucketTag, bucketChecked, bucketManifest, bucketWide, bucketMember, bucketHeld, bucketTagList,
 	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
 }
 
 // Durable are the buckets whose records cannot be fetched again if the upstream
 // is gone. The record store writes them twice.
 func Durable() []cache.Bucket {
-	return []cache.Bucket{bucketTag, bucketManifest, bucketWide, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation}
+	return []cache.Bucket{bucketTag, bucketManifest, bucketWide, bucketReferrers, bucketSeen, bucketPin, bucketAPI, bucketAttestation, bucketHeld, bucketPrivate}
 }

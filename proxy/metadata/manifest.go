@@ -102,6 +102,7 @@ func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {
 	}
 	l.records.Put(bucketManifest, key, raw)
 	l.mediaTypes.Add(key, m.MediaType)
+	l.members.Remove(key) // the manifest itself is one, even if only another named it before
 	l.recordUnkept(key)
 }
 

@@ -50,7 +50,7 @@ type Ledger struct {
 	tags       *lru.Cache[string, Tag]
 	mediaTypes *lru.Cache[string, string] // of manifests
 	members    *lru.Cache[string, Member]
-	answers    *lru.Cache[string, Referrers]
+	answers    *lru.Cache[string, Listed]
 	unkept     *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
 	uses       uses
 	leases     leases
@@ -65,7 +65,7 @@ func New(records cache.Records, pinned func(repo Repository, ref string) bool) *
 		tags:           newLRU[Tag](16 << 10),
 		mediaTypes:     newLRU[string](32 << 10),
 		members:        newLRU[Member](64 << 10),
-		answers:        newLRU[Referrers](1 << 10),
+		answers:        newLRU[Listed](1 << 10),
 		unkept:         newLRU[Referrers](maxUnkept),
 		uses:           uses{unsaved: make(map[string]int64)},
 		leases:         leases{held: make(map[Digest]int), wide: make(map[*referrers.NameSet]bool), removing: make(map[Digest]chan struct{})},
@@ -116,6 +116,12 @@ func load[V any](l *Ledger, decoded *lru.Cache[string, V], key string, decode fu
 func (l *Ledger) read(b cache.Bucket, key string, into any) bool {
 	raw, err := l.records.Get(b, key)
 	return err == nil && json.Unmarshal(raw, into) == nil
+}
+
+// has says whether there is a record.
+func (l *Ledger) has(b cache.Bucket, key string) bool {
+	_, err := l.records.Get(b, key)
+	return err == nil
 }
 
 func (l *Ledger) write(b cache.Bucket, key string, v any) { l.records.Put(b, key, encode(b, v)) }

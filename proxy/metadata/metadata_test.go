@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -329,5 +330,21 @@ func TestDroppingARepositoryLeavesItsPins(t *testing.T) {
 	}
 	if err := l.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A use in the future says nothing: the clock was wrong then or is wrong now.
+func TestAUseInTheFutureIsNoUse(t *testing.T) {
+	l, records := newLedger(t)
+	for ahead, want := range map[time.Duration]bool{-time.Hour: true, time.Minute: true, 2 * time.Hour: false, 24 * 365 * time.Hour: false} {
+		at := time.Now().Add(ahead).UnixNano()
+		raw := binary.BigEndian.AppendUint64(nil, uint64(at))
+		records.Put("used", of("layer").String(), raw)
+		records.Put("used", metadata.Key(app, of("image").String()), raw)
+		for what, got := range map[string]int64{"blob": l.BlobUse(of("layer")), "manifest": l.ManifestUse(app, of("image"))} {
+			if (got == at) != want || !want && got != 0 {
+				t.Errorf("a %s that was used in %s: %d", what, ahead, got)
+			}
+		}
 	}
 }

@@ -59,8 +59,9 @@ func (r *rebuilding) rebuild(ctx context.Context, repo Repository, from string) 
 			continue // its members are not on record, and whom it attaches neither
 		}
 		for _, named := range m.Blobs {
-			if len(named.URLs) == 0 {
-				r.l.restoreMember(Key(repo, named.Digest.String()), Member{Size: named.Size})
+			if len(named.URLs) == 0 && referrers.NamesVerifiedBlobs(m.MediaType) {
+				// Without a copy in memory: there are more of them than memory is for.
+				r.l.putNamed(Key(repo, named.Digest.String()), named.Size, false)
 				r.waiting++
 			}
 		}
@@ -106,12 +107,4 @@ func longer(from string) (all []string) {
 		}
 	}
 	return all
-}
-
-// restoreMember records a member without a copy in memory: there are more of
-// them than memory is for.
-func (l *Ledger) restoreMember(key string, m Member) {
-	defer l.beginChange()()
-	l.write(bucketMember, key, m)
-	l.members.Remove(key)
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
@@ -20,48 +22,84 @@ type Referrers struct {
 	// WasEmpty says that the upstream listed none: what is in Manifests was seen
 	// since.
 	WasEmpty bool `json:"-"`
-	// Index is the image index that lists Manifests, or nil if it has not been
-	// encoded.
-	Index []byte `json:"-"`
 }
 
-// maxListInMemory is the length up to which a list is also held decoded in
-// memory. Longer ones are rare, and are decoded each time.
-const maxListInMemory = 256
+// Listed is the last complete answer as it is sent.
+type Listed struct {
+	At       time.Time // as in Referrers
+	WasEmpty bool
+	// List is the list. If it is a long one that has been encoded before, it is
+	// the zero List, and Digest is that of its bytes.
+	List   referrers.List
+	Digest Digest
+	// Manifests are what it lists; nil if it is a long one.
+	Manifests []Descriptor
+}
 
-// maxIndexInMemory is the size in bytes up to which a list is held encoded as
-// well: what most subjects have, which is asked for at each pull and each check.
-const maxIndexInMemory = 16 << 10
+// maxListInMemory is the length up to which a list is held in memory, and
+// maxBytesInMemory its size in bytes: what most subjects have, which is asked for
+// at each pull and each check. Of a longer one only its digest is held. Whoever
+// sends it keeps its bytes where they are counted.
+const (
+	maxListInMemory  = 256
+	maxBytesInMemory = 16 << 10
+)
 
 // Referrers returns the last complete answer, merged with the referrers that
 // were seen since.
 func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	key := Key(repo, subject.String())
-	if r, ok := l.answers.Get(key); ok {
-		return r, true
+	if a, ok := l.answers.Get(key); ok && a.Digest == "" {
+		return Referrers{Manifests: a.Manifests, At: a.At, WasEmpty: a.WasEmpty}, true
 	}
+	return l.decodeReferrers(repo, subject)
+}
+
+// Listed is like Referrers, encoded. It returns false as well if a list cannot be
+// encoded.
+func (l *Ledger) Listed(repo Repository, subject Digest) (Listed, bool) {
+	if a, ok := l.answers.Get(Key(repo, subject.String())); ok {
+		return a, true
+	}
+	return l.EncodeReferrers(repo, subject)
+}
+
+// EncodeReferrers is Listed of a list that has been encoded before, and is not at
+// hand any more. What it returns has a List.
+func (l *Ledger) EncodeReferrers(repo Repository, subject Digest) (Listed, bool) {
 	before := l.changes.Load()
-	var r Referrers
-	if !l.read(bucketReferrers, key, &r) {
-		unkept, ok := l.unkept.Get(key)
-		if !ok {
-			return Referrers{}, false
-		}
-		r = unkept
+	r, ok := l.decodeReferrers(repo, subject)
+	if !ok {
+		return Listed{}, false
 	}
-	r.WasEmpty = len(r.Manifests) == 0
-	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
-	if len(r.Manifests) > maxListInMemory {
-		return r, true
+	list, err := referrers.NewList(r.Manifests)
+	if err != nil {
+		return Listed{}, false
 	}
-	if index, rest, err := referrers.Page(r.Manifests, maxIndexInMemory); err == nil && len(rest) == 0 && len(index) <= maxIndexInMemory {
-		r.Index = index
+	a := Listed{At: r.At, WasEmpty: r.WasEmpty, List: list, Manifests: r.Manifests}
+	held := a
+	if list.Len() > maxListInMemory || len(list.Bytes()) > maxBytesInMemory {
+		a.Manifests, a.Digest = nil, digest.FromBytes(list.Bytes())
+		held = a
+		held.List = referrers.List{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changes.Load() == before {
-		l.answers.Add(key, r)
+		l.answers.Add(Key(repo, subject.String()), held)
 	}
+	return a, true
+}
+
+func (l *Ledger) decodeReferrers(repo Repository, subject Digest) (r Referrers, ok bool) {
+	key := Key(repo, subject.String())
+	if !l.read(bucketReferrers, key, &r) {
+		if r, ok = l.unkept.Get(key); !ok {
+			return Referrers{}, false
+		}
+	}
+	r.WasEmpty = len(r.Manifests) == 0
+	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
 	return r, true
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -90,38 +91,58 @@ func TestAnAPIThatWasSeenInTheFutureIsNotKnown(t *testing.T) {
 	}
 }
 
-// TestTheIndexIsThatOfTheList: what is held encoded is what would be encoded
-// now, or nothing.
-func TestTheIndexIsThatOfTheList(t *testing.T) {
+// TestAListThatIsSentIsTheOneOnRecord: what is held encoded is what would be
+// encoded now. Of a long list only the digest is held.
+func TestAListThatIsSentIsTheOneOnRecord(t *testing.T) {
 	l, _ := newLedger(t)
 	referrer := func(name string) metadata.Descriptor {
 		return metadata.Descriptor{MediaType: "application/vnd.oci.image.manifest.v1+json", Digest: of(name), Size: 2}
 	}
-	check := func(when string, listed int, encoded bool) {
+	check := func(when string, listed int, long bool) {
 		t.Helper()
-		for range 2 { // the record, and its decoded copy
-			r, ok := l.Referrers(app, of("image"))
-			index, err := referrers.Encode(r.Manifests)
-			if err != nil || !ok || len(r.Manifests) != listed {
-				t.Fatalf("%s: %d are listed, want %d (%v, %v)", when, len(r.Manifests), listed, ok, err)
+		r, ok := l.Referrers(app, of("image"))
+		want, err := referrers.NewList(r.Manifests)
+		if err != nil || !ok || len(r.Manifests) != listed {
+			t.Fatalf("%s: %d are listed, want %d (%v, %v)", when, len(r.Manifests), listed, ok, err)
+		}
+		for _, held := range []bool{false, true} {
+			got, ok := l.Listed(app, of("image"))
+			if held && long && (!got.List.IsZero() || got.Manifests != nil) {
+				t.Errorf("%s: the list is held", when)
 			}
-			if encoded && !bytes.Equal(r.Index, index) || !encoded && r.Index != nil {
-				t.Errorf("%s: the index is %s, want %s (%v)", when, r.Index, index, encoded)
+			if !held || !long {
+				if !ok || !bytes.Equal(got.List.Bytes(), want.Bytes()) || !long && len(got.Manifests) != listed {
+					t.Errorf("%s: the list is %s, want %s", when, got.List.Bytes(), want.Bytes())
+				}
+			}
+			if long && got.Digest != digest.FromBytes(want.Bytes()) || !long && got.Digest != "" || got.WasEmpty != r.WasEmpty || !got.At.Equal(r.At) {
+				t.Errorf("%s: %s of %s, empty %t", when, got.Digest, got.At, got.WasEmpty)
 			}
 		}
+		if again, ok := l.EncodeReferrers(app, of("image")); !ok || !bytes.Equal(again.List.Bytes(), want.Bytes()) {
+			t.Errorf("%s: encoded again it is %s", when, again.List.Bytes())
+		}
 	}
-	l.PutReferrers(app, of("image"), metadata.Referrers{})
-	check("none", 0, true)
-	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: []metadata.Descriptor{referrer("a")}})
-	check("one", 1, true)
+	at := time.Unix(5, 0)
+	l.PutReferrers(app, of("image"), metadata.Referrers{At: at})
+	check("none", 0, false)
 	l.PutSeen(app, of("image"), referrer("b"))
-	check("one that was seen since", 2, true)
+	check("none, and one that was seen since", 1, false)
 	l.DropSeen(app, of("image"), of("b"))
-	check("it is gone", 1, true)
+	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: []metadata.Descriptor{referrer("a")}, At: at})
+	check("one", 1, false)
+	l.PutSeen(app, of("image"), referrer("b"))
+	check("one that was seen since", 2, false)
+	l.DropSeen(app, of("image"), of("b"))
+	check("it is gone", 1, false)
 	var many []metadata.Descriptor
 	for i := range 200 {
 		many = append(many, referrer(strconv.Itoa(i)))
 	}
-	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: many})
-	check("many", len(many), false)
+	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: many, At: at})
+	check("many", len(many), true)
+	l.PutSeen(app, of("image"), referrer("b"))
+	check("many, and one that was seen since", len(many)+1, true)
+	l.PutReferrers(app, of("image"), metadata.Referrers{Manifests: many[:3], At: at})
+	check("few", 4, false)
 }

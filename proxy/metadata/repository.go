@@ -20,8 +20,13 @@ func (l *Ledger) Repositories() (all []Repository, err error) {
 }
 
 // DropRepository removes everything about a repository except for its pins.
-func (l *Ledger) DropRepository(repo Repository) {
-	prefix := Key(repo, "")
+func (l *Ledger) DropRepository(repo Repository) { l.dropAll(Key(repo, "")) }
+
+// DropRepositories removes everything about all repositories except for pins.
+func (l *Ledger) DropRepositories() { l.dropAll("") }
+
+// dropAll removes all records of repositories whose keys have that prefix.
+func (l *Ledger) dropAll(prefix string) {
 	defer l.beginChange()()
 	for _, b := range repositoryBuckets {
 		for _, key := range l.keys(b, prefix) {

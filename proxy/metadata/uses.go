@@ -53,13 +53,27 @@ func (l *Ledger) lastUse(key string) int64 {
 	at, ok := l.uses.unsaved[key]
 	l.mu.Unlock()
 	if ok {
-		return at
+		return PastUse(at)
 	}
 	b, err := l.records.Get(bucketUsed, key)
 	if err != nil || len(b) != 8 {
 		return 0
 	}
-	return int64(binary.BigEndian.Uint64(b))
+	return PastUse(int64(binary.BigEndian.Uint64(b)))
+}
+
+// clockError is how far a clock may be set back without the times of uses losing
+// their meaning. Clocks are corrected all the time.
+const clockError = time.Hour
+
+// PastUse returns the time of a use, or 0 if that is in the future: the clock was
+// wrong then or is wrong now, and what was used last is not known. Otherwise it
+// would never be evicted.
+func PastUse(at int64) int64 {
+	if at > time.Now().Add(clockError).UnixNano() {
+		return 0
+	}
+	return at
 }
 
 // DropBlobUse removes the record of when a blob was last used.

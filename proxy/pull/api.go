@@ -152,8 +152,9 @@ type Tags struct {
 // Referrers are all known manifests with a given subject.
 type Referrers struct {
 	Manifests []Descriptor
-	// Index is the image index that lists Manifests, if it is encoded already.
-	Index []byte
+	// List is Manifests as it is sent, if it is encoded already. If it is long,
+	// Manifests is nil.
+	List referrers.List
 	// Stale means that at least one source could not be asked.
 	Stale bool
 	// Partial means that there was never a complete answer. The list must not
@@ -163,4 +164,6 @@ type Referrers struct {
 	// oldest of them. It is zero for a stale list.
 	At      time.Time
 	Outcome Outcome
+
+	of Digest // the digest of List, if it is a long one
 }

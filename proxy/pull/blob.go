@@ -77,8 +77,8 @@ func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (De
 	}
 	ctx, cancel := p.asClient(ctx)
 	defer cancel()
-	member, known := p.member(ctx, repo, d)
-	if known {
+	member, holds := p.holds(ctx, repo, d)
+	if holds {
 		if size, err := p.store.Stat(ctx, d); err == nil {
 			return Descriptor{Digest: d, Size: size}, Hit, nil
 		}
@@ -92,7 +92,7 @@ func (p *Puller) resolveBlob(ctx context.Context, repo Repository, d Digest) (De
 		}
 	}
 	wait := ctx
-	onRecord := known && member.Size >= 0
+	onRecord := holds && member.Size >= 0
 	if onRecord && p.rules.MaxWait > 0 {
 		// As for a tag on record: the question goes on, and what it finds is
 		// for the next client.
@@ -125,7 +125,7 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 		desc, err := u.Registry.ResolveBlob(ctx, repo.Name, d)
 		switch {
 		case err == nil:
-			p.ledger.PutMember(repo, d, metadata.Member{Size: desc.Size})
+			p.putHeld(u, repo, d, desc.Size)
 		case errors.Is(err, upstream.ErrNotFound):
 			p.negative.put(key, err)
 		}
@@ -154,27 +154,25 @@ func (p *Puller) openBlob(ctx context.Context, repo Repository, d Digest, want W
 	if err != nil {
 		return nil, err
 	}
-	member, known := p.member(ctx, repo, d)
-	if !known && p.isHeldForOthers(ctx, repo, d) {
+	member, holds := p.holds(ctx, repo, d)
+	if !holds && p.isHeldForOthers(ctx, repo, d) {
 		// The content is here because another repository has it. Only the
 		// upstream can say whether this repository has it too.
 		desc, err := p.resolveUpstreamBlob(ctx, u, repo, d)
 		if err != nil {
 			return nil, err
 		}
-		member.Size, known = desc.Size, true
+		member.Size, holds = desc.Size, true
 	}
 	refetch := false
-	if known {
+	if holds {
 		b, err := p.openCached(ctx, u, repo, d)
 		if err == nil {
 			return b, nil
 		}
 		refetch = !errors.Is(err, cache.ErrNotFound) // it is there but cannot be read
-	} else {
-		member.Size = -1
 	}
-	return p.openDownload(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, downloadOptions{want, known, refetch})
+	return p.openDownload(ctx, u, repo, Descriptor{Digest: d, Size: member.Size}, downloadOptions{want, refetch})
 }
 
 // isHeldForOthers says whether the content of d is cached or being downloaded
@@ -205,7 +203,6 @@ func (p *Puller) openCached(ctx context.Context, u Upstream, repo Repository, d 
 // downloadOptions say how a blob is downloaded.
 type downloadOptions struct {
 	want    Want
-	known   bool // the repository is known to have it
 	refetch bool // download it even if it is cached
 }
 
@@ -264,11 +261,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 		b.Close()
 		return nil, err
 	}
-	if foreign && !opts.known {
-		if _, err := p.resolveUpstreamBlob(ctx, u, repo, blob.Digest); err != nil {
-			b.Close()
-			return nil, err
-		}
+	if err := p.confirmJoined(ctx, f, u, repo, blob.Digest); err != nil {
+		b.Close()
+		return nil, err
 	}
 	return b, nil
 }
@@ -294,8 +289,8 @@ func (p *Puller) sizeHint(blob Descriptor) int64 {
 	return blob.Size
 }
 
-// FetchBlob caches a blob unless it is cached already. It does not count as a
-// use. It returns cache.ErrFull if there is no room for the blob.
+// FetchBlob caches a blob unless it is cached already, and makes sure that it
+// may be served for the repository. It does not count as a use. It returns cache.ErrFull if there is no room for the blob.
 func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor) error {
 	u, err := p.upstreamFor(repo)
 	if err != nil {
@@ -315,7 +310,7 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 		return err
 	}
 	if f == nil {
-		return nil // it is cached already
+		return p.confirm(ctx, u, repo, want.Digest) // it is cached already
 	}
 	defer f.Release()
 	select {
@@ -329,7 +324,7 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	if !p.store.Has(ctx, want.Digest) {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrFull)
 	}
-	return nil
+	return p.confirm(ctx, u, repo, want.Digest)
 }
 
 // memoryBlob is a small blob that is held in memory.

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/flight"
-	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -51,11 +50,29 @@ func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content,
 
 // Answered records that the repository has the blob.
 func (s *blobSource) Answered(size int64) {
-	s.p.ledger.PutMember(s.repo, s.digest, metadata.Member{Size: size})
+	if s.u.Credentialed {
+		s.p.ledger.PutPrivate(s.digest)
+	}
+	s.p.putHeld(s.u, s.repo, s.digest, size)
 }
 
-// Completed records the size, which is known by now.
-func (s *blobSource) Completed(size int64) { s.Answered(size) }
+// privateFlush bounds how long content waits to be published until it is
+// durable that it may be private.
+const privateFlush = 10 * time.Second
+
+// Completed records the size, which is known by now. What may be private is not
+// published before that is durable: nobody would know it after a crash.
+func (s *blobSource) Completed(size int64) {
+	s.Answered(size)
+	if !s.u.Credentialed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.p.work.Context(), privateFlush)
+	defer cancel()
+	if err := s.p.ledger.Flush(ctx); err != nil {
+		s.p.log.Warn("it is not durable yet which repository a blob may be private to", "digest", s.digest.String(), "error", err)
+	}
+}
 
 // downloadKey is the key of the late answer to a download.
 func downloadKey(repo Repository, d Digest) string { return "download\x00" + blobKey(repo, d) }

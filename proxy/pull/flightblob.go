@@ -194,6 +194,9 @@ func (b *flightBlob) besideDisk(ctx context.Context, w io.Writer, off, n, done i
 	}
 	f := b.source.p.flights.JoinBeside(b.source.descriptor(b.size), b.source.startOptions())
 	defer f.Release()
+	if err := b.confirm(ctx, f); err != nil {
+		return 0, err
+	}
 	written, err = f.Follow(ctx, w, off, n)
 	if written == 0 && err != nil && ctx.Err() == nil {
 		return b.followPrivate(ctx, w, off, n) // it was another repository's, or too fast
@@ -216,6 +219,9 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64, fail
 		return 0, err
 	case f == nil:
 		return b.writeCached(ctx, w, off, n)
+	case !started && b.confirm(ctx, f) != nil:
+		f.Release()
+		return 0, failed
 	case f == b.f:
 		f.Release()
 		if b.inParts {
@@ -233,10 +239,19 @@ func (b *flightBlob) rejoin(ctx context.Context, w io.Writer, off, n int64, fail
 // writeCached writes the content that another download has cached in the
 // meantime.
 func (b *flightBlob) writeCached(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if err := b.source.p.confirm(ctx, b.source.u, b.source.repo, b.source.digest); err != nil {
+		return 0, err
+	}
 	cached, err := b.source.p.openCached(ctx, b.source.u, b.source.repo, b.source.digest)
 	if err != nil {
 		return 0, fmt.Errorf("blob %s: %w: %w", b.source.digest, upstream.ErrUnavailable, err)
 	}
 	defer cached.Close()
 	return cached.WriteRange(ctx, w, off, n)
+}
+
+// confirm makes sure that the client may read what a download brings that may
+// be another repository's.
+func (b *flightBlob) confirm(ctx context.Context, f *flight.Flight) error {
+	return b.source.p.confirmJoined(ctx, f, b.source.u, b.source.repo, b.source.digest)
 }

@@ -128,3 +128,33 @@ func TestAClientThatWishesForANewTagGetsOne(t *testing.T) {
 		}
 	})
 }
+
+// A wish for an older answer is not one for a new one: it may be granted with
+// what was said a minute ago.
+func TestAWishForAnOlderListDoesNotCountAsHavingAskedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Attach(subject, "sbom")
+		m := mirrortest.New(t, o, nil)
+		ask := func(wish pull.Freshness) string {
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest, wish)
+			if err != nil || got.Stale {
+				t.Errorf("stale %t, %v", got.Stale, err)
+			}
+			return fmt.Sprint(mirrortest.Types(got))
+		}
+		ask(pull.NoOlderThan(0))
+		time.Sleep(2 * time.Minute)
+		ask(pull.NoOlderThan(time.Minute)) // asks
+		o.Attach(subject, "sig")
+		time.Sleep(time.Second)
+		if got := ask(pull.NoOlderThan(10 * time.Second)); got != "[sbom]" {
+			t.Errorf("ten seconds will do, and it is %s", got)
+		}
+		if got := ask(pull.NoOlderThan(0)); got != "[sbom sig]" {
+			t.Errorf("no-cache, a second after a max-age of a minute: %s", got)
+		}
+	})
+}

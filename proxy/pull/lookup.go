@@ -7,9 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/limits/panics"
-
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -50,6 +51,10 @@ type lookups struct {
 	// incomplete are answers that are not complete, and that asking again would
 	// not complete soon.
 	incomplete *memory.Answers[string, Referrers]
+	// encoding are the lists that are being encoded again.
+	encoding singleflight.Group
+	// tags are the manifests that long lists are served as under the tag.
+	tags *memory.Answers[longTag, Digest]
 
 	mu      sync.Mutex
 	byKey   map[string]*lookup
@@ -61,7 +66,11 @@ func newLookups() *lookups {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &lookups{noAPI: newNoAPI(), incomplete: incomplete, byKey: make(map[string]*lookup), opening: make(map[string]bool)}
+	tags, err := memory.NewAnswers[longTag, Digest](maxIncomplete)
+	if err != nil {
+		panic(err) // only for a size that is not positive
+	}
+	return &lookups{noAPI: newNoAPI(), incomplete: incomplete, tags: tags, byKey: make(map[string]*lookup), opening: make(map[string]bool)}
 }
 
 // beginOpening says whether the caller is to open what a list names.
@@ -99,9 +108,10 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew r
 	}
 	now := time.Now()
 	l := &lookup{started: now, oldest: p.oldestRemembered(now, renew), done: make(chan struct{})}
-	if rec, ok := p.ledger.Referrers(repo, subject); ok && p.isFreshAnswer(rec) && renew.allows(rec.At) {
+	if rec, ok := p.ledger.Listed(repo, subject); ok && p.isFreshAnswer(rec.At, rec.WasEmpty) && renew.allows(rec.At) {
 		// Another lookup has finished since the caller checked the record.
-		l.answer = Referrers{Manifests: rec.Manifests, At: rec.At, Outcome: Hit}
+		all, _ := p.ledger.Referrers(repo, subject)
+		l.answer = Referrers{Manifests: all.Manifests, At: rec.At, Outcome: Hit}
 		close(l.done)
 		return l
 	}

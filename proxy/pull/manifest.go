@@ -57,8 +57,12 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 	if p.store.Outage() != nil {
 		return fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrDown) // it may be there
 	}
-	_, err = p.manifestByDigest(ctx, u, repo, d)
-	if err == nil && !p.store.Has(ctx, d) {
+	m, err := p.manifestByDigest(ctx, u, repo, d)
+	switch {
+	case err != nil:
+	case m.uncacheable:
+		err = fmt.Errorf("manifest %s of %s: %w: it is not cached", d, repo, upstream.ErrInvalidResponse)
+	case !p.store.Has(ctx, d):
 		err = fmt.Errorf("manifest %s of %s: %w", d, repo, cache.ErrFull)
 	}
 	return err
@@ -262,6 +266,15 @@ func (p *Puller) resolveDigestConflict(ctx context.Context, u Upstream, repo Rep
 func (p *Puller) storeManifest(ctx context.Context, repo Repository, mediaType string, doc *referrers.Document, d Digest) (Manifest, error) {
 	content := doc.Bytes()
 	mediaType = manifestType(mediaType, doc)
+	if err := referrers.CheckReading(mediaType, doc); err != nil {
+		// What the registry has verified may be something else than what it
+		// names to us. It passes through, and says nothing here.
+		p.log.Warn("manifest is not cached, because it can be read in two ways", "repository", repo.String(), "digest", d.String(), "error", err)
+		return Manifest{Descriptor: Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(content))}, Bytes: content, uncacheable: true}, nil
+	}
+	if p.upstreams[repo.Upstream].Credentialed {
+		p.ledger.PutPrivate(d)
+	}
 	rec := metadata.Manifest{MediaType: mediaType, Size: int64(len(content))}
 	children, blobs, subject, isWide, err := referrers.FirstNames(mediaType, doc)
 	if isWide {

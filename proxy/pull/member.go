@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // member says whether a blob is known to belong to a repository. What a wide
@@ -15,14 +16,16 @@ func (p *Puller) member(ctx context.Context, repo Repository, d Digest) (metadat
 		return member, true
 	}
 	for _, wide := range p.ledger.WideManifests(repo) {
+		if !referrers.NamesVerifiedBlobs(wide.MediaType) {
+			continue
+		}
 		names, ok := p.store.Names(ctx, wide.MediaType, wide.Digest)
 		if !ok {
 			continue
 		}
 		if size, ok := names.Member(d); ok {
-			member = metadata.Member{Size: size}
-			p.ledger.PutMember(repo, d, member)
-			return member, true
+			p.ledger.PutNamed(repo, d, size)
+			return metadata.Member{Size: size, Named: true}, true
 		}
 	}
 	return metadata.Member{}, false

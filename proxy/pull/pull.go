@@ -35,6 +35,9 @@ type Upstream struct {
 	// ServeDeleted means that a cached tag is still served after the upstream
 	// has deleted it.
 	ServeDeleted bool
+	// Credentialed means that it is asked with credentials: what is fetched from
+	// it may be private to the repository that it is fetched from.
+	Credentialed bool
 	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
 	// nil means that there is no limit.
 	Quota func() float64

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/background"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -24,7 +25,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return Referrers{}, err
 	}
 	key := metadata.Key(repo, subject.String())
-	rec, onRecord := p.ledger.Referrers(repo, subject)
+	rec, onRecord := p.ledger.Listed(repo, subject)
 	renew := p.requests.renewals.wanted(key, wish, rec.At)
 	switch {
 	case onRecord && renew.failed:
@@ -33,8 +34,8 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 			return p.lastResort(repo, subject, err)
 		}
 		return answer, nil
-	case onRecord && p.isFreshAnswer(rec) && renew.allows(rec.At):
-		return Referrers{Manifests: rec.Manifests, Index: rec.Index, At: rec.At, Outcome: Hit}, nil
+	case onRecord && p.isFreshAnswer(rec.At, rec.WasEmpty) && renew.allows(rec.At):
+		return p.listed(ctx, repo, subject, rec)
 	case p.rules.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {
@@ -57,6 +58,34 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return Referrers{}, context.Cause(ctx)
 	}
 	return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
+}
+
+// listed is an answer that is on record. A long list is kept in memory as it is
+// sent, and counted there like any other content.
+func (p *Puller) listed(ctx context.Context, repo Repository, subject Digest, rec metadata.Listed) (Referrers, error) {
+	if rec.Digest == "" {
+		return Referrers{Manifests: rec.Manifests, List: rec.List, At: rec.At, Outcome: Hit}, nil
+	}
+	if rec.List.IsZero() {
+		if raw, ok := p.store.ReadMemory(rec.Digest); ok {
+			return Referrers{List: referrers.ListOf(raw), At: rec.At, Outcome: Hit, of: rec.Digest}, nil
+		}
+		// Memory has dropped it, or never took it. Those who ask at the same time
+		// share what it is encoded to.
+		var err error
+		rec, err = background.Share(ctx, p.work, &p.lookups.encoding, metadata.Key(repo, subject.String()), func(context.Context) (metadata.Listed, error) {
+			again, ok := p.ledger.EncodeReferrers(repo, subject)
+			if !ok {
+				return metadata.Listed{}, ErrIncomplete // it has just been removed
+			}
+			return again, nil
+		})
+		if err != nil {
+			return Referrers{}, err
+		}
+	}
+	p.store.PutMemory(rec.Digest, rec.List.Bytes())
+	return Referrers{List: rec.List, At: rec.At, Outcome: Hit, of: rec.Digest}, nil
 }
 
 // lookUp waits for a lookup. If the one that is under way takes answers that are
@@ -97,7 +126,7 @@ func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.A
 func (p *Puller) recordOf(repo Repository, subject Digest) referrers.Record {
 	rec, onRecord := p.ledger.Referrers(repo, subject)
 	isKept := p.ledger.HasManifest(repo, subject)
-	return referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At, Needed: onRecord && (isKept || p.isFreshAnswer(rec))}
+	return referrers.Record{Known: onRecord, List: rec.Manifests, At: rec.At, Needed: onRecord && (isKept || p.isFreshAnswer(rec.At, rec.WasEmpty))}
 }
 
 // answerOf is a verdict as it is told to a client.
@@ -158,12 +187,12 @@ func (p *Puller) hasReferrersTag(repo Repository, subject Digest) bool {
 
 // isFreshAnswer says whether a recorded answer needs no lookup. An empty answer
 // expires like any other "not found".
-func (p *Puller) isFreshAnswer(rec metadata.Referrers) bool {
+func (p *Puller) isFreshAnswer(at time.Time, wasEmpty bool) bool {
 	ttl := p.rules.ReferrersTTL
-	if rec.WasEmpty {
+	if wasEmpty {
 		ttl = min(ttl, p.rules.NegativeTTL)
 	}
-	age := time.Since(rec.At)
+	age := time.Since(at)
 	return age >= 0 && age < ttl // a time in the future is not valid
 }
 

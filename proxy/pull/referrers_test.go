@@ -469,6 +469,9 @@ func TestALongListIsOpenedWithinBounds(t *testing.T) {
 				m := mirrortest.New(t, o, nil)
 				ask := func() pull.Referrers {
 					got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+					if err == nil && !got.List.IsZero() {
+						got.Manifests, err = got.List.Descriptors()
+					}
 					if err != nil || len(got.Manifests) != many {
 						t.Fatalf("got %d, %v", len(got.Manifests), err)
 					}

@@ -28,6 +28,11 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 	if ctx.Err() != nil {
 		return Manifest{}, context.Cause(ctx)
 	}
+	if gone == nil || isNotFound(gone) {
+		if m, ok := p.longTag(ctx, repo, subject, own.Descriptor.Digest, since(began, wish)); ok {
+			return m, nil
+		}
+	}
 	var listed []Descriptor
 	if gone == nil {
 		var err error
@@ -44,6 +49,9 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 		return Manifest{}, gone
 	}
 	list, err := p.Referrers(ctx, repo, subject, since(began, wish)...)
+	if err == nil && list.of != "" {
+		list.Manifests, err = list.List.Descriptors()
+	}
 	switch {
 	case gone != nil:
 		return p.buildReferrersTag(ctx, repo, subject, list, err, gone)
@@ -56,9 +64,12 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 		return own, nil // somebody's own
 	case listsTheSame(list.Manifests, own.Bytes):
 		own.Stale, own.At = list.Stale, list.At
+		p.noteLongTag(repo, list, own.Descriptor.Digest, own)
 		return own, nil
 	}
-	return p.madeTag(ctx, repo, list)
+	m, err := p.madeTag(ctx, repo, list)
+	p.noteLongTag(repo, list, own.Descriptor.Digest, m)
+	return m, err
 }
 
 // since is a wish from a while ago: what was asked since will do.
@@ -140,7 +151,9 @@ func (p *Puller) buildReferrersTag(ctx context.Context, repo Repository, subject
 	case err != nil:
 		return Manifest{}, err
 	case len(list.Manifests) > 0:
-		return p.madeTag(ctx, repo, list)
+		m, err := p.madeTag(ctx, repo, list)
+		p.noteLongTag(repo, list, "", m)
+		return m, err
 	case list.Stale:
 		// The last known list is empty. The Referrers API says the same.
 		if !isNotFound(gone) {

@@ -73,7 +73,7 @@ func (s tagSource) under(ctx context.Context, q *question, tag string) referrers
 	listed, unusable, err := referrers.ReadIndex(doc)
 	switch {
 	case errors.Is(err, referrers.ErrNoIndex), isArtifact(index.Descriptor.MediaType, doc):
-		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: said} // somebody's own image
+		return referrers.Answer{Of: referrers.FromTag, State: referrers.NoSource, At: said, Warned: index.Stale} // somebody's own image
 	case err != nil:
 		return cannotTell(referrers.FromTag, fmt.Errorf("%w: tag %s: %w", upstream.ErrInvalidResponse, tag, err))
 	}

@@ -295,6 +295,22 @@ func TestAParentsWarningIsPassedOn(t *testing.T) {
 	}
 }
 
+// An image under the tag is somebody's own, unless a parent only remembers it:
+// there may be a list by now.
+func TestAnImageThatAParentRemembersUnderTheTagIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		tag := referrers.TagOf(subject.Digest)
+		o.Image("app", tag, mirrortest.Bytes(2, 50))
+		wantList(t, mirrortest.New(t, o, nil), subject, "its own", "known []")
+		o.MakeStale("HEAD manifest app " + tag)
+		o.MakeStale("GET manifest app " + tag)
+		wantList(t, mirrortest.New(t, o, nil), subject, "with a warning", "unknown")
+	})
+}
+
 // 12.13: a claim that could not be checked makes the list stale.
 func TestAPoorClaimIsNeverKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

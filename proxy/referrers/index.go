@@ -23,24 +23,6 @@ const (
 // how many more the Referrers API lists.
 const MoreAnnotation = "io.entrepot.referrers.more"
 
-// Encode returns the image index that lists the descriptors in the given order
-// (distribution-spec, "Listing Referrers"; W52). Equal lists give equal bytes,
-// so that the index can be requested by its own digest (W57).
-//
-// A descriptor that is not [Whole] is an error, because no client could pull
-// it.
-func Encode(list []Descriptor) ([]byte, error) {
-	index, _, err := encode(list, 0)
-	return index, err
-}
-
-// Page encodes as many descriptors of list as fit into maxBytes, but at least
-// one, and returns the rest. The next page begins [After] the digest of the
-// last encoded one.
-func Page(list []Descriptor, maxBytes int) (index []byte, rest []Descriptor, err error) {
-	return encode(list, maxBytes)
-}
-
 // EncodeTag returns the index to serve under the referrers tag of a subject,
 // which has no pages: all of the list if that fits into maxBytes, else those
 // that were attached last, as far as they say when they were created, with a

@@ -39,6 +39,15 @@ func kindOf(mediaType string) kind {
 	return kindUnknown
 }
 
+// NamesVerifiedBlobs says whether registries verify, when a manifest of that
+// type is pushed, that the repository has the blobs that it names. They do so
+// for config and layers of images. What else an index lists than manifests, and
+// the blobs of artifact manifests, are nobody's to verify.
+func NamesVerifiedBlobs(mediaType string) bool {
+	k := kindOf(mediaType)
+	return k == kindImage || k == kindSchema1
+}
+
 // isGeneric says whether a media type says nothing about a manifest: storage
 // sends such types, and web servers.
 func isGeneric(mediaType string) bool {

@@ -26,30 +26,3 @@ func Merge(lists ...[]Descriptor) []Descriptor {
 	slices.SortFunc(all, func(a, b Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
 	return all
 }
-
-// Filter returns the descriptors with any of the artifact types (W53), in the
-// order of list, or all of them if no type is given. Empty types are ignored,
-// because they could not match anything.
-func Filter(list []Descriptor, artifactTypes []string) []Descriptor {
-	types := slices.DeleteFunc(slices.Clone(artifactTypes), func(t string) bool { return t == "" })
-	if len(types) == 0 {
-		return list
-	}
-	var out []Descriptor
-	for _, d := range list {
-		if slices.Contains(types, d.ArtifactType) {
-			out = append(out, d)
-		}
-	}
-	return out
-}
-
-// After returns the part of a merged list that follows the digest last, whether
-// or not last is still in the list.
-func After(list []Descriptor, last Digest) []Descriptor {
-	at, found := slices.BinarySearchFunc(list, last, func(d Descriptor, last Digest) int { return cmp.Compare(d.Digest, last) })
-	if found {
-		at++
-	}
-	return list[at:]
-}

@@ -10,7 +10,7 @@ import (
 )
 
 // IsComplete says whether an image is cached with all its platforms, all their
-// blobs, and all known referrers. With needReferrers set, the referrers must be
+// blobs, which may be served for its repository, and all known referrers. With needReferrers set, the referrers must be
 // known. It makes no requests.
 func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers bool) bool {
 	d, err := digest.Parse(of.Ref)
@@ -28,7 +28,7 @@ func (r *Retention) IsComplete(ctx context.Context, of Reference, needReferrers 
 			return false
 		}
 		for _, b := range rec.Blobs {
-			if len(b.URLs) == 0 && !r.store.Has(ctx, b.Digest) {
+			if len(b.URLs) == 0 && (!r.store.Has(ctx, b.Digest) || !r.ledger.Holds(of.Repository, b.Digest)) {
 				return false
 			}
 		}

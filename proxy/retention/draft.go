@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/store"
 )
 
@@ -41,7 +42,7 @@ func repositoryIn(note []byte) (repo Repository) {
 
 // lastUse is when the draft was kept, in Unix nanoseconds: whoever reads from it
 // resumes it, and it is kept anew.
-func (d draft) lastUse() int64 { return d.KeptAt.UnixNano() }
+func (d draft) lastUse() int64 { return metadata.PastUse(d.KeptAt.UnixNano()) }
 
 // unpinnedDrafts returns the drafts of what no pinned image needs, least recently
 // used first.

@@ -174,7 +174,7 @@ func (r *Retention) deleteContent(ctx context.Context, s *snapshot, removed remo
 func (r *Retention) deleteBlobs(ctx context.Context, s *snapshot, digests []Digest) (freed int64) {
 	for _, d := range digests {
 		size, onDisk := s.sizes[d]
-		if !onDisk || !s.watch.Remove(d, func() bool { return r.store.Delete(ctx, d, size) }) {
+		if !onDisk || !s.watch.Remove(d, func() bool { return r.delete(ctx, d, size) }) {
 			continue
 		}
 		delete(s.sizes, d)
@@ -182,4 +182,13 @@ func (r *Retention) deleteBlobs(ctx context.Context, s *snapshot, digests []Dige
 		freed += r.store.Weight(size)
 	}
 	return freed
+}
+
+// delete deletes content, with the record that it may be private.
+func (r *Retention) delete(ctx context.Context, d Digest, size int64) bool {
+	if !r.store.Delete(ctx, d, size) {
+		return false
+	}
+	r.ledger.DropPrivate(d)
+	return true
 }

@@ -2,7 +2,9 @@ package retention
 
 import (
 	"context"
+	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
 
@@ -68,4 +70,9 @@ func (r *Retention) Look(ctx context.Context) (View, error) {
 		v.Roots = append(v.Roots, Root{&Node{image.root}, s.ledger.ManifestUse(image.root.repo, image.root.digest), image.use})
 	}
 	return v, nil
+}
+
+// DraftUse is the last use of a draft that was kept at a time.
+func DraftUse(keptAt time.Time) int64 {
+	return draft{KeptDraft: cache.KeptDraft{KeptAt: keptAt}}.lastUse()
 }

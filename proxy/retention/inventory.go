@@ -73,6 +73,7 @@ type Inventory struct {
 
 // Inventory lists the content of the cache, sorted by name.
 func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
+	r.flush(ctx)
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	s, err := r.snapshot(ctx)
@@ -107,6 +108,19 @@ func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
 		return strings.Compare(a.name(), b.name())
 	})
 	return list, nil
+}
+
+// inventoryFlush bounds how long an inventory waits for the records.
+const inventoryFlush = 5 * time.Second
+
+// flush makes the records durable, so that what is listed as whole is so after a
+// crash, too. Where they can't be written, a list says more than none.
+func (r *Retention) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, inventoryFlush)
+	defer cancel()
+	if err := r.ledger.Flush(ctx); err != nil {
+		r.log.Warn("the records are not durable yet", "error", err)
+	}
 }
 
 // listDrafts describes the drafts, sorted by where they were begun.

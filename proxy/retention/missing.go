@@ -51,6 +51,9 @@ func (r *Retention) FindMissing(ctx context.Context, repo Repository, cached map
 			c.attestation(Descriptor{Digest: d})
 		}
 	}
+	for _, d := range sortedDigests(cached) {
+		c.questions(cached[d])
+	}
 	return slices.Concat(c.manifests, c.referrers)
 }
 
@@ -129,6 +132,19 @@ func (c *collector) content(d Descriptor, most int64) {
 	}
 	for _, b := range rec.Blobs {
 		if b.Size >= 0 && b.Size <= most && len(b.URLs) == 0 && !c.r.store.Has(c.ctx, b.Digest) {
+			c.manifests = append(c.manifests, Missing{MissingBlob, b})
+		}
+	}
+}
+
+// questions collects the blobs of a manifest that are cached, and that are not
+// served for the repository before its upstream has said that it has them.
+func (c *collector) questions(m metadata.Manifest) {
+	if c.r.ledger.HoldsAll(c.repo, m) {
+		return
+	}
+	for _, b := range m.Blobs {
+		if len(b.URLs) == 0 && !c.r.ledger.Holds(c.repo, b.Digest) && c.r.store.Has(c.ctx, b.Digest) {
 			c.manifests = append(c.manifests, Missing{MissingBlob, b})
 		}
 	}

@@ -204,13 +204,13 @@ func (m *model) checkEvictions(w retention.View, now observation) {
 	}
 	for key, rec := range now.kept {
 		// A referrer is evicted with its subject, unless it was requested by
-		// itself.
-		repo, _, _ := metadata.SplitKey(key)
+		// itself, or has gone and come back, perhaps while its subject went.
+		repo, digest, _ := metadata.SplitKey(key)
 		before, was := m.before.kept[key]
 		subject := metadata.Key(repo, rec.Subject.String())
 		_, had := m.before.kept[subject]
 		_, has := now.kept[subject]
-		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Tagged() && !w.Nodes[key].HasParents() {
+		if _, isRoot := m.before.roots[key]; was && before.Subject != "" && had && !has && !isRoot && now.roots[key].use == m.before.roots[key].use && !now.roots[key].pinned && w.Nodes[key] != nil && !w.Nodes[key].Tagged() && !w.Nodes[key].HasParents() && !m.disk.isNew(retention.Digest(digest)) {
 			m.fail("%q stays, and what it refers to went", key)
 		}
 	}

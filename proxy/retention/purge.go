@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+
+	"github.com/opencontainers/go-digest"
 )
 
 var (
@@ -11,12 +13,30 @@ var (
 	ErrPinned = errors.New("it is pinned")
 	// ErrNotCached means that the cache has nothing that matches the target.
 	ErrNotCached = errors.New("it is not in the cache")
+	// ErrNoTarget means that a target names nothing.
+	ErrNoTarget = errors.New("purge: name a tag, a digest or a repository, or say that everything is meant: {\"all\": true}")
 )
 
 // Target is what to purge: a tag or a digest in a repository, a whole
 // repository if Ref is empty, or a digest in every repository if Repository is
-// empty.
+// empty. A target that names nothing stands for nothing: see [Everything].
 type Target Reference
+
+// Everything is the target of a purge of the whole cache. It has to be said: no
+// target is that by what it lacks. Its Ref can be no tag.
+func Everything() Target { return Target{Ref: "*"} }
+
+// check returns ErrNoTarget if a target names nothing, or lacks a part.
+func (t Target) check() error {
+	_, err := digest.Parse(t.Ref)
+	switch named := t.Repository.Upstream != "" && t.Repository.Name != ""; {
+	case t == Everything(), named:
+		return nil
+	case t.Repository == Repository{} && err == nil:
+		return nil // a digest in every repository
+	}
+	return ErrNoTarget
+}
 
 // Purged says what a purge removed, or would remove.
 type Purged struct {
@@ -37,7 +57,13 @@ type Purged struct {
 // A download that is running is left alone, and so is its draft, which is not
 // kept yet: clients are reading from it. What becomes of it is in the cache
 // afterwards, as if it had been requested after the purge.
+//
+// A purge of everything forgets all that is known, except for pins. It returns
+// ErrPinned if a pinned image is in the cache.
 func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purged, error) {
+	if err := target.check(); err != nil {
+		return Purged{}, err
+	}
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	s, err := r.snapshot(ctx)
@@ -59,14 +85,19 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 	for _, k := range p.subjects {
 		r.ledger.DropReferrers(k.reference().Repository, k.Subject)
 	}
-	if target.isRepository() {
+	switch {
+	case target == Everything():
+		r.ledger.DropRepositories()
+	case target.isRepository():
 		r.ledger.DropRepository(target.Repository)
 	}
 	result.Bytes, err = r.removeAll(ctx, s, p.removed)
 	return result, err
 }
 
-func (t Target) isRepository() bool { return t.Ref == "" }
+// isRepository says whether the target is all that is in a repository, or in all
+// of them.
+func (t Target) isRepository() bool { return t.Ref == "" || t == Everything() }
 
 // covers says whether the target is in a repository, whatever it is there.
 func (t Target) covers(repo Repository) bool {

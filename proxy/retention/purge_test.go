@@ -185,3 +185,77 @@ func TestPurgingAnImageForgetsItsReferrersWithoutNamingThem(t *testing.T) {
 		}
 	})
 }
+
+// What lacks a name by mistake does not stand for more.
+func TestATargetThatNamesNothingPurgesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		m.PullImage(t, mirrortest.App, "1")
+		mirrortest.Wait()
+		before := m.BytesOnDisk(t)
+		for name, target := range map[string]retention.Target{
+			"nothing":                 {},
+			"a tag of no repository":  {Ref: "1"},
+			"an upstream":             {Repository: retention.Repository{Upstream: mirrortest.App.Upstream}},
+			"a tag of an upstream":    {Repository: retention.Repository{Upstream: mirrortest.App.Upstream}, Ref: "1"},
+			"a name without upstream": {Repository: retention.Repository{Name: mirrortest.App.Name}},
+			"an unknown word":         {Ref: "**"},
+		} {
+			if gone, err := m.Purge(t.Context(), target, false); !errors.Is(err, retention.ErrNoTarget) {
+				t.Errorf("%s: %+v, %v", name, gone, err)
+			}
+		}
+		if after := m.BytesOnDisk(t); after != before {
+			t.Errorf("%d bytes are left of %d", after, before)
+		}
+	})
+}
+
+func TestEverythingIsPurgedWhereThatIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		m := mirrortest.New(t, o, nil)
+		other := retention.Repository{Upstream: mirrortest.App.Upstream, Name: "other"}
+		o.Put("app", "application/json", []byte("{}"), "tags")
+		o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
+		o.Image("other", "1", mirrortest.Bytes(2, 100<<10))
+		stray := o.Put("strays", "x", mirrortest.Bytes(3, 100<<10))
+		m.PullImage(t, mirrortest.App, "1")
+		m.PullImage(t, other, "1")
+		if err := m.Read(t.Context(), retention.Repository{Upstream: mirrortest.App.Upstream, Name: "strays"}, stray.Digest); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Tags(t.Context(), mirrortest.App, nil); err != nil {
+			t.Fatal(err)
+		}
+		mirrortest.Wait()
+		before := m.BytesOnDisk(t)
+		m.Ledger.PutPin(retention.Reference{Repository: other, Ref: "1"})
+		if _, err := m.Purge(t.Context(), retention.Everything(), false); !errors.Is(err, retention.ErrPinned) || m.BytesOnDisk(t) != before {
+			t.Errorf("while an image is pinned: %v", err)
+		}
+		m.Ledger.DropPin(retention.Reference{Repository: other, Ref: "1"})
+		if would, err := m.Purge(t.Context(), retention.Everything(), true); err != nil || would.Bytes != before || m.BytesOnDisk(t) != before {
+			t.Errorf("it would purge %+v of %d bytes, %v", would, before, err)
+		}
+		gone, err := m.Purge(t.Context(), retention.Everything(), false)
+		if err != nil || gone.Bytes != before || len(gone.Tags) != 2 || len(gone.Manifests) != 2 || m.BytesOnDisk(t) != 0 {
+			t.Errorf("%+v of %d bytes, %v; %d are left", gone, before, err, m.BytesOnDisk(t))
+		}
+		if err := m.Ledger.Check(); err != nil {
+			t.Error(err)
+		}
+		if _, err := m.Purge(t.Context(), retention.Everything(), false); !errors.Is(err, retention.ErrNotCached) {
+			t.Errorf("again: %v", err)
+		}
+		o.FailAll()
+		if list, err := m.Tags(t.Context(), mirrortest.App, nil); err == nil {
+			t.Errorf("tags are still told: %v", list.Tags)
+		}
+		if _, known := m.Ledger.Member(retention.Repository{Upstream: mirrortest.App.Upstream, Name: "strays"}, stray.Digest); known {
+			t.Error("it is still known what a repository holds")
+		}
+	})
+}

@@ -66,7 +66,7 @@ func (p *purge) findManifests() (roots []*node, err error) {
 	return roots, nil
 }
 
-func (p *purge) isTag() bool { return p.target.Ref != "" && p.digest == "" }
+func (p *purge) isTag() bool { return !p.target.isRepository() && p.digest == "" }
 
 // names says whether the target names a manifest, by itself or with its
 // repository.
@@ -89,7 +89,13 @@ func (p *purge) namesDraft(d draft) bool {
 // findStrays returns the blobs of a repository that no manifest references. They
 // were requested without one, and belong to it too.
 func (p *purge) findStrays() (strays []Digest) {
-	if !p.target.isRepository() {
+	switch {
+	case p.target == Everything():
+		for _, blob := range p.unreferencedBlobs() {
+			strays = append(strays, blob.digest)
+		}
+		return strays
+	case !p.target.isRepository():
 		return nil
 	}
 	p.members = p.ledger.MembersOf(p.target.Repository)

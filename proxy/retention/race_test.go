@@ -138,6 +138,39 @@ func TestAnImageThatIsPulledWhileItIsBeingEvictedStays(t *testing.T) {
 	})
 }
 
+// A referrer that nobody has asked for may be prefetched in the moment in which
+// its subject goes. It is then an image by itself, and the next to go.
+func TestAReferrerThatComesWhileItsSubjectIsEvictedIsTheNextToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 10<<10))
+		referrer := o.Attach(image, "application/vnd.example.signature")
+		other, _ := o.Image("app", "2", mirrortest.Bytes(2, 10<<10))
+		m := duringEviction(t, o, 1<<20, func(m mirrortest.Mirror) {
+			if err := m.FetchManifest(context.Background(), mirrortest.App, referrer.Digest); err != nil {
+				t.Error(err)
+			}
+		})
+		for _, tag := range []string{"1", "2"} {
+			m.PullImage(t, mirrortest.App, tag)
+			time.Sleep(time.Second)
+		}
+		want := func(after string, of map[retention.Digest]bool) {
+			t.Helper()
+			if _, err := m.Mirror.Retention.Evict(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			for d, is := range of {
+				if m.HasManifest(mirrortest.App, d) != is {
+					t.Errorf("%s, %s is kept: %v", after, d, !is)
+				}
+			}
+		}
+		want("when the image has gone", map[retention.Digest]bool{image.Digest: false, referrer.Digest: true, other.Digest: true})
+		want("then", map[retention.Digest]bool{referrer.Digest: false, other.Digest: true})
+	})
+}
+
 func TestEvictedContentIsCachedAgainWhenItIsPulled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := mirrortest.NewOrigin()

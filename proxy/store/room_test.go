@@ -163,12 +163,13 @@ func TestTooFewInodesAreABoundToo(t *testing.T) {
 		space cache.Space
 		files int64 // to be removed
 	}{
-		"many":                      {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 10_000, FreeInodes: 100}},
-		"few":                       {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 10_000, FreeInodes: 99}, files: 101},
-		"none":                      {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 120}, files: 32},
-		"no limit":                  {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29}},
-		"a system that tells of no": {},
-		"a system of a few files":   {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 16}},
+		"many":                       {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 10_000, FreeInodes: 100}},
+		"few":                        {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 10_000, FreeInodes: 99}, files: 101},
+		"none":                       {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 120}, files: 32},
+		"no limit":                   {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29}},
+		"a system that tells of no":  {},
+		"one that tells of no bytes": {space: cache.Space{Inodes: 10_000, FreeInodes: 5000}},
+		"a system of a few files":    {space: cache.Space{Bytes: 1 << 30, FreeBytes: 1 << 29, Inodes: 16}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			space := c.space

@@ -22,6 +22,9 @@ func (s *Store) Put(ctx context.Context, desc Descriptor, content []byte) error 
 // PutMemory stores verified content in memory.
 func (s *Store) PutMemory(d Digest, content []byte) { s.memory.Put(d, content) }
 
+// ReadMemory returns content that is in memory.
+func (s *Store) ReadMemory(d Digest) ([]byte, bool) { return s.memory.Get(d) }
+
 // Retry writes content that Put could not write. It does nothing for other
 // content.
 func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) error {

@@ -242,6 +242,11 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 	if len(failed) == 0 && !p.opts.Retention.IsComplete(ctx, r, false) {
 		failed = append(failed, errors.New("a part could not be cached, or was evicted again"))
 	}
+	if len(failed) == 0 {
+		if err := p.opts.Ledger.Flush(ctx); err != nil { // it is complete after a crash, too
+			failed = append(failed, err)
+		}
+	}
 	if err := errors.Join(failed...); err != nil {
 		return done, fmt.Errorf("%s is %w: %w", r, ErrIncomplete, err)
 	}
@@ -256,11 +261,14 @@ func (p *Pinner) fetchBlobs(ctx context.Context, repo Repository, blobs []Descri
 			continue // clients fetch those from elsewhere (W9)
 		}
 		done.Blobs++
-		if p.opts.Store.Has(ctx, d.Digest) {
+		here := p.opts.Store.Has(ctx, d.Digest)
+		if here && p.opts.Ledger.Holds(repo, d.Digest) {
 			continue
 		}
-		done.Fetched++
-		done.Bytes += d.Size
+		if !here {
+			done.Fetched++
+			done.Bytes += d.Size
+		}
 		group.Go(func() (err error) {
 			defer panics.Catch("blob of a pinned image", &err)
 			return p.opts.Puller.FetchBlob(ctx, repo, d)

@@ -88,9 +88,10 @@ func NewPrefetcher(opts PrefetcherOptions) *Prefetcher {
 }
 
 // ManifestStored schedules a repository if a manifest that was cached for it
-// may lead to more: an index, a platform, or an attestation.
+// may lead to more: an index, a platform, an attestation, or what names blobs
+// that the upstream has to be asked about.
 func (l *Prefetcher) ManifestStored(repo Repository, d Digest, m metadata.Manifest) {
-	if len(m.Children) == 0 && !retention.IsPlatform(m) && !l.opts.Ledger.IsAttestation(repo, d) {
+	if len(m.Children) == 0 && !retention.IsPlatform(m) && !l.opts.Ledger.IsAttestation(repo, d) && l.opts.Ledger.HoldsAll(repo, m) {
 		return
 	}
 	if s, ok := l.schedules[repo.Upstream]; ok {

@@ -60,6 +60,9 @@ func (d *Document) Bytes() []byte { return d.raw }
 // contain a member twice.
 func (d *Document) Err() error { return d.err }
 
+// IsObject says whether the bytes are a JSON object.
+func (d *Document) IsObject() bool { return d.members != nil }
+
 // Member returns a member, or nil if it is absent. Of one that is given twice it
 // is the last, as it is for most decoders: see Err.
 func (d *Document) Member(name string) json.RawMessage { return d.members[name] }

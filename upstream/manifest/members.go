@@ -28,29 +28,41 @@ func Members(raw []byte, names ...string) (map[string]json.RawMessage, error) {
 // split is like Members, and says which of the names is given twice, if one is.
 // Then the last of its values is found.
 func split(raw []byte, names []string) (found map[string]json.RawMessage, twice string, err error) {
+	found = make(map[string]json.RawMessage, len(names))
+	err = EachMember(raw, func(name string, value json.RawMessage) {
+		if !slices.Contains(names, name) {
+			return
+		}
+		if _, again := found[name]; again {
+			twice = name
+		}
+		found[name] = value
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return found, twice, nil
+}
+
+// EachMember calls fn for each member of the object raw, which has to be valid
+// JSON, in order.
+func EachMember(raw []byte, fn func(name string, value json.RawMessage)) error {
 	rest, ok := bytes.CutPrefix(space(raw), []byte("{"))
 	if !ok {
-		return nil, "", errNoObject
+		return errNoObject
 	}
-	found = make(map[string]json.RawMessage, len(names))
 	for rest = space(rest); len(rest) > 0 && rest[0] != '}'; {
 		key, value, after, ok := member(rest)
 		if !ok {
-			return nil, "", errNoObject
+			return errNoObject
 		}
-		name := Text(key)
-		if slices.Contains(names, name) {
-			if _, again := found[name]; again {
-				twice = name
-			}
-			found[name] = value
-		}
+		fn(Text(key), value)
 		rest = next(after)
 	}
 	if len(rest) == 0 {
-		return nil, "", errNoObject
+		return errNoObject
 	}
-	return found, twice, nil
+	return nil
 }
 
 // Elements calls fn for each element of the array raw, which has to be valid
