@@ -69,7 +69,9 @@ func TestTheWholeFolderStaysWithinItsBound(t *testing.T) {
 		t.Errorf("%d bytes were in the folder", most)
 	}
 	list := p.list([]string{"--admin", admin})
-	if list.Records == 0 || list.Records > before+64<<10 {
+	// A database that is written to has some free pages, however little is in it;
+	// 2000 answers on record would take more than a megabyte, with the journal.
+	if list.Records == 0 || list.Records > before+512<<10 {
 		t.Errorf("the records take %d bytes, and took %d before 2000 questions", list.Records, before)
 	}
 	for end := time.Now().Add(20 * time.Second); onDisk(t, p.cache) > bound; time.Sleep(50 * time.Millisecond) {
