@@ -201,14 +201,30 @@ func TestRecordsOfWhatIsNotThereAreDropped(t *testing.T) {
 		m.Ledger.SaveUses()
 		w := m.Ledger.Watch()
 		defer w.End()
+		// These have come since, with a manifest, by a use and with a list.
+		stored, used := digest.FromString("stored since"), digest.FromString("used since")
+		for _, d := range []retention.Digest{stored, used} {
+			m.Ledger.PutMember(mirrortest.App, d, metadata.Member{Size: 1})
+		}
+		m.Ledger.Lease(metadata.Manifest{Blobs: []retention.Descriptor{{Digest: stored}}}, digest.FromString("manifest"))()
+		m.Ledger.UseBlob(used)
+		m.Ledger.SaveUses()
 		w.DropStale(metadata.Present{
 			Repository: func(repo retention.Repository) bool { return repo == mirrortest.App },
 			Manifest:   func(key string) bool { return key == metadata.Key(mirrortest.App, image.String()) },
-			Blob:       func(d retention.Digest) bool { return d != gone },
-			Member:     func(_ string, d retention.Digest) bool { return d != gone },
+			Blob:       func(d retention.Digest) bool { return d != gone && d != used },
+			Member:     func(_ string, d retention.Digest) bool { return d != gone && d != stored && d != used },
 		})
 		if _, ok := m.Ledger.Member(mirrortest.App, gone); ok || m.Ledger.BlobUse(gone) != 0 || m.Ledger.ManifestUse(mirrortest.App, gone) != 0 {
 			t.Error("what is not there is on record")
+		}
+		for _, d := range []retention.Digest{stored, used} {
+			if _, ok := m.Ledger.Member(mirrortest.App, d); !ok {
+				t.Error("what has come since was dropped")
+			}
+		}
+		if m.Ledger.BlobUse(used) == 0 {
+			t.Error("a use since was dropped")
 		}
 		if _, ok := m.Ledger.TagList(other); ok {
 			t.Error("a repository that is not there has a list")
