@@ -61,6 +61,13 @@ type renewal struct {
 // allows says whether an answer of that time will do.
 func (r renewal) allows(said time.Time) bool { return !r.failed && !said.Before(r.oldest) }
 
+// metBy says whether an answer is as new as a client wishes. A list of many pages
+// may have begun long before: it is as old as its first page. A parent may have
+// been asked anew for another client a moment ago, and its parent too.
+func (r renewal) metBy(answer Referrers) bool {
+	return answer.At.IsZero() || r.oldest.IsZero() || !answer.At.Before(r.oldest.Add(-2*renewInterval))
+}
+
 // wanted returns what a client's wish means for an answer that the upstream
 // gave at that time; zero if there is none.
 func (r renewals) wanted(key string, wish []Freshness, said time.Time) renewal {

@@ -140,7 +140,7 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew r
 		defer panics.Catch("lookup of referrers", &l.err)
 		l.run(ctx, sources, passedThrough{p: p}, q)
 		l.answer, l.err = p.recordAnswer(ctx, q, l.answers)
-		p.requests.renewals.note(key, renew, l.err == nil && !l.answer.Stale)
+		p.requests.renewals.note(key, renew, l.err == nil && !l.answer.Stale && renew.metBy(l.answer))
 		p.openRest(u, repo, subject, q.budget.unopened)
 	})
 	if !started {

@@ -97,11 +97,14 @@ func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subjec
 	l := p.joinLookup(u, repo, subject, renew)
 	answer, err := l.wait(ctx, wait, interim)
 	if !l.isOlder(renew.oldest) {
+		if err == nil && !renew.metBy(answer) {
+			answer.Stale, answer.Outcome = true, Stale
+		}
 		return answer, err
 	}
 	l = p.joinLookup(u, repo, subject, renew)
 	answer, err = l.wait(ctx, wait, interim)
-	if err == nil && l.isOlder(renew.oldest) {
+	if err == nil && (l.isOlder(renew.oldest) || !renew.metBy(answer)) {
 		answer.Stale, answer.Outcome = true, Stale
 	}
 	return answer, err
