@@ -143,6 +143,10 @@ func TestRecordsAreEvicted(t *testing.T) {
 			m.Ledger.RecordReferrers(mirrortest.App, digest.FromString(fmt.Sprint("other ", i)), metadata.Referrers{Manifests: listed, At: time.Now()}, nil)
 		}
 		m.Ledger.RecordReferrers(mirrortest.App, image, metadata.Referrers{Manifests: listed, At: time.Now()}, nil)
+		time.Sleep(10 * time.Second) // they wake eviction themselves
+		if n := m.Store.RecordBytes() + m.BytesOnDisk(t); n > 1<<20 {
+			t.Errorf("%d bytes are stored after a moment", n)
+		}
 		time.Sleep(time.Minute)
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
