@@ -157,6 +157,16 @@ func TestWhatMustNotBeLostIsDroppedLast(t *testing.T) {
 	if n := c.records.count; n > 150 {
 		t.Errorf("%d are waiting for a disk that takes none", n)
 	}
+	for i := range 3 {
+		c.Records().Put("other", fmt.Sprint("late ", i), []byte("value"))
+	}
+	for i, before := 0, 0; c.records.count > before; i++ {
+		before = c.records.count
+		c.Records().Put("durable", fmt.Sprint(5000+i), []byte("value"))
+	}
+	for i := range 3 {
+		wantNoRecord(t, c, "other", fmt.Sprint("late ", i))
+	}
 	full.Store(false)
 }
 
