@@ -52,6 +52,7 @@ type Ledger struct {
 	members    *lru.Cache[string, Member]
 	answers    *lru.Cache[string, Listed]
 	unkept     *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
+	untagged   *lru.Cache[string, struct{}]  // repositories without tags and without cached manifests
 	uses       uses
 	leases     leases
 }
@@ -67,6 +68,7 @@ func New(records cache.Records, pinned func(repo Repository, ref string) bool) *
 		members:        newLRU[Member](64 << 10),
 		answers:        newLRU[Listed](1 << 10),
 		unkept:         newLRU[Referrers](maxUnkept),
+		untagged:       newLRU[struct{}](maxUnkept),
 		uses:           uses{unsaved: make(map[string]int64)},
 		leases:         leases{held: make(map[Digest]int), wide: make(map[*referrers.NameSet]bool), removing: make(map[Digest]chan struct{})},
 	}

@@ -38,6 +38,7 @@ func (l *Ledger) dropAll(prefix string) {
 	dropDecoded(l.members, prefix)
 	dropDecoded(l.answers, prefix)
 	dropDecoded(l.unkept, prefix)
+	dropDecoded(l.untagged, prefix)
 	l.leases.forgotten.Add(1)
 }
 

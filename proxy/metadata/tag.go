@@ -148,22 +148,30 @@ func (l *Ledger) TagsOf(repo Repository) []string {
 
 // TagList returns the last complete list of a repository's tags.
 func (l *Ledger) TagList(repo Repository) (tags []string, ok bool) {
-	ok = l.read(bucketTagList, Key(repo, ""), &tags)
-	return tags, ok
+	if l.read(bucketTagList, Key(repo, ""), &tags) {
+		return tags, true
+	}
+	if l.untagged.Contains(Key(repo, "")) {
+		return []string{}, true
+	}
+	return nil, false
 }
 
 // PutTagList records a complete list of a repository's tags. Some registries say
 // of any name that it has none. So an empty list is recorded only if something
-// of the repository is cached: whoever asks about repositories that do not exist
-// must not make the records grow.
+// of the repository is cached, and is in memory else: whoever asks about
+// repositories that do not exist must not make the records grow.
 func (l *Ledger) PutTagList(repo Repository, tags []string) {
+	key := Key(repo, "")
 	if len(tags) > 0 || l.hasManifests(repo) {
-		l.write(bucketTagList, Key(repo, ""), tags)
+		l.untagged.Remove(key)
+		l.write(bucketTagList, key, tags)
 		return
 	}
-	if _, err := l.records.Get(bucketTagList, Key(repo, "")); err == nil {
+	if _, err := l.records.Get(bucketTagList, key); err == nil {
 		l.DropTagList(repo)
 	}
+	l.untagged.Add(key, struct{}{})
 }
 
 // hasManifests says whether a manifest of a repository is on record.
@@ -176,7 +184,11 @@ func (l *Ledger) hasManifests(repo Repository) (has bool) {
 }
 
 // DropTagList removes the list of a repository's tags.
-func (l *Ledger) DropTagList(repo Repository) { l.records.Delete(bucketTagList, Key(repo, "")) }
+func (l *Ledger) DropTagList(repo Repository) {
+	key := Key(repo, "")
+	l.untagged.Remove(key)
+	l.records.Delete(bucketTagList, key)
+}
 
 // GoneTime is the time since when the tag no longer exists, or zero if it
 // exists. A recorded time in the future is not valid; it is then the current

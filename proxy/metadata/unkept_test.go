@@ -38,8 +38,21 @@ func TestWhoAsksAboutWhatDoesNotExistDoesNotMakeTheRecordsGrow(t *testing.T) {
 	if r, ok := l.Referrers(app, of("9999")); !ok || len(r.Manifests) != 0 || r.At.IsZero() || !r.WasEmpty {
 		t.Errorf("the last of them is %+v, %t", r, ok)
 	}
+	other := metadata.Repository{Upstream: "hub", Name: "9999"}
+	if tags, ok := l.TagList(other); !ok || tags == nil || len(tags) != 0 {
+		t.Errorf("the last list of tags is %v, %t", tags, ok)
+	}
+	if l.DropTagList(other); count(t, records) != 0 {
+		t.Error("there are records")
+	}
+	if _, ok := l.TagList(other); ok {
+		t.Error("a list that was dropped is there")
+	}
 	if _, ok := l.Referrers(app, of("0")); ok {
 		t.Error("all of them are in memory")
+	}
+	if _, ok := l.TagList(metadata.Repository{Upstream: "hub", Name: "0"}); ok {
+		t.Error("all lists of tags are in memory")
 	}
 }
 
