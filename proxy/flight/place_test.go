@@ -31,6 +31,12 @@ func (p *places) hold(_ int64, body []byte) io.ReadCloser {
 	return &heldPlace{Reader: bytes.NewReader(body), p: p}
 }
 
+func (p *places) now() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
 // longest is for how long one was held at once.
 func (p *places) longest() time.Duration {
 	p.mu.Lock()
@@ -130,13 +136,13 @@ func TestAStuckReaderGivesAwayItsPlace(t *testing.T) {
 			done <- err
 		}()
 		time.Sleep(time.Hour)
-		if held.held != 1 {
-			t.Fatalf("%d places are held", held.held)
+		if n := held.now(); n != 1 {
+			t.Fatalf("%d places are held", n)
 		}
 		awaited.Store(true)
 		time.Sleep(time.Second / 2)
-		if held.held != 0 {
-			t.Errorf("%d places are held half a second after others wait", held.held)
+		if n := held.now(); n != 0 {
+			t.Errorf("%d places are held half a second after others wait", n)
 		}
 		awaited.Store(false)
 		close(unstick)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,10 +138,11 @@ func TestRecordsAreEvicted(t *testing.T) {
 			opts.Rules.TagTTL = 1000 * time.Hour
 			opts.Bounds.Folder = f
 		})
-		f.records = func() (n int64) {
+		records := func() (n int64) {
 			_ = m.Ledger.EachReferrers(retention.Repository{}, func(retention.Repository, retention.Digest, metadata.Referrers) { n += 1000 })
 			return n
 		}
+		f.set(records)
 		o.Image("app", "1", mirrortest.Bytes(1, 100<<10))
 		image := m.PullImage(t, mirrortest.App, "1")
 		listed := []retention.Descriptor{{MediaType: "x/y", Digest: digest.FromString("listed"), Size: 1}}
@@ -156,7 +158,7 @@ func TestRecordsAreEvicted(t *testing.T) {
 		if _, err := m.Manifest(t.Context(), mirrortest.App, "1"); err != nil {
 			t.Fatal(err)
 		}
-		f.aside = []cache.Aside{{Name: "damaged/file", Bytes: 200 << 10}}
+		f.set(records, cache.Aside{Name: "damaged/file", Bytes: 200 << 10})
 		time.Sleep(time.Minute)
 		if n := m.Store.RecordBytes() + m.Store.AsideBytes() + m.BytesOnDisk(t); n > 1<<20 {
 			t.Errorf("%d bytes are stored", n)
@@ -164,7 +166,7 @@ func TestRecordsAreEvicted(t *testing.T) {
 		if m.Store.RecordBytes() < 500_000 || !m.HasManifest(mirrortest.App, image) {
 			t.Errorf("%d bytes of records are left, the image is there: %v", m.Store.RecordBytes(), m.HasManifest(mirrortest.App, image))
 		}
-		if len(f.aside) > 0 {
+		if len(f.Aside()) > 0 {
 			t.Error("what was set aside is there")
 		}
 		if _, ok := m.Ledger.Referrers(mirrortest.App, image); !ok {
@@ -175,25 +177,46 @@ func TestRecordsAreEvicted(t *testing.T) {
 
 // folder is what is stored beside content.
 type folder struct {
+	mu      sync.Mutex
 	records func() int64
 	aside   []cache.Aside
 }
 
+func (f *folder) set(records func() int64, aside ...cache.Aside) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.records, f.aside = records, aside
+}
+
 func (f *folder) RecordBytes() int64 {
-	if f.records == nil {
+	f.mu.Lock()
+	records := f.records
+	f.mu.Unlock()
+	if records == nil {
 		return 0
 	}
-	return f.records()
+	return records()
 }
 
 func (f *folder) AsideBytes() (n int64) {
-	for _, file := range f.aside {
+	for _, file := range f.Aside() {
 		n += file.Bytes
 	}
 	return n
 }
-func (f *folder) Aside() []cache.Aside        { return f.aside }
-func (f *folder) DropAside(name string) error { f.aside = nil; return nil }
+
+func (f *folder) Aside() []cache.Aside {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.aside
+}
+
+func (f *folder) DropAside(string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.aside = nil
+	return nil
+}
 
 func TestRecordsOfWhatIsNotThereAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
