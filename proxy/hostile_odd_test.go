@@ -132,8 +132,9 @@ func (o *odd) body() []byte {
 // header changes some headers of an answer.
 func (o *odd) header(h http.Header) {
 	for range o.IntN(4) {
-		name, values := oneOf(o, "Content-Type", "Docker-Content-Digest", "Content-Length", "Link", "Etag", "Content-Range", "Warning", "Retry-After",
-			"WWW-Authenticate", "Age", "Cache-Control", "Content-Encoding", "Location", "RateLimit-Limit", "RateLimit-Remaining", "OCI-Filters-Applied"), []string(nil)
+		name := oneOf(o, "Content-Type", "Docker-Content-Digest", "Content-Length", "Link", "Etag", "Content-Range", "Warning", "Retry-After",
+			"WWW-Authenticate", "Age", "Cache-Control", "Content-Encoding", "Location", "RateLimit-Limit", "RateLimit-Remaining", "OCI-Filters-Applied")
+		var values []string
 		switch name {
 		case "Content-Type":
 			values = []string{o.mediaType()}
