@@ -111,6 +111,7 @@ func (m *referrersModel) change() {
 // recover mends everything, and waits until all that was learnt is old: then
 // each answer is complete.
 func (m *referrersModel) recover() {
+	time.Sleep(time.Millisecond) // what was just seen has been seen
 	m.mend(true)
 	m.tidy()
 	m.look()

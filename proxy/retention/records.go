@@ -13,9 +13,9 @@ const (
 	// answersAtOnce is how many recorded answers are evicted in one step, because
 	// each step waits for the disk.
 	answersAtOnce = 256
-	// sweepShare is the share of the bound, an eighth, from which on the records
-	// are searched for what nothing needs, and sweepInterval how often: that
-	// reads most of them.
+	// sweepShare is the share of the bound, an eighth, from which on records are
+	// evicted, and searched for what nothing needs; sweepInterval is how often,
+	// because that reads most of them.
 	sweepShare    = 8
 	sweepInterval = 10 * time.Minute
 )
@@ -27,6 +27,10 @@ func (r *Retention) recordCandidates(s *snapshot) (all []candidate) {
 	for _, file := range r.store.Aside() {
 		all = append(all, candidate{file.At.UnixNano(), func(context.Context) (int64, error) { return r.store.DropAside(file), nil }})
 	}
+	most := r.store.MaxBytes()
+	if most <= 0 || r.store.RecordBytes() <= most/sweepShare {
+		return all // what is known of images is dearer than most content
+	}
 	subjects, err := s.listSubjects(Repository{})
 	if err != nil {
 		r.log.Error("the recorded answers cannot be read", "error", err)
@@ -35,8 +39,7 @@ func (r *Retention) recordCandidates(s *snapshot) (all []candidate) {
 	for group := range slices.Chunk(subjects, answersAtOnce) {
 		all = append(all, candidate{group[0].lastUse(), func(ctx context.Context) (int64, error) { return r.evictAnswers(ctx, s, group) }})
 	}
-	most := r.store.MaxBytes()
-	if most > 0 && r.store.RecordBytes() > most/sweepShare && time.Since(r.swept) > sweepInterval {
+	if time.Since(r.swept) > sweepInterval {
 		r.swept = time.Now()
 		all = append(all, candidate{0, func(ctx context.Context) (int64, error) { return r.sweepRecords(ctx, s) }})
 	}
