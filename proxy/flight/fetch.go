@@ -19,11 +19,8 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 	if err != nil {
 		return err
 	}
-	place := placeOf(content)
-	defer place.release()
-	if !content.Whole { // or it would have to begin anew
-		r.place = place
-	}
+	r.place = placeOf(content)
+	defer r.place.release()
 	begins, err := d.answered(ctx, r, content)
 	if err != nil || !begins {
 		return err

@@ -21,8 +21,8 @@ const (
 var errYielded = errors.New("its readers are slow, and others wait for its place")
 
 // place is what a request holds at a source while it has an answer. It is not
-// held at the pace of readers when others wait for it. The zero value holds
-// nothing.
+// held at the pace of readers when others wait for it, unless the source would
+// have to begin anew for the rest. The zero value holds nothing.
 type place struct {
 	release   func()
 	isAwaited func() bool
@@ -33,7 +33,7 @@ type place struct {
 
 func placeOf(c upstream.Content) place {
 	p := place{release: sync.OnceFunc(func() { c.Body.Close() }), isAwaited: c.IsAwaited}
-	if p.isAwaited == nil {
+	if p.isAwaited == nil || c.Whole {
 		p.isAwaited = func() bool { return false }
 	}
 	return p

@@ -167,5 +167,11 @@ func TestASourceWithoutRangesIsLeftOnce(t *testing.T) {
 		if asked := s.transcript(); len(asked) > 2 {
 			t.Errorf("it was asked %q", asked)
 		}
+		var first bytes.Buffer
+		_, err := flight.PassThrough(t.Context(), io.MultiWriter(&paced{rate: 64 << 10}, &first), s, 0, 1<<20, s.Received)
+		if err != nil || !bytes.Equal(first.Bytes(), s.content[:1<<20]) {
+			t.Errorf("of what is passed through %d bytes came, %v", first.Len(), err)
+		}
+		s.wantAsked(t, "0+1048576")
 	})
 }

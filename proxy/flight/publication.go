@@ -35,8 +35,9 @@ func (g *Group) beginPublication(ctx context.Context, f *Flight) (_ context.Cont
 }
 
 // giveUpPublication makes room for another download: of these, the one that has
-// waited to be published for the shortest time is not stored. A client that waits for its
-// bytes goes before what only might be asked for again. g.mu is held.
+// waited to be published for the shortest time is not stored. A client that
+// waits for its bytes goes before what only might be asked for again. g.mu is
+// held.
 func (g *Group) giveUpPublication(these func(*Flight) bool) bool {
 	last := len(g.publishing) - 1
 	for last >= 0 && !these(g.publishing[last].of) {
