@@ -22,14 +22,17 @@ const (
 	compactAgain = 10 * time.Minute
 )
 
-// measure notes how large the database is. It reads no page but the first.
+// measure notes how large the database is, unless it is closed. It reads no page
+// but the first.
 func (d *database) measure() {
 	_ = d.bolt.View(func(tx *bbolt.Tx) error {
+		// Nobody can unmap the file meanwhile: a writer that was stuck in the
+		// kernel may come here while the database is closed.
+		of := d.bolt.Stats()
 		d.size.Store(tx.Size())
+		d.free.Store(int64(of.FreePageN+of.PendingPageN) * int64(d.bolt.Info().PageSize))
 		return nil
 	})
-	of := d.bolt.Stats()
-	d.free.Store(int64(of.FreePageN+of.PendingPageN) * int64(d.bolt.Info().PageSize))
 }
 
 // isLoose says whether the database is to be written anew.

@@ -198,3 +198,30 @@ func TestWhoPutsManyRecordsIsSlowed(t *testing.T) {
 	c.Records().Pace(t.Context()) // it does not wait for a disk that takes none
 	full.Store(false)
 }
+
+// TestADatabaseIsMeasuredWhileItIsClosed has a writer that the kernel let go late
+// come to an end when the process does.
+func TestADatabaseIsMeasuredWhileItIsClosed(t *testing.T) {
+	db, err := openDatabase(kernel{}, newPlaces(Options{}.withDefaults(), nil), filepath.Join(t.TempDir(), "records.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := db.size.Load()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 {
+			if err := recoverDamage(func() error { db.measure(); return nil }); err != nil {
+				t.Errorf("measured while it is closed: %v", err)
+				return
+			}
+		}
+	}()
+	if err := db.close(); err != nil {
+		t.Error(err)
+	}
+	<-done
+	if got := db.size.Load(); got != size || size == 0 {
+		t.Errorf("it has %d bytes, had %d", got, size)
+	}
+}

@@ -177,9 +177,9 @@ func (d *database) view(fn func(*bbolt.Tx) error) error {
 }
 
 // update runs a write transaction. It returns when the disk goes down, and when
-// the database breaks, even
-// while the transaction waits for a lock that a reader's panic left locked. In
-// that case one goroutine leaks for each broken database.
+// the database breaks, even while the transaction waits for a lock that a
+// reader's panic left locked. In that case one goroutine leaks for each broken
+// database.
 func (d *database) update(fn func(*bbolt.Tx) error) error {
 	done := make(chan error, 1)
 	disk := d.places.state.Load()
