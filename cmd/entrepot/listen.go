@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
@@ -52,4 +53,18 @@ func clientHosts(cfg config.Config, listen net.Addr) *admission.Hosts {
 	}
 	known := admission.NewHosts(names)
 	return &known
+}
+
+// serveListener serves on l until the server is shut down.
+func serveListener(s *http.Server, l net.Listener) error {
+	var err error
+	if s.TLSConfig != nil {
+		err = s.ServeTLS(l, "", "")
+	} else {
+		err = s.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 }

@@ -2,21 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/publicsuffix"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/disk"
@@ -29,17 +22,12 @@ import (
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
-	"github.com/entrepot/entrepot/proxy/store"
 	"github.com/entrepot/entrepot/upstream"
 )
 
 // shutdownTimeout is how long clients have to finish after the program is told
 // to stop.
 const shutdownTimeout = 25 * time.Second
-
-// handOver is how long a start waits for another entrepot to leave the cache
-// folder: as long as that may take to stop, and a little for its disk.
-const handOver = shutdownTimeout + 5*time.Second
 
 // errDiskDown is no reason not to be ready: without its disk, this mirror still
 // serves better than none.
@@ -152,28 +140,6 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 	return err
 }
 
-// whenUnlocked opens a cache folder. If another process has it open, that may be
-// about to stop, as at an update: it tries again until the time is over.
-func whenUnlocked(ctx context.Context, log *slog.Logger, patience time.Duration, open func() error) error {
-	over := time.NewTimer(patience)
-	defer over.Stop()
-	err := open()
-	if errors.Is(err, cache.ErrLocked) {
-		log.Warn("waiting for another entrepot to stop", "for", patience, "reason", err)
-	}
-	for errors.Is(err, cache.ErrLocked) {
-		select {
-		case <-time.After(100 * time.Millisecond):
-			err = open()
-		case <-over.C:
-			return err
-		case <-ctx.Done():
-			return err
-		}
-	}
-	return err
-}
-
 // inBackground runs a function in a goroutine. Its context ends with ctx, or
 // when end is called. end waits until the function has returned.
 func inBackground(ctx context.Context, do func(context.Context)) (end func()) {
@@ -256,66 +222,6 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 	}, nil
 }
 
-// timesMet is how often each bound on what is stored was met. All of them are
-// there from the start, so that alerts see the first time.
-func timesMet(s *store.Store) map[string]int64 {
-	met, times := s.TimesMet(), map[string]int64{}
-	for bound := range boundNames {
-		times[string(bound)] = met[bound]
-	}
-	return times
-}
-
-// spaceLimits resolves the configured limits, which may be percentages of the
-// file system. The cache folder need not exist yet.
-func spaceLimits(cfg config.Config, log *slog.Logger) (store.Bounds, error) {
-	of, err := disk.Space(nearestExisting(cfg.Cache.Dir))
-	if err != nil {
-		return store.Bounds{}, err
-	}
-	if of.Bytes == 0 && cfg.Cache.MaxSize.Percent > 0 {
-		log.Warn("the file system of the cache does not say how large it is, so that max_size has no meaning: give it in bytes", "max_size", cfg.Cache.MaxSize.String())
-	}
-	return store.Bounds{
-		MaxBytes: cfg.Cache.MaxSize.Of(of.Bytes),
-		MinFree:  cfg.Cache.MinFree.Of(of.Bytes),
-		Space:    func() (cache.Space, error) { return disk.Space(cfg.Cache.Dir) },
-	}, nil
-}
-
-// nearestExisting returns the folder, or its nearest parent that exists.
-func nearestExisting(folder string) string {
-	for {
-		parent := filepath.Dir(folder)
-		if _, err := os.Stat(folder); err == nil || parent == folder {
-			return folder
-		}
-		folder = parent
-	}
-}
-
-// serveListener serves on l until the server is shut down.
-func serveListener(s *http.Server, l net.Listener) error {
-	var err error
-	if s.TLSConfig != nil {
-		err = s.ServeTLS(l, "", "")
-	} else {
-		err = s.Serve(l)
-	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return fmt.Errorf("serve on %s: %w", l.Addr(), err)
-}
-
-func clientUpstreams(cfg config.Config) []proxy.Upstream {
-	var all []proxy.Upstream
-	for _, u := range cfg.Upstreams {
-		all = append(all, proxy.Upstream{Name: u.Name, Aliases: u.Aliases, Hosts: u.Hosts, Default: u.Default})
-	}
-	return all
-}
-
 // registries returns the configured upstreams. Each one's endpoints are tried
 // in order, and each endpoint has its own circuit breaker.
 func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
@@ -383,35 +289,4 @@ func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstre
 			quota.Observe(o.Limit, o.Remaining, o.Window)
 		},
 	})
-}
-
-func sameSite(host, upstreamName string) bool {
-	own, _, err := net.SplitHostPort(upstreamName)
-	if err != nil {
-		own = upstreamName
-	}
-	if host == own {
-		return true
-	}
-	a, errA := publicsuffix.EffectiveTLDPlusOne(host)
-	b, errB := publicsuffix.EffectiveTLDPlusOne(own)
-	return errA == nil && errB == nil && a == b
-}
-
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil //nolint:nilnil // nil means the system's
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("tls.ca_file: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.ca_file %s holds no certificate", file)
-	}
-	return pool, nil
 }
