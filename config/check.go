@@ -14,7 +14,7 @@ import (
 // check reports all merged values that can't work.
 func (r *report) check(cfg *Config) {
 	r.checkAddress("listen", cfg.Listen, "127.0.0.1:5000")
-	r.checkAddress("admin", cfg.Admin, "127.0.0.1:5001")
+	r.checkAdmin("admin", cfg.Admin)
 	if sameSocket(cfg.Listen, cfg.Admin) {
 		r.add("admin", quoted(cfg.Admin)+" is also the address for clients", "write another port: metrics and status are not meant for clients")
 	}

@@ -11,7 +11,8 @@ type Config struct {
 	// Listen is the address for clients, host:port. Without a host it means all
 	// addresses of the machine, and port 0 means any free port.
 	Listen string `key:"listen"`
-	// Admin is the address for health, metrics and status, host:port.
+	// Admin is the address for health, metrics and status: host:port, or
+	// unix:// and the absolute path of a socket.
 	Admin string `key:"admin"`
 	// AdminHosts are names and IP addresses, without a port, under which the
 	// admin address answers, in addition to loopback and the address it listens

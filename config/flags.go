@@ -6,7 +6,7 @@ import "github.com/spf13/pflag"
 func AddFlags(flags *pflag.FlagSet) {
 	flags.String("config", "", "configuration file: .yaml, .toml or .json (also "+EnvFile+")")
 	flags.String("listen", "", "address for clients, host:port")
-	flags.String("admin", "", "admin address for health, metrics and status, host:port")
+	flags.String("admin", "", "admin address for health, metrics and status, host:port or unix:///path")
 	flags.String("cache-dir", "", "folder of the cache")
 	flags.String("max-size", "", "maximum size of the cache on disk, such as 50GiB or 80%")
 	flags.Bool("offline", false, "contact no upstream, and serve only what is cached")

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/admission"
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -45,19 +47,24 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 		}
 		content = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+dialable(c.address)+path, content)
+	host, client := dialable(c.address), http.DefaultClient
+	socket, isSocket := config.Socket(c.address)
+	if isSocket {
+		host, client = "localhost", clientOf(socket)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, content)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if c.tokenFile != "" && method != http.MethodGet {
+	if c.tokenFile != "" && !isSocket && method != http.MethodGet {
 		token, err := admission.ReadToken(c.tokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("admin_token_file: %w", err)
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +77,16 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 		return nil, fmt.Errorf("%s answers %s: is it the admin address of an entrepot?", c.address, resp.Status)
 	}
 	return nil, failure
+}
+
+// clientOf returns a client of whoever listens on a Unix socket.
+func clientOf(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
 }
 
 // call sends a request and decodes the JSON of the response.

@@ -28,7 +28,11 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "entrepot listens on %s://%s\n", scheme, listen)
-	fmt.Fprintf(&b, "  admin      http://%s (health, metrics, status)\n", admin)
+	operators := "http://" + admin.String()
+	if admin.Network() == "unix" {
+		operators = "unix://" + admin.String()
+	}
+	fmt.Fprintf(&b, "  admin      %s (health, metrics, status)\n", operators)
 	fmt.Fprintf(&b, "  cache      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
 	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(wrapWords(names, 87), ",\n             "))
 	if cfg.Offline {

@@ -43,7 +43,7 @@ func newPlace(t *testing.T, fake *upstreamtest.Registry, more string) *place {
 	return p
 }
 
-var announced = regexp.MustCompile(`http://(\S+)`)
+var announced = regexp.MustCompile(`http://(\S+)|(unix://\S+)`)
 
 // serve runs the server until stop, and returns its admin address.
 func (p *place) serve() (admin string) {
@@ -64,7 +64,7 @@ func (p *place) serve() (admin string) {
 		if err != nil || found == nil {
 			p.Fatalf("line %d is %q, %v; exit %d, stderr %s", i, line, err, <-done, stderr.String())
 		}
-		said[i] = found[1]
+		said[i] = found[1] + found[2]
 	}
 	go io.Copy(io.Discard, lines)
 	p.clients = "http://" + said[0]

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
@@ -29,9 +32,76 @@ func listen(ctx context.Context, address, flag string) (net.Listener, error) {
 	return nil, fmt.Errorf("listen on %s: %w", address, err)
 }
 
+// listenAdmin listens on the admin address, which may be that of a Unix socket.
+func listenAdmin(ctx context.Context, address string) (net.Listener, error) {
+	if path, ok := config.Socket(address); ok {
+		return listenSocket(ctx, path)
+	}
+	return listen(ctx, address, "admin")
+}
+
+// listenSocket makes a Unix socket, which is removed when the listener is
+// closed. One that a dead process has left is replaced. Its errors say what to do.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	// Else two processes could both take it for left, and the second remove what
+	// the first has made.
+	unlock, err := lockFolder(filepath.Dir(path))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no folder %s for the admin socket: make it, or choose another path with --admin", filepath.Dir(path))
+	}
+	if err == nil {
+		defer unlock()
+	}
+	is, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("the admin socket: %w", err)
+	case is.Mode().Type() != os.ModeSocket:
+		return nil, fmt.Errorf("%s is no socket: remove it, or choose another path with --admin", path)
+	default:
+		if err := removeDeadSocket(ctx, path); err != nil {
+			return nil, err
+		}
+	}
+	var listener net.Listener
+	err = withSocketMode(func() (err error) {
+		listener, err = new(net.ListenConfig).Listen(ctx, "unix", path)
+		return err
+	})
+	switch {
+	case err == nil:
+		return listener, nil
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("this user may not make %s: choose another path with --admin (%w)", path, err)
+	}
+	return nil, fmt.Errorf("listen on %s: %w", path, err)
+}
+
+// removeDeadSocket removes a socket on which nobody listens.
+func removeDeadSocket(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	living, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		living.Close()
+		return fmt.Errorf("another program listens on %s: stop it, or choose another path with --admin", path)
+	case !errors.Is(err, errRefused):
+		return fmt.Errorf("whether another program listens on %s can't be told: stop it, or choose another path with --admin (%w)", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replace a socket on which nobody listens: %w", err)
+	}
+	return nil
+}
+
 // adminHosts returns the hosts under which the admin address answers: the
 // configured ones, and the one that it listens on unless it listens on all.
 func adminHosts(cfg config.Config) []string {
+	if _, ok := config.Socket(cfg.Admin); ok {
+		return cfg.AdminHosts
+	}
 	host, _, err := net.SplitHostPort(cfg.Admin)
 	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
 		return cfg.AdminHosts

@@ -43,7 +43,7 @@ func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Log
 		metrics.Panicked()
 		log.Error("a task has panicked; please report this", "task", task, "panic", value, "stack", string(stack))
 	})
-	operators, err := listen(ctx, cfg.Admin, "admin")
+	operators, err := listenAdmin(ctx, cfg.Admin)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 
 var (
 	// ErrNotLocal means that a request from elsewhere has no token.
-	ErrNotLocal = errors.New("only requests over loopback may change the cache, or those with the token in admin_token_file")
+	ErrNotLocal = errors.New("only requests over loopback or a Unix socket may change the cache, or those with the token in admin_token_file")
 	// ErrToken means that the token of a request is not the one in the file.
 	ErrToken = errors.New("the token is not the one in admin_token_file")
 	// ErrTokenFile means that there is no usable token to compare with.
