@@ -68,6 +68,7 @@ func (l limit) acquire(ctx context.Context, slots chan struct{}, most time.Durat
 		l.waiting.Add(+1)
 		defer l.waiting.Add(-1)
 	}
+	defer queued(ctx)()
 	wait := time.NewTimer(most)
 	defer wait.Stop()
 	select {

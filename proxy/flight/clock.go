@@ -89,3 +89,24 @@ func (d *download) look() (stored int64, fill bool, state state, answered time.T
 	defer d.mu.Unlock()
 	return d.progress.stored, d.plan.fill, d.state, d.progress.answered
 }
+
+// isParked says whether nobody reads. A download that only its readers can have
+// ends then.
+func (d *download) isParked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.spool.patient && !d.spool.isHeld() {
+		d.state = parked
+	}
+	return d.state == parked
+}
+
+// isForsaken says whether nobody waits for it, and the source has not been asked
+// yet because others are before it. Nothing is lost if it ends: who wants it
+// later waits behind those who want something now.
+func (d *download) isForsaken() bool {
+	d.mu.Lock()
+	queued := d.state == waiting && d.plan.isQueued()
+	d.mu.Unlock()
+	return queued && d.group.forsake(d.Flight)
+}

@@ -201,7 +201,7 @@ func (d *download) receive(ctx context.Context) error {
 		if d.step(ctx) {
 			return nil
 		}
-		if d.isParked() {
+		if d.isParked() || d.isForsaken() {
 			return errParked
 		}
 		select {
@@ -254,6 +254,12 @@ func (d *download) request(ctx context.Context, r *request) {
 	if d.progress.patient {
 		ctx = upstream.WithPatience(ctx)
 	}
+	ctx = upstream.WithQueued(ctx, func(waits bool) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		r.queued = waits
+		d.decide()
+	})
 	d.tasks.Go(func() {
 		defer r.end()
 		err := safely("request of a blob", func() error { return d.fetch(ctx, r) })
@@ -262,17 +268,6 @@ func (d *download) request(ctx context.Context, r *request) {
 		case <-ctx.Done(): // nobody waits for it
 		}
 	})
-}
-
-// isParked says whether nobody reads. A download that only its readers can have
-// ends then.
-func (d *download) isParked() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.spool.patient && !d.spool.isHeld() {
-		d.state = parked
-	}
-	return d.state == parked
 }
 
 // ended handles the end of a request. It returns an error if the download has

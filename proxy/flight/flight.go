@@ -34,6 +34,8 @@
 //     is verified (TestTheLastBytesAreHeldBackUntilTheDigestIsVerified,
 //     TestDownloads).
 //   - Only verified content is published (TestDownloads).
+//   - One that nobody waits for ends while it waits for a place at its source
+//     (TestWhatNobodyWaitsForWaitsForNoPlace).
 //   - What was received is not lost, unless it is wrong
 //     (TestAFailedDownloadIsTakenUp, TestWhatWasReadIsKeptForLater).
 //   - Pieces of content that has changed are dropped when the next request is
@@ -189,8 +191,12 @@ func (f *Flight) Bypasses(off int64) bool {
 	return f.state == receiving && f.size.total >= 0 && f.spool.isInMemory() && (!f.plan.fill || off > f.plan.prefix()+farAhead)
 }
 
-// Release ends what Join or StartPrivate began: the caller reads no more. It
-// must be called once.
+// Hold has somebody else release the flight as well. The caller has not released
+// it yet.
+func (f *Flight) Hold() { f.spool.hold() }
+
+// Release ends what Join, StartPrivate or Hold began: the caller reads no more.
+// It must be called once for each.
 func (f *Flight) Release() {
 	f.spool.release()
 	f.mu.Lock()

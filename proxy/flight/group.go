@@ -292,6 +292,23 @@ func (f *Flight) park() bool {
 	return true
 }
 
+// forsake ends a flight that nobody holds but its download, and of which the
+// source has not been asked for anything, so that nobody joins it any more.
+func (g *Group) forsake(f *Flight) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.spool.isHeld() {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.state != waiting || !f.plan.isQueued() {
+		return false
+	}
+	f.state = parked
+	return true
+}
+
 func (g *Group) running(delta int) {
 	if g.opts.Running != nil {
 		g.opts.Running(delta)

@@ -78,6 +78,8 @@ type request struct {
 	open         bool // it has no end
 	// stale means that what it brings belongs to content that has changed.
 	stale bool
+	// queued means that it waits for a place at the source: nothing is sent yet.
+	queued bool
 	// gaveAway means that the disk may still read what was written last.
 	gaveAway bool
 	place    place // while it has an answer
@@ -109,6 +111,11 @@ func (s *schedule) consider() {
 	if s.total >= 0 && !s.noFill && (s.total < s.small || s.asked.Len() > s.total/100*lookShare) {
 		s.fill = true
 	}
+}
+
+// isQueued says whether all that is requested waits for a place at the source.
+func (s *schedule) isQueued() bool {
+	return len(s.requests) > 0 && !slices.ContainsFunc(s.requests, func(r *request) bool { return !r.queued })
 }
 
 // prefix is how many bytes there are from the start on.

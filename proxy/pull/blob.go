@@ -250,6 +250,9 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 		b.status, _ = ctx.Deadline()
 		b.holdIfAll()
 	case ctx.Err() != nil:
+		if errors.Is(err, errWaited) {
+			p.awaitReturn(f)
+		}
 		b.Close()
 		return nil, err // the download goes on
 	case foreign:

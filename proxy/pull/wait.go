@@ -11,6 +11,7 @@ import (
 	"github.com/entrepot/entrepot/cache/memory"
 	"github.com/entrepot/entrepot/limits/panics"
 	"github.com/entrepot/entrepot/proxy/background"
+	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -36,6 +37,22 @@ const (
 
 // errWaited ends a client's wait. It does not end the request.
 var errWaited = fmt.Errorf("%w: the request goes on, and finds its answer when it is repeated", upstream.ErrTimeout)
+
+// returnsWithin is how long a client that was told that the request goes on may
+// take to repeat it. Docker's daemon waits for up to 25 s.
+const returnsWithin = 30 * time.Second
+
+// awaitReturn has a download stay in line for a place at its upstream for a
+// client that was told to come back. Release ends that otherwise.
+func (p *Puller) awaitReturn(f *flight.Flight) {
+	f.Hold()
+	if !p.work.Go(func(ctx context.Context) {
+		defer f.Release()
+		_ = background.Wait(ctx, returnsWithin)
+	}) {
+		f.Release()
+	}
+}
 
 // asClient bounds how long a client waits.
 func (p *Puller) asClient(ctx context.Context) (context.Context, context.CancelFunc) {
