@@ -27,9 +27,22 @@ func (l *Ledger) Holds(repo Repository, d Digest) bool {
 	return known && (!m.Named || !l.IsPrivate(d))
 }
 
+// HoldsNamed is Holds for a blob that a manifest of the repository is known to
+// name, whatever the records say.
+func (l *Ledger) HoldsNamed(repo Repository, d Digest) bool {
+	if !l.IsPrivate(d) {
+		return true
+	}
+	m, known := l.Member(repo, d)
+	return known && !m.Named
+}
+
 // HoldsAll says whether Holds is true for the blobs that a manifest names, but
-// for layers with URLs.
+// for layers with URLs. Of a wide manifest the record does not tell.
 func (l *Ledger) HoldsAll(repo Repository, m Manifest) bool {
+	if m.Wide {
+		return false
+	}
 	for _, named := range m.Blobs[:min(maxQuestions, len(m.Blobs))] {
 		if len(named.URLs) == 0 && !l.Holds(repo, named.Digest) {
 			return false

@@ -42,6 +42,32 @@ func FirstNames(mediaType string, doc *Document) (manifests, blobs []Descriptor,
 	return n.manifests, n.blobs, subject, n.more, err
 }
 
+// EachName calls fn for everything that a manifest references, in its order,
+// until fn returns false, once for each digest: for manifests that reference so
+// much that nobody should collect it. It keeps 8 bytes of each, as a NameSet does.
+func EachName(mediaType string, doc *Document, fn func(d Descriptor, isManifest bool) (more bool)) error {
+	more, seen := true, make(map[uint64]struct{})
+	n := named{each: func(raw json.RawMessage, isEntry bool) {
+		if !more {
+			return
+		}
+		d, ok := descriptor(raw)
+		if !ok && !isEntry {
+			d, ok = schema1Layer(raw)
+		}
+		if !ok {
+			return
+		}
+		hash := hashName(d.Digest)
+		if _, again := seen[hash]; !again {
+			seen[hash] = struct{}{}
+			more = fn(d, isEntry && isManifest(d))
+		}
+	}}
+	_, err := n.read(mediaType, doc)
+	return err
+}
+
 // read reads what a manifest references, and returns its subject.
 func (n *named) read(mediaType string, doc *Document) (subject *Descriptor, err error) {
 	if err := check(doc); err != nil {
@@ -107,24 +133,34 @@ func (n *named) entry(raw json.RawMessage) {
 	if !ok || !n.first(d.Digest) {
 		return
 	}
-	if d.MediaType == "" || kindOf(d.MediaType) != kindUnknown {
+	if isManifest(d) {
 		n.manifests = append(n.manifests, d)
 	} else {
 		n.blobs = append(n.blobs, d)
 	}
 }
 
+// isManifest says whether an entry of an index is a manifest.
+func isManifest(entry Descriptor) bool {
+	return entry.MediaType == "" || kindOf(entry.MediaType) != kindUnknown
+}
+
 func (n *named) schema1Layer(raw json.RawMessage) {
 	if n.skips(raw, false) {
 		return
 	}
+	if d, ok := schema1Layer(raw); ok && n.first(d.Digest) {
+		n.blobs = append(n.blobs, d)
+	}
+}
+
+func schema1Layer(raw json.RawMessage) (Descriptor, bool) {
 	fields, err := members(raw, "blobSum")
 	if err != nil {
-		return
+		return Descriptor{}, false
 	}
-	if d := Digest(text(fields["blobSum"])); wellFormed(d) && n.first(d) {
-		n.blobs = append(n.blobs, Descriptor{Digest: d, Size: -1})
-	}
+	d := Digest(text(fields["blobSum"]))
+	return Descriptor{Digest: d, Size: -1}, wellFormed(d)
 }
 
 func (n *named) first(d Digest) bool {

@@ -1,11 +1,14 @@
 package referrers
 
 import (
+	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 var (
@@ -120,4 +123,37 @@ func listed(list []Descriptor) []string {
 		out = append(out, strings.Join(append([]string{d.Digest.String()}, d.URLs...), " "))
 	}
 	return out
+}
+
+// EachName and Names read the same, whatever the kind.
+func TestEachNameIsWhatNamesReturns(t *testing.T) {
+	a, b, c := digest.FromString("a"), digest.FromString("b"), digest.FromString("c")
+	for mediaType, raw := range map[string]string{
+		ocispec.MediaTypeImageManifest: fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":"%s","size":1},"layers":[{"digest":"%s","size":2,"urls":["https://x.test/"]},{"digest":"%s","size":2},{"digest":"%s","size":3},{"digest":"none"},7]}`, a, b, b, c),
+		ocispec.MediaTypeImageIndex:    fmt.Sprintf(`{"schemaVersion":2,"manifests":[{"digest":"%s","size":1},{"mediaType":"x/y","digest":"%s","size":2},{"digest":"%s","size":1}]}`, a, b, a),
+		mediaTypeDockerSchema1:         fmt.Sprintf(`{"schemaVersion":1,"fsLayers":[{"blobSum":"%s"},{"blobSum":"%s"},{"blobSum":"%s"}]}`, a, b, a),
+		mediaTypeOCIArtifactManifest:   fmt.Sprintf(`{"blobs":[{"digest":"%s","size":1}]}`, a),
+	} {
+		manifests, blobs, _, err := Names(mediaType, Parse([]byte(raw)))
+		if err != nil || len(manifests)+len(blobs) == 0 {
+			t.Fatalf("%s: %d names, %v", mediaType, len(manifests)+len(blobs), err)
+		}
+		var gotManifests, gotBlobs []Descriptor
+		err = EachName(mediaType, Parse([]byte(raw)), func(d Descriptor, isManifest bool) bool {
+			if isManifest {
+				gotManifests = append(gotManifests, d)
+			} else {
+				gotBlobs = append(gotBlobs, d)
+			}
+			return true
+		})
+		if err != nil || !reflect.DeepEqual(gotManifests, manifests) || !reflect.DeepEqual(gotBlobs, blobs) {
+			t.Errorf("%s: got %v and %v, %v\nwant %v and %v", mediaType, gotManifests, gotBlobs, err, manifests, blobs)
+		}
+		calls := 0
+		_ = EachName(mediaType, Parse([]byte(raw)), func(Descriptor, bool) bool { calls++; return false })
+		if calls != 1 {
+			t.Errorf("%s: called %d times although one was enough", mediaType, calls)
+		}
+	}
 }

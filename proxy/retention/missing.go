@@ -52,7 +52,7 @@ func (r *Retention) FindMissing(ctx context.Context, repo Repository, cached map
 		}
 	}
 	for _, d := range sortedDigests(cached) {
-		c.questions(cached[d])
+		c.questions(cached[d], d)
 	}
 	return slices.Concat(c.manifests, c.referrers)
 }
@@ -139,7 +139,11 @@ func (c *collector) content(d Descriptor, most int64) {
 
 // questions collects the blobs of a manifest that are cached, and that are not
 // served for the repository before its upstream has said that it has them.
-func (c *collector) questions(m metadata.Manifest) {
+func (c *collector) questions(m metadata.Manifest, d Digest) {
+	if m.Wide {
+		c.wideQuestions(m, d)
+		return
+	}
 	if c.r.ledger.HoldsAll(c.repo, m) {
 		return
 	}
@@ -148,6 +152,22 @@ func (c *collector) questions(m metadata.Manifest) {
 			c.manifests = append(c.manifests, Missing{MissingBlob, b})
 		}
 	}
+}
+
+// maxQuestions is how many blobs of one wide manifest count as missing at once.
+// When the upstream has answered, the next are.
+const maxQuestions = 1000
+
+// wideQuestions is questions for a manifest whose record does not have all that
+// it names.
+func (c *collector) wideQuestions(m metadata.Manifest, d Digest) {
+	most, holds := len(c.manifests)+maxQuestions, c.r.holdsOf(c.repo, m)
+	c.r.store.EachName(c.ctx, m.MediaType, d, func(b Descriptor, isManifest bool) bool {
+		if !isManifest && len(b.URLs) == 0 && c.r.store.Has(c.ctx, b.Digest) && !holds(b.Digest) {
+			c.manifests = append(c.manifests, Missing{MissingBlob, b})
+		}
+		return len(c.manifests) < most && c.ctx.Err() == nil
+	})
 }
 
 func sortedDigests(of map[Digest]metadata.Manifest) []Digest {

@@ -64,16 +64,13 @@ func (s *Store) Names(ctx context.Context, mediaType string, d Digest) (*referre
 	return names, true
 }
 
-// AllNames returns the descriptors of all that a wide manifest references: its
-// children, and its blobs. For whoever only looks for some, Names is enough, and
-// takes less memory.
-func (s *Store) AllNames(ctx context.Context, mediaType string, d Digest) (children, blobs []Descriptor, ok bool) {
+// EachName calls fn for all that a wide manifest references, until fn returns
+// false: its descriptors would take thirty times the memory of the manifest. It
+// returns false if the manifest is not stored, or can't be read. For whoever only
+// looks for some, Names is enough.
+func (s *Store) EachName(ctx context.Context, mediaType string, d Digest, fn func(d Descriptor, isManifest bool) (more bool)) bool {
 	content, ok := s.readWide(ctx, d)
-	if !ok {
-		return nil, nil, false
-	}
-	children, blobs, _, err := referrers.Names(mediaType, referrers.Parse(content))
-	return children, blobs, err == nil
+	return ok && referrers.EachName(mediaType, referrers.Parse(content), fn) == nil
 }
 
 func (s *Store) readWide(ctx context.Context, d Digest) ([]byte, bool) {

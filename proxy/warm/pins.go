@@ -29,6 +29,8 @@ const (
 	// parallelBlobs is how many blobs of a pinned image are fetched in
 	// parallel.
 	parallelBlobs = 4
+	// partOfBlobs is how many of a wide image are looked at together.
+	partOfBlobs = 256
 )
 
 // PinnerOptions are the dependencies and settings of a Pinner.
@@ -218,10 +220,6 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 			done.Bytes += m.Descriptor.Size
 		}
 		rec, _ := p.opts.Ledger.Manifest(r.Repository, m.Descriptor.Digest)
-		if rec.Wide {
-			rec.Children, rec.Blobs, _ = p.opts.Store.AllNames(ctx, rec.MediaType, m.Descriptor.Digest)
-		}
-		next := rec.Children
 		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
 		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
 			err = pull.ErrIncomplete // they are part of a complete image
@@ -229,13 +227,19 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 		if err != nil {
 			failed = append(failed, err)
 		}
-		for _, d := range slices.Concat(next, refer.Manifests) {
+		add := func(d Descriptor) {
 			if ref := d.Digest.String(); !seen[ref] && len(seen) < maxManifests {
 				seen[ref] = true
 				queue = append(queue, ref)
 			}
 		}
-		if err := p.fetchBlobs(ctx, r.Repository, rec.Blobs, &done); err != nil {
+		err = p.eachPart(ctx, rec, m.Descriptor.Digest, add, func(blobs []Descriptor) error {
+			return p.fetchBlobs(ctx, r.Repository, blobs, &done)
+		})
+		for _, d := range refer.Manifests {
+			add(d)
+		}
+		if err != nil {
 			failed = append(failed, err)
 		}
 	}
@@ -251,6 +255,36 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 		return done, fmt.Errorf("%s is %w: %w", r, ErrIncomplete, err)
 	}
 	return done, ctx.Err()
+}
+
+// eachPart calls manifest for what a manifest lists, and blobs for what it names
+// otherwise, in parts: a wide one names a hundred thousand. It returns the first
+// errors of blobs.
+func (p *Pinner) eachPart(ctx context.Context, rec metadata.Manifest, of Digest, manifest func(Descriptor), blobs func([]Descriptor) error) error {
+	if !rec.Wide {
+		for _, d := range rec.Children {
+			manifest(d)
+		}
+		return blobs(rec.Blobs)
+	}
+	var part []Descriptor
+	var failed []error
+	flush := func() {
+		if err := blobs(part); err != nil {
+			failed = append(failed, err)
+		}
+		part = part[:0]
+	}
+	p.opts.Store.EachName(ctx, rec.MediaType, of, func(d Descriptor, isManifest bool) bool {
+		if isManifest {
+			manifest(d)
+		} else if part = append(part, d); len(part) == partOfBlobs {
+			flush()
+		}
+		return len(failed) < maxFailures && ctx.Err() == nil
+	})
+	flush()
+	return errors.Join(failed...)
 }
 
 func (p *Pinner) fetchBlobs(ctx context.Context, repo Repository, blobs []Descriptor, done *Completion) error {
