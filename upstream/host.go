@@ -32,20 +32,23 @@ type host struct {
 	verified           bool       // by a registry's response, or by the ping
 	lastAuth           authParams // what it required last, for any repository
 	perRepository      bool       // the token server depends on the repository
-	auth               *lru.Cache[string, authParams]
+	auth               *sized[authParams]
 	tokensLimitedUntil time.Time // it limits tokens until then
 	missing            string    // why there were no credentials last time
 }
 
 const (
 	maxHosts = 64
-	maxAuth  = 4096
+	// maxAuth is for how many repositories a host's challenges are held, and
+	// maxAuthBytes what they take in all, in bytes.
+	maxAuth      = 4096
+	maxAuthBytes = 1 << 20
 )
 
 func newHost(r *Remote, at *url.URL, home bool) *host {
 	return &host{
 		r: r, url: &url.URL{Scheme: at.Scheme, Host: at.Host}, home: home,
-		auth: newLRU[authParams](maxAuth),
+		auth: newSized(maxAuth, maxAuthBytes, authParams.size),
 	}
 }
 
@@ -63,6 +66,8 @@ type authParams struct {
 	scheme                string // "", "basic" or "bearer"
 	realm, service, scope string // of the token server
 }
+
+func (w authParams) size() int { return len(w.scheme) + len(w.realm) + len(w.service) + len(w.scope) }
 
 // authorization is a request's Authorization header, and the parameters it was
 // made for.

@@ -108,7 +108,7 @@ type Remote struct {
 	home      *host
 	mu        sync.Mutex
 	hosts     *lru.Cache[string, *host] // other hosts that it refers to
-	tokens    *lru.Cache[string, token]
+	tokens    *sized[token]
 	exchanges singleflight.Group
 
 	manifests, blobs  headSupport
@@ -127,7 +127,7 @@ func NewRemote(opts RemoteOptions) (*Remote, error) {
 	opts.Waits = opts.Waits.withDefaults()
 	r := &Remote{
 		opts: opts, endpoint: at,
-		hosts: newLRU[*host](maxHosts), tokens: newLRU[token](maxTokens),
+		hosts: newLRU[*host](maxHosts), tokens: newSized(maxTokens, maxTokensBytes, token.size),
 	}
 	r.hasReferrers.Store(opts.HasReferrers)
 	r.home = newHost(r, at.root, true)

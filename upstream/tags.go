@@ -16,6 +16,10 @@ const (
 	// pages, maxPages the number of its pages.
 	maxList  = 64 << 20
 	maxPages = 1000
+	// maxTagPage limits the bytes of one page of tags: half a million of usual
+	// ones. maxTag limits a name, in bytes; the specification has 128.
+	maxTagPage = 16 << 20
+	maxTag     = 255
 	// safePageSize is an n that every registry accepts: ECR accepts no more
 	// (W48).
 	safePageSize = 1000
@@ -109,7 +113,7 @@ func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (Tag
 		return TagList{}, err
 	}
 	defer resp.Body.Close()
-	body, err := readDecoded(resp, maxList)
+	body, err := readDecoded(resp, maxTagPage)
 	if err != nil {
 		return TagList{}, readFailed(err)
 	}
@@ -141,6 +145,11 @@ func parseTags(body []byte) ([]string, error) {
 	}
 	if err := json.Unmarshal(list.Tags, &tags); err != nil {
 		return nil, fmt.Errorf("%w: not a list of tags: %w", ErrInvalidResponse, err)
+	}
+	for _, tag := range tags {
+		if len(tag) > maxTag {
+			return nil, fmt.Errorf("%w: not a list of tags: one has %d bytes", ErrInvalidResponse, len(tag))
+		}
 	}
 	if tags == nil {
 		tags = []string{}

@@ -65,10 +65,12 @@ func TestAListOfTagsIsAListOrNothingIsKnown(t *testing.T) {
 	for body, sound := range map[string]bool{
 		`{"tags":["1"]}`: true, `{"tags":[]}`: true, `{"name":"app","tags":null}`: true, // F33
 		`{}`: false, `[]`: false, ``: false, `{"errors":[]}`: false, `{"tags":"1"}`: false, `<html>`: false, `null`: false,
+		`{"tags":["` + strings.Repeat("t", 255) + `"]}`: true, `{"tags":["1","` + strings.Repeat("t", 256) + `"]}`: false,
+		`{"tags":["1"]` + strings.Repeat(" ", 15<<20) + `}`: true, `{"tags":["1"]` + strings.Repeat(" ", 16<<20) + `}`: false,
 	} {
 		s := serve(t, func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "application/json", body) })
 		if list, err := remote(t, s.URL, nil).Tags(t.Context(), "app", nil); (err == nil) != sound || err != nil && !errors.Is(err, upstream.ErrInvalidResponse) {
-			t.Errorf("%s: %v, %v", body, list, err)
+			t.Errorf("%.300s: %v, %v", body, list, err)
 		}
 	}
 }

@@ -21,10 +21,13 @@ import (
 )
 
 const (
-	maxTokens     = 4096
-	pingWait      = 15 * time.Second
-	maxTokenBytes = 256 << 10
-	maxTokenHops  = 3
+	// maxTokens is how many tokens are held, and maxTokensBytes what they take in
+	// all, in bytes. Usual ones have one to four thousand.
+	maxTokens      = 4096
+	maxTokensBytes = 16 << 20
+	pingWait       = 15 * time.Second
+	maxTokenBytes  = 256 << 10
+	maxTokenHops   = 3
 	// defaultTokenLife is the life of a token without expires_in
 	// (distribution's token authentication specification); maxTokenLife is the
 	// longest that is trusted.
@@ -37,6 +40,8 @@ type token struct {
 	value   string
 	renewAt time.Time
 }
+
+func (t token) size() int { return len(t.value) }
 
 // trustedRealm checks a realm (W40), because it gets the credentials. It must
 // be the host that names it, or https on the same registrable domain, or

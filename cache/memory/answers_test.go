@@ -93,3 +93,36 @@ func BenchmarkAnswersGet(b *testing.B) {
 		}
 	})
 }
+
+func TestAnswersWithinABound(t *testing.T) {
+	a, err := memory.NewAnswersWithin(3, 100, func(key string, value int) int { return len(key) + value })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		key   string
+		value int
+		want  string
+	}{
+		{"a", 40, "a"}, {"b", 40, "ab"}, {"a", 10, "ab"}, {"c", 30, "abc"}, {"d", 10, "bcd"}, {"e", 98, "e"}, {"e", 100, ""}, {"f", 1, "f"}, {"g", 90, "fg"}, {"f", 9, "f"},
+	} {
+		a.Put(step.key, step.value, time.Hour)
+		got := ""
+		for _, key := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+			if _, ok := a.Get(key); ok {
+				got += key
+			}
+		}
+		if got != step.want {
+			t.Fatalf("after %d bytes of %s: %q, want %q", step.value, step.key, got, step.want)
+		}
+	}
+	a.Delete("f")
+	a.Put("h", 99, time.Hour)
+	if _, ok := a.Get("h"); !ok {
+		t.Error("what is deleted still takes room")
+	}
+	if _, err := memory.NewAnswersWithin(0, 1, func(string, int) int { return 0 }); err == nil {
+		t.Error("a size of 0 is not an error")
+	}
+}

@@ -45,13 +45,20 @@ type Group struct {
 
 	mu         sync.Mutex
 	byDigest   map[cache.Digest]*Flight
-	publishing []*publication           // of flights in byDigest, in the order in which they began to wait
-	beside     map[cache.Digest]*Flight // of those that can't be read from the disk
+	publishing []*publication      // of flights in byDigest, in the order in which they began to wait
+	beside     map[besides]*Flight // of those that can't be read from the disk, or are another upstream's
+}
+
+// besides is what a download beside another one is for: content is not shared
+// between upstreams before it is verified.
+type besides struct {
+	digest   cache.Digest
+	upstream string
 }
 
 // NewGroup returns a group whose downloads end with ctx.
 func NewGroup(ctx context.Context, sink Sink, opts Options) *Group {
-	return &Group{ctx: ctx, sink: sink, opts: opts, byDigest: make(map[cache.Digest]*Flight), beside: make(map[cache.Digest]*Flight)}
+	return &Group{ctx: ctx, sink: sink, opts: opts, byDigest: make(map[cache.Digest]*Flight), beside: make(map[besides]*Flight)}
 }
 
 // StartOptions describe a download to start.
@@ -108,12 +115,14 @@ func (g *Group) Join(want cache.Descriptor, start StartOptions) (f *Flight, star
 }
 
 // JoinBeside joins or starts a download that is not stored, beside the one that
-// is: for readers that can't read back what the other has stored. All of them
-// share it. The caller releases the Flight.
+// is: for readers that can't read back what the other has stored, or may not have
+// it because it is another upstream's. All of them share it, those of each
+// upstream. The caller releases the Flight.
 func (g *Group) JoinBeside(want cache.Descriptor, start StartOptions) *Flight {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.beside[want.Digest]; f != nil && !f.isOver() && f.holdsStart() {
+	key := besides{want.Digest, start.Source.Origin().Upstream}
+	if f := g.beside[key]; f != nil && !f.isOver() && f.holdsStart() {
 		f.spool.hold()
 		return f
 	}
@@ -122,7 +131,7 @@ func (g *Group) JoinBeside(want cache.Descriptor, start StartOptions) *Flight {
 	s.open(nil)
 	f := newFlight(want, start.Source, s)
 	f.plan.inOrder = true
-	g.beside[want.Digest] = f
+	g.beside[key] = f
 	g.run(f, start, nil)
 	return f
 }
@@ -318,9 +327,10 @@ func (g *Group) running(delta int) {
 func (g *Group) remove(f *Flight) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, flights := range []map[cache.Digest]*Flight{g.byDigest, g.beside} {
-		if flights[f.digest] == f {
-			delete(flights, f.digest)
-		}
+	if g.byDigest[f.digest] == f {
+		delete(g.byDigest, f.digest)
+	}
+	if key := (besides{f.digest, f.source.Origin().Upstream}); g.beside[key] == f {
+		delete(g.beside, key)
 	}
 }

@@ -147,10 +147,10 @@ func (b *flightBlob) bypasses(off, n int64) bool {
 }
 
 // isUnproven says whether the download has a range from another upstream and
-// has not verified it. Where the client reads all the rest of the blob, or all
-// of it in parts, the last bytes are held back instead.
+// has not verified it. Where the client reads all of the blob in parts, the last
+// bytes are held back instead.
 func (b *flightBlob) isUnproven(off, n int64) bool {
-	if !b.isFromAnotherUpstream() || b.inParts || n < 0 || !b.isPart(off, n) {
+	if !b.isFromAnotherUpstream() || b.inParts || !b.isPart(off, n) {
 		return false
 	}
 	_, verified := b.f.Progress()

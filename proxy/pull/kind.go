@@ -61,9 +61,16 @@ func manifestType(header string, doc *referrers.Document) string {
 	return "application/octet-stream"
 }
 
+// maxMediaType is the length of the longest media type, in bytes (RFC 6838, section
+// 4.2). What is longer would stand in each header and each record.
+const maxMediaType = 127 + len("/") + 127
+
 // isSpecific says whether a media type identifies a format, rather than "some
 // file".
 func isSpecific(mediaType string) bool {
+	if len(mediaType) > maxMediaType {
+		return false
+	}
 	switch mediaType {
 	case "", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain", "text/html", "application/xml", "text/xml",
 		"application/x-gzip", "application/gzip", "application/x-www-form-urlencoded":

@@ -300,3 +300,23 @@ func (b *draftedBlobs) Create(ctx context.Context, want pull.Descriptor) (cache.
 	draft, err := b.Blobs.Create(ctx, want)
 	return recordedDraft{draft, b}, err
 }
+
+// A media type stands in each header and each record of a manifest. One that is
+// longer than any may be is none.
+func TestAMediaTypeThatIsTooLongIsNone(t *testing.T) {
+	const image = "application/vnd.oci.image.manifest.v1+json"
+	long, longest := "application/"+strings.Repeat("x", 1<<20), "application/"+strings.Repeat("x", 255-len("application/"))
+	for _, row := range []struct{ own, header, want string }{
+		{long, "application/json", image}, {"", long, image}, {long, longest, longest}, {longest, image, longest}, {longest + "x", image, image},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			o := mirrortest.NewOrigin()
+			o.Put("app", row.header, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"layers":[]}`, row.own), "1")
+			m := mirrortest.New(t, o, nil)
+			got, err := m.Manifest(t.Context(), mirrortest.App, "1")
+			if err != nil || got.Descriptor.MediaType != row.want {
+				t.Errorf("%.30q (%d bytes) under %.30q (%d bytes) is %.300q, %v", row.own, len(row.own), row.header, len(row.header), got.Descriptor.MediaType, err)
+			}
+		})
+	}
+}

@@ -3,7 +3,10 @@ package pull_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,44 +122,84 @@ func TestOfflinePiecesAreServedAndTheRestIsNot(t *testing.T) {
 	})
 }
 
-// All the rest of a blob follows a download of another upstream, but not its
-// pieces: those may be anything before all of it is verified.
-func TestTheRestOfABlobWaitsForWhatAnotherUpstreamSends(t *testing.T) {
+// What another upstream sends may be anything before all of it is verified, and
+// may take for ever. Whoever wants the blob, or all the rest of it, from an
+// upstream of their own has it from there.
+func TestNobodyHasOrWaitsForWhatAnotherUpstreamSends(t *testing.T) {
 	const size, from = 8 << 20, 6 << 20
-	content := mirrortest.Bytes(1, size)
-	synctest.Test(t, func(t *testing.T) {
-		o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
-		layer := o.Put("app", "layer", content)
-		quay.Put("app", "layer", content)
-		m := mirrortest.New(t, o, func(opts *mirror.Options) {
-			opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Endpoints: []upstream.Endpoint{quay}})
-		})
-		if _, err := readPart(t, m, mirrortest.App, layer.Digest, pull.Span{From: from, To: size}); err != nil {
-			t.Fatal(err)
+	content, wrong := mirrortest.Bytes(1, size), mirrortest.Bytes(2, size)
+	own := pull.Repository{Upstream: "quay", Name: "app"}
+	for name, begin := range map[string]int64{"the whole": 0, "all the rest": from} {
+		for how, body := range map[string]func(ends <-chan struct{}) io.Reader{
+			"it sends other bytes": func(<-chan struct{}) io.Reader { return bytes.NewReader(wrong) },
+			"it stops in the middle": func(ends <-chan struct{}) io.Reader {
+				return io.MultiReader(bytes.NewReader(wrong[:1<<20]), untilTold(ends))
+			},
+			"it has not begun to": func(ends <-chan struct{}) io.Reader { return untilTold(ends) },
+			"it is right so far, later": func(ends <-chan struct{}) io.Reader {
+				return io.MultiReader(bytes.NewReader(content[:1<<20]), untilTold(ends))
+			},
+		} {
+			t.Run(name+": "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
+					layer := o.Put("app", "layer", content)
+					quay.Put("app", "layer", content)
+					ends := make(chan struct{})
+					o.Bodies = func(string, pull.Digest, int64, []byte) io.ReadCloser { return io.NopCloser(body(ends)) }
+					m := mirrortest.New(t, o, func(opts *mirror.Options) {
+						opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Endpoints: []upstream.Endpoint{quay}})
+					})
+					others := make(chan error, 1)
+					go func() { others <- m.Read(t.Context(), mirrortest.App, layer.Digest) }()
+					mirrortest.Wait()
+					want := pull.Want{}
+					if begin > 0 {
+						want = pull.Want{Parts: func(int64) []pull.Span { return []pull.Span{{From: begin, To: size}} }, ToEnd: true}
+					}
+					var got [3]bytes.Buffer
+					var reads sync.WaitGroup
+					began := time.Now()
+					for i := range got {
+						reads.Go(func() {
+							b, err := m.Blob(t.Context(), own, layer.Digest, want)
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							defer b.Close()
+							if _, err := b.WriteRange(t.Context(), &got[i], begin, -1); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					reads.Wait()
+					for i := range got {
+						if !bytes.Equal(got[i].Bytes(), content[begin:]) {
+							t.Errorf("%d bytes, which are not those of the blob", got[i].Len())
+						}
+					}
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("after %s", took)
+					}
+					asked := quay.Transcript()
+					if whole := slices.DeleteFunc(asked, func(a string) bool { return !strings.HasPrefix(a, "GET blob") }); begin == 0 && len(whole) != 1 {
+						t.Errorf("three clients of the upstream led to %q", asked)
+					}
+					close(ends)
+					<-others
+				})
+			})
 		}
-		release := o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()) + " 0+6291456")
-		b, err := m.Blob(t.Context(), pull.Repository{Upstream: "quay", Name: "app"}, layer.Digest, pull.Want{
-			Parts: func(int64) []pull.Span { return []pull.Span{{From: from, To: size}} }, ToEnd: true,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		var got bytes.Buffer
-		done := make(chan error, 1)
-		go func() {
-			_, err := b.WriteRange(t.Context(), &got, from, -1)
-			done <- err
-		}()
-		mirrortest.Wait()
-		if got.Len() > 0 {
-			t.Errorf("%d bytes that nobody has verified", got.Len())
-		}
-		release()
-		if err := <-done; err != nil || !bytes.Equal(got.Bytes(), content[from:]) {
-			t.Errorf("then %d bytes, and %v", got.Len(), err)
-		}
-	})
+	}
+}
+
+// untilTold has no bytes before it is told to end.
+type untilTold <-chan struct{}
+
+func (w untilTold) Read([]byte) (int, error) {
+	<-w
+	return 0, upstream.ErrInvalidResponse
 }
 
 // The download of another repository goes on, and its upstream refuses a piece to

@@ -17,6 +17,8 @@ const (
 	// is how many tags one of them may have.
 	maxTagPages  = 64
 	maxPagedTags = 200_000
+	// maxTagBytes is what all of them take, in bytes.
+	maxTagBytes = 32 << 20
 	// tagPageTTL is how long the first pages wait for the next one. Pages that
 	// are further apart do not show a list as it was at one moment.
 	tagPageTTL = 2 * time.Minute
@@ -48,7 +50,7 @@ type tagPart struct {
 }
 
 func newTagPages() *tagPages {
-	parts, err := memory.NewAnswers[string, tagPart](maxTagPages)
+	parts, err := memory.NewAnswersWithin(maxTagPages, maxTagBytes, func(key string, part tagPart) int { return len(key) + sizeOfTags(part.tags) })
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
@@ -56,11 +58,20 @@ func newTagPages() *tagPages {
 	if err != nil {
 		panic(err) // likewise
 	}
-	ahead, err := memory.NewAnswers[string, upstream.TagList](maxTagPages)
+	ahead, err := memory.NewAnswersWithin(maxTagPages, maxTagBytes, func(key string, list upstream.TagList) int { return len(key) + sizeOfTags(list.Tags) })
 	if err != nil {
 		panic(err) // likewise
 	}
 	return &tagPages{parts: parts, times: times, ahead: ahead, parameters: make(map[string]map[string]bool)}
+}
+
+// sizeOfTags is what tags take in memory, in bytes.
+func sizeOfTags(tags []string) (n int) {
+	const header = 16 // of a string
+	for _, tag := range tags {
+		n += header + len(tag)
+	}
+	return n
 }
 
 // known returns the part of a query that an upstream is asked: n, last, and what

@@ -1,6 +1,7 @@
 package pull_test
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"testing"
@@ -47,6 +48,28 @@ func TestTagListsAreCollectedFromPages(t *testing.T) {
 		}
 		if _, whole := l.Page(pull.Repository{Upstream: "hub", Name: "other"}, next("b"), upstream.TagList{}); whole {
 			t.Errorf("%s: the pages of one repository are those of another", name)
+		}
+	}
+}
+
+// However many lists begin with large pages, what is held of them is bounded. The
+// last that began is continued.
+func TestTheBeginningsOfLongListsAreBounded(t *testing.T) {
+	next := url.Values{"last": {"z"}}
+	for size, want := range map[int][2]bool{1000: {true, true}, 100_000: {false, true}} {
+		long := make([]string, size)
+		for i := range long {
+			long[i] = fmt.Sprintf("%0128d", i)
+		}
+		l := pull.NewLists()
+		of := func(i int) pull.Repository { return pull.Repository{Upstream: "hub", Name: fmt.Sprint("app", i)} }
+		for i := range 5 {
+			l.Page(of(i), nil, upstream.TagList{Tags: long, Next: next})
+		}
+		_, first := l.Page(of(0), next, upstream.TagList{})
+		_, last := l.Page(of(4), next, upstream.TagList{})
+		if got := [2]bool{first, last}; got != want {
+			t.Errorf("with %d tags in each, the first and the last are continued: %v, want %v", size, got, want)
 		}
 	}
 }

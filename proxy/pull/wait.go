@@ -29,10 +29,11 @@ const (
 	// its own; this one is for all of them, where an upstream exhausts each.
 	maxRequest = 15 * time.Minute
 	// lateTTL is how long the answer of a request is kept that took longer than
-	// its clients waited, and maxLate of how many: there is nothing else that
-	// the next client could find.
-	lateTTL = time.Minute
-	maxLate = 4096
+	// its clients waited, and maxLate of how many, maxLateBytes how many bytes of
+	// them: there is nothing else that the next client could find.
+	lateTTL      = time.Minute
+	maxLate      = 4096
+	maxLateBytes = 32 << 20
 )
 
 // errWaited ends a client's wait. It does not end the request.
@@ -76,6 +77,17 @@ type lateAnswer struct {
 	err   error
 }
 
+// sizeOfLate is what an answer takes in memory under a key, as far as it may be large.
+func sizeOfLate(key string, a lateAnswer) int {
+	switch v := a.value.(type) {
+	case upstream.TagList:
+		return len(key) + sizeOfTags(v.Tags)
+	case Manifest:
+		return len(key) + len(v.Bytes)
+	}
+	return len(key)
+}
+
 // keep keeps the answer to a request that began at a time, if it is one, and if
 // it comes later than clients wait.
 func (s *shared) keep(key string, began time.Time, rules Rules, a lateAnswer) {
@@ -91,7 +103,7 @@ func (s *shared) keep(key string, began time.Time, rules Rules, a lateAnswer) {
 }
 
 func newShared(keepsAll bool) *shared {
-	late, err := memory.NewAnswers[string, lateAnswer](maxLate)
+	late, err := memory.NewAnswersWithin(maxLate, maxLateBytes, sizeOfLate)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}

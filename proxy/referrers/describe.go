@@ -34,9 +34,28 @@ type Described struct {
 // All kinds of manifests, including unknown ones, are read by the fields that
 // they share. A member of the wrong type counts as absent. Describe returns
 // ErrMalformed for bytes that are not a JSON object, that contain a member
-// twice, or that are larger than 8 MiB.
+// twice, or that are larger than 8 MiB, and if the descriptor would be too large
+// for a list.
 func Describe(mediaType string, doc *Document) (Described, error) {
 	return describe(digest.Canonical, mediaType, doc)
+}
+
+// maxDescriptor is how many bytes the texts of a descriptor have at most: it stands
+// in a list with thousands of others, in records, and in memory. Signatures with
+// their certificates have some ten thousand.
+const maxDescriptor = 256 << 10
+
+// errLarge is the ErrMalformed of a manifest whose descriptor is too large. It may
+// refer to what it is asked for.
+var errLarge = fmt.Errorf("%w: too large for a list", ErrMalformed)
+
+// sizeOf is how many bytes the texts of a descriptor have.
+func sizeOf(d Descriptor) int {
+	n := len(d.MediaType) + len(d.ArtifactType)
+	for name, value := range d.Annotations {
+		n += len(name) + len(value)
+	}
+	return n
 }
 
 // describe is Describe with a digest of the given algorithm, which must be
@@ -60,6 +79,9 @@ func describe(by digest.Algorithm, mediaType string, doc *Document) (Described, 
 		ArtifactType: text(doc.Member("artifactType")),
 		Annotations:  texts(doc.Member("annotations")),
 	}}
+	if n := sizeOf(out.Descriptor); n > maxDescriptor {
+		return Described{}, fmt.Errorf("%w: %d bytes of annotations and types", errLarge, n)
+	}
 	out.declared = out.Descriptor.ArtifactType != ""
 	if !out.declared && kindOf(mediaType) == kindImage {
 		if config, err := members(doc.Member("config"), "mediaType"); err == nil {
@@ -102,6 +124,9 @@ func Verify(mediaType string, doc *Document, child, subject Digest) (Described, 
 		return Described{}, fmt.Errorf("referrer %s: %w: its digest is %s", child, ErrUnverified, got)
 	}
 	described, err := describe(child.Algorithm(), mediaType, doc)
+	if errors.Is(err, errLarge) {
+		return Described{}, fmt.Errorf("referrer %s: %w", child, err)
+	}
 	if err != nil {
 		return Described{}, fmt.Errorf("referrer %s: %w: %w", child, ErrNotReferrer, err)
 	}

@@ -391,3 +391,19 @@ func TestACosignTagsManifestIsDescribedUnderItsOwnDigest(t *testing.T) {
 		t.Errorf("the subject itself: %v", err)
 	}
 }
+
+// What would be too large for a list is not listed, and is not said to be none.
+func TestADescriptorThatIsTooLargeMayBeAReferrer(t *testing.T) {
+	for annotations, fits := range map[int]bool{200 << 10: true, 300 << 10: false} {
+		raw := []byte(`{"schemaVersion":2,"mediaType":"` + ociManifest + `","artifactType":"a/b",` + subjectJSON + `,"annotations":{"a":"` + strings.Repeat("x", annotations) + `"}}`)
+		for _, isAPI := range []bool{true, false} {
+			d, err := DescribeListed(isAPI, ociManifest, Parse(raw), digest.FromBytes(raw), image)
+			if fits && (err != nil || len(d.Annotations["a"]) != annotations) {
+				t.Errorf("%d bytes of annotations: %d, %v", annotations, len(d.Annotations["a"]), err)
+			}
+			if !fits && (!errors.Is(err, ErrMalformed) || errors.Is(err, ErrNotReferrer)) {
+				t.Errorf("%d bytes of annotations: %v", annotations, err)
+			}
+		}
+	}
+}
