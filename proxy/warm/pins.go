@@ -223,13 +223,15 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 		}
 		next := rec.Children
 		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
-		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
+		// The answer itself does not name those of a long list that is kept.
+		listed, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest)
+		if err == nil && !known {
 			err = pull.ErrIncomplete // they are part of a complete image
 		}
 		if err != nil {
 			failed = append(failed, err)
 		}
-		for _, d := range slices.Concat(next, refer.Manifests) {
+		for _, d := range slices.Concat(next, refer.Manifests, listed.Manifests) {
 			if ref := d.Digest.String(); !seen[ref] && len(seen) < maxManifests {
 				seen[ref] = true
 				queue = append(queue, ref)
