@@ -73,6 +73,15 @@ func (l *Ledger) Listed(repo Repository, subject Digest) (Listed, bool) {
 	return l.EncodeReferrers(repo, subject)
 }
 
+// ListsAny says whether the last complete answer lists any, or any were seen since.
+func (l *Ledger) ListsAny(repo Repository, subject Digest) bool {
+	if a, ok := l.Listed(repo, subject); ok {
+		return a.Digest != "" || len(a.Manifests) > 0
+	}
+	r, _ := l.Referrers(repo, subject) // one that cannot be encoded
+	return len(r.Manifests) > 0
+}
+
 // EncodeReferrers is Listed of a list that has been encoded before, and is not at
 // hand any more. What it returns has a List.
 func (l *Ledger) EncodeReferrers(repo Repository, subject Digest) (Listed, bool) {
