@@ -17,8 +17,9 @@
 //
 // There is one lock, Ledger.mu. It is held for changes, to record a use, and
 // while a watch forgets an image. It is not held while a long record is encoded
-// or decoded, or content is deleted. Nothing called under it takes a lock of another package,
-// except for the records themselves.
+// or decoded (TestNoListIsEncodedOrDecodedUnderTheLock), or content is deleted.
+// Nothing called under it takes a lock of another package, except for the
+// records themselves.
 package metadata
 
 import (

@@ -3,7 +3,6 @@ package metadata
 import (
 	"encoding/binary"
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,7 +33,14 @@ type Listed struct {
 	Digest Digest
 	// Manifests are what it lists; nil if it is a long one.
 	Manifests []Descriptor
+
+	pending *encoding // of an answer that is being encoded, and has nothing yet
 }
+
+// An encoding of a list is under way. It holds the place of the list in memory:
+// a change takes it away, like the list itself. So what has been encoded while
+// something else changed is held, however long it took.
+type encoding struct{ _ byte }
 
 // maxListInMemory is the length up to which a list is held in memory, and
 // maxBytesInMemory its size in bytes: what most subjects have, which is asked for
@@ -49,26 +55,49 @@ const (
 // were seen since.
 func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	key := Key(repo, subject.String())
-	if a, ok := l.answers.Get(key); ok && a.Digest == "" {
+	if a, ok := l.answers.Get(key); ok && a.Digest == "" && a.pending == nil {
 		return Referrers{Manifests: a.Manifests, At: a.At, WasEmpty: a.WasEmpty}, true
 	}
-	return l.decodeReferrers(repo, subject)
+	if a, ok := l.rawAnswer(key); ok {
+		return l.decodeReferrers(repo, subject, a)
+	}
+	return Referrers{}, false
 }
 
 // Listed is like Referrers, encoded. It returns false as well if a list cannot be
 // encoded.
 func (l *Ledger) Listed(repo Repository, subject Digest) (Listed, bool) {
-	if a, ok := l.answers.Get(Key(repo, subject.String())); ok {
+	if a, ok := l.answers.Get(Key(repo, subject.String())); ok && a.pending == nil {
 		return a, true
 	}
 	return l.EncodeReferrers(repo, subject)
 }
 
+// ListsAny says whether the last complete answer lists any, or any were seen since.
+func (l *Ledger) ListsAny(repo Repository, subject Digest) bool {
+	if a, ok := l.Listed(repo, subject); ok {
+		return a.Digest != "" || len(a.Manifests) > 0
+	}
+	r, _ := l.Referrers(repo, subject) // one that cannot be encoded
+	return len(r.Manifests) > 0
+}
+
 // EncodeReferrers is Listed of a list that has been encoded before, and is not at
 // hand any more. What it returns has a List.
 func (l *Ledger) EncodeReferrers(repo Repository, subject Digest) (Listed, bool) {
+	key := Key(repo, subject.String())
 	before := l.changes.Load()
-	r, ok := l.decodeReferrers(repo, subject)
+	a, ok := l.rawAnswer(key)
+	if !ok {
+		return Listed{}, false // it takes no place of another
+	}
+	begun, unchanged := l.beginEncoding(key, before)
+	if !unchanged {
+		if a, ok = l.rawAnswer(key); !ok {
+			return Listed{}, false
+		}
+	}
+	r, ok := l.decodeReferrers(repo, subject, a)
 	if !ok {
 		return Listed{}, false
 	}
@@ -76,27 +105,60 @@ func (l *Ledger) EncodeReferrers(repo Repository, subject Digest) (Listed, bool)
 	if err != nil {
 		return Listed{}, false
 	}
-	a := Listed{At: r.At, WasEmpty: r.WasEmpty, List: list, Manifests: r.Manifests}
-	held := a
+	as := Listed{At: r.At, WasEmpty: r.WasEmpty, List: list, Manifests: r.Manifests}
+	held := as
 	if list.Len() > maxListInMemory || len(list.Bytes()) > maxBytesInMemory {
-		a.Manifests, a.Digest = nil, digest.FromBytes(list.Bytes())
-		held = a
+		as.Manifests, as.Digest = nil, digest.FromBytes(list.Bytes())
+		held = as
 		held.List = referrers.List{}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.changes.Load() == before {
-		l.answers.Add(Key(repo, subject.String()), held)
-	}
-	return a, true
+	l.endEncoding(key, begun, held)
+	return as, true
 }
 
-func (l *Ledger) decodeReferrers(repo Repository, subject Digest) (r Referrers, ok bool) {
-	key := Key(repo, subject.String())
-	if !l.read(bucketReferrers, key, &r) {
-		if r, ok = l.unkept.Get(key); !ok {
-			return Referrers{}, false
-		}
+// beginEncoding also says whether nothing at all has changed since.
+func (l *Ledger) beginEncoding(key string, since uint64) (_ *encoding, unchanged bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	unchanged = l.changes.Load() == since
+	if a, ok := l.answers.Peek(key); ok && a.pending != nil {
+		return a.pending, unchanged // the list has not changed since that one began
+	}
+	begun := &encoding{}
+	l.answers.Add(key, Listed{pending: begun})
+	return begun, unchanged
+}
+
+// endEncoding holds what has been encoded, unless it has changed since.
+func (l *Ledger) endEncoding(key string, begun *encoding, as Listed) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a, ok := l.answers.Peek(key); ok && a.pending == begun {
+		l.answers.Add(key, as)
+	}
+}
+
+// rawAnswer is an answer that is not decoded yet, or an empty one that is not on
+// record.
+type rawAnswer struct {
+	record []byte // nil if it is not on record
+	unkept Referrers
+}
+
+func (l *Ledger) rawAnswer(key string) (a rawAnswer, ok bool) {
+	record, err := l.records.Get(bucketReferrers, key)
+	if err == nil {
+		return rawAnswer{record: record}, true
+	}
+	a.unkept, ok = l.unkept.Get(key)
+	return a, ok
+}
+
+// decodeReferrers decodes an answer, and merges what was seen since.
+func (l *Ledger) decodeReferrers(repo Repository, subject Digest, a rawAnswer) (Referrers, bool) {
+	r := a.unkept
+	if a.record != nil && json.Unmarshal(a.record, &r) != nil {
+		return Referrers{}, false
 	}
 	r.WasEmpty = len(r.Manifests) == 0
 	r.Manifests = referrers.Merge(r.Manifests, l.Seen(repo, subject))
@@ -109,29 +171,6 @@ func (l *Ledger) PutReferrers(repo Repository, subject Digest, r Referrers) {
 	defer l.beginChange()()
 	l.records.Put(bucketReferrers, key, raw)
 	l.answers.Remove(key)
-}
-
-// RecordReferrers is PutReferrers for an answer to which the entries attached
-// contributed that indexes attach to the subject. If another entry has been
-// recorded since, the answer may lack it: then a lookup is due at once.
-func (l *Ledger) RecordReferrers(repo Repository, subject Digest, r Referrers, attached []Descriptor) {
-	key := Key(repo, subject.String())
-	defer l.beginChange()()
-	for _, now := range l.descriptors(bucketAttached, repo, subject) {
-		if !lists(attached, now.Digest) && !lists(r.Manifests, now.Digest) {
-			r.At = time.Time{}
-		}
-	}
-	l.answers.Remove(key)
-	if l.rememberUnkept(key, r) {
-		return
-	}
-	l.unkept.Remove(key)
-	l.write(bucketReferrers, key, r)
-}
-
-func lists(all []Descriptor, d Digest) bool {
-	return slices.ContainsFunc(all, func(one Descriptor) bool { return one.Digest == d })
 }
 
 // emptyReferrers is a size in bytes that only records of empty answers stay
@@ -178,31 +217,6 @@ func (l *Ledger) removeSeen(repo Repository, subject, d Digest) {
 	key := Key(repo, subject.String())
 	l.records.Delete(bucketSeen, key+"\x00"+d.String())
 	l.answers.Remove(key)
-}
-
-// Attached returns the entries that indexes of repo attach to subject.
-func (l *Ledger) Attached(repo Repository, subject Digest) []Descriptor {
-	return l.descriptors(bucketAttached, repo, subject)
-}
-
-// PutAttached records that a cached index attaches d to subject. An answer that
-// was recorded before does not know of it, so a lookup is due.
-func (l *Ledger) PutAttached(repo Repository, subject Digest, d Descriptor) {
-	key := Key(repo, subject.String())
-	defer l.beginChange()()
-	if _, err := l.records.Get(bucketAttached, AttachedKey(repo, subject, d.Digest)); err == nil {
-		return // it is known already
-	}
-	l.putDescriptor(bucketAttached, repo, subject, d)
-	if l.unkept.Remove(key) {
-		l.answers.Remove(key)
-	}
-	var r Referrers
-	if l.read(bucketReferrers, key, &r) && !r.At.IsZero() && !lists(r.Manifests, d.Digest) {
-		r.At = time.Time{}
-		l.write(bucketReferrers, key, r)
-		l.answers.Remove(key)
-	}
 }
 
 // IsAttestation says whether a cached index of repo marks a manifest as a

@@ -152,8 +152,8 @@ type Tags struct {
 // Referrers are all known manifests with a given subject.
 type Referrers struct {
 	Manifests []Descriptor
-	// List is Manifests as it is sent, if it is encoded already. If it is long,
-	// Manifests is nil.
+	// List is Manifests as it is sent, if it is encoded already. If it is a long
+	// one that is kept, Manifests is nil.
 	List referrers.List
 	// Stale means that at least one source could not be asked.
 	Stale bool

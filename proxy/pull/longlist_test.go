@@ -52,13 +52,24 @@ type readRecords struct {
 	cache.Records
 	mu    sync.Mutex
 	lists int
+	gate  *sync.WaitGroup // if not nil, a read of a list waits for it
+}
+
+func (r *readRecords) hold(gate *sync.WaitGroup) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gate = gate
 }
 
 func (r *readRecords) Get(b cache.Bucket, key string) ([]byte, error) {
 	if b == "referrers" {
 		r.mu.Lock()
 		r.lists++
+		gate := r.gate
 		r.mu.Unlock()
+		if gate != nil {
+			gate.Wait()
+		}
 	}
 	return r.Records.Get(b, key)
 }

@@ -43,6 +43,17 @@ type lookup struct {
 
 	answer Referrers // set when done is closed
 	err    error
+
+	interim singleflight.Group
+}
+
+// share has those who have waited long enough at the same time share an answer.
+func (l *lookup) share(conclude func() (Referrers, error)) (Referrers, error) {
+	answer, err, _ := l.interim.Do("", func() (any, error) {
+		answer, err := conclude()
+		return encodeOnce(answer), err
+	})
+	return answer.(Referrers), err
 }
 
 // lookups are the lookups that are under way, one per subject.
@@ -51,8 +62,10 @@ type lookups struct {
 	// incomplete are answers that are not complete, and that asking again would
 	// not complete soon.
 	incomplete *memory.Answers[string, Referrers]
-	// encoding are the lists that are being encoded again.
+	// encoding are the lists that are being encoded again, and recent those that
+	// were.
 	encoding singleflight.Group
+	recent   *recentLists
 	// tags are the manifests that long lists are served as under the tag.
 	tags *memory.Answers[longTag, Digest]
 
@@ -70,7 +83,7 @@ func newLookups() *lookups {
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}
-	return &lookups{noAPI: newNoAPI(), incomplete: incomplete, tags: tags, byKey: make(map[string]*lookup), opening: make(map[string]bool)}
+	return &lookups{noAPI: newNoAPI(), incomplete: incomplete, tags: tags, recent: newRecentLists(), byKey: make(map[string]*lookup), opening: make(map[string]bool)}
 }
 
 // beginOpening says whether the caller is to open what a list names.
@@ -97,23 +110,31 @@ func (l *lookups) isOpening(key string) bool {
 	return l.opening[key]
 }
 
-// joinLookup returns the lookup that is under way, or starts one.
+// joinLookup returns the lookup that is under way, or starts one. If another one
+// has finished since the caller checked the record, it returns what is on record.
 func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew renewal) *lookup {
+	p.ledger.Listed(repo, subject) // a long list is not encoded under the lock of all lookups
+	l, rec := p.joinOrBegin(u, repo, subject, renew)
+	if rec != nil {
+		l.answer, l.err = p.listed(p.work.Context(), repo, subject, *rec)
+		close(l.done)
+	}
+	return l
+}
+
+// joinOrBegin returns a lookup, or a record that makes it superfluous.
+func (p *Puller) joinOrBegin(u Upstream, repo Repository, subject Digest, renew renewal) (*lookup, *metadata.Listed) {
 	key := metadata.Key(repo, subject.String())
 	isOpening := p.lookups.isOpening(key)
 	p.lookups.mu.Lock()
 	defer p.lookups.mu.Unlock()
 	if l, ok := p.lookups.byKey[key]; ok {
-		return l
+		return l, nil
 	}
 	now := time.Now()
 	l := &lookup{started: now, oldest: p.oldestRemembered(now, renew), done: make(chan struct{})}
 	if rec, ok := p.ledger.Listed(repo, subject); ok && p.isFreshAnswer(rec.At, rec.WasEmpty) && renew.allows(rec.At) {
-		// Another lookup has finished since the caller checked the record.
-		all, _ := p.ledger.Referrers(repo, subject)
-		l.answer = Referrers{Manifests: all.Manifests, At: rec.At, Outcome: Hit}
-		close(l.done)
-		return l
+		return l, &rec
 	}
 	q := &question{
 		upstream: u, repo: repo, subject: subject, began: now, oldest: l.oldest, renew: renew,
@@ -148,7 +169,7 @@ func (p *Puller) joinLookup(u Upstream, repo Repository, subject Digest, renew r
 		l.err = causeOf(p.work.Context(), context.Canceled)
 		close(l.done)
 	}
-	return l
+	return l, nil
 }
 
 // oldestRemembered is the time of the oldest answer of a source that need not be
@@ -233,15 +254,24 @@ func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referr
 	verdict := p.conclude(q.repo, q.subject, answers)
 	if verdict.Conclusion == referrers.Known {
 		p.ledger.RecordReferrers(q.repo, q.subject, metadata.Referrers{Manifests: verdict.List, At: verdict.At}, q.attached)
+		answer := Referrers{Manifests: verdict.List, At: verdict.At, Outcome: Miss}
 		if rec, ok := p.ledger.Listed(q.repo, q.subject); ok && rec.Digest != "" && !rec.List.IsZero() {
-			p.store.PutMemory(rec.Digest, rec.List.Bytes()) // ready before many clients ask for it at once
+			p.keepList(rec) // ready before many clients ask for it at once
+			if rec.List.Len() == len(verdict.List) {
+				answer.List = rec.List // no more was seen, so that it is the same list
+			}
 		}
-		return Referrers{Manifests: verdict.List, At: verdict.At, Outcome: Miss}, nil
+		return encodeOnce(answer), nil
 	}
 	p.log.Info("referrers lookup is incomplete", "upstream", q.repo.Upstream, "repository", q.repo.Name, "subject", q.subject.String(), "error", verdict.Err)
 	answer, err := answerOf(verdict)
+	answer = encodeOnce(answer)
 	if err == nil && isLasting(answers) {
-		p.lookups.incomplete.Put(metadata.Key(q.repo, q.subject.String()), answer, min(p.rules.ReferrersTTL, p.rules.NegativeTTL))
+		kept := answer
+		if !kept.List.IsZero() {
+			kept.Manifests = nil // once is enough
+		}
+		p.lookups.incomplete.Put(metadata.Key(q.repo, q.subject.String()), kept, min(p.rules.ReferrersTTL, p.rules.NegativeTTL))
 	}
 	return answer, causeOf(ctx, err)
 }

@@ -28,6 +28,13 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 	rec, onRecord := p.ledger.Listed(repo, subject)
 	renew := p.requests.renewals.wanted(key, wish, rec.At)
 	switch {
+	case onRecord && renew.failed && rec.Digest != "":
+		answer, err := p.listed(ctx, repo, subject, rec) // the last full list stands in
+		if err != nil {
+			return Referrers{}, err
+		}
+		answer.At, answer.Stale, answer.Outcome = time.Time{}, true, Stale
+		return answer, nil
 	case onRecord && renew.failed:
 		answer, err := answerOf(p.conclude(repo, subject, []referrers.Answer{cannotTell(referrers.FromAPI, ErrIncomplete)}))
 		if err != nil {
@@ -47,7 +54,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return answer, nil
 	}
 	wait := p.rules.Patience
-	if p.recordOf(repo, subject).Stands() {
+	if p.ledger.ListsAny(repo, subject) && onRecord || p.recordOf(repo, subject).Stands() {
 		wait = min(wait, p.rules.MaxWait)
 	}
 	answer, err := p.lookUp(ctx, u, repo, subject, renew, wait)
@@ -67,34 +74,39 @@ func (p *Puller) listed(ctx context.Context, repo Repository, subject Digest, re
 		return Referrers{Manifests: rec.Manifests, List: rec.List, At: rec.At, Outcome: Hit}, nil
 	}
 	if rec.List.IsZero() {
-		if raw, ok := p.store.ReadMemory(rec.Digest); ok {
-			return Referrers{List: referrers.ListOf(raw), At: rec.At, Outcome: Hit, of: rec.Digest}, nil
+		if list, ok := p.keptList(rec.Digest); ok {
+			return Referrers{List: list, At: rec.At, Outcome: Hit, of: rec.Digest}, nil
 		}
-		// Memory has dropped it, or never took it. Those who ask at the same time
-		// share what it is encoded to.
+		// It was dropped. Those who ask at the same time share what it is encoded
+		// to.
 		var err error
 		rec, err = background.Share(ctx, p.work, &p.lookups.encoding, metadata.Key(repo, subject.String()), func(context.Context) (metadata.Listed, error) {
 			again, ok := p.ledger.EncodeReferrers(repo, subject)
 			if !ok {
 				return metadata.Listed{}, ErrIncomplete // it has just been removed
 			}
+			if again.Digest != "" {
+				p.keepList(again)
+			}
 			return again, nil
 		})
 		if err != nil {
 			return Referrers{}, err
 		}
+		return Referrers{Manifests: rec.Manifests, List: rec.List, At: rec.At, Outcome: Hit, of: rec.Digest}, nil
 	}
-	p.store.PutMemory(rec.Digest, rec.List.Bytes())
+	p.keepList(rec)
 	return Referrers{List: rec.List, At: rec.At, Outcome: Hit, of: rec.Digest}, nil
 }
 
 // lookUp waits for a lookup. If the one that is under way takes answers that are
 // older than a client wishes, it waits for another one.
 func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subject Digest, renew renewal, wait time.Duration) (Referrers, error) {
+	var l *lookup
 	interim := func(answers []referrers.Answer) (Referrers, error) {
-		return answerOf(p.conclude(repo, subject, answers))
+		return l.share(func() (Referrers, error) { return answerOf(p.conclude(repo, subject, answers)) })
 	}
-	l := p.joinLookup(u, repo, subject, renew)
+	l = p.joinLookup(u, repo, subject, renew)
 	answer, err := l.wait(ctx, wait, interim)
 	if !l.isOlder(renew.oldest) {
 		if err == nil && !renew.metBy(answer) {

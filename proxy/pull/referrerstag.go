@@ -49,7 +49,7 @@ func (p *Puller) referrersTag(ctx context.Context, u Upstream, repo Repository, 
 		return Manifest{}, gone
 	}
 	list, err := p.Referrers(ctx, repo, subject, since(began, wish)...)
-	if err == nil && list.of != "" {
+	if err == nil && list.Manifests == nil && !list.List.IsZero() {
 		list.Manifests, err = list.List.Descriptors()
 	}
 	switch {

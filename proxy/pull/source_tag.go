@@ -117,9 +117,8 @@ func (s tagSource) read(ctx context.Context, q *question, tag string) (Manifest,
 	ctx, began := s.p.withMaxAge(ctx, q.renew), time.Now()
 	desc, err := s.endpoint.Resolve(ctx, q.repo.Name, tag)
 	said := earliest(began, saidAt(ctx))
-	rec, _ := s.p.ledger.Referrers(q.repo, q.subject)
 	switch {
-	case errors.Is(err, upstream.ErrNotFound) && len(rec.Manifests) == 0:
+	case errors.Is(err, upstream.ErrNotFound) && !s.p.ledger.ListsAny(q.repo, q.subject):
 		return Manifest{}, said, err
 	case errors.Is(err, upstream.ErrNotFound), errors.Is(err, upstream.ErrUnsupported), errors.Is(err, upstream.ErrStale):
 	case err != nil:
@@ -159,8 +158,7 @@ func (p *Puller) joinCheck(ctx context.Context, q *question, tag string) (m Mani
 	var own atomic.Bool
 	m, err = shareRequest(ctx, p, p.requests.checks, metadata.Key(q.repo, tag), func(ctx context.Context) (Manifest, error) {
 		own.Store(true)
-		rec, _ := p.ledger.Referrers(q.repo, q.subject)
-		return p.checkTag(p.withMaxAge(ctx, q.renew), q.upstream, q.repo, tag, len(rec.Manifests) == 0, renewal{oldest: q.oldest})
+		return p.checkTag(p.withMaxAge(ctx, q.renew), q.upstream, q.repo, tag, !p.ledger.ListsAny(q.repo, q.subject), renewal{oldest: q.oldest})
 	})
 	if rec, ok := p.ledger.Tag(q.repo, tag); ok && err == nil && !m.Stale {
 		said = earliest(said, rec.CheckedAt) // checked before, or while it was being checked

@@ -221,7 +221,9 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 		}
 		rec, _ := p.opts.Ledger.Manifest(r.Repository, m.Descriptor.Digest)
 		refer, err := p.opts.Puller.Referrers(ctx, r.Repository, m.Descriptor.Digest)
-		if _, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest); err == nil && !known {
+		// The answer itself does not name those of a long list that is kept.
+		listed, known := p.opts.Ledger.Referrers(r.Repository, m.Descriptor.Digest)
+		if err == nil && !known {
 			err = pull.ErrIncomplete // they are part of a complete image
 		}
 		if err != nil {
@@ -236,7 +238,7 @@ func (p *Pinner) fetch(ctx context.Context, r Reference) (Completion, error) {
 		err = p.eachPart(ctx, rec, m.Descriptor.Digest, add, func(blobs []Descriptor) error {
 			return p.fetchBlobs(ctx, r.Repository, blobs, &done)
 		})
-		for _, d := range refer.Manifests {
+		for _, d := range slices.Concat(refer.Manifests, listed.Manifests) {
 			add(d)
 		}
 		if err != nil {

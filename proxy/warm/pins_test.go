@@ -235,3 +235,27 @@ func TestAPanicAboutABlobOfAPinnedImageIsItsFailure(t *testing.T) {
 		}
 	})
 }
+
+// A hit of a long list is the bytes that are sent: what it names is on record.
+func TestAPinnedImageWhoseLongListIsKeptIsCompleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const many = 100 // of which the list has more than 16 KiB
+		o := mirrortest.NewOrigin()
+		o.API = true
+		m := mirrortest.New(t, o, nil)
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 100))
+		for i := range many {
+			o.Attach(image, fmt.Sprint("application/vnd.example.type", i))
+		}
+		if got, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); err != nil || len(got.Manifests) != many {
+			t.Fatalf("%d are listed, %v", len(got.Manifests), err)
+		}
+		if got, err := m.Referrers(t.Context(), mirrortest.App, image.Digest); err != nil || got.Manifests != nil {
+			t.Fatalf("%d are named by a hit, %v: the list is not a long one", len(got.Manifests), err)
+		}
+		done, err := m.Pin(t.Context(), warm.Reference{Repository: mirrortest.App, Ref: "1"})
+		if err != nil || done.Manifests != many+1 {
+			t.Errorf("pinned: %+v, %v", done, err)
+		}
+	})
+}
