@@ -29,7 +29,8 @@ const (
 // record reports the request to the observer and logs it. Of the query only ns
 // is logged, and of the headers only the user agent, because the others may
 // hold secrets.
-func (s *Server) record(w *response, r *http.Request, q route, err error, took time.Duration) {
+func (s *Server) record(w *response, r *http.Request, q route, err error, began time.Time) {
+	took := time.Since(began)
 	status, outcome, level := w.status, w.outcome, slog.LevelInfo
 	var reason error
 	if err != nil {
@@ -87,7 +88,10 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, took t
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
-	s.log.LogAttrs(r.Context(), level, "request", attrs...)
+	// LogAttrs would look up from where it is called.
+	line := slog.NewRecord(began.Add(took), level, "request", 0)
+	line.AddAttrs(attrs...)
+	_ = s.log.Handler().Handle(r.Context(), line)
 }
 
 // clientGone reports whether the client ended the request. If it disconnected,

@@ -138,7 +138,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if err != nil && !broken {
 		writeError(w, r, err, q)
 	}
-	s.record(w, r, q, err, time.Since(began))
+	s.record(w, r, q, err, began)
 	if broken {
 		panic(http.ErrAbortHandler)
 	}

@@ -18,7 +18,7 @@ import (
 func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		taken, hung := io.Pipe()
-		log, end := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
+		log, queue := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
 		const lost = 10
 		for i := range 1 + logQueueSize + lost {
 			log.Info("line", "n", i)
@@ -34,9 +34,12 @@ func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 				lines = append(lines, all.Text())
 			}
 		}()
-		end()
+		queue.end()
 		hung.Close()
 		<-read
+		if n := queue.lost.Load(); n != lost {
+			t.Errorf("%d lines are counted as lost, want %d", n, lost)
+		}
 		if len(lines) != 1+logQueueSize+1 {
 			t.Fatalf("%d lines", len(lines))
 		}
@@ -54,10 +57,10 @@ func TestNobodyWaitsForWhoeverTakesTheLog(t *testing.T) {
 func TestTheEndWaitsForTheLogAWhileAndNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		taken, hung := io.Pipe()
-		log, end := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
+		log, queue := newQueuedLogger(hung, config.Log{Level: "info", Format: "text"})
 		log.Info("the last")
 		began := time.Now()
-		end()
+		queue.end()
 		if took := time.Since(began); took != logDrainTimeout {
 			t.Errorf("it took %s", took)
 		}

@@ -27,10 +27,10 @@ func newServe() *cobra.Command {
 			defer stop()
 			// A second signal ends the program at once.
 			defer context.AfterFunc(ctx, stop)()
-			log, end := newQueuedLogger(cmd.ErrOrStderr(), cfg.Log)
-			defer end()
+			log, queue := newQueuedLogger(cmd.ErrOrStderr(), cfg.Log)
+			defer queue.end()
 			defer ignoreHangups(cmd.Context(), log)()
-			return run(ctx, cfg, cmd.OutOrStdout(), log)
+			return run(ctx, cfg, cmd.OutOrStdout(), log, queue.lost.Load)
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -33,10 +33,14 @@ const shutdownTimeout = 25 * time.Second
 // serves better than none.
 var errDiskDown = errors.New("the disk is down; what is in memory is served, and the rest passes through")
 
-// run assembles the program and runs it until ctx ends.
-func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger) (err error) {
+// run assembles the program and runs it until ctx ends. lost is how many lines of
+// the log were dropped.
+func run(ctx context.Context, cfg config.Config, stdout io.Writer, log *slog.Logger, lost func() int64) (err error) {
 	metrics, err := admin.NewMetrics()
 	if err != nil {
+		return err
+	}
+	if err := metrics.LostLines(lost); err != nil {
 		return err
 	}
 	panics.Handle(func(task string, value any, stack []byte) {

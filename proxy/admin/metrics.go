@@ -24,9 +24,7 @@ import (
 type Metrics struct {
 	registry  *prometheus.Registry
 	provider  *sdk.MeterProvider
-	requests  metric.Int64Counter
-	seconds   metric.Float64Histogram
-	sent      metric.Int64Counter
+	requests  *requestCounts
 	received  metric.Int64Counter
 	flights   metric.Int64UpDownCounter
 	upstreams metric.Int64Counter
@@ -75,9 +73,9 @@ func statusOf(code int) status {
 
 // NewMetrics returns Metrics that start at zero.
 func NewMetrics() (*Metrics, error) {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	m := &Metrics{registry: prometheus.NewRegistry(), requests: newRequestCounts()}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	exporter, err := otelprom.New(otelprom.WithRegisterer(m.registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo())
+	exporter, err := otelprom.New(otelprom.WithRegisterer(m.registry), otelprom.WithoutScopeInfo(), otelprom.WithoutTargetInfo(), otelprom.WithProducer(m.requests))
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
@@ -90,8 +88,6 @@ func NewMetrics() (*Metrics, error) {
 		name, about string
 		unit        string
 	}{
-		{&m.requests, "entrepot.requests", "Requests of clients by upstream, kind, outcome and status.", ""},
-		{&m.sent, "entrepot.client", "Bytes of bodies sent to clients.", "By"},
 		{&m.received, "entrepot.upstream", "Bytes of bodies received from upstreams.", "By"},
 		{&m.upstreams, "entrepot.upstream.requests", "Requests to upstreams by kind, method and status; 0 where no answer came.", ""},
 		{&m.cache.evicted, "entrepot.cache.evicted", "Bytes that were evicted to make room.", "By"},
@@ -113,12 +109,6 @@ func NewMetrics() (*Metrics, error) {
 		return nil, fmt.Errorf("metric entrepot.cache: %w", err)
 	}
 	m.Flights(0) // exported from the start
-	m.seconds, err = meter.Float64Histogram("entrepot.request.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time from a request's headers to the end of its answer."),
-		metric.WithExplicitBucketBoundaries(.001, .005, .02, .1, .5, 2, 10, 60, 300))
-	if err != nil {
-		return nil, fmt.Errorf("metric entrepot.request.duration: %w", err)
-	}
 	return m, nil
 }
 
@@ -257,23 +247,25 @@ func (m *Metrics) Upstream(upstream, kind, method string, code int) {
 // Request counts a client's request that has been answered. The kind is empty
 // for a request that is none of the specification's.
 func (m *Metrics) Request(upstream, kind, outcome string, code int, bytes int64, took time.Duration) {
-	ctx := context.Background()
 	if kind == "" {
 		kind = "other"
 	}
-	m.requests.Add(ctx, 1, m.attributes(labels{upstream: upstream, kind: kind, outcome: outcome, status: statusOf(code)}))
-	m.seconds.Record(ctx, took.Seconds(), m.attributes(labels{kind: kind}))
-	if bytes > 0 {
-		m.sent.Add(ctx, bytes, m.attributes(labels{upstream: upstream}))
-	}
+	m.requests.count(answered{upstream, kind, outcome, code}, bytes, took)
 }
 
-// attributes returns the labels that have a value. The status is 0 when an
-// upstream did not answer.
+// attributes returns the labels as an option. The status is 0 when an upstream
+// did not answer.
 func (m *Metrics) attributes(l labels) metric.MeasurementOption {
 	if known, ok := m.options.Load(l); ok {
 		return known.(metric.MeasurementOption)
 	}
+	option := metric.WithAttributeSet(l.set())
+	m.options.Store(l, option)
+	return option
+}
+
+// set returns the labels that have a value.
+func (l labels) set() attribute.Set {
 	var all []attribute.KeyValue
 	for _, label := range []attribute.KeyValue{
 		attribute.String("upstream", l.upstream), attribute.String("kind", l.kind),
@@ -287,7 +279,5 @@ func (m *Metrics) attributes(l labels) metric.MeasurementOption {
 	if l.outcome != "" || l.method != "" {
 		all = append(all, attribute.String("status", string(l.status)))
 	}
-	option := metric.WithAttributeSet(attribute.NewSet(all...))
-	m.options.Store(l, option)
-	return option
+	return attribute.NewSet(all...)
 }
