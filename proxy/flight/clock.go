@@ -36,6 +36,9 @@ func (c *clock) tick(retryAt time.Time) <-chan time.Time {
 	} else {
 		c.idleSince = time.Time{}
 	}
+	if c.d.hasLanes() {
+		next = earliest(next, now.Add(judgeEvery))
+	}
 	if retryAt.After(now) {
 		next = earliest(next, retryAt)
 	}
@@ -60,6 +63,7 @@ func (c *clock) isIdle() bool {
 // due does what is due. It returns an error if the download is to end.
 func (c *clock) due() error {
 	now := time.Now()
+	c.d.judge(now)
 	stored, fill, state, answered := c.d.look()
 	if answered.After(c.judged) {
 		c.judged = answered // before that, there was nothing to judge
@@ -88,4 +92,17 @@ func (d *download) look() (stored int64, fill bool, state state, answered time.T
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.progress.stored, d.plan.fill, d.state, d.progress.answered
+}
+
+// hasLanes says whether there may be requests beside the fill.
+func (d *download) hasLanes() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.plan.fill && !d.plan.inOrder && d.plan.lanes.most > 1 && d.plan.total >= 2*d.plan.small && !d.plan.isWhole()
+}
+
+func (d *download) judge(now time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.plan.judge(now)
 }
