@@ -26,13 +26,14 @@ type programs struct{ entrepot, registry, nginx string }
 func run() error {
 	var p programs
 	var work, bare string
-	var soak, referrers bool
+	var soak, referrers, far bool
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
 	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
 	flag.StringVar(&p.nginx, "nginx", "", "nginx")
 	flag.StringVar(&work, "work", "", "an empty folder")
 	flag.BoolVar(&soak, "soak", false, "measure only the soak, as in a small container, and print it")
 	flag.BoolVar(&referrers, "referrers", false, "measure only lookups of referrers, and print them")
+	flag.BoolVar(&far, "lines", false, "measure only cold pulls over lines of several kinds, and print them")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -50,6 +51,11 @@ func run() error {
 		for _, m := range marks {
 			fmt.Printf("%+v\n", m)
 		}
+		return err
+	}
+	if far {
+		table, err := linesTable(ctx, p.entrepot, work)
+		fmt.Print(table)
 		return err
 	}
 	if referrers {

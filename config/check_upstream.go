@@ -48,9 +48,15 @@ func (r *report) checkUpstreams(cfg *Config) {
 		if u.MaxRequests < 1 {
 			r.add(path+".max_requests", "is "+strconv.Itoa(u.MaxRequests)+": nothing can be pulled", "write at least 1")
 		}
+		if u.ConnectionsPerBlob < 1 || u.ConnectionsPerBlob > maxConnectionsPerBlob {
+			r.add(path+".connections_per_blob", "is "+strconv.Itoa(u.ConnectionsPerBlob), "write 1, for one connection, to "+strconv.Itoa(maxConnectionsPerBlob))
+		}
 		r.checkTimeouts(path+".timeouts", u.Timeouts)
 	}
 }
+
+// maxConnectionsPerBlob is more than any registry gains from.
+const maxConnectionsPerBlob = 16
 
 // Bounds of what can be waited for. Below them a healthy upstream fails. Above
 // them nobody waits: containerd ends a pull without progress after five minutes.

@@ -105,7 +105,9 @@ type Upstream struct {
 	Allow       []string `key:"allow"`
 	Deny        []string `key:"deny"`
 	MaxRequests int      `key:"max_requests"` // concurrent
-	Timeouts    Timeouts `key:"timeouts"`
+	// ConnectionsPerBlob is how many of them may fetch one blob side by side.
+	ConnectionsPerBlob int      `key:"connections_per_blob"`
+	Timeouts           Timeouts `key:"timeouts"`
 	// ImmutableTags are patterns of tags that are never checked again.
 	ImmutableTags []string `key:"immutable_tags"`
 	// Deleted is freshness.deleted for this upstream.

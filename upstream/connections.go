@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,18 +50,18 @@ type connections struct {
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	suspect func(address net.Addr) // is told of addresses where requests time out
 	silence silence
-	model   *http.Transport // of pool
+	model   *http.Transport // of pools
 
-	mu   sync.Mutex
-	pool *http.Transport     // for new requests
-	busy map[*connection]int // open requests
+	mu    sync.Mutex
+	pools map[int]*http.Transport // for new requests, by their number beside others
+	busy  map[*connection]int     // open requests
 }
 
 func newConnections(g *guard, s silence, model *http.Transport) *connections {
 	model.HTTP2 = &http.HTTP2Config{SendPingTimeout: s.ping, PingTimeout: s.lost(), WriteByteTimeout: s.lost()}
 	model.IdleConnTimeout = s.idle()
 	c := &connections{dial: g.dial, suspect: g.suspect, silence: s, model: model, busy: make(map[*connection]int)}
-	c.pool = c.newPool()
+	c.pools = map[int]*http.Transport{0: c.newPool()}
 	return c
 }
 
@@ -78,9 +80,11 @@ func (c *connections) newPool() *http.Transport {
 // CloseIdleConnections closes the connections without open requests.
 func (c *connections) CloseIdleConnections() {
 	c.mu.Lock()
-	pool := c.pool
+	pools := slices.Collect(maps.Values(c.pools))
 	c.mu.Unlock()
-	pool.CloseIdleConnections()
+	for _, pool := range pools {
+		pool.CloseIdleConnections()
+	}
 }
 
 // connection is a connection that notes when something arrives.
@@ -129,29 +133,34 @@ func connectionOf(conn net.Conn) (c *connection, http2 bool) {
 
 // current returns the transport for a new request: another one than before, if a
 // connection that the last one would use is in doubt.
-func (c *connections) current() *http.Transport {
+func (c *connections) current(number int) *http.Transport {
 	c.mu.Lock()
-	pool, doubtful := c.pool, false
+	pool, doubtful := c.pools[number], false
+	if pool == nil {
+		pool = c.newPool()
+		c.pools[number] = pool
+	}
 	for conn := range c.busy {
 		doubtful = doubtful || conn.pool == pool && conn.silentFor() >= c.silence.doubtful()
 	}
 	c.mu.Unlock()
 	if doubtful {
-		return c.replace(pool)
+		c.replace(pool)
+		return c.current(number)
 	}
 	return pool
 }
 
-// replace has new requests use new connections, and returns their transport.
-func (c *connections) replace(old *http.Transport) *http.Transport {
+// replace has new requests use new connections.
+func (c *connections) replace(old *http.Transport) {
 	c.mu.Lock()
-	if c.pool == old {
-		c.pool = c.newPool()
+	for number, pool := range c.pools {
+		if pool == old {
+			c.pools[number] = c.newPool()
+		}
 	}
-	pool := c.pool
 	c.mu.Unlock()
 	old.CloseIdleConnections()
-	return pool
 }
 
 // discard has no new request use a connection, nor its address if there is
@@ -182,7 +191,7 @@ func (c *connections) send(req *http.Request, inDoubt func()) (*http.Response, e
 			}
 		},
 	})
-	resp, err := c.current().RoundTrip(req.WithContext(trace))
+	resp, err := c.current(numberOf(req.Context())).RoundTrip(req.WithContext(trace))
 	use.stopWatching()
 	if err != nil {
 		use.end(err)

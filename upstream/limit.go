@@ -27,18 +27,22 @@ type Slots struct {
 	all       chan struct{}
 	blobs     chan struct{}
 	referrers chan struct{}
+	beside    chan struct{}
 	waiting   atomic.Int32 // requests that wait for a slot, but for those about referrers
 }
 
 // NewSlots returns n slots.
 func NewSlots(n int) *Slots {
-	return &Slots{all: make(chan struct{}, n), blobs: make(chan struct{}, max(n-1, 1)), referrers: make(chan struct{}, max(n/4, 1))}
+	return &Slots{
+		all: make(chan struct{}, n), blobs: make(chan struct{}, max(n-1, 1)),
+		referrers: make(chan struct{}, max(n/4, 1)), beside: make(chan struct{}, max(n/besideShare-1, 0)),
+	}
 }
 
 // Limit sends as many requests at once as there are slots, each until its body
 // is closed. Blobs leave one slot for other requests if there are several, so
 // that a few large blobs only delay blobs. A request that waits too long gets
-// ErrUnavailable.
+// ErrUnavailable. Requests of [Beside] wait for nothing.
 func (s *Slots) Limit(next Registry) Registry { return limit{next, s} }
 
 // LimitEndpoint is like Limit. Requests for referrers, which may take a minute
@@ -118,11 +122,11 @@ func (l limit) ResolveBlob(ctx context.Context, repo string, d Digest) (Descript
 }
 
 func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	release, err := l.acquire(ctx, l.blobs, blobQueueTimeout)
+	release, err := l.acquireBlob(ctx)
 	if err != nil {
 		return Content{}, err
 	}
-	c, err := l.blob(ctx, repo, d, from, n)
+	c, err := l.next.Blob(ctx, repo, d, from, n)
 	if err != nil {
 		release()
 		return Content{}, err
@@ -132,8 +136,21 @@ func (l limit) Blob(ctx context.Context, repo string, d Digest, from, n int64) (
 	return c, nil
 }
 
-func (l limit) blob(ctx context.Context, repo string, d Digest, from, n int64) (Content, error) {
-	return limitedContent(ctx, l, func() (Content, error) { return l.next.Blob(ctx, repo, d, from, n) })
+// acquireBlob takes the places of a request for a blob.
+func (l limit) acquireBlob(ctx context.Context) (release func(), err error) {
+	if numberOf(ctx) > 0 {
+		return l.acquireBeside()
+	}
+	ofBlob, err := l.acquire(ctx, l.blobs, blobQueueTimeout)
+	if err != nil {
+		return nil, err
+	}
+	ofAll, err := l.acquire(ctx, l.all, queueTimeout)
+	if err != nil {
+		ofBlob()
+		return nil, err
+	}
+	return func() { ofAll(); ofBlob() }, nil
 }
 
 func (l limitEndpoint) Referrers(ctx context.Context, repo string, subject Digest) (ReferrersList, error) {

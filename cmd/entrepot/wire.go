@@ -252,6 +252,7 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 			Immutable:            u.Immutable,
 			ServeDeleted:         u.Deleted == config.DeletedServe,
 			Quota:                quota.Share,
+			Connections:          u.ConnectionsPerBlob,
 			CosignTags:           u.Referrers.CosignTags,
 			BuildKitAttestations: u.Referrers.BuildKitAttestations,
 		})

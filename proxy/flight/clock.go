@@ -36,6 +36,9 @@ func (c *clock) tick(retryAt time.Time) <-chan time.Time {
 	} else {
 		c.idleSince = time.Time{}
 	}
+	if c.d.hasLanes() {
+		next = earliest(next, now.Add(judgeEvery))
+	}
 	if retryAt.After(now) {
 		next = earliest(next, retryAt)
 	}
@@ -60,6 +63,7 @@ func (c *clock) isIdle() bool {
 // due does what is due. It returns an error if the download is to end.
 func (c *clock) due() error {
 	now := time.Now()
+	c.d.judge(now)
 	stored, fill, state, answered := c.d.look()
 	if answered.After(c.judged) {
 		c.judged = answered // before that, there was nothing to judge

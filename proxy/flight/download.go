@@ -249,8 +249,9 @@ func (d *download) step(ctx context.Context) (done bool) {
 }
 
 // request starts a request. d.mu is held.
-func (d *download) request(ctx context.Context, r *request) {
-	ctx, r.end = context.WithCancel(ctx)
+func (d *download) request(all context.Context, r *request) {
+	ctx, end := context.WithCancel(all)
+	r.end = end
 	if d.progress.patient {
 		ctx = upstream.WithPatience(ctx)
 	}
@@ -260,12 +261,15 @@ func (d *download) request(ctx context.Context, r *request) {
 		r.queued = waits
 		d.decide()
 	})
+	if r.beside > 0 {
+		ctx = upstream.Beside(ctx, r.beside)
+	}
 	d.tasks.Go(func() {
 		defer r.end()
 		err := safely("request of a blob", func() error { return d.fetch(ctx, r) })
 		select {
 		case d.results <- result{r, err}:
-		case <-ctx.Done(): // nobody waits for it
+		case <-all.Done(): // nobody waits for it
 		}
 	})
 }
@@ -277,7 +281,10 @@ func (d *download) ended(ctx context.Context, r result) error {
 	defer d.mu.Unlock()
 	d.plan.remove(r.request)
 	switch {
-	case r.err == nil, r.stale, errors.Is(r.err, errNoRoom), errors.Is(r.err, errYielded):
+	case r.err == nil, r.stale, errors.Is(r.err, errNoRoom), errors.Is(r.err, errYielded) && r.beside == 0:
+		return nil
+	case r.beside > 0 && ctx.Err() == nil:
+		d.besideEnded(r)
 		return nil
 	case ctx.Err() != nil, errors.Is(r.err, errLost):
 		return r.err

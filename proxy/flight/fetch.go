@@ -17,6 +17,9 @@ import (
 func (d *download) fetch(ctx context.Context, r *request) error {
 	content, n, err := d.ask(ctx, r)
 	if err != nil {
+		if r.fill && r.from == 0 && !r.open && upstream.IsRangeRefused(err) {
+			d.start.Observer.HasRanges(false)
+		}
 		return err
 	}
 	r.place = placeOf(content)
@@ -59,7 +62,7 @@ func (d *download) fetch(ctx context.Context, r *request) error {
 		switch {
 		case d.isReceived(r, err):
 			return nil
-		case r.place.yielded:
+		case r.place.yielded, r.beside > 0 && r.place.isAwaited():
 			return errYielded
 		case err != nil:
 			return bodyError(err)
@@ -117,6 +120,10 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 	d.known.Lock()
 	defer d.known.Unlock()
 	d.mu.Lock()
+	if r.stale { // another answer, with another validator, came meanwhile
+		d.mu.Unlock()
+		return false, errChanged
+	}
 	known, first := d.size, d.state == waiting
 	asked, partial := !r.open || r.from > 0, r.from > 0 || c.Size < 0 || r.to < c.Size
 	d.mu.Unlock()
@@ -142,8 +149,13 @@ func (d *download) answered(ctx context.Context, r *request, c upstream.Content)
 			d.progress.answered = time.Now()
 		}
 		d.plan.sized(known)
+		r.began = time.Now()
+		d.plan.ranged = d.plan.ranged || asked && hasRange
 		begins = d.plan.answered(r, hasRange)
 		d.plan.doubtful = d.plan.doubtful && !(asked && hasRange)
+		if d.plan.lanes.most > 1 {
+			d.decide() // more may be fetched beside it
+		}
 	})
 	if !d.known.told {
 		d.known.told = true
@@ -165,6 +177,9 @@ func (d *download) bind(r *request, etag string) {
 	}
 	changed := d.known.etag != ""
 	d.known.etag = etag
+	if changed {
+		d.update(func() { d.plan.lanes.off() }) // each of its hosts may have its own
+	}
 	if !changed || !d.spool.isUsable() {
 		return
 	}
@@ -221,7 +236,7 @@ func (s *schedule) answered(r *request, isRange bool) bool {
 		}
 	}
 	at := s.prefix()
-	r.fill, r.open = true, true
+	r.fill, r.open, r.beside = true, true, 0
 	r.from, r.at, r.to = at, at, s.end()
 	return true
 }

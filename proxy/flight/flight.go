@@ -9,7 +9,7 @@
 // are on their way and which are wanted, and decides what is requested next:
 // the fill, which is everything from the start on, or what is far ahead of it.
 // If only ranges are read, only they are fetched, until they are most of the
-// content. A download that is not needed any more, that fails or is stopped
+// content. Large content is filled by several requests, of a part each. A download that is not needed any more, that fails or is stopped
 // leaves its pieces in the sink, and the next one takes them up.
 //
 // The states of a flight: it waits for the first answer, or takes up what is
@@ -36,6 +36,9 @@
 //   - Only verified content is published (TestDownloads).
 //   - One that nobody waits for ends while it waits for a place at its source
 //     (TestWhatNobodyWaitsForWaitsForNoPlace).
+//   - Parts that are fetched side by side are asked for once, and what fails of
+//     them costs no more than their being side by side
+//     (TestEachByteIsRequestedOnceSideBySide, TestLargeContentIsFetchedSideBySide).
 //   - What was received is not lost, unless it is wrong
 //     (TestAFailedDownloadIsTakenUp, TestWhatWasReadIsKeptForLater).
 //   - Pieces of content that has changed are dropped when the next request is

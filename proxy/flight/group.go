@@ -26,7 +26,8 @@ type Options struct {
 	// each is an open file.
 	Max int
 	// Small is the size in bytes below which content is fetched whole whatever
-	// is read of it. 0 means 4 MiB.
+	// is read of it, and of the smallest part that is requested beside others. 0
+	// means 4 MiB.
 	Small int64
 	// Running is called with +1 when a download starts and -1 when it is over.
 	// It may be nil.
@@ -42,6 +43,7 @@ type Group struct {
 	work downloads
 
 	memory budget
+	single singles
 
 	mu         sync.Mutex
 	byDigest   map[cache.Digest]*Flight
@@ -75,6 +77,9 @@ type StartOptions struct {
 	// Look means that only ranges are to be read: nothing is fetched before a
 	// Reader says which.
 	Look bool
+	// Connections is how many requests may fetch all of the content side by
+	// side; 0 means one.
+	Connections int
 	// NoRanges means that the source has lately answered a request for a range
 	// with the whole content: what is far ahead of the fill is not asked for
 	// beside it, before an answer shows that there are ranges after all.
@@ -226,11 +231,15 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.behind.budget = &g.memory
 	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
 	f.plan.small, f.plan.doubtful = cmp.Or(g.opts.Small, smallContent), start.NoRanges
+	f.plan.lanes = newLanes(start.Connections, f.size.announced)
+	if g.single.has(start.Source.Origin().Upstream) {
+		f.plan.lanes.off()
+	}
 	if !start.Look {
 		f.plan.insist()
 	}
 	start.Seed.Hold()
-	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests+1)}
+	d := &download{Flight: f, group: g, start: start, after: after, results: make(chan result, maxRequests+1+max(start.Connections, 1))}
 	run, end := d.run, g.work.all.Done
 	if !g.work.begin() {
 		run, end = d.refuse, func() {}

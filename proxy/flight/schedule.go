@@ -4,14 +4,15 @@ import (
 	"context"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/entrepot/entrepot/cache"
 )
 
 const (
-	// maxRequests is how many requests for one content may be under way: the
-	// fill and one for what is far ahead of it, or, without a fill, two for
-	// what readers wait for.
+	// maxRequests is how many requests for one content may be under way, but for
+	// those beside the fill: the fill and one for what is far ahead of it, or,
+	// without a fill, two for what readers wait for.
 	maxRequests = 2
 	// farAhead is the largest distance, in bytes, between a request for all the
 	// rest and a byte that is worth waiting for.
@@ -44,7 +45,7 @@ const (
 // download knows about bytes, without any of them.
 type schedule struct {
 	total int64 // size of the content in bytes; -1 while it is not known
-	small int64 // size below which all of it is wanted
+	small int64 // size below which all of it is wanted, and of the smallest part
 	have  cache.Spans
 	asked cache.Spans // by readers of ranges, and what was there before
 	fill  bool        // all of it is wanted
@@ -52,17 +53,25 @@ type schedule struct {
 	// only to be expected, and what is there is served if it fails. noFill
 	// means that it has failed.
 	insisted, noFill bool
+	ranges
+	lanes    lanes
+	requests []*request
+	spent
+	// scattered means that pieces have been requested ahead of the fill. It
+	// then goes by segments, so that it is not on its way into them.
+	scattered bool
+}
+
+// ranges is what is known of whether the source has ranges.
+type ranges struct {
 	// inOrder means that only a request from the start on gets anywhere: the
 	// source has no ranges (F38), or does not tell the size.
 	inOrder bool
 	// doubtful means that the source had no ranges lately. One is then asked for
 	// by the only request alone: if the answer is everything, it is the fill.
 	doubtful bool
-	requests []*request
-	spent
-	// scattered means that pieces have been requested ahead of the fill. It
-	// then goes by segments, so that it is not on its way into them.
-	scattered bool
+	// ranged means that the source has answered with a range.
+	ranged bool
 }
 
 // spent is what is received besides what readers ask for, in bytes.
@@ -75,7 +84,9 @@ type spent struct {
 type request struct {
 	from, at, to int64 // to is math.MaxInt64 if the end is not known
 	fill         bool
-	open         bool // it has no end
+	beside       int       // its number, if it is beside the fill, from 1 on
+	open         bool      // it has no end
+	began        time.Time // receiving
 	// stale means that what it brings belongs to content that has changed.
 	stale bool
 	// queued means that it waits for a place at the source: nothing is sent yet.
@@ -127,26 +138,33 @@ func (s *schedule) isWhole() bool { return s.total >= 0 && s.prefix() >= s.total
 // next is the request to start now, if there is one. The waits come in the order
 // in which they are served; index is that of the wait the request is for, or -1.
 func (s *schedule) next(waits []wait) (r *request, index int) {
-	if len(s.requests) >= maxRequests || (s.total < 0 || s.doubtful) && len(s.requests) > 0 || s.isWhole() {
+	if (s.total < 0 || s.doubtful) && len(s.requests) > 0 || s.isWhole() {
 		return nil, -1
 	}
-	ahead := 0
+	fills, ahead := 0, 0
 	for _, r := range s.requests {
-		if !r.fill {
+		switch {
+		case !r.fill:
 			ahead++
+		case r.beside == 0:
+			fills++
 		}
 	}
-	if !s.inOrder && (!s.fill || ahead == 0) {
-		for i, w := range waits {
-			if r := s.nextAhead(w, waits); r != nil {
-				return r, i
+	if fills+ahead < maxRequests {
+		if !s.inOrder && (!s.fill || ahead == 0) {
+			for i, w := range waits {
+				if r := s.nextAhead(w, waits); r != nil {
+					return r, i
+				}
+			}
+		}
+		if s.fill && fills == 0 {
+			if r := s.nextFill(); r != nil {
+				return r, -1
 			}
 		}
 	}
-	if s.fill && ahead == len(s.requests) {
-		return s.nextFill(), -1
-	}
-	return nil, -1
+	return s.nextBeside(time.Now()), -1
 }
 
 // nextAhead is a request for what a reader needs and nobody fetches.
@@ -216,15 +234,11 @@ func (s *schedule) nextFill() *request {
 	if s.inOrder {
 		return &request{from: at, at: at, to: s.end(), fill: true, open: true}
 	}
-	for moved := true; moved; {
-		moved = false
-		for _, r := range s.requests {
-			if r.at <= at && at < r.to {
-				at, moved = s.have.End(r.to), true
-			}
-		}
+	if s.total < 0 && s.lanes.likely >= 2*s.small && s.lanes.count() > 1 && !s.doubtful {
+		// So that no request is cut off where those beside it begin.
+		return &request{to: s.chunk(), fill: true}
 	}
-	if at >= s.end() {
+	if at = s.unclaimed(); at >= s.end() {
 		return nil
 	}
 	r := &request{from: at, at: at, to: s.obstacle(at, s.end()), fill: true}
@@ -236,11 +250,23 @@ func (s *schedule) nextFill() *request {
 		}
 		r.to = s.obstacle(r.to+piece, s.end())
 	}
-	if s.scattered {
-		r.to = min(r.to, at+segment)
-	}
+	r.to = at + min(r.to-at, s.chunk())
 	r.open = r.to == s.end()
 	return r
+}
+
+// unclaimed is where the first byte is that is missing and not on its way.
+func (s *schedule) unclaimed() int64 {
+	at := s.prefix()
+	for moved := true; moved; {
+		moved = false
+		for _, r := range s.requests {
+			if to := s.claimedTo(r); r.at <= at && at < to {
+				at, moved = s.have.End(to), true
+			}
+		}
+	}
+	return at
 }
 
 func (s *schedule) end() int64 {
@@ -283,7 +309,7 @@ func (s *schedule) awaitedTo(at, to int64) int64 {
 		}
 	}
 	// The fill may be about to start.
-	if prefix := s.prefix(); s.fill && at >= prefix && at < prefix+farAhead && !slices.ContainsFunc(s.requests, func(r *request) bool { return r.fill }) {
+	if prefix := s.prefix(); s.fill && at >= prefix && at < prefix+farAhead && !slices.ContainsFunc(s.requests, isFill) {
 		return min(to, prefix+farAhead)
 	}
 	return at
@@ -321,12 +347,15 @@ func (s *schedule) obstacleFor(r *request) int64 {
 	return to
 }
 
-// isAt says whether a request is at that offset.
+// isAt says whether a request is about to receive what is at that offset.
 func (s *schedule) isAt(at int64) bool {
-	return slices.ContainsFunc(s.requests, func(r *request) bool { return r.at == at })
+	return slices.ContainsFunc(s.requests, func(r *request) bool { return r.at == at && at < r.to })
 }
 
 // remove removes a request that is over.
 func (s *schedule) remove(r *request) {
 	s.requests = slices.DeleteFunc(s.requests, func(other *request) bool { return other == r })
 }
+
+// isFill says whether a request is the fill itself.
+func isFill(r *request) bool { return r.fill && r.beside == 0 }

@@ -25,7 +25,7 @@ func startedFor(f *flight.Flight) Repository { return f.Source().(*blobSource).r
 // startOptions are the options of a download from this source.
 func (s *blobSource) startOptions() flight.StartOptions {
 	log := s.p.log.With("upstream", s.repo.Upstream, "repository", s.repo.Name, "digest", s.digest.String())
-	return flight.StartOptions{Source: s, Observer: s, Log: log, NoRanges: s.hasNoRanges()}
+	return flight.StartOptions{Source: s, Observer: s, Log: log, NoRanges: s.hasNoRanges(), Connections: s.u.Connections}
 }
 
 // Origin is the repository.

@@ -41,6 +41,9 @@ type Upstream struct {
 	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
 	// nil means that there is no limit.
 	Quota func() float64
+	// Connections is how many requests may fetch one blob side by side; 0 means
+	// one.
+	Connections int
 	// CosignTags includes the content of cosign's legacy tags in an image's
 	// referrers. BuildKitAttestations includes BuildKit's attestations that
 	// have no subject.
