@@ -8,6 +8,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -19,7 +20,11 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return err
 	}
-	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest, wishedFreshness(r.Header))
+	var wish []pull.Freshness
+	if wished := wishedFreshness(r.Header); wished != (pull.Freshness{}) {
+		wish = append(wish, wished)
+	}
+	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest, wish...)
 	w.outcome = result.Outcome
 	if err != nil {
 		return err
@@ -31,7 +36,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 		}
 	}
 	wanted := types
-	if len(types) > 0 {
+	if slices.ContainsFunc(types, hasSpace) {
 		wanted = matchingTypes(types, list.Types())
 	}
 	if result.Partial && !list.Lists(wanted) {
@@ -67,6 +72,8 @@ func parseCursor(query url.Values) (after referrers.Digest, types []string, err 
 	return after, types, nil
 }
 
+func hasSpace(s string) bool { return strings.Contains(s, " ") }
+
 // matchingTypes returns the requested types and those of a list that they may
 // stand for. curl and scripts send the plus of a media type unescaped, and in a
 // query it means a space (WHATWG URL, "urlencoded parsing"). A media type only
@@ -74,7 +81,7 @@ func parseCursor(query url.Values) (after referrers.Digest, types []string, err 
 func matchingTypes(types, listed []string) []string {
 	all := slices.Clone(types)
 	for _, t := range types {
-		if !strings.Contains(t, " ") {
+		if !hasSpace(t) {
 			continue
 		}
 		t = strings.ReplaceAll(t, " ", "+")

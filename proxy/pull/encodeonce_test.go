@@ -204,3 +204,26 @@ func TestALookupDecodesALongListOnlyWhereItHasTo(t *testing.T) {
 		}
 	})
 }
+
+// Issue 12, "Shown by": a hit costs what is sent. It makes its key, and no copy
+// of the list.
+func TestAHitOfAListMakesNothingButItsKey(t *testing.T) {
+	for _, many := range []int{0, 1, 10} {
+		o := mirrortest.NewOrigin()
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		for i := range many {
+			o.Attach(subject, fmt.Sprint("type", i))
+		}
+		m := mirrortest.New(t, o, nil)
+		ask := func() {
+			if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != many {
+				t.Fatalf("%d are listed, %v", len(got.Manifests), err)
+			}
+		}
+		ask()
+		if n := testing.AllocsPerRun(100, ask); n > 1 {
+			t.Errorf("a hit of %d makes %.0f allocations", many, n)
+		}
+	}
+}

@@ -24,9 +24,11 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 	if err != nil {
 		return Referrers{}, err
 	}
-	key := metadata.Key(repo, subject.String())
 	rec, onRecord := p.ledger.Listed(repo, subject)
-	renew := p.requests.renewals.wanted(key, wish, rec.At)
+	var renew renewal
+	if len(wish) > 0 { // a key is made only for who wishes anything
+		renew = p.requests.renewals.wanted(metadata.Key(repo, subject.String()), wish, rec.At)
+	}
 	switch {
 	case onRecord && renew.failed && rec.Digest != "":
 		answer, err := p.listed(ctx, repo, subject, rec) // the last full list stands in
@@ -50,7 +52,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		}
 		return answer, nil
 	}
-	if answer, ok := p.lookups.incomplete.Get(key); ok && renew.oldest.IsZero() {
+	if answer, ok := p.lookups.incomplete.Get(metadata.Key(repo, subject.String())); ok && renew.oldest.IsZero() {
 		return answer, nil
 	}
 	wait := p.rules.Patience

@@ -97,12 +97,20 @@ func (l List) Len() int { return len(l.table) / listEntry }
 
 // Types are the artifact types of what it lists, by their numbers.
 func (l List) Types() (all []string) {
-	for rest := l.types; len(rest) > 0; {
-		n := int(binary.BigEndian.Uint32(rest))
-		all = append(all, string(rest[listNumber:listNumber+n]))
-		rest = rest[listNumber+n:]
+	for t := range l.eachType {
+		all = append(all, string(t))
 	}
 	return all
+}
+
+func (l List) eachType(yield func([]byte) bool) {
+	for rest := l.types; len(rest) > 0; {
+		n := listNumber + int(binary.BigEndian.Uint32(rest))
+		if !yield(rest[listNumber:n]) {
+			return
+		}
+		rest = rest[n:]
+	}
 }
 
 // Descriptors decodes the list.
@@ -129,7 +137,7 @@ func (l List) Page(after Digest, types []string, most int) (index []byte, last D
 	if after != "" {
 		first = sort.Search(l.Len(), func(i int) bool { return cmp.Compare(l.digest(i), after) > 0 })
 	}
-	index = append(index, indexHead...)
+	index = append(make([]byte, 0, l.pageSize(first, wanted, most)), indexHead...)
 	before := -1 // the last entry on the page so far
 	for i := first; i < l.Len(); i++ {
 		if wanted != nil && !wanted[l.number(i)] {
@@ -148,6 +156,18 @@ func (l List) Page(after Digest, types []string, most int) (index []byte, last D
 	return append(index, indexTail...), last
 }
 
+// pageSize is at least the size in bytes of a page, unless its only entry is
+// larger than a page may be.
+func (l List) pageSize(first int, wanted []bool, most int) int {
+	size := len(indexHead) + len(indexTail)
+	for i := first; i < l.Len() && size < most; i++ {
+		if wanted == nil || wanted[l.number(i)] {
+			size += len(l.entry(i)) + len(",")
+		}
+	}
+	return min(size, most)
+}
+
 // Lists says whether it lists anything of any of the artifact types, or anything
 // at all if no type is given.
 func (l List) Lists(types []string) bool {
@@ -162,8 +182,8 @@ func (l List) numbersOf(types []string) []bool {
 		return nil
 	}
 	wanted := []bool{}
-	for _, t := range l.Types() {
-		wanted = append(wanted, t != "" && slices.Contains(types, t))
+	for t := range l.eachType {
+		wanted = append(wanted, len(t) > 0 && slices.ContainsFunc(types, func(one string) bool { return one == string(t) }))
 	}
 	return wanted
 }

@@ -197,3 +197,41 @@ func TestAPageBeginsAfterADigest(t *testing.T) {
 		})
 	}
 }
+
+// What a client is sent of a list is cut from it: all of it as it is, a page in
+// one piece.
+func TestAPageIsMadeInOnePiece(t *testing.T) {
+	var all []Descriptor
+	for i := range 1000 {
+		d := referrer(fmt.Sprint(i), fmt.Sprint("application/vnd.example.", i%10))
+		d.Size = int64(i)
+		all = append(all, d)
+	}
+	l := newList(t, Merge(all))
+	for name, c := range map[string]struct {
+		types  []string
+		most   int
+		listed int
+		allocs float64
+	}{
+		"all":             {nil, MaxPage, 1000, 0},
+		"the first page":  {nil, 10 << 10, 0, 40}, // the digest is read after which the next begins
+		"of a type":       {[]string{"application/vnd.example.3"}, MaxPage, 100, 5},
+		"of no such type": {[]string{"application/vnd.example.none"}, MaxPage, 0, 5},
+	} {
+		index, _ := l.Page("", c.types, c.most)
+		if name != "the first page" {
+			if got, _ := page(t, l, "", c.types, c.most); len(got) != c.listed {
+				t.Errorf("%s: %d are listed", name, len(got))
+			}
+		} else if len(index) > c.most || len(index) < c.most/2 {
+			t.Errorf("%s: %d bytes", name, len(index))
+		}
+		if c.types != nil && cap(index) > 2*len(index)+1024 {
+			t.Errorf("%s: %d bytes are made for %d", name, cap(index), len(index))
+		}
+		if n := testing.AllocsPerRun(20, func() { l.Page("", c.types, c.most) }); n > c.allocs {
+			t.Errorf("%s: %.0f allocations, want %.0f", name, n, c.allocs)
+		}
+	}
+}

@@ -56,7 +56,7 @@ type Mirror struct {
 }
 
 // New starts a mirror. It does not prefetch; see [Mirror.Prefetch].
-func New(t *testing.T, o *Origin, change func(*mirror.Options)) Mirror {
+func New(t testing.TB, o *Origin, change func(*mirror.Options)) Mirror {
 	t.Helper()
 	disk := memory.New()
 	content, err := memory.NewContent(0)
