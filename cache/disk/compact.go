@@ -49,11 +49,15 @@ func (d *database) bytes() int64 {
 	return used + min(free, max(looseBytes, used))
 }
 
-// bytes is how many bytes all records take.
+// bytes is how many bytes all records take, with the database that is being
+// written anew.
 func (r *records) bytes() int64 {
 	n := r.journal.bytes.Load()
 	if db := r.current(); db != nil {
 		n += db.bytes()
+	}
+	if fresh := r.fresh.Load(); fresh != nil {
+		n += fresh.size.Load()
 	}
 	return n
 }
@@ -126,6 +130,8 @@ func (r *records) copyRecords(from *database, path string) error {
 	if err != nil {
 		return err
 	}
+	r.fresh.Store(to)
+	defer r.fresh.Store(nil)
 	to.bolt.NoSync = true // until it is complete
 	copying := restoring{db: to, faults: r.opts.faults}
 	err = copying.copyFrom(from)

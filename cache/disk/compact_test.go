@@ -93,6 +93,37 @@ func TestWhatRecordsNoLongerNeedIsGivenBack(t *testing.T) {
 	}
 }
 
+// Both databases are on disk while one is written anew.
+func TestADatabaseThatIsWrittenAnewIsCountedTwice(t *testing.T) {
+	var c *Cache
+	var looks atomic.Bool
+	var most atomic.Int64
+	c = open(t, t.TempDir(), Options{FlushEvery: time.Hour, faults: faults{records: func() error {
+		if looks.Load() {
+			beside := c.RecordBytes() - c.records.journal.bytes.Load() - c.records.current().bytes()
+			most.Store(max(most.Load(), beside))
+		}
+		return nil
+	}}})
+	value := bytes.Repeat([]byte("x"), 10_000)
+	for i := range 2000 {
+		c.Records().Put("bucket", fmt.Sprintf("%04d", i), value)
+	}
+	flush(t, c)
+	for i := range 1600 {
+		c.Records().Delete("bucket", fmt.Sprintf("%04d", i))
+	}
+	looks.Store(true)
+	flush(t, c)
+	flush(t, c)
+	if got := most.Load(); got < 3<<20 {
+		t.Errorf("%d bytes of the new database are counted while it is written", got)
+	}
+	if c.records.fresh.Load() != nil || c.RecordBytes() > 10<<20 {
+		t.Errorf("afterwards, %d bytes are counted", c.RecordBytes())
+	}
+}
+
 func TestWhatWasSetAsideIsCountedAndCanBeRemoved(t *testing.T) {
 	dir := t.TempDir()
 	name := "records.db.damaged-20200101T000000.000000000Z"

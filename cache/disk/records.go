@@ -40,6 +40,7 @@ type records struct {
 	opts    Options
 	journal *journal
 	rebuilt atomic.Bool
+	fresh   atomic.Pointer[database] // being written to replace db; nil if none is
 
 	replaceMu sync.Mutex // held while the database is replaced
 	finished  bool       // no database may be opened any more; guarded by replaceMu

@@ -101,21 +101,6 @@ func (l *Ledger) PutHeld(repo Repository, d Digest, m Member) {
 	}
 }
 
-// PutPrivate records that content is fetched with credentials: it may be
-// private to the repository that it is fetched from.
-func (l *Ledger) PutPrivate(d Digest) {
-	if !l.IsPrivate(d) {
-		l.records.Put(bucketPrivate, string(d), []byte{1})
-	}
-}
-
-// IsPrivate says whether content was fetched with credentials.
-func (l *Ledger) IsPrivate(d Digest) bool { return l.has(bucketPrivate, string(d)) }
-
-// DropPrivate removes that record, because the content is no longer stored. It
-// is called within [Watch.Remove].
-func (l *Ledger) DropPrivate(d Digest) { l.records.Delete(bucketPrivate, string(d)) }
-
 // putMembers records the blobs of a manifest as members, if registries verify
 // that the repository has them when such a manifest is pushed. Layers with URLs
 // are left out: registries do not check that these exist, so anyone who may push

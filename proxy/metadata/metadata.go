@@ -50,7 +50,7 @@ type Ledger struct {
 	changes    atomic.Uint64
 	tags       *lru.Cache[string, Tag]
 	mediaTypes *lru.Cache[string, string] // of manifests
-	members    *lru.Cache[string, Member]
+	whose
 	answers    *lru.Cache[string, Listed]
 	unkept     *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
 	untagged   *lru.Cache[string, struct{}]  // repositories without tags and without cached manifests
@@ -66,7 +66,7 @@ func New(records cache.Records, pinned func(repo Repository, ref string) bool) *
 		pinnedByConfig: pinned,
 		tags:           newLRU[Tag](16 << 10),
 		mediaTypes:     newLRU[string](32 << 10),
-		members:        newLRU[Member](64 << 10),
+		whose:          whose{members: newLRU[Member](64 << 10), private: newLRU[bool](64 << 10)},
 		answers:        newLRU[Listed](1 << 10),
 		unkept:         newLRU[Referrers](maxUnkept),
 		untagged:       newLRU[struct{}](maxUnkept),
