@@ -72,7 +72,7 @@ func newClientWorld(t *testing.T, dir string, log *bytes.Buffer) *clientWorld {
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	places := proxy.NewPlaces(proxy.PlacesOptions{Places: 9, Logger: logger})
 	server := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: w.puller, Logger: logger, Places: places, Upstreams: []proxy.Upstream{{Name: "hub.test", Default: true}},
+		Puller: w.behind.Puller, Logger: logger, Places: places, Upstreams: []proxy.Upstream{{Name: "hub.test", Default: true}},
 	}), slog.New(slog.DiscardHandler))
 	go func() { _ = server.Serve(proxy.LimitConnections(server, l, places)) }()
 	t.Cleanup(func() { server.Close() })

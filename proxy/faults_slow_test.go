@@ -2,11 +2,8 @@ package proxy_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,13 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"github.com/entrepot/entrepot/cache/disk"
-	"github.com/entrepot/entrepot/cache/memory"
-	"github.com/entrepot/entrepot/proxy"
-	"github.com/entrepot/entrepot/proxy/metadata"
-	pulling "github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/pull"
-	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/upstreamtest"
 )
 
@@ -123,11 +114,10 @@ func slowRows() []slowRow {
 // slowWorld is a whole entrepot and its upstream, with all their waits, within
 // the process.
 type slowWorld struct {
+	*enclosed
 	t       *testing.T
 	net     upstreamtest.Network
 	fakes   []*upstreamtest.Registry
-	client  *http.Client
-	puller  *pull.Puller
 	digests map[string]digest.Digest
 	content map[string][]byte
 }
@@ -143,57 +133,8 @@ func newSlowWorld(t *testing.T, dir string, endpoints int, auth upstreamtest.Aut
 		w.content = map[string][]byte{aTag: fake.BodyOf("app", "1"), aManifest: fake.BodyOf("app", "1"), aBlob: small, aRange: large[1<<20 : 2<<20]}
 		w.fakes = append(w.fakes, fake)
 	}
-	log := slog.New(slog.DiscardHandler)
-	store, err := disk.Open(dir, disk.Options{Journal: metadata.Durable(), VerifyEvery: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := memory.NewContent(1 << 20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []upstream.Endpoint
-	var remotes []*upstream.Remote
-	for _, fake := range w.fakes {
-		remote, err := upstream.NewRemote(upstream.RemoteOptions{Name: "hub.test", Endpoint: fake.URL(), Dial: w.net.Dial})
-		if err != nil {
-			t.Fatal(err)
-		}
-		remotes, all = append(remotes, remote), append(all, upstream.Breaker(upstream.Retry(remote)))
-	}
-	behind := pulling.New(pulling.Options{
-		Blobs: store.Blobs(), Records: store.Records(), Memory: content,
-		Upstreams: []pull.Upstream{{Name: "hub.test", Registry: upstream.SecondConnection(upstream.Limit(upstream.Fallback(all...), 32)), Endpoints: all}},
-		Rules:     pull.Rules{TagTTL: 10 * time.Minute, ReferrersTTL: 10 * time.Minute, NegativeTTL: 30 * second, MaxWait: 2 * second},
-		Logger:    log,
-	})
-	behind.Start()
-	w.puller = behind.Puller
-	server := proxy.HTTPServer(proxy.New(proxy.Options{
-		Puller: behind.Puller, Logger: log, Upstreams: []proxy.Upstream{{Name: "hub.test", Default: true}},
-	}), log)
-	l, err := w.net.Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = server.Serve(l) }()
-	w.client = &http.Client{Transport: &http.Transport{
-		DisableCompression: true, DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
-			return w.net.Dial(ctx, network, l.Addr().String())
-		},
-	}}
-	t.Cleanup(func() {
-		server.Close()
-		behind.Close()
-		content.Close()
-		for _, remote := range remotes {
-			remote.Close()
-		}
-		if err := store.Close(); err != nil {
-			t.Errorf("close the cache: %v", err)
-		}
-	})
+	w.enclosed = newEnclosed(t, &w.net, dir, pull.Rules{TagTTL: 10 * time.Minute, ReferrersTTL: 10 * time.Minute, NegativeTTL: 30 * second, MaxWait: 2 * second},
+		enclosedUpstream{name: "hub.test", endpoints: w.fakes})
 	return w
 }
 

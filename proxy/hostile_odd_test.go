@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -17,7 +19,12 @@ import (
 // would.
 type odd struct {
 	*rand.Rand
-	digests []string // that exist
+	t       *testing.T
+	digests []string  // that exist
+	realm   string    // of a token server
+	coming  neighbour // what another upstream is about to have
+	pushed  int
+	paged   atomic.Int64 // pages of lists without an end
 }
 
 func oneOf[T any](o *odd, all ...T) T { return all[o.IntN(len(all))] }
@@ -26,7 +33,7 @@ func (o *odd) digest() string {
 	random := digest.FromString(strconv.Itoa(o.IntN(1 << 20)))
 	return oneOf(o,
 		oneOf(o, o.digests...), oneOf(o, o.digests...), oneOf(o, o.digests...), random.String(),
-		"", "abc", "sha256:", "sha256:zz", ":", random.String()[:70], "SHA256:"+random.Encoded(), "sha256:"+strings.ToUpper(random.Encoded()),
+		o.coming.digest, "", "abc", "sha256:", "sha256:zz", ":", random.String()[:70], "SHA256:"+random.Encoded(), "sha256:"+strings.ToUpper(random.Encoded()),
 		digest.SHA512.FromString("x").String(), "blake3:"+random.Encoded(), "md5:0123456789abcdef0123456789abcdef", "sha256:"+strings.Repeat("a", 5000), "sha256:../../x")
 }
 
@@ -109,8 +116,41 @@ func (o *odd) descriptor(depth int) string {
 	return o.object(depth+1, "mediaType", "digest", "size", "blobSum", "annotations", "artifactType", "urls")
 }
 
+// index is a list of manifests, for the most part.
+func (o *odd) index() string {
+	all := make([]string, o.IntN(6))
+	for i := range all {
+		all[i] = o.descriptor(0)
+	}
+	return `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[` + strings.Join(all, ",") + `]}`
+}
+
+// manifest is one of some kind, for the most part, which may be pushed.
+func (o *odd) manifest() (mediaType string, body []byte) {
+	mediaType = o.mediaType()
+	if o.IntN(4) == 0 {
+		return ocispec.MediaTypeImageIndex, []byte(o.index())
+	}
+	return mediaType, []byte(o.object(0, "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs", "fsLayers", "subject", "annotations"))
+}
+
+// pushTo has an upstream have one more manifest, with the right digest.
+func (o *odd) pushTo(r *upstreamtest.Registry) {
+	mediaType, body := o.manifest()
+	o.pushed++
+	d := r.AddManifest("other", mediaType, body, "o"+strconv.Itoa(o.pushed%5)).Digest.String()
+	o.digests = append(o.digests[:min(len(o.digests), 10)], d)
+}
+
 func (o *odd) body() []byte {
-	switch o.IntN(12) {
+	switch o.IntN(16) {
+	case 12, 13:
+		return []byte(o.index())
+	case 14:
+		_, body := o.manifest()
+		return body
+	case 15:
+		return []byte(`{"tags":` + o.member(0, "tags") + `,"token":"x","expires_in":` + o.number() + `}`)
 	case 0:
 		return []byte(strings.Repeat(oneOf(o, "[", `{"a":`, `{"layers":[`), 1+o.IntN(100_000)))
 	case 1:
@@ -141,9 +181,9 @@ func (o *odd) header(h http.Header) {
 		case "Docker-Content-Digest", "Etag":
 			values = []string{o.digest()}
 		case "Link":
-			values = []string{oneOf(o, "", "<", `<?n=1&last=1>; rel="next"`, `</v2/app/tags/list?x=`+o.digest()+`>; rel=next`, `<http://198.51.100.1/>; rel="last next"`, strings.Repeat("<x>; rel=y, ", 500))}
+			values = []string{oneOf(o, "", "<", `<?n=1&last=1>; rel="next"`, "<?x="+strconv.Itoa(o.IntN(1000))+`>; rel="next"`, `</v2/app/tags/list?x=`+o.digest()+`>; rel=next`, `<http://198.51.100.1/>; rel="last next"`, strings.Repeat("<x>; rel=y, ", 500))}
 		case "WWW-Authenticate":
-			values = []string{oneOf(o, "Bearer", `Bearer realm="http://127.0.0.1/token"`, `Bearer realm="`, "Basic realm=x", "Negotiate", strings.Repeat("Basic a=b, ", 1000))}
+			values = []string{oneOf(o, "Bearer", `Bearer realm="`+o.realm+`",service="x"`, `Bearer realm="`+o.realm+`"`, `Bearer realm="http://127.0.0.1/token"`, `Bearer realm="`, "Basic realm=x", "Negotiate", strings.Repeat("Basic a=b, ", 1000))}
 		case "Location":
 			values = []string{oneOf(o, "", "/", "http://127.0.0.1:1/", "file:///x", "http://[::1", "//"+strings.Repeat("a", 3000))}
 		case "Content-Range":
@@ -161,7 +201,22 @@ func (o *odd) status() int {
 
 // answer is what an arbitrary upstream says. It decides at once, since others
 // draw from it too.
-func (o *odd) answer() upstreamtest.Fault {
+func (o *odd) answer(kind string) upstreamtest.Fault {
+	switch n := o.IntN(60); {
+	case n == 0 && kind != "blobs":
+		return o.endless(kind)
+	case n == 1:
+		return o.bomb()
+	case n == 2:
+		return o.pages()
+	case n == 3:
+		return o.headers()
+	case n == 4:
+		return func(_ *upstreamtest.Registry, w http.ResponseWriter, req *http.Request, _ upstreamtest.Request) {
+			w.Header().Set("Location", req.URL.Path+"?hop="+strconv.FormatInt(o.paged.Add(1), 10))
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}
+	}
 	edited := upstreamtest.Answer{Status: o.status(), Header: http.Header{}, Body: o.body()}
 	o.header(edited.Header)
 	n := o.IntN(50_000)
@@ -184,9 +239,9 @@ func (o *odd) answer() upstreamtest.Fault {
 
 // question is what an arbitrary client asks.
 func (o *odd) question() (method, path string, header http.Header) {
-	repo := oneOf(o, "app", "app", "app", "other", strings.Repeat("a", 300), "a//b", "..")
+	repo := oneOf(o, "app", "app", "app", "other", "other", "other", o.coming.repository, o.coming.repository, strings.Repeat("a", 300), "a//b", "..")
 	path = "/v2/" + hostileName + "/" + repo + oneOf(o,
-		"/manifests/1", "/manifests/1", "/manifests/"+o.digest(), "/manifests/"+o.digest(), "/blobs/"+o.digest(), "/blobs/"+o.digest(), "/referrers/"+o.digest(),
+		"/manifests/1", "/manifests/1", "/manifests/o"+strconv.Itoa(o.IntN(6)), "/manifests/"+o.digest(), "/manifests/"+o.digest(), "/blobs/"+o.digest(), "/blobs/"+o.digest(), "/referrers/"+o.digest(),
 		"/referrers/"+o.digest()+"?artifactType="+o.mediaType(), "/tags/list", "/tags/list?n="+strings.Trim(o.number(), `"`)+"&last="+o.digest(), "/manifests/sha256-"+digest.FromString("x").Encoded())
 	header = http.Header{}
 	for range o.IntN(3) {

@@ -196,7 +196,7 @@ func FuzzRoute(f *testing.F) {
 	for _, target := range []string{
 		"/v2/", "/v2/alpine/manifests/3", "/v2/ghcr.io/org/app/blobs/" + sha256OfNothing, "/v2/org/app/tags/list?n=1&last=x&ns=ghcr.io",
 		"/v2/app/referrers/" + sha512OfNothing + "?artifactType=a%2Fb", "/v2/app/%2e%2e/manifests/1", "/v2//manifests/1", "/v2/a/blobs/sha256%3Aabc",
-		"http://ghcr.io/v2/", "/v2/ghcr.io/ghcr.io/manifests/x?ns=ghcr.io", "/v2/a/blobs/uploads/", "/v2/a__b/manifests/_?ns=%zz", "/v2/ghcr.io/v2/v2/v2/tags/list",
+		"http://ghcr.io/v2/", "/v2/ghcr.io/ghcr.io/manifests/x?ns=ghcr.io", "/v2/a/blobs/uploads/", "/v2/a__b/manifests/_?ns=%zz", "/v2/a%2Fb/manifests/1", "/v2/a%2fb/tags/list", "/v2/a/manifests%2F1", "/v2/ghcr.io/v2/v2/v2/tags/list",
 	} {
 		f.Add(target, "mirror.test")
 	}
@@ -219,6 +219,9 @@ func FuzzRoute(f *testing.F) {
 		}
 		if q.kind == kindPing {
 			return
+		}
+		if strings.Contains(strings.ToLower(strings.Split(target, "?")[0]), "%2f") {
+			t.Fatalf("%s is taken for %s of %q", target, q.kind, q.repo.Name)
 		}
 		if routes.names[q.repo.Upstream] != q.repo.Upstream {
 			t.Fatalf("%s is sent to %q", target, q.repo.Upstream)

@@ -47,11 +47,17 @@ func FuzzChallenge(f *testing.F) {
 }
 
 func FuzzLink(f *testing.F) {
-	for _, seed := range []string{`</v2/x/tags/list?n=1&last=a>; rel="next"`, `<a>; rel=prev, <b>; rel=next`, `<`, `<>;rel="next"`, `<a>; rel="next`, `<http://[::1>; rel=next`} {
+	for _, seed := range []string{`</v2/x/tags/list?n=1&last=a>; rel="next"`, `<a>; rel=prev, <b>; rel=next`, `<`, `<>;rel="next"`, `<a>; rel="next`, `<http://[::1>; rel=next`, `a>; rel=next`, `xa>; rel="next"`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
 		target, err := nextLink([]string{header})
+		if strings.Count(header, `"`) == 1 && target != "" && strings.Index(header, ">") < strings.Index(header, `"`) && strings.Count(header, ",") == 0 {
+			t.Errorf("%q: the quote is open, and the target %q", header, target)
+		}
+		if target != "" && !strings.Contains(header, "<") {
+			t.Errorf("%q: the target %q of no link", header, target)
+		}
 		if err != nil && target != "" || target != "" && !strings.Contains(header, target) {
 			t.Errorf("%q: target %q, %v", header, target, err)
 		}

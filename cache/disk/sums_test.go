@@ -62,6 +62,14 @@ func FuzzSums(f *testing.F) {
 			s[i] = uint32(i) * 0x9e3779b1
 		}
 		f.Add(s.encode(d, size), size)
+		if sound := s.encode(d, size); len(s) > 1 { // damaged in each part of it, and of other content
+			for _, at := range []int{0, len(sumsMagic) + 3, len(sumsMagic) + 11, len(sound) - 5, len(sound) - 1} {
+				damaged := bytes.Clone(sound)
+				damaged[at] ^= 1
+				f.Add(damaged, size)
+			}
+			f.Add(s.encode(digest.FromString("other content"), size), size)
+		}
 	}
 	f.Add([]byte{}, int64(1<<62))
 	f.Add([]byte(sumsMagic), int64(-1))

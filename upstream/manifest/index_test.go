@@ -121,6 +121,9 @@ func TestAnEntryIsKeptWithWhatCanBeRead(t *testing.T) {
 func FuzzReadIndex(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"mediaType":"` + index + `","manifests":[{"digest":"` + one + `","size":1,"annotations":{"a":1}},{"digest":"blake3:x"}]}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":null}`))
+	for _, wrong := range []string{"abc", "sha256:", "sha256:zz", "sha256:../../x", ":"} {
+		f.Add([]byte(`{"schemaVersion":2,"mediaType":"` + index + `","manifests":[{"mediaType":"a/b","digest":"` + wrong + `","size":-9}]}`))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		got, err := ReadIndex(raw)
 		if err != nil && !errors.Is(err, ErrMalformed) {
