@@ -51,11 +51,11 @@ type Ledger struct {
 	tags       *lru.Cache[string, Tag]
 	mediaTypes *lru.Cache[string, string] // of manifests
 	whose
-	answers    *lru.Cache[string, Listed]
-	unkept     *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
-	untagged   *lru.Cache[string, struct{}]  // repositories without tags and without cached manifests
-	uses       uses
-	leases     leases
+	answers  *lru.Cache[string, Listed]
+	unkept   *lru.Cache[string, Referrers] // empty answers about manifests that are not cached
+	untagged *lru.Cache[string, struct{}]  // repositories without tags and without cached manifests
+	uses     uses
+	leases   leases
 }
 
 // New returns a Ledger over records. pinned says whether the configuration pins
