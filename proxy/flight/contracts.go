@@ -38,6 +38,10 @@ type Sink interface {
 	// AddIncoming adds n to the number of bytes that are being downloaded; n
 	// may be negative.
 	AddIncoming(n int64)
+	// Grow is AddIncoming for n bytes more of content whose size nobody gives,
+	// and which may have no end. If it returns an error, none were added and the
+	// download continues without storing anything.
+	Grow(n int64) error
 	// Publish commits the draft of d, which is verified and has size bytes,
 	// once there is room for it. No reader waits for that.
 	Publish(ctx context.Context, d cache.Digest, size int64, draft cache.Draft) error

@@ -350,6 +350,9 @@ func (d *download) writeSpool(ctx context.Context, r *request, b []byte) error {
 	if !r.fill && d.spool.isInMemory() {
 		return errNoRoom
 	}
+	if err := d.grow(r.at + int64(len(b))); err != nil {
+		return err
+	}
 	d.version.RLock()
 	defer d.version.RUnlock()
 	if r.stale {

@@ -124,6 +124,29 @@ func (d *download) reserve() error {
 	return nil
 }
 
+// growStep is for how many bytes more at once the sink is asked, where the source
+// gives no size. The first are not counted: most such content is small.
+const growStep = 4 << 20
+
+// grow has the sink count content up to end whose size the source does not give.
+func (d *download) grow(end int64) error {
+	d.mu.Lock()
+	sized := d.plan.total >= 0
+	d.mu.Unlock()
+	if sized || d.spool.isInMemory() {
+		return nil
+	}
+	d.known.Lock()
+	defer d.known.Unlock()
+	for d.known.incoming+growStep < end {
+		if err := d.group.sink.Grow(growStep); err != nil {
+			return fmt.Errorf("content whose size the upstream does not give: %w", err)
+		}
+		d.known.incoming += growStep
+	}
+	return nil
+}
+
 // errNoRoom ends a request whose bytes can't be stored.
 var errNoRoom = fmt.Errorf("%w: there is no disk space for a part of the blob", cache.ErrFull)
 
@@ -135,8 +158,11 @@ func (d *download) continueInMemory(why error) error {
 	}
 	d.notCached(why)
 	d.mu.Lock()
-	prefix := d.plan.prefix()
+	prefix, sized := d.plan.prefix(), d.plan.total >= 0
 	d.mu.Unlock()
+	if !sized {
+		d.expect(-d.known.incoming) // others may grow instead
+	}
 	prefix, _ = d.spool.check(0, prefix) // what an earlier download left may be damaged
 	prefix, err := d.spool.switchToMemory(prefix)
 	if err != nil {

@@ -172,8 +172,11 @@ type testSink struct {
 	keeping chan struct{} // nil, or Keep waits until it is closed
 	broken  atomic.Bool   // hashing what a draft has panics
 
+	most int64 // that may be expected; 0 is without a bound
+
 	mu          sync.Mutex
 	expected    int64
+	grown       []int64
 	saved       []string // the notes of drafts that were saved
 	notKept     int
 	quarantined int64
@@ -247,6 +250,18 @@ func (s *testSink) AddIncoming(n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expected += n
+}
+
+func (s *testSink) Grow(n int64) error {
+	s.called()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.most > 0 && s.expected+n > s.most {
+		return cache.ErrFull
+	}
+	s.expected += n
+	s.grown = append(s.grown, n)
+	return nil
 }
 
 func (s *testSink) Publish(ctx context.Context, _ cache.Digest, _ int64, draft cache.Draft) error {

@@ -12,7 +12,8 @@ const (
 	// the digest is verified, so that no client can mistake corrupt content for
 	// complete content.
 	heldBack = 4 << 10
-	// maxUnsized bounds content, in bytes, if nothing says how large it is. If
+	// maxUnsized bounds content, in bytes, if nothing says how large it is: what
+	// of it is stored, the sink bounds, too. If
 	// the source does not say but a manifest does, which may be wrong,
 	// smallUnsized bytes are accepted in any case.
 	maxUnsized   = 16 << 30

@@ -13,6 +13,17 @@ func (s *Store) NotCached() { s.room.wake() }
 // negative.
 func (s *Store) AddIncoming(n int64) { s.room.addIncoming(n) }
 
+// Grow is AddIncoming for n bytes more of content whose size nobody gives. Such
+// content may have no end. So it returns cache.ErrFull where all that is being
+// downloaded would be more than the cache may hold.
+func (s *Store) Grow(n int64) error {
+	err := s.room.grow(n)
+	if err != nil {
+		s.noteFull(err)
+	}
+	return err
+}
+
 // MaxBytes is the bound on the stored bytes, or 0 if there is none.
 func (s *Store) MaxBytes() int64 { return s.room.bounds.MaxBytes }
 

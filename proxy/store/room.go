@@ -137,6 +137,18 @@ func (r *room) addIncoming(n int64) {
 	}
 }
 
+// grow is addIncoming for what may have no end.
+func (r *room) grow(n int64) error {
+	r.mu.Lock()
+	expected := r.demand.incoming + n
+	r.mu.Unlock()
+	if most := r.mostForBlobs(); most > 0 && expected > most {
+		return r.full("%d bytes are being downloaded, with content whose size nobody gives, and that is more than the whole cache may hold", expected)
+	}
+	r.addIncoming(n)
+	return nil
+}
+
 // mostForBlobs is how many bytes may be in use with a blob that is published.
 func (r *room) mostForBlobs() int64 {
 	most := r.bounds.MaxBytes

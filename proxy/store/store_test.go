@@ -473,3 +473,24 @@ func (b *slowDelete) Delete(ctx context.Context, d cache.Digest) error {
 	<-b.goOn
 	return b.Blobs.Delete(ctx, d)
 }
+
+func TestContentWithoutAnEndIsBoundedByAllThatIsDownloaded(t *testing.T) {
+	k := newStore(t, inMemory(t), store.Bounds{MaxBytes: 10_000})
+	if err := k.Count(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	k.AddIncoming(5000) // of a size that is known
+	if err := k.Grow(4000); err != nil {
+		t.Errorf("there is room: %v", err)
+	}
+	if err := k.Grow(4000); !errors.Is(err, cache.ErrFull) {
+		t.Errorf("it would be more than the cache may hold: %v", err)
+	}
+	if n := k.State().Incoming; n != 9000 {
+		t.Errorf("%d bytes are expected", n)
+	}
+	k.AddIncoming(-9000)
+	if err := k.Grow(4000); err != nil {
+		t.Errorf("there is room again: %v", err)
+	}
+}
