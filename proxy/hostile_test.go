@@ -85,7 +85,6 @@ type arbitraryWorld struct {
 	shared         *sharedRegistry
 	image          arbitraryImage
 	asked          atomic.Int64 // requests to the hostile upstream in this step
-	neighbours     []string     // what was pulled from the sound one
 }
 
 // arbitraryImage is what the hostile upstream has when it is not hostile.
