@@ -22,6 +22,9 @@ const (
 	maxTrial   = time.Minute
 	// restFor is how long nothing is requested beside what others wait for.
 	restFor = time.Second
+	// restingChunk is what the fill alone asks for at once meanwhile, in bytes:
+	// small parts one after the other cost a round trip each.
+	restingChunk = 64 << 20
 	// maxBroken is how many requests beside others may break off.
 	maxBroken = 3
 	// slowRest is how long a request may still need, by its own rate, before
@@ -63,6 +66,9 @@ func (l *lanes) count() int { return max(l.now, 1) }
 
 // off has one request fetch everything from now on.
 func (l *lanes) off() { l.most, l.now = 1, 1 }
+
+// isResting says whether no further one begins now.
+func (l *lanes) isResting(now time.Time) bool { return l.most > 1 && now.Before(l.rested) }
 
 // rest has no further one begin for a moment.
 func (l *lanes) rest(now time.Time) { l.rested = now.Add(restFor) }
@@ -140,6 +146,9 @@ func (l *lanes) settle(now time.Time) {
 // parts become smaller, so that all of them end at about the same time.
 func (s *schedule) chunk() int64 {
 	size := s.size()
+	if s.lanes.isResting(time.Now()) {
+		return restingChunk
+	}
 	if s.lanes.count() == 1 || size < 2*s.small {
 		if s.scattered {
 			return segment
@@ -183,7 +192,7 @@ func (s *schedule) clamp(n int64) int64 { return min(max(n, s.small), segment) }
 // nextBeside is a request beside the fill, or nil. Before it is known whether the
 // source has ranges, there is one at most.
 func (s *schedule) nextBeside(now time.Time) *request {
-	if !s.fill || s.inOrder || s.total < 2*s.small || now.Before(s.lanes.rested) {
+	if !s.fill || s.inOrder || s.total < 2*s.small || s.lanes.isResting(now) {
 		return nil
 	}
 	beside, alone := 0, true

@@ -196,3 +196,30 @@ func TestASlowPartIsHalved(t *testing.T) {
 		t.Errorf("requested %+v", r)
 	}
 }
+
+// Where there is no place beside it, the fill asks for more at once.
+func TestTheFillAloneAsksForLargeParts(t *testing.T) {
+	s := schedule{total: 500 * mib, small: smallContent, fill: true, ranges: ranges{ranged: true}, lanes: newLanes(4, 500*mib)}
+	for _, c := range []struct {
+		rest bool
+		want int64
+	}{{false, segment}, {true, 64 * mib}} {
+		if c.rest {
+			s.lanes.rest(time.Now())
+		}
+		s.requests = nil
+		r, _ := s.next(nil)
+		if r == nil || r.to-r.from != c.want || r.beside != 0 {
+			t.Fatalf("resting %t: requested %+v", c.rest, r)
+		}
+		s.requests = []*request{r}
+		if r, _ := s.next(nil); (r == nil) != c.rest {
+			t.Errorf("resting %t: beside it %+v", c.rest, r)
+		}
+	}
+	s.lanes.off()
+	s.requests = nil
+	if r, _ := s.next(nil); r == nil || !r.open {
+		t.Errorf("one connection: requested %+v", r)
+	}
+}
