@@ -189,7 +189,8 @@ func linesTable(ctx context.Context, program, work string) (string, error) {
 	fmt.Fprintf(&b, `
 ## A cold pull of one client, over a line of %d ms
 
-The medians of %d pulls, straight from the upstream and through entrepot in turns, each of other content.
+The medians of %d pulls, straight from the upstream and through entrepot in turns, each of other content, with
+`+"`connections_per_blob: 4`"+`.
 
 | what, and the line | straight | through entrepot | ratio | first byte, straight | through | upstream bytes ÷ bytes |
 |---|---|---|---|---|---|---|
@@ -232,7 +233,7 @@ func measureLine(ctx context.Context, l line, program, dir string) (straight, th
 	if err != nil {
 		return nil, nil, err
 	}
-	config, err := s.write("entrepot.yaml", fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %q}\nupstreams: [{name: far.bench, default: true, endpoints: [\"http://%s\"]}]\n",
+	config, err := s.write("entrepot.yaml", fmt.Sprintf("listen: %s\nadmin: %s\ncache: {dir: %q}\nupstreams: [{name: far.bench, default: true, endpoints: [\"http://%s\"], connections_per_blob: 4}]\n",
 		s.host, admin, filepath.Join(s.dir, "cache"), f.host))
 	if err != nil {
 		return nil, nil, err

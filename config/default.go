@@ -109,7 +109,7 @@ func defaultRealms(name string) []string {
 // defaultUpstream returns the defaults of an entry in upstreams.
 func defaultUpstream() Upstream {
 	return Upstream{
-		Allow: []string{"**"}, MaxRequests: 32, ConnectionsPerBlob: 4, Deleted: DeletedForget,
+		Allow: []string{"**"}, MaxRequests: 32, ConnectionsPerBlob: 1, Deleted: DeletedForget,
 		Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute},
 	}
 }

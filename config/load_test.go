@@ -92,7 +92,7 @@ func TestLoadReadsTheExampleOfTheDesign(t *testing.T) {
 		Upstreams: []Upstream{{
 			Name: "docker.io", Endpoints: []string{"https://registry-1.docker.io"},
 			Aliases: []string{"index.docker.io", "registry-1.docker.io"}, Hosts: []string{}, Default: true,
-			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ConnectionsPerBlob: 4, Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute}, ImmutableTags: []string{}, Deleted: "forget",
+			Allow: []string{"**"}, Deny: []string{}, MaxRequests: 32, ConnectionsPerBlob: 1, Timeouts: Timeouts{Connect: 5 * time.Second, Header: time.Minute, Idle: time.Minute}, ImmutableTags: []string{}, Deleted: "forget",
 		}},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -71,7 +71,7 @@ upstreams:
     allow: ['**'] # default
     deny: [] # default
     max_requests: 32 # default
-    connections_per_blob: 4 # default
+    connections_per_blob: 1 # default
     timeouts:
       connect: 5s # default
       header: 1m # default
