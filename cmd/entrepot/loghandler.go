@@ -10,8 +10,8 @@ import (
 )
 
 // lineHandler writes what slog's own handlers write, byte for byte. The line of a
-// request costs half as much: it has only plain values, and its place in the
-// source is not looked up. Lines with anything else are left to slog.
+// request has only plain values, and its place in the source is not looked up.
+// Lines with anything else are left to slog.
 type lineHandler struct {
 	slog.Handler // slog's own, over the same writer
 
