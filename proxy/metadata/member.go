@@ -13,7 +13,13 @@ type Member struct {
 	Size int64
 	// Named means that only a manifest says so. See [Ledger.Holds].
 	Named bool `json:",omitempty"`
+	// Confirmed means that the upstream has said so. See [Member.IsOld].
+	Confirmed bool `json:",omitempty"`
 }
+
+// IsOld says whether a version of the program has recorded it that did not note
+// who says so. It may be a manifest that no registry verifies.
+func (m Member) IsOld() bool { return !m.Named && !m.Confirmed }
 
 // Holds says whether what is stored of a blob may be served for a repository.
 //
@@ -62,26 +68,29 @@ func (l *Ledger) Member(repo Repository, d Digest) (Member, bool) {
 	return load(l, l.members, Key(repo, d.String()), l.decodeMember)
 }
 
-func (l *Ledger) decodeMember(key string) (Member, bool) {
-	var m Member
+func (l *Ledger) decodeMember(key string) (m Member, known bool) {
 	if l.read(bucketMember, key, &m) {
-		m.Named = m.Named && !l.has(bucketHeld, key)
-		if !m.Named {
+		if !m.Confirmed && l.has(bucketHeld, key) {
+			m.Named, m.Confirmed = false, true
+		}
+		if m.Confirmed {
 			return m, true
 		}
+		known = true
 	}
 	if manifest, ok := l.decodeManifest(key); ok {
-		return Member{Size: manifest.Size}, true
+		return Member{Size: manifest.Size, Confirmed: true}, true
 	}
-	return m, m.Named
+	return m, known
 }
 
 // PutMember records that the upstream has said that a blob belongs to a
 // repository.
 func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 	key := Key(repo, d.String())
+	m.Named, m.Confirmed = false, true
 	l.mu.Lock()
-	if old, ok := l.members.Get(key); ok && !old.Named && (old == m || m.Size < 0) {
+	if old, ok := l.members.Get(key); ok && old.Confirmed && (old == m || m.Size < 0) {
 		l.mu.Unlock()
 		return
 	} else if ok && m.Size < 0 {
@@ -90,6 +99,16 @@ func (l *Ledger) PutMember(repo Repository, d Digest, m Member) {
 	defer l.endChange()
 	l.write(bucketMember, key, m)
 	l.members.Add(key, m)
+}
+
+// DropOldMember forgets what an older version of the program has recorded: the
+// upstream says that the repository does not have the blob.
+func (l *Ledger) DropOldMember(repo Repository, d Digest) {
+	defer l.beginChange()()
+	key := Key(repo, d.String())
+	if m, known := l.decodeMember(key); known && m.IsOld() {
+		l.removeMember(key)
+	}
 }
 
 // PutHeld is PutMember for an answer that must not be lost, because without it

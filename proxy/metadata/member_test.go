@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -137,12 +138,69 @@ func TestWhatTheUpstreamSaidOutlivesTheRecords(t *testing.T) {
 }
 
 // A record of a version before there were named members is what it was: the
-// upstream may not be there to ask.
+// upstream may not be there to ask. What it is can be told from the others.
 func TestAMemberOfAnOlderVersionIsHeld(t *testing.T) {
 	l, records := newLedger(t)
-	records.Put("member", metadata.Key(app, of("layer").String()), []byte(`{"Size":30}`))
+	key := metadata.Key(app, of("layer").String())
+	records.Put("member", key, []byte(`{"Size":30}`))
 	l.PutPrivate(of("layer"))
-	if !l.Holds(app, of("layer")) {
-		t.Error("it is not held any more")
+	wants := func(when string, old bool) {
+		t.Helper()
+		m, known := l.Member(app, of("layer"))
+		if !known || m.IsOld() != old || m.Named || m.Size != 30 || !l.Holds(app, of("layer")) {
+			t.Errorf("%s: %+v, %t", when, m, known)
+		}
+		if err := l.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	wants("at first", true)
+	l.PutManifest(app, of("image"), image)
+	wants("named", true)
+	l.PutMember(app, of("layer"), metadata.Member{Size: -1})
+	wants("the upstream says so", false)
+	l.DropOldMember(app, of("layer"))
+	wants("what the upstream says is not dropped", false)
+
+	// A version that noted only what must not be lost.
+	l, records = newLedger(t)
+	records.Put("member", key, []byte(`{"Size":30}`))
+	records.Put("held", key, []byte{1})
+	wants("what was held", false)
+
+	l, records = newLedger(t)
+	records.Put("member", key, []byte(`{"Size":30}`))
+	wants("by another process", true)
+	l.DropOldMember(app, of("layer"))
+	if _, known := l.Member(app, of("layer")); known {
+		t.Error("it is not dropped")
+	}
+}
+
+// Older versions did not note what they fetched with credentials.
+func TestWhatOlderVersionsFetchedMayBePrivate(t *testing.T) {
+	l, records := newLedger(t)
+	const many = 2500 // more than a page
+	digest := func(i int) metadata.Digest { return of(fmt.Sprint(i)) }
+	public := metadata.Repository{Upstream: "public", Name: "app"}
+	for i := range many {
+		records.Put("member", metadata.Key(app, digest(i).String()), []byte(`{"Size":30}`))
+	}
+	for i, member := range []string{`{"Size":30,"Named":true}`, `{"Size":30,"Confirmed":true}`} {
+		records.Put("member", metadata.Key(app, digest(many+i).String()), []byte(member))
+	}
+	records.Put("member", metadata.Key(public, digest(many+2).String()), []byte(`{"Size":30}`))
+	if err := l.MarkOld(t.Context(), []string{"hub"}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range many + 3 {
+		if got := l.IsPrivate(digest(i)); got != (i < many) {
+			t.Fatalf("%d may be private: %t", i, got)
+		}
+	}
+	// Once: what is public later is not marked.
+	records.Put("member", metadata.Key(app, digest(many+3).String()), []byte(`{"Size":30}`))
+	if err := l.MarkOld(t.Context(), []string{"hub"}); err != nil || l.IsPrivate(digest(many+3)) {
+		t.Errorf("marked again, %v", err)
 	}
 }

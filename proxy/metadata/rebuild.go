@@ -1,10 +1,12 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -25,7 +27,8 @@ func (l *Ledger) RebuildMembers(ctx context.Context) (manifests int, err error) 
 	}
 	r := rebuilding{l: l}
 	for _, repo := range repos {
-		if err := r.rebuild(ctx, repo, ""); err != nil {
+		err := l.inPages(bucketManifest, repo, "", func(page []record) error { return r.rebuild(ctx, repo, page) })
+		if err != nil {
 			return r.manifests, err
 		}
 	}
@@ -35,28 +38,17 @@ func (l *Ledger) RebuildMembers(ctx context.Context) (manifests int, err error) 
 type rebuilding struct {
 	l         *Ledger
 	manifests int
+	marked    int // as private
 	waiting   int // records that may not be durable
 }
 
-// rebuild records the members of the manifests whose digests begin with from. If
-// there are many of them, it takes those apart that differ in the next digit.
-func (r *rebuilding) rebuild(ctx context.Context, repo Repository, from string) error {
-	page, more, err := r.page(repo, from)
-	if err != nil {
-		return err
-	}
-	if more {
-		for _, next := range longer(from) {
-			if err := r.rebuild(ctx, repo, next); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+// rebuild records what the manifests of a page reference and attach.
+func (r *rebuilding) rebuild(ctx context.Context, repo Repository, page []record) error {
 	r.manifests += len(page)
-	for _, m := range page {
-		if m.Wide {
-			continue // its members are not on record, and whom it attaches neither
+	for _, raw := range page {
+		var m Manifest
+		if json.Unmarshal(raw.value, &m) != nil || m.Wide {
+			continue // of a wide one the members are not on record, and whom it attaches neither
 		}
 		for _, named := range m.Blobs {
 			if len(named.URLs) == 0 && referrers.NamesVerifiedBlobs(m.MediaType) {
@@ -70,29 +62,52 @@ func (r *rebuilding) rebuild(ctx context.Context, repo Repository, from string) 
 			r.l.PutAttestation(repo, a.Entry.Digest)
 			r.waiting += 2
 		}
-		if r.waiting < rebuildGroup {
-			continue
-		}
-		r.waiting = 0
-		if err := r.l.Flush(ctx); err != nil {
+		if err := r.pause(ctx); err != nil {
 			return fmt.Errorf("rebuild the records of blobs: %w", err)
 		}
 	}
 	return nil
 }
 
-func (r *rebuilding) page(repo Repository, from string) (page []Manifest, more bool, err error) {
-	err = r.l.records.Scan(bucketManifest, Key(repo, from), func(_ string, value []byte) bool {
-		if more = len(page) == rebuildPage; more {
-			return false
+// pause makes what was put durable if it is much.
+func (r *rebuilding) pause(ctx context.Context) error {
+	if r.waiting < rebuildGroup {
+		return nil
+	}
+	r.waiting = 0
+	return r.l.Flush(ctx)
+}
+
+// record is a record as it is stored.
+type record struct {
+	key   string
+	value []byte
+}
+
+// inPages calls do for the records of a repository whose digests begin with
+// from, with a page of them at a time. If there are more, it takes those apart
+// that differ in the next digit.
+func (l *Ledger) inPages(b cache.Bucket, repo Repository, from string, do func(page []record) error) error {
+	var page []record
+	more := false
+	err := l.records.Scan(b, Key(repo, from), func(key string, value []byte) bool {
+		if more = len(page) == rebuildPage; !more {
+			page = append(page, record{key, bytes.Clone(value)})
 		}
-		var m Manifest
-		if json.Unmarshal(value, &m) == nil {
-			page = append(page, m)
-		}
-		return true
+		return !more
 	})
-	return page, more, err
+	if err != nil {
+		return err
+	}
+	if !more {
+		return do(page)
+	}
+	for _, next := range longer(from) {
+		if err := l.inPages(b, repo, next, do); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // longer are the beginnings of digests that are one digit longer.

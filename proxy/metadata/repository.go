@@ -4,12 +4,16 @@ import (
 	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/entrepot/entrepot/cache"
 )
 
 // Repositories returns the repositories of which at least one manifest is
 // cached.
-func (l *Ledger) Repositories() (all []Repository, err error) {
-	err = l.records.Scan(bucketManifest, "", func(key string, _ []byte) bool {
+func (l *Ledger) Repositories() ([]Repository, error) { return l.repositoriesIn(bucketManifest) }
+
+func (l *Ledger) repositoriesIn(b cache.Bucket) (all []Repository, err error) {
+	err = l.records.Scan(b, "", func(key string, _ []byte) bool {
 		// Keys are scanned in order.
 		if repo, _, ok := SplitKey(key); ok && (len(all) == 0 || all[len(all)-1] != repo) {
 			all = append(all, repo)

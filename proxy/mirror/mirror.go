@@ -17,6 +17,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/background"
@@ -81,8 +82,10 @@ type Mirror struct {
 	Pinner     *warm.Pinner
 	Prefetcher *warm.Prefetcher
 
-	scrubRate int64
-	work      *background.Work
+	scrubRate    int64
+	credentialed []string // the upstreams that are
+	log          *slog.Logger
+	work         *background.Work
 }
 
 // New assembles a Mirror. It does no background work before Start and
@@ -94,8 +97,8 @@ func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
 		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
-		scrubRate: opts.ScrubRate,
-		work:      background.New(),
+		scrubRate: opts.ScrubRate, credentialed: credentialed(opts.Upstreams),
+		log: opts.Logger, work: background.New(),
 	}
 	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights, Small: opts.SmallBlob})
 	// A new manifest may lead to more to prefetch, and a pinned tag that moves
@@ -133,6 +136,10 @@ func names(of []pull.Upstream) (all []string) {
 	return all
 }
 
+func credentialed(of []pull.Upstream) []string {
+	return names(slices.DeleteFunc(slices.Clone(of), func(u pull.Upstream) bool { return !u.Credentialed }))
+}
+
 // Cache has the operations on the cache that operators use.
 type Cache struct {
 	*retention.Retention
@@ -146,6 +153,11 @@ func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
 // evicting, completing pins, and scrubbing. Close ends it.
 func (m *Mirror) Start() {
 	m.work.Keep("saving uses", m.Ledger.Run)
+	m.work.Go(func(ctx context.Context) {
+		if err := m.Ledger.MarkOld(ctx, m.credentialed); err != nil && ctx.Err() == nil {
+			m.log.Warn("content of older versions may not be known to be private", "error", err)
+		}
+	})
 	m.work.Keep("evicting", m.Retention.Run)
 	m.work.Keep("completing pins", m.Pinner.Run)
 	if m.scrubRate > 0 {

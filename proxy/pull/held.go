@@ -2,9 +2,11 @@ package pull
 
 import (
 	"context"
+	"errors"
 
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // Bytes are shared between repositories, and permission to read them is not. A
@@ -20,7 +22,36 @@ func (p *Puller) holds(ctx context.Context, repo Repository, d Digest) (metadata
 	if !known {
 		return metadata.Member{Size: -1}, false
 	}
-	return m, !m.Named || !p.isPrivate(d)
+	switch {
+	case m.Confirmed:
+		return m, true
+	case m.IsOld():
+		return m, p.holdsOld(ctx, repo, d)
+	}
+	return m, !p.isPrivate(d)
+}
+
+// holdsOld says whether what is here of a blob may be served for a repository
+// that has it according to an older version of the program, which believed
+// manifests, too. If the upstream has credentials, or the blob may be private, it
+// is asked once. Where it can't be asked, the old record is believed: it was
+// served before, and a cache that is updated while it is offline must not lose
+// its images.
+func (p *Puller) holdsOld(ctx context.Context, repo Repository, d Digest) bool {
+	u := p.upstreams[repo.Upstream]
+	if !u.Credentialed && !p.isPrivate(d) || !p.isHeldForOthers(ctx, repo, d) {
+		return true
+	}
+	if p.rules.MaxWait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, p.rules.MaxWait, errTooLong)
+		defer cancel()
+	}
+	_, err := p.resolveUpstreamBlob(ctx, u, repo, d)
+	if errors.Is(err, upstream.ErrNotFound) {
+		p.ledger.DropOldMember(repo, d)
+	}
+	return err == nil || IsInconclusive(err) || ctx.Err() != nil
 }
 
 // isPrivate says whether what is here of a blob, be it whole or not, may be
@@ -64,7 +95,7 @@ func (p *Puller) confirmJoined(ctx context.Context, f *flight.Flight, u Upstream
 	source := f.Source().(*blobSource)
 	m, known := p.member(ctx, repo, d)
 	switch {
-	case source.repo == repo, known && !m.Named:
+	case source.repo == repo, known && m.Confirmed:
 		return nil
 	case known && !source.u.Credentialed && !p.ledger.IsPrivate(d):
 		return nil

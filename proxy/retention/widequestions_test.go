@@ -43,6 +43,7 @@ func TestAWideImageIsWholeWhenTheUpstreamHasSaidThatItHasItsBlobs(t *testing.T) 
 			if _, err := m.Manifest(t.Context(), mirrortest.App, "wide"); err != nil {
 				t.Fatal(err)
 			}
+			mirrortest.Wait() // the last layers may not be published yet
 			image := retention.Reference{Repository: mirrortest.App, Ref: "wide"}
 			if got := m.IsComplete(t.Context(), image, false); got == credentialed {
 				t.Errorf("credentials: %t; whole before the upstream is asked: %t", credentialed, got)
