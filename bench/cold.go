@@ -28,7 +28,7 @@ func measureCold(ctx context.Context, s *server, up *upstream) (*coldResult, err
 	one := &http.Client{Transport: &http.Transport{}}
 	defer one.CloseIdleConnections()
 	// As every client does, the manifest first.
-	if _, err := get(ctx, one, http.MethodGet, s.host, manifestPath(tag), up.manifest); err != nil {
+	if _, err := get(ctx, one, http.MethodGet, s.url(), manifestPath(tag), up.manifest); err != nil {
 		return nil, err
 	}
 	if err := s.forgetPeak(); err != nil {
@@ -46,7 +46,7 @@ func measureCold(ctx context.Context, s *server, up *upstream) (*coldResult, err
 		clients.Go(func() {
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
-			firsts[i], failures[i] = get(ctx, client, http.MethodGet, s.host, blobPath(up.blob.digest), up.blob)
+			firsts[i], failures[i] = get(ctx, client, http.MethodGet, s.url(), blobPath(up.blob.digest), up.blob)
 		})
 	}
 	clients.Wait()

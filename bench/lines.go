@@ -157,7 +157,7 @@ func (f *farEnd) pull(ctx context.Context, host string, round int) (lineResult, 
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: pullJobs}}
 	defer client.CloseIdleConnections()
 	before, began := f.sent.Load(), time.Now()
-	if _, err := get(ctx, client, http.MethodGet, host, image(round)+"manifests/"+tag, f.content[image(round)+"manifests/"+tag]); err != nil {
+	if _, err := get(ctx, client, http.MethodGet, "http://"+host, image(round)+"manifests/"+tag, f.content[image(round)+"manifests/"+tag]); err != nil {
 		return lineResult{}, err
 	}
 	blobs := time.Now()
@@ -169,7 +169,7 @@ func (f *farEnd) pull(ctx context.Context, host string, round int) (lineResult, 
 		all.Go(func() {
 			defer func() { <-jobs }()
 			start := time.Since(blobs)
-			firsts[i], failures[i] = get(ctx, client, http.MethodGet, host, image(round)+"blobs/"+layer.digest, layer)
+			firsts[i], failures[i] = get(ctx, client, http.MethodGet, "http://"+host, image(round)+"blobs/"+layer.digest, layer)
 			firsts[i] += start
 		})
 	}

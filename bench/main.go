@@ -25,8 +25,9 @@ type programs struct{ entrepot, registry, nginx string }
 
 func run() error {
 	var p programs
-	var work, bare string
-	var soak, referrers, far bool
+	var work, bare, before string
+	var cert certificate
+	var soak, referrers, far, hits, inMemory bool
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
 	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
 	flag.StringVar(&p.nginx, "nginx", "", "nginx")
@@ -34,6 +35,11 @@ func run() error {
 	flag.BoolVar(&soak, "soak", false, "measure only the soak, as in a small container, and print it")
 	flag.BoolVar(&referrers, "referrers", false, "measure only lookups of referrers, and print them")
 	flag.BoolVar(&far, "lines", false, "measure only cold pulls over lines of several kinds, and print them")
+	flag.BoolVar(&hits, "hits", false, "measure only hits of small answers over each protocol, and print them")
+	flag.StringVar(&before, "before", "", "with -hits: another build of the program, which is measured beside it")
+	flag.BoolVar(&inMemory, "in-memory", false, "with -bare: have the answers in a map")
+	flag.StringVar(&cert.certFile, "cert", "", "with -bare: serve with TLS, and this certificate")
+	flag.StringVar(&cert.keyFile, "key", "", "its key")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -42,7 +48,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if bare != "" {
-		return serveBare(ctx, bare, work)
+		return serveBare(ctx, bare, work, inMemory, cert)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
@@ -51,6 +57,11 @@ func run() error {
 		for _, m := range marks {
 			fmt.Printf("%+v\n", m)
 		}
+		return err
+	}
+	if hits {
+		table, err := measureHits(ctx, p, before, work)
+		fmt.Print(table)
 		return err
 	}
 	if far {
@@ -76,7 +87,11 @@ func measure(ctx context.Context, p programs, work string) error {
 		return err
 	}
 	defer up.stop()
-	servers, err := startServers(ctx, p, work, up)
+	kinds, err := kindsOf(p, up)
+	if err != nil {
+		return err
+	}
+	servers, err := startServers(ctx, kinds, work, nil)
 	defer func() {
 		for _, s := range servers {
 			s.stop()

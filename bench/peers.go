@@ -24,7 +24,7 @@ upstreams:
   - name: docker.io
     endpoints: ["http://%s"]
     default: true
-`, s.host, admin, filepath.Join(s.dir, "cache"), up.host))
+%s`, s.host, admin, filepath.Join(s.dir, "cache"), up.host, s.cert.entrepot()))
 	return []string{"serve", "--config", file}, err
 }
 
@@ -50,7 +50,9 @@ worker_processes auto;
 error_log %[1]s/error.log warn;
 events { worker_connections 1024; }
 http {
-  access_log %[1]s/access.log;
+  # The fields of entrepot's line, written together as those are.
+  log_format line escape=json 'time=$time_iso8601 msg=request method=$request_method path=$uri status=$status bytes=$body_bytes_sent outcome=$upstream_cache_status took=$request_time client=$remote_addr agent=$http_user_agent';
+  access_log %[1]s/access.log line buffer=64k flush=1s;
   sendfile on;
   tcp_nopush on;
   keepalive_requests 1000000;
@@ -61,7 +63,7 @@ http {
   scgi_temp_path %[1]s/scgi;
   proxy_cache_path %[1]s/cache levels=1:2 keys_zone=registry:10m use_temp_path=off;
   server {
-    listen %[2]s;
+    listen %[2]s%[4]s;
     location / {
       proxy_pass http://%[3]s;
       proxy_http_version 1.1;
@@ -75,14 +77,14 @@ http {
     }
   }
 }
-`, s.dir, s.host, up.host))
+`, s.dir, s.host, up.host, s.cert.nginx()))
 	return []string{"-p", s.dir, "-e", filepath.Join(s.dir, "error.log"), "-c", file}, err
 }
 
 // bareArguments writes all that can be asked for into files.
 func bareArguments(s *server, up *upstream) ([]string, error) {
 	for path, c := range up.paths() {
-		if c.digest == "" {
+		if path == "/v2/" {
 			continue
 		}
 		file := filepath.Join(s.dir, filepath.FromSlash(path))
@@ -93,5 +95,5 @@ func bareArguments(s *server, up *upstream) ([]string, error) {
 			return nil, err
 		}
 	}
-	return []string{"-bare", s.host, "-work", s.dir}, nil
+	return append([]string{"-bare", s.host, "-work", s.dir}, s.cert.bare()...), nil
 }

@@ -197,7 +197,7 @@ func lookUp(ctx context.Context, s *server, up *away, speaks string, count int) 
 	for i := range warmClients {
 		clients.Go(func() {
 			for asked.Add(1) <= asks && failures[i] == nil {
-				_, failures[i] = get(ctx, client, http.MethodGet, s.host, path, want)
+				_, failures[i] = get(ctx, client, http.MethodGet, s.url(), path, want)
 			}
 		})
 	}

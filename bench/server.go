@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ type server struct {
 	name   string
 	caches bool // it fetches from the upstream; else it has everything already
 	host   string
+	cert   *certificate // nil: without TLS
 	dir    string
 	cmd    *exec.Cmd
 	ended  chan struct{}
@@ -26,29 +28,35 @@ type server struct {
 	warm map[string][]warmResult // by what was asked
 }
 
-// startServers starts what is installed. What it has started it returns even
-// where it fails.
-func startServers(ctx context.Context, p programs, work string, up *upstream) ([]*server, error) {
+// serverKind is a program that is measured, and how it is started.
+type serverKind struct {
+	name, program string
+	caches        bool
+	arguments     func(s *server) ([]string, error)
+}
+
+const distributionName = "distribution, pull-through"
+
+// kindsOf are those that are installed.
+func kindsOf(p programs, up *upstream) ([]serverKind, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	kinds := []struct {
-		name, program string
-		caches        bool
-		arguments     func(s *server) ([]string, error)
-	}{
+	kinds := []serverKind{
 		{"entrepot", p.entrepot, true, func(s *server) ([]string, error) { return entrepotArguments(s, up) }},
-		{"distribution, pull-through", p.registry, true, func(s *server) ([]string, error) { return distributionArguments(s, up) }},
+		{distributionName, p.registry, true, func(s *server) ([]string, error) { return distributionArguments(s, up) }},
 		{"nginx, proxy_cache", p.nginx, true, func(s *server) ([]string, error) { return nginxArguments(s, up) }},
 		{"files, net/http alone", self, false, func(s *server) ([]string, error) { return bareArguments(s, up) }},
 	}
-	var servers []*server
+	return slices.DeleteFunc(kinds, func(k serverKind) bool { return k.program == "" }), nil
+}
+
+// startServers starts servers. Those that it has started it returns even where it
+// fails.
+func startServers(ctx context.Context, kinds []serverKind, work string, cert *certificate) (servers []*server, err error) {
 	for i, kind := range kinds {
-		if kind.program == "" {
-			continue
-		}
-		s := &server{name: kind.name, caches: kind.caches, warm: map[string][]warmResult{}}
+		s := &server{name: kind.name, caches: kind.caches, cert: cert, warm: map[string][]warmResult{}}
 		s.dir = filepath.Join(work, strconv.Itoa(i))
 		if err := os.Mkdir(s.dir, 0o755); err != nil {
 			return servers, err
@@ -69,6 +77,13 @@ func startServers(ctx context.Context, p programs, work string, up *upstream) ([
 		}
 	}
 	return servers, nil
+}
+
+func (s *server) url() string {
+	if s.cert != nil {
+		return "https://" + s.host
+	}
+	return "http://" + s.host
 }
 
 func (s *server) logFile() string { return filepath.Join(s.dir, "log") }
@@ -109,8 +124,10 @@ func (s *server) stop() {
 func (s *server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	client := &http.Client{Transport: s.transport(1, false)}
+	defer client.CloseIdleConnections()
 	for {
-		resp, err := http.Get("http://" + s.host + "/v2/")
+		resp, err := client.Get(s.url() + "/v2/")
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {

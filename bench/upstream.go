@@ -36,6 +36,7 @@ type upstream struct {
 	server                *http.Server
 	line                  *rate.Limiter
 	manifest, small, blob content
+	signature, referrers  content      // of the manifest
 	sent                  atomic.Int64 // bytes of bodies
 	requests              atomic.Int64
 }
@@ -80,6 +81,7 @@ func startUpstream() (*upstream, error) {
 		return nil, err
 	}
 	u.manifest = newContent(manifestType, manifest)
+	u.signature, u.referrers = newSignature(u.manifest)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -95,16 +97,29 @@ func (u *upstream) stop() { u.server.Close() }
 // paths are what can be asked of the upstream, and so of each server.
 func (u *upstream) paths() map[string]content {
 	return map[string]content{
-		"/v2/":                          {mediaType: "application/json", bytes: []byte("{}")},
-		manifestPath(tag):               u.manifest,
-		manifestPath(u.manifest.digest): u.manifest,
-		blobPath(u.small.digest):        u.small,
-		blobPath(u.blob.digest):         u.blob,
+		"/v2/":                           {mediaType: "application/json", bytes: []byte("{}")},
+		manifestPath(tag):                u.manifest,
+		manifestPath(u.manifest.digest):  u.manifest,
+		manifestPath(u.signature.digest): u.signature,
+		referrersPath(u.manifest.digest): {mediaType: indexType, bytes: u.referrers.bytes},
+		blobPath(u.small.digest):         u.small,
+		blobPath(u.blob.digest):          u.blob,
 	}
 }
 
-func manifestPath(ref string) string { return "/v2/" + repository + "/manifests/" + ref }
-func blobPath(digest string) string  { return "/v2/" + repository + "/blobs/" + digest }
+func manifestPath(ref string) string     { return "/v2/" + repository + "/manifests/" + ref }
+func blobPath(digest string) string      { return "/v2/" + repository + "/blobs/" + digest }
+func referrersPath(digest string) string { return "/v2/" + repository + "/referrers/" + digest }
+
+// newSignature returns a manifest that refers to a subject, and the index of all
+// that does.
+func newSignature(subject content) (signature, index content) {
+	signature = newContent(manifestType, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":"application/vnd.example.signature","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":2},"layers":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
+		manifestType, manifestType, subject.digest, len(subject.bytes)))
+	index = newContent(indexType, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"manifests":[{"mediaType":%q,"digest":%q,"size":%d,"artifactType":"application/vnd.example.signature"}]}`,
+		indexType, manifestType, signature.digest, len(signature.bytes)))
+	return signature, index
+}
 
 func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.requests.Add(1)
@@ -148,11 +163,11 @@ func (w slowWriter) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// get asks a server and compares the body with what it has to be. It returns
-// how long the first byte took.
-func get(ctx context.Context, client *http.Client, method, host, path string, want content) (time.Duration, error) {
+// get asks a server and compares the body with what it has to be; it may be
+// anything if that is nil. It returns how long the first byte took.
+func get(ctx context.Context, client *http.Client, method, url, path string, want content) (time.Duration, error) {
 	begun := time.Now()
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+host+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, url+path, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -168,6 +183,10 @@ func get(ctx context.Context, client *http.Client, method, host, path string, wa
 	}
 	if method == http.MethodHead {
 		return time.Since(begun), nil
+	}
+	if want.bytes == nil {
+		_, err := io.Copy(io.Discard, resp.Body)
+		return time.Since(begun), err
 	}
 	first, rest := time.Duration(0), want.bytes
 	buffer := make([]byte, min(len(want.bytes), 256<<10)+1)

@@ -29,14 +29,15 @@ type question struct {
 	want    content
 	clients int
 	times   int64
+	http2   bool
 }
 
 func questions(up *upstream) []question {
 	return []question{
-		{manifestByDigest, http.MethodGet, manifestPath(up.manifest.digest), up.manifest, warmClients, warmRequests},
-		{tagHead, http.MethodHead, manifestPath(tag), up.manifest, warmClients, warmRequests},
-		{smallBlob, http.MethodGet, blobPath(up.small.digest), up.small, warmClients, warmRequests},
-		{bigBlob, http.MethodGet, blobPath(up.blob.digest), up.blob, 1, warmBlobs},
+		{manifestByDigest, http.MethodGet, manifestPath(up.manifest.digest), up.manifest, warmClients, warmRequests, false},
+		{tagHead, http.MethodHead, manifestPath(tag), up.manifest, warmClients, warmRequests, false},
+		{smallBlob, http.MethodGet, blobPath(up.small.digest), up.small, warmClients, warmRequests, false},
+		{bigBlob, http.MethodGet, blobPath(up.blob.digest), up.blob, 1, warmBlobs, false},
 	}
 }
 
@@ -61,9 +62,9 @@ func measureWarm(ctx context.Context, s *server, up *upstream) error {
 // ask asks once to make sure that the answer is cached, and then as often as
 // the question says.
 func ask(ctx context.Context, s *server, up *upstream, q question) (warmResult, error) {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: q.clients}}
+	client := &http.Client{Transport: s.transport(q.clients, q.http2)}
 	defer client.CloseIdleConnections()
-	if _, err := get(ctx, client, q.method, s.host, q.path, q.want); err != nil {
+	if _, err := get(ctx, client, q.method, s.url(), q.path, q.want); err != nil {
 		return warmResult{}, err
 	}
 	before, err := s.cpu()
@@ -77,7 +78,7 @@ func ask(ctx context.Context, s *server, up *upstream, q question) (warmResult, 
 	for i := range q.clients {
 		clients.Go(func() {
 			for asked.Add(1) <= q.times && failures[i] == nil {
-				_, failures[i] = get(ctx, client, q.method, s.host, q.path, q.want)
+				_, failures[i] = get(ctx, client, q.method, s.url(), q.path, q.want)
 			}
 		})
 	}
