@@ -27,6 +27,7 @@ func run() error {
 	var p programs
 	var work, bare string
 	var soak, referrers, far bool
+	var scale, before, rows string
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
 	flag.StringVar(&p.registry, "registry", "", "distribution's registry")
 	flag.StringVar(&p.nginx, "nginx", "", "nginx")
@@ -34,6 +35,9 @@ func run() error {
 	flag.BoolVar(&soak, "soak", false, "measure only the soak, as in a small container, and print it")
 	flag.BoolVar(&referrers, "referrers", false, "measure only lookups of referrers, and print them")
 	flag.BoolVar(&far, "lines", false, "measure only cold pulls over lines of several kinds, and print them")
+	flag.StringVar(&scale, "scale", "", "measure only caches of so many small images, as in 1000,10000,100000, and write SCALE.md")
+	flag.StringVar(&before, "before", "", "with -scale: another program, whose figures stand before")
+	flag.StringVar(&rows, "rows", "", "with -scale: only these of idle, ls, purge, scrub, pins, eviction")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -43,6 +47,9 @@ func run() error {
 	defer stop()
 	if bare != "" {
 		return serveBare(ctx, bare, work)
+	}
+	if scale != "" {
+		return runScale(ctx, p.entrepot, before, work, scale, rows)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
