@@ -25,7 +25,7 @@ type programs struct{ entrepot, registry, nginx string }
 
 func run() error {
 	var p programs
-	var work, bare, before string
+	var work, bare, before, scale, rows string
 	var cert certificate
 	var soak, referrers, far, hits, inMemory bool
 	flag.StringVar(&p.entrepot, "entrepot", "", "the program")
@@ -36,10 +36,12 @@ func run() error {
 	flag.BoolVar(&referrers, "referrers", false, "measure only lookups of referrers, and print them")
 	flag.BoolVar(&far, "lines", false, "measure only cold pulls over lines of several kinds, and print them")
 	flag.BoolVar(&hits, "hits", false, "measure only hits of small answers over each protocol, and print them")
-	flag.StringVar(&before, "before", "", "with -hits: another build of the program, which is measured beside it")
+	flag.StringVar(&before, "before", "", "with -hits or -scale: another build of the program, which is measured beside it")
 	flag.BoolVar(&inMemory, "in-memory", false, "with -bare: have the answers in a map")
 	flag.StringVar(&cert.certFile, "cert", "", "with -bare: serve with TLS, and this certificate")
 	flag.StringVar(&cert.keyFile, "key", "", "its key")
+	flag.StringVar(&scale, "scale", "", "measure only caches of so many small images, as in 1000,10000,100000, and write SCALE.md")
+	flag.StringVar(&rows, "rows", "", "with -scale: only these of idle, ls, purge, scrub, pins, eviction")
 	flag.StringVar(&bare, "bare", "", "serve that folder's files at this address with net/http alone, and measure nothing")
 	flag.Parse()
 	if p.entrepot == "" && bare == "" || work == "" {
@@ -49,6 +51,9 @@ func run() error {
 	defer stop()
 	if bare != "" {
 		return serveBare(ctx, bare, work, inMemory, cert)
+	}
+	if scale != "" {
+		return runScale(ctx, p.entrepot, before, work, scale, rows)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()

@@ -52,9 +52,11 @@ func newContent(mediaType string, b []byte) content {
 	return content{"sha256:" + hex.EncodeToString(sum[:]), mediaType, b}
 }
 
-func random(n int, seed byte) []byte {
+func random(n int, seed byte) []byte { return randomOf(n, [32]byte{seed}) }
+
+func randomOf(n int, seed [32]byte) []byte {
 	b := make([]byte, n)
-	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b) // It never fails.
+	_, _ = rand.NewChaCha8(seed).Read(b) // It never fails.
 	return b
 }
 

@@ -14,16 +14,17 @@ import (
 // candidate is what eviction removes in one step: an image, a blob that no image
 // references, or a draft.
 type candidate struct {
-	use    int64 // last use, in Unix nanoseconds
-	remove func(ctx context.Context) (freed int64, err error)
+	use    int64                                              // last use, in Unix nanoseconds
+	image  image                                              // removed with others; see gathered
+	remove func(ctx context.Context) (freed int64, err error) // nil for an image
 }
 
 // evict removes content as long as room is short, if there is that much to
-// remove, least recently used first. Whether it is, is asked before each step:
-// the snapshot has counted what is there, and more may have come to wait for
-// room. It reports the freed bytes as it goes, because a pass over a full disk
-// takes a while.
-func (r *Retention) evict(ctx context.Context, isShort func() bool) (freed int64, err error) {
+// remove, least recently used first. Whether it is, is asked before each step,
+// with what is gathered to be removed: the snapshot has counted what is there,
+// and more may have come to wait for room. It reports the freed bytes as it goes,
+// because a pass over a full disk takes a while.
+func (r *Retention) evict(ctx context.Context, isShort func(bytes, files int64) bool) (freed int64, err error) {
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
 	s, err := r.snapshot(ctx)
@@ -31,17 +32,31 @@ func (r *Retention) evict(ctx context.Context, isShort func() bool) (freed int64
 		return 0, err
 	}
 	defer s.watch.End()
+	g := &gathered{most: 1}
 	for _, next := range r.candidates(s) {
-		if !isShort() || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			break
 		}
-		n, err := next.remove(ctx)
-		freed += n
-		if err != nil {
-			return freed, err
+		if !isShort(g.bytes, g.files) {
+			if freed += r.removeGathered(ctx, s, g); g.err != nil || !isShort(0, 0) {
+				return freed, g.err
+			}
+		}
+		if next.remove != nil {
+			n, err := next.remove(ctx)
+			if freed += n; err != nil {
+				return freed, err
+			}
+			continue
+		}
+		if r.gather(s, g, next.image); g.isFull() {
+			if freed += r.removeGathered(ctx, s, g); g.err != nil {
+				return freed, g.err
+			}
 		}
 	}
-	return freed, ctx.Err()
+	freed += r.removeGathered(ctx, s, g)
+	return freed, cmp.Or(g.err, ctx.Err())
 }
 
 // candidates returns everything that may be evicted, least recently used first.
@@ -50,14 +65,14 @@ func (r *Retention) evict(ctx context.Context, isShort func() bool) (freed int64
 func (r *Retention) candidates(s *snapshot) []candidate {
 	var all []candidate
 	for _, blob := range s.unreferencedBlobs() {
-		all = append(all, candidate{blob.use, func(ctx context.Context) (int64, error) {
+		all = append(all, candidate{use: blob.use, remove: func(ctx context.Context) (int64, error) {
 			freed := r.deleteBlobs(ctx, s, []Digest{blob.digest})
 			r.evicted(freed)
 			return freed, nil
 		}})
 	}
 	for _, d := range s.unpinnedDrafts() {
-		all = append(all, candidate{d.lastUse(), func(ctx context.Context) (int64, error) {
+		all = append(all, candidate{use: d.lastUse(), remove: func(ctx context.Context) (int64, error) {
 			freed := r.evictDraft(ctx, d)
 			r.evicted(freed)
 			return freed, nil
@@ -65,23 +80,11 @@ func (r *Retention) candidates(s *snapshot) []candidate {
 	}
 	all = append(all, r.recordCandidates(s)...)
 	for _, image := range s.images() {
-		all = append(all, candidate{image.use, func(ctx context.Context) (int64, error) { return r.evictImage(ctx, s, image) }})
+		all = append(all, candidate{use: image.use, image: image})
 	}
 	// Of what was used at the same time, images go last.
 	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.use, b.use) })
 	return all
-}
-
-// evictImage removes an image, unless it is needed after all. What it frees is
-// reported even if that is nothing, because the content was gone already.
-func (r *Retention) evictImage(ctx context.Context, s *snapshot, next image) (freed int64, err error) {
-	removed, ok := s.evict(next)
-	if !ok {
-		return 0, nil
-	}
-	freed, err = r.deleteContent(ctx, s, removed)
-	r.evicted(freed)
-	return freed, err
 }
 
 // evict removes an image from the records, unless something else references it,

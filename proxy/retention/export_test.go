@@ -14,7 +14,7 @@ const CheckInterval = checkInterval
 // Evict is a pass of eviction.
 func (r *Retention) Evict(ctx context.Context, want int64) (int64, error) {
 	before := r.store.State().Removed
-	return r.evict(ctx, func() bool { return r.store.State().Removed-before < want })
+	return r.evict(ctx, func(bytes, _ int64) bool { return r.store.State().Removed-before+bytes < want })
 }
 
 // View is the content of a snapshot.

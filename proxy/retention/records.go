@@ -25,7 +25,7 @@ const (
 // records of what is not there any more.
 func (r *Retention) recordCandidates(s *snapshot) (all []candidate) {
 	for _, file := range r.store.Aside() {
-		all = append(all, candidate{file.At.UnixNano(), func(context.Context) (int64, error) { return r.store.DropAside(file), nil }})
+		all = append(all, candidate{use: file.At.UnixNano(), remove: func(context.Context) (int64, error) { return r.store.DropAside(file), nil }})
 	}
 	most := r.store.MaxBytes()
 	if most <= 0 || r.store.RecordBytes() <= most/sweepShare {
@@ -37,11 +37,11 @@ func (r *Retention) recordCandidates(s *snapshot) (all []candidate) {
 	}
 	slices.SortStableFunc(subjects, func(a, b KnownReferrers) int { return cmp.Compare(a.lastUse(), b.lastUse()) })
 	for group := range slices.Chunk(subjects, answersAtOnce) {
-		all = append(all, candidate{group[0].lastUse(), func(ctx context.Context) (int64, error) { return r.evictAnswers(ctx, s, group) }})
+		all = append(all, candidate{use: group[0].lastUse(), remove: func(ctx context.Context) (int64, error) { return r.evictAnswers(ctx, s, group) }})
 	}
 	if time.Since(r.swept) > sweepInterval {
 		r.swept = time.Now()
-		all = append(all, candidate{0, func(ctx context.Context) (int64, error) { return r.sweepRecords(ctx, s) }})
+		all = append(all, candidate{remove: func(ctx context.Context) (int64, error) { return r.sweepRecords(ctx, s) }})
 	}
 	return all
 }

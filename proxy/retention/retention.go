@@ -147,7 +147,7 @@ func (r *Retention) recount(ctx context.Context) {
 
 func (r *Retention) makeRoom(ctx context.Context, pass *store.Pass) {
 	wanted := pass.Wanted()
-	freed, err := r.evict(ctx, pass.IsShort)
+	freed, err := r.evict(ctx, pass.IsShortAfter)
 	if ctx.Err() != nil {
 		return
 	}

@@ -91,14 +91,18 @@ func (r *room) space() (_ cache.Space, known bool) {
 
 // IsShort says whether more has to be removed, going by what is in use and what
 // waits for room now.
-func (p *Pass) IsShort() bool {
+func (p *Pass) IsShort() bool { return p.IsShortAfter(0, 0) }
+
+// IsShortAfter is IsShort for when so many bytes of content in so many files will
+// have been removed, which are about to be.
+func (p *Pass) IsShortAfter(bytes, files int64) bool {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
 	p.pressed = p.pressed || p.r.isUnderPressure()
-	if p.pressed && p.r.excess() > 0 {
+	if p.pressed && p.r.excess() > bytes {
 		return true
 	}
-	return !p.r.removed.minus(p.removed).covers(p.wanted)
+	return !p.r.removed.minus(p.removed).minus(tally{-bytes, -files}).covers(p.wanted)
 }
 
 // Wanted is how many bytes have to be removed now, for the log.
