@@ -39,6 +39,7 @@ var arrows = map[string]struct {
 	"proxy/flight":               {to: []string{"limits/panics", "cache", "upstream"}, never: []string{"net/http"}},
 	"proxy/background":           {to: []string{"limits/panics"}, never: []string{"net", "net/http"}},
 	"proxy/metadata":             {to: []string{"proxy/referrers", "cache"}, never: []string{"net/http"}},
+	"proxy/bundle":               {to: []string{"proxy/referrers"}, never: []string{"net", "net/http"}},
 	"proxy/store":                {to: []string{"proxy/metadata", "proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/retention":            {to: []string{"proxy/background", "proxy/metadata", "proxy/store", "proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/pull":                 {to: []string{"limits/panics", "proxy/background", "proxy/flight", "proxy/metadata", "proxy/store", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
@@ -49,7 +50,7 @@ var arrows = map[string]struct {
 	"proxy/admin":                {to: []string{"proxy/admission", "proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
 	"proxy":                      {to: []string{"limits/panics", "proxy/admission", "proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
+	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

@@ -34,10 +34,16 @@ func AttestationsAmong(entries []Descriptor) []Attestation {
 	}
 	var out []Attestation
 	for _, e := range entries {
-		subject := Digest(e.Annotations["vnd.docker.reference.digest"])
-		if e.Annotations["vnd.docker.reference.type"] == "attestation-manifest" && listed[subject] && subject != e.Digest {
+		if subject, ok := AttestedBy(e); ok && listed[subject] {
 			out = append(out, Attestation{Entry: e, Subject: subject})
 		}
 	}
 	return out
+}
+
+// AttestedBy returns what an entry of an index attests according to its
+// annotations. Whether the index lists that is for the caller to see.
+func AttestedBy(entry Descriptor) (subject Digest, ok bool) {
+	subject = Digest(entry.Annotations["vnd.docker.reference.digest"])
+	return subject, entry.Annotations["vnd.docker.reference.type"] == "attestation-manifest" && subject != entry.Digest
 }
