@@ -113,6 +113,7 @@ type Upstream struct {
 	// Deleted is freshness.deleted for this upstream.
 	Deleted   string    `key:"deleted"`
 	Referrers Referrers `key:"referrers"`
+	Offline   bool      `key:"offline"` // true: it is never contacted
 }
 
 // What happens to a cached tag that the upstream deletes.

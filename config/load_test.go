@@ -149,6 +149,7 @@ upstreams:
     immutable_tags: [v*.*.*]
     deleted: serve
     referrers: {cosign_tags: true, buildkit_attestations: true}
+    offline: true
   - name: ghcr.io
     credentials: {docker_config: true}
 `

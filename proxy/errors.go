@@ -85,10 +85,12 @@ func errorResponseFor(err error, q route) errorResponse {
 		// Referrers are the exception: some clients take every status but one
 		// for "there are none".
 		return errorResponse{refusedUpstream.Status, cmp.Or(refusedUpstream.Code, codeUnsupported), fmt.Sprintf("%s: %v", name, err)}
+	case errors.Is(err, pull.ErrOfflineUnknown):
+		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%v: this mirror may not ask %s", err, name)}
+	case errors.Is(err, pull.ErrOffline) && q.kind != kindReferrers:
+		return errorResponse{http.StatusNotFound, notFoundCode(q), fmt.Sprintf("%v: this mirror may not ask %s", err, name)}
 	case q.kind == kindReferrers && errors.Is(err, upstream.ErrUnavailable):
 		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: the referrers of this manifest are unknown; there may be some: %v", name, err)}
-	case errors.Is(err, pull.ErrOffline):
-		return errorResponse{http.StatusGatewayTimeout, codeUnavailable, err.Error()}
 	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return errorResponse{http.StatusGatewayTimeout, codeUnavailable, fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnavailable):
@@ -96,14 +98,7 @@ func errorResponseFor(err error, q route) errorResponse {
 	case errors.Is(err, upstream.ErrNameUnknown):
 		return errorResponse{http.StatusNotFound, codeNameUnknown, fmt.Sprintf("%s: %v", name, err)} // W54: only if the upstream said so
 	case errors.Is(err, upstream.ErrNotFound):
-		code := codeManifestUnknown
-		switch q.kind {
-		case kindBlob:
-			code = codeBlobUnknown
-		case kindTags:
-			code = codeNameUnknown // a repository has a list, even an empty one
-		}
-		return errorResponse{http.StatusNotFound, code, fmt.Sprintf("%s: %v", name, err)}
+		return errorResponse{http.StatusNotFound, notFoundCode(q), fmt.Sprintf("%s: %v", name, err)}
 	case errors.Is(err, upstream.ErrUnsupported) && q.kind == kindTags:
 		// Not 404: the repository may exist even if its tags can't be listed.
 		return errorResponse{http.StatusMethodNotAllowed, codeUnsupported, fmt.Sprintf("%s: %v", name, err)}
@@ -117,6 +112,18 @@ func errorResponseFor(err error, q route) errorResponse {
 	// An internal error. Its message may contain paths, which are not for
 	// clients.
 	return errorResponse{http.StatusInternalServerError, codeUnknown, "internal error; the mirror's log has the details"}
+}
+
+// notFoundCode is the code of a 404. Runtimes go on to their next host on it,
+// but not on NAME_UNKNOWN (F7), which is said only if the upstream has said so.
+func notFoundCode(q route) string {
+	switch q.kind {
+	case kindBlob:
+		return codeBlobUnknown
+	case kindTags:
+		return codeNameUnknown // a repository has a list, even an empty one
+	}
+	return codeManifestUnknown
 }
 
 type errorList struct {

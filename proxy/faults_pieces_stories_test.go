@@ -196,7 +196,7 @@ func lifeStories() []pieceStory {
 			p.s.options = func(o *pulling.Options) { o.Rules.Offline = true }
 			p.restart()
 			return inTurn(p.piece(2, 3), p.piece(4, 5), p.whole(), head(p))
-		}, sees: inTurn(pieceSees, "504 UNAVAILABLE", "504 UNAVAILABLE", "`HEAD` 200 of 6291456"), asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
+		}, sees: inTurn(pieceSees, "404 BLOB_UNKNOWN", "404 BLOB_UNKNOWN", "`HEAD` 200 of 6291456"), asked: "2-3 MiB", kept: "1 MiB", rest: "0-2 MiB, 3-6 MiB"},
 		{name: "the mirror stops in the middle of the whole", happens: func(p *piecesOf) string {
 			p.holds(3 << 20)
 			resp, _ := p.beginsTo("", 3<<20-1000)

@@ -121,6 +121,7 @@ func TestFaultTable(t *testing.T) {
 		{"slow", slowFaults},
 		{"hostile", hostileFaults},
 		{"whose", whoseFaults},
+		{"offline", offlineFaults},
 		{"clients", clientFaults},
 		{"credentials", credentialFaults},
 		{"metrics", metricFaults},

@@ -35,8 +35,8 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	fmt.Fprintf(&b, "  admin      %s (health, metrics, status)\n", operators)
 	fmt.Fprintf(&b, "  cache      up to %s in %s\n", cfg.Cache.MaxSize, cfg.Cache.Dir)
 	fmt.Fprintf(&b, "  upstreams  %s\n", strings.Join(wrapWords(names, 87), ",\n             "))
-	if cfg.Offline {
-		b.WriteString("  offline    no upstream is contacted\n")
+	if closed := offlineNames(cfg); len(closed) > 0 {
+		fmt.Fprintf(&b, "  offline    %s\n", strings.Join(wrapWords(closed, 87), ",\n             "))
 	}
 	if exposure := cfg.Exposure(listen.String()); exposure != "" {
 		fmt.Fprintf(&b, "\nWarning: %s.\n", exposure)
@@ -47,6 +47,22 @@ func announce(w io.Writer, cfg config.Config, listen, admin net.Addr) error {
 	b.WriteString("\nTo configure a runtime, run \"entrepot hosts RUNTIME\".\n")
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// offlineNames returns the upstreams that are never contacted, if there are any.
+func offlineNames(cfg config.Config) (names []string) {
+	if cfg.Offline {
+		return []string{"no upstream is contacted"}
+	}
+	for _, u := range cfg.Upstreams {
+		if u.Offline {
+			names = append(names, u.Name)
+		}
+	}
+	if len(names) > 0 {
+		names[len(names)-1] += ": never contacted"
+	}
+	return names
 }
 
 // wrapWords joins words with commas and breaks the result into lines of at most
@@ -91,7 +107,7 @@ func examplePulls(address, scheme string, upstreams []config.Upstream) []string 
 	var commands []string
 	for _, u := range upstreams {
 		image, ok := known[u.Name]
-		if !ok {
+		if !ok || u.Offline {
 			continue
 		}
 		if len(commands) == 0 && (scheme == "https" || hosts.IsLoopback(address)) {

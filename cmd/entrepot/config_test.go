@@ -81,6 +81,7 @@ upstreams:
     referrers:
       cosign_tags: false # default
       buildkit_attestations: false # default
+    offline: false # default
 `
 	args := []string{"config", "show", "--config", "c.yaml", "--listen", "127.0.0.1:7"}
 	code, stdout, stderr := entrepot(t, args...)

@@ -23,12 +23,25 @@ func TestAnnounceSaysWhatRunsWhereAndAFirstPull(t *testing.T) {
 	private.Offline = true
 	private.TLS.CertFile = "tls.crt"
 	private.Upstreams = []config.Upstream{{Name: "registry.example.com:5000", Aliases: []string{"registry.example.com"}}}
+	partly := public
+	partly.Upstreams = []config.Upstream{{Name: "docker.io"}, {Name: "ghcr.io", Offline: true}, {Name: "quay.io", Offline: true}}
 	for _, c := range []struct {
 		name   string
 		cfg    config.Config
 		listen net.Addr
 		want   string
 	}{
+		{"two upstreams that are offline", partly, loopback, `entrepot listens on http://127.0.0.1:5000
+  admin      http://127.0.0.1:5001 (health, metrics, status)
+  cache      up to 50GiB in /home/someone/.cache/entrepot
+  upstreams  docker.io, ghcr.io, quay.io
+  offline    ghcr.io, quay.io: never contacted
+
+Try a pull:
+  docker pull 127.0.0.1:5000/docker.io/library/alpine:3
+
+To configure a runtime, run "entrepot hosts RUNTIME".
+`},
 		{"the defaults", public, loopback, `entrepot listens on http://127.0.0.1:5000
   admin      http://127.0.0.1:5001 (health, metrics, status)
   cache      up to 50GiB in /home/someone/.cache/entrepot

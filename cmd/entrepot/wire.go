@@ -232,6 +232,10 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
+		if cfg.Offline || u.Offline {
+			all = append(all, offlineUpstream(u)) // nothing is made that could open a connection
+			continue
+		}
 		quota := &upstream.Quota{}
 		var endpoints, each []upstream.Endpoint
 		slots := upstream.NewSlots(u.MaxRequests)
@@ -258,6 +262,15 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 		})
 	}
 	return all, nil
+}
+
+// offlineUpstream is an upstream that is never asked.
+func offlineUpstream(u config.Upstream) pull.Upstream {
+	return pull.Upstream{
+		Name: u.Name, Offline: true, Allows: u.Allows, Credentialed: u.Credentials != (config.Credentials{}),
+		Immutable: u.Immutable, ServeDeleted: u.Deleted == config.DeletedServe,
+		CosignTags: u.Referrers.CosignTags, BuildKitAttestations: u.Referrers.BuildKitAttestations,
+	}
 }
 
 func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records) (*upstream.Remote, error) {

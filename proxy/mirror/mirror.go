@@ -120,11 +120,11 @@ func New(opts Options) *Mirror {
 	})
 	m.Pinner = warm.NewPinner(warm.PinnerOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
-		Configured: opts.Pins.Images, Offline: opts.Rules.Offline, Logger: opts.Logger,
+		Configured: opts.Pins.Images, Logger: opts.Logger,
 	})
 	m.Prefetcher = warm.NewPrefetcher(warm.PrefetcherOptions{
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger,
-		Upstreams: names(opts.Upstreams), Offline: opts.Rules.Offline, Logger: opts.Logger,
+		Upstreams: names(opts.Upstreams), Logger: opts.Logger,
 	})
 	return m
 }

@@ -73,7 +73,7 @@ func (p *Puller) convertedManifest(ctx context.Context, repo Repository, tag str
 		known = conversion{of: m.Descriptor.Digest}
 	}
 	kept, isKept := p.keptConversion(ctx, repo, m, known)
-	canAsk := !p.rules.Offline && !m.Stale
+	canAsk := !u.Offline && !m.Stale
 	renew := p.requests.renewals.wanted(key, wish, known.checked)
 	switch isFresh := p.isFreshConversion(u, tag, known) && renew.allows(known.checked); {
 	case canAsk && isFresh && known.absent != nil:

@@ -15,8 +15,9 @@
 //     the upstream refuses or denies it (TestFreshness).
 //   - That something could not be found out is never an empty answer
 //     (TestUnknownIsNotNone, TestTagListsAreNeverTruncated).
-//   - No upstream is asked if the configuration says offline
-//     (TestNoUpstreamIsAskedWhenOffline).
+//   - No upstream is asked if the configuration says offline, and each question
+//     has its answer at once (TestNoUpstreamIsAskedWhenOffline,
+//     TestOfflineAnswers).
 //
 // A question to an upstream belongs to the mirror (package background), not to
 // the client that asked it.
@@ -25,7 +26,6 @@ package pull
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/url"
 	"time"
@@ -33,7 +33,6 @@ import (
 	"github.com/entrepot/entrepot/proxy/flight"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
-	"github.com/entrepot/entrepot/upstream"
 )
 
 // Types of package metadata, for the callers of this package.
@@ -53,9 +52,6 @@ var (
 	ErrForbidden = errors.New("the configuration does not allow this repository")
 	// ErrBusy means that as many downloads are under way as the mirror allows.
 	ErrBusy = flight.ErrBusy
-	// ErrOffline means that there is no cached copy, and that the configuration
-	// forbids asking the upstream.
-	ErrOffline = fmt.Errorf("%w: this mirror is offline and has no cached copy", upstream.ErrUnavailable)
 )
 
 // WarnedError is an error that clients see with an explanation beyond its

@@ -118,7 +118,7 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 	if err := p.negative.get(key); err != nil {
 		return Descriptor{}, err
 	}
-	if p.rules.Offline {
+	if u.Offline {
 		return Descriptor{}, fmt.Errorf("blob %s of %s: %w", d, repo, ErrOffline)
 	}
 	return shareRequest(ctx, p, p.requests.others, key, func(ctx context.Context) (Descriptor, error) {
@@ -217,7 +217,7 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	if late, ok := p.requests.others.late.Get(downloadKey(repo, blob.Digest)); ok {
 		return nil, late.err
 	}
-	if p.rules.Offline && !p.hasPieces(blob.Digest, opts.want) {
+	if u.Offline && !p.hasPieces(blob.Digest, opts.want) {
 		return nil, fmt.Errorf("blob %s of %s: %w", blob.Digest, repo, ErrOffline)
 	}
 	hint := p.sizeHint(blob)
@@ -308,7 +308,7 @@ func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor
 	if err := checkVerifiable(want.Digest); err != nil {
 		return fmt.Errorf("blob of %s: %w", repo, err)
 	}
-	if p.rules.Offline {
+	if u.Offline {
 		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
 	}
 	if p.store.Outage() != nil {

@@ -42,7 +42,7 @@ func (s *blobSource) descriptor(size int64) Descriptor {
 func (s *blobSource) String() string { return "blob " + s.digest.String() + " of " + s.repo.String() }
 
 func (s *blobSource) Blob(ctx context.Context, from, n int64) (upstream.Content, error) {
-	if s.p.rules.Offline {
+	if s.u.Offline {
 		return upstream.Content{}, ErrOffline
 	}
 	return s.u.Registry.Blob(ctx, s.repo.Name, s.digest, from, n)

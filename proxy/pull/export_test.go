@@ -2,6 +2,7 @@ package pull
 
 import (
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/referrers"
@@ -33,7 +34,19 @@ func (l *tagPages) Page(repo Repository, asked url.Values, got upstream.TagList)
 }
 
 // SetOffline changes the configuration. Nothing may be under way.
-func (p *Puller) SetOffline(offline bool) { p.rules.Offline = offline }
+func (p *Puller) SetOffline(offline bool) {
+	for name, u := range p.upstreams {
+		if offline {
+			online.Store(p, u)
+			p.upstreams[name] = u.goOffline()
+		} else if before, ok := online.Load(p); ok {
+			p.upstreams[name] = before.(Upstream)
+		}
+	}
+}
+
+// online are the upstreams of those that SetOffline was called for: each has one.
+var online sync.Map
 
 func (p *Puller) LookupsUnderWay() int {
 	p.lookups.mu.Lock()

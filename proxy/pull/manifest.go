@@ -75,7 +75,7 @@ func (p *Puller) FetchManifest(ctx context.Context, repo Repository, d Digest) e
 func (p *Puller) ResolveManifest(ctx context.Context, repo Repository, ref string, failed error) (Descriptor, error) {
 	var limited *upstream.RateLimitedError
 	u, err := p.upstreamFor(repo)
-	if err != nil || p.rules.Offline || !errors.As(failed, &limited) {
+	if err != nil || u.Offline || !errors.As(failed, &limited) {
 		return Descriptor{}, failed
 	}
 	if _, isList := referrers.SubjectOf(ref); isList {
@@ -103,7 +103,7 @@ func (p *Puller) manifestByDigest(ctx context.Context, u Upstream, repo Reposito
 	if err := p.negative.get(key); err != nil {
 		return Manifest{Outcome: Negative}, err
 	}
-	if p.rules.Offline {
+	if u.Offline {
 		return Manifest{}, fmt.Errorf("manifest %s of %s: %w", d, repo, ErrOffline)
 	}
 	return shareRequest(ctx, p, p.requests.fetches, key, func(ctx context.Context) (Manifest, error) {

@@ -229,7 +229,7 @@ func (p *Puller) openOne(ctx context.Context, q *question, claim Descriptor, der
 // need not. It stops while the upstream's rate limit runs low.
 func (p *Puller) openRest(u Upstream, repo Repository, subject Digest, rest []Descriptor) {
 	key := metadata.Key(repo, subject.String())
-	if len(rest) == 0 || p.rules.Offline || !p.lookups.beginOpening(key) {
+	if len(rest) == 0 || u.Offline || !p.lookups.beginOpening(key) {
 		return
 	}
 	p.work.Go(func(ctx context.Context) {

@@ -41,6 +41,8 @@ type Upstream struct {
 	// Quota is the remaining share of the upstream's rate limit, from 0 to 1;
 	// nil means that there is no limit.
 	Quota func() float64
+	// Offline means that it is never asked.
+	Offline bool
 	// Connections is how many requests may fetch one blob side by side; 0 means
 	// one.
 	Connections int
@@ -63,7 +65,7 @@ type Rules struct {
 	// Patience is how long a client waits for referrers if no answer is cached.
 	// Zero means 5 s.
 	Patience time.Duration
-	// Offline means that no upstream is ever asked.
+	// Offline means that no upstream is ever asked, as if each had it set.
 	Offline bool
 }
 
@@ -139,7 +141,10 @@ func New(opts Options) *Puller {
 		diskReaders: diskReaders{count: make(map[Digest]int)},
 	}
 	for _, u := range opts.Upstreams {
-		if u.Registry == nil {
+		switch {
+		case u.Offline || opts.Rules.Offline:
+			u = u.goOffline()
+		case u.Registry == nil:
 			u.Registry = u.Endpoints[0]
 		}
 		p.upstreams[u.Name] = u
@@ -153,6 +158,9 @@ func (p *Puller) Check(repo Repository) error {
 	_, err := p.upstreamFor(repo)
 	return err
 }
+
+// IsOffline says whether an upstream is never asked.
+func (p *Puller) IsOffline(upstream string) bool { return p.upstreams[upstream].Offline }
 
 // Quota is the remaining share of the rate limit of a repository's upstream,
 // from 0 to 1.

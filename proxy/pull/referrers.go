@@ -45,7 +45,7 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return answer, nil
 	case onRecord && p.isFreshAnswer(rec.At, rec.WasEmpty) && renew.allows(rec.At):
 		return p.listed(ctx, repo, subject, rec)
-	case p.rules.Offline:
+	case u.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {
 			return p.lastResort(repo, subject, fmt.Errorf("referrers of %s in %s: %w", subject, repo, err))
@@ -129,7 +129,7 @@ func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subjec
 func (p *Puller) offlineReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
 	q := &question{upstream: u, repo: repo, subject: subject, began: time.Now(), attached: p.ledger.Attached(repo, subject), budget: newBudget(maxOpened)}
 	return answerOf(p.conclude(repo, subject, []referrers.Answer{
-		cannotTell(referrers.FromAPI, ErrOffline), cannotTell(referrers.FromTag, ErrOffline), buildKitSource{p}.answer(ctx, q),
+		cannotTell(referrers.FromAPI, ErrOfflineUnknown), cannotTell(referrers.FromTag, ErrOfflineUnknown), buildKitSource{p}.answer(ctx, q),
 	}))
 }
 

@@ -21,7 +21,7 @@ func (b *diskBlob) repair(ctx context.Context, w io.Writer, off, n int64, why er
 	if err := b.p.negative.get(blobKey(b.repo, b.digest)); err != nil {
 		return 0, errors.Join(why, err)
 	}
-	if b.p.rules.Offline {
+	if b.u.Offline {
 		return 0, fmt.Errorf("blob %s of %s: %w: %w", b.digest, b.repo, why, ErrOffline)
 	}
 	source := b.p.newBlobSource(b.u, b.repo, b.digest)

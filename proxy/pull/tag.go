@@ -56,10 +56,10 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 			return Manifest{Outcome: Negative}, &DatedError{absent.err, absent.at}
 		}
 		return Manifest{Outcome: Negative}, absent.err
-	case p.rules.Offline && onRecord:
+	case u.Offline && onRecord:
 		return staleManifest(cached), nil
-	case p.rules.Offline:
-		return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, ErrOffline)
+	case u.Offline:
+		return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, offlineTag(tag))
 	}
 
 	wait := ctx

@@ -25,7 +25,7 @@ func (p *Puller) Tags(ctx context.Context, repo Repository, page url.Values) (Ta
 	client := ctx
 	ctx, cancel := p.asClient(client)
 	defer cancel()
-	if p.rules.Offline {
+	if u.Offline {
 		return p.offlineTags(ctx, u, repo, page)
 	}
 	page = p.requests.tagPages.known(repo.Upstream, page)
@@ -138,7 +138,7 @@ func (p *Puller) offlineTags(ctx context.Context, u Upstream, repo Repository, p
 	}
 	answer, ok := slicePage(tags, page)
 	if !ok {
-		return Tags{}, fmt.Errorf("tags of %s: %w", repo, ErrOffline)
+		return Tags{}, fmt.Errorf("tags of %s: %w", repo, ErrOfflineUnknown)
 	}
 	answer.Outcome = Stale
 	answer.Warnings = []string{`299 - "this mirror is offline and lists only the tags that it can serve"`}

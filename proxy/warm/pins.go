@@ -44,7 +44,6 @@ type PinnerOptions struct {
 	// Configured are the images that the configuration pins by name. They are
 	// fetched without being requested.
 	Configured []Reference
-	Offline    bool
 	Logger     *slog.Logger
 }
 
@@ -106,9 +105,6 @@ func (p *Pinner) TagMoved(repo Repository, tag string) {
 
 // Run completes pinned images until ctx is done.
 func (p *Pinner) Run(ctx context.Context) {
-	if p.opts.Offline {
-		return
-	}
 	tick := time.NewTicker(pinInterval)
 	defer tick.Stop()
 	// Without a backoff, an image that does not fit would be downloaded again
@@ -152,7 +148,8 @@ func (p *Pinner) attempt(ctx context.Context, r Reference, failed map[Reference]
 	}
 }
 
-// incomplete returns the pinned images that are not known to be complete.
+// incomplete returns the pinned images that are not known to be complete, and
+// whose upstream may be asked.
 func (p *Pinner) incomplete(ctx context.Context) []Reference {
 	all, err := p.Pins()
 	if err != nil {
@@ -175,7 +172,9 @@ func (p *Pinner) incomplete(ctx context.Context) []Reference {
 }
 
 func (p *Pinner) dropComplete(ctx context.Context, all []Reference) []Reference {
-	return slices.DeleteFunc(all, func(r Reference) bool { return p.opts.Retention.IsComplete(ctx, r, true) })
+	return slices.DeleteFunc(all, func(r Reference) bool {
+		return p.opts.Puller.IsOffline(r.Repository.Upstream) || p.opts.Retention.IsComplete(ctx, r, true)
+	})
 }
 
 // Completion says what it took to complete an image.

@@ -61,7 +61,6 @@ type PrefetcherOptions struct {
 	Ledger    *metadata.Ledger
 	// Upstreams are the names of the upstreams to prefetch from.
 	Upstreams []string
-	Offline   bool
 	Logger    *slog.Logger
 }
 
@@ -82,7 +81,9 @@ func NewPrefetcher(opts PrefetcherOptions) *Prefetcher {
 	}
 	l := &Prefetcher{opts: opts, log: opts.Logger, schedules: make(map[string]*schedule), refused: refused}
 	for _, name := range opts.Upstreams {
-		l.schedules[name] = newSchedule()
+		if !opts.Puller.IsOffline(name) {
+			l.schedules[name] = newSchedule()
+		}
 	}
 	return l
 }
@@ -101,9 +102,6 @@ func (l *Prefetcher) ManifestStored(repo Repository, d Digest, m metadata.Manife
 
 // Run prefetches until ctx is done.
 func (l *Prefetcher) Run(ctx context.Context) {
-	if l.opts.Offline {
-		return
-	}
 	repositories, err := l.opts.Ledger.Repositories()
 	if err != nil {
 		l.log.Error("the list of repositories cannot be read", "error", err)
