@@ -105,20 +105,23 @@ func (p *Puller) listed(ctx context.Context, repo Repository, subject Digest, re
 // older than a client wishes, it waits for another one.
 func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subject Digest, renew renewal, wait time.Duration) (Referrers, error) {
 	var l *lookup
+	// A list may be older than any answer that may be believed: it began before
+	// this client asked, or a parent kept it.
+	rule := renewal{oldest: time.Now().Add(-p.rules.ReferrersTTL)}
 	interim := func(answers []referrers.Answer) (Referrers, error) {
 		return l.share(func() (Referrers, error) { return answerOf(p.conclude(repo, subject, answers)) })
 	}
 	l = p.joinLookup(u, repo, subject, renew)
 	answer, err := l.wait(ctx, wait, interim)
 	if !l.isOlder(renew.oldest) {
-		if err == nil && !renew.metBy(answer) {
+		if err == nil && !(renew.metBy(answer) && rule.metBy(answer)) {
 			answer.Stale, answer.Outcome = true, Stale
 		}
 		return answer, err
 	}
 	l = p.joinLookup(u, repo, subject, renew)
 	answer, err = l.wait(ctx, wait, interim)
-	if err == nil && (l.isOlder(renew.oldest) || !renew.metBy(answer)) {
+	if err == nil && (l.isOlder(renew.oldest) || !renew.metBy(answer) || !rule.metBy(answer)) {
 		answer.Stale, answer.Outcome = true, Stale
 	}
 	return answer, err
