@@ -75,11 +75,11 @@ func (m *referrersModel) pushedAfterAnEmptyAnswer(face *modelMirror, s *modelSub
 // pushedWhileAPageFails: the pages that came before one that failed are kept, and
 // are no newer than they were when all of them have come (12.15).
 func (m *referrersModel) pushedWhileAPageFails(face *modelMirror, s *modelSubject) {
-	m.mend(true)
 	e := pick(m.random, m.endpoints...)
 	if !e.api || s.long {
 		return
 	}
+	m.mend(true)
 	m.alter(func() string {
 		e.pageSize, e.link = 1, "usual"
 		return m.push(s, m.newArtifact(s)) + ", and " + m.push(s, m.newArtifact(s))
