@@ -50,6 +50,15 @@ func pagesOfReferrers() []referringRow {
 		{upstream: "answers the second page of the API with a web page", registries: paged, story: pages(onLaterPages(upstreamtest.HTML())), api: half, tag: half},
 		{upstream: "answers the second page of the API with a `404 page not found`", registries: paged, story: pages(onLaterPages(upstreamtest.Said(404, "text/plain", "404 page not found\n"))), api: half, tag: half},
 		{upstream: "answers the second page of the API with 503", registries: paged, story: pages(onLaterPages(upstreamtest.Status(503, "UNAVAILABLE"))), api: half, tag: half},
+		{upstream: "answered the second page of the API with 503 six minutes ago, and has listed more on its first one since", registries: paged, story: func(w *referringWorld) {
+			pages(onLaterPages(upstreamtest.Status(503, "UNAVAILABLE")))(w)
+			w.ask(byAPI)
+			time.Sleep(6 * time.Minute)
+			w.mend()
+			for i := range 8 {
+				w.attach(fmt.Sprint("n", i))
+			}
+		}},
 		{upstream: "names the second page by `rel=\"last next\"`", registries: paged, story: pages(linked(func(next string) string { return "<" + next + `>; rel="last next"` }))},
 		{upstream: "names the second page by `rel=next` without quotes", registries: paged, story: pages(linked(func(next string) string { return "<" + next + `>; rel=next` }))},
 		{upstream: "names the second page without `<` and `>`", registries: paged, story: pages(linked(func(next string) string { return next + `; rel="next"` })), api: half, tag: half},

@@ -13,7 +13,7 @@ import (
 const moment = 100 * time.Millisecond
 
 func (m *referrersModel) stories() []func(face *modelMirror, s *modelSubject) {
-	all := []func(face *modelMirror, s *modelSubject){m.askedForBeforeItIsPushed, m.pushedAfterAnEmptyAnswer}
+	all := []func(face *modelMirror, s *modelSubject){m.askedForBeforeItIsPushed, m.pushedAfterAnEmptyAnswer, m.pushedWhileAPageFails}
 	if m.settings.cosign {
 		all = append(all, m.signedAfterItWasAskedFor, m.signedAnew)
 	}
@@ -70,6 +70,33 @@ func (m *referrersModel) pushedAfterAnEmptyAnswer(face *modelMirror, s *modelSub
 	}
 	time.Sleep(2 * moment)
 	m.askAbout(modelQuestion{face: face, subject: s, tag: tagFirst})
+}
+
+// pushedWhileAPageFails: the pages that came before one that failed are kept, and
+// are no newer than they were when all of them have come (12.15).
+func (m *referrersModel) pushedWhileAPageFails(face *modelMirror, s *modelSubject) {
+	e := pick(m.random, m.endpoints...)
+	if !e.api || s.long {
+		return
+	}
+	m.mend(true)
+	m.alter(func() string {
+		e.pageSize, e.link = 1, "usual"
+		return m.push(s, m.newArtifact(s)) + ", and " + m.push(s, m.newArtifact(s))
+	})
+	time.Sleep(gateClosed + gateForgotten)
+	m.alter(func() string {
+		f := &modelFault{scope: "later pages", how: pick(m.random, "503", "a hang-up", "half")}
+		e.faults = append(e.faults, f)
+		return e.name + ": " + f.String()
+	})
+	m.askAbout(modelQuestion{face: face, subject: s, noCache: true})
+	time.Sleep(moment)
+	m.alter(func() string { return m.push(s, m.newArtifact(s)) + ", and " + m.push(s, m.newArtifact(s)) })
+	time.Sleep(max(m.settings.referrersTTL, gateClosed) + moment)
+	m.mend(true)
+	m.look()
+	m.askAbout(modelQuestion{face: face, subject: s, noCache: m.random.IntN(4) == 0})
 }
 
 // signedAfterItWasAskedFor: that there was no signature is no newer in a list

@@ -44,6 +44,15 @@ func SaidAt(ctx context.Context) time.Time {
 	return a.oldest
 }
 
+// oldestWished is the time of the oldest answer that a request asks for; zero if
+// it does not say.
+func oldestWished(ctx context.Context) time.Time {
+	if a, ok := ctx.Value(ageKey{}).(*answers); ok {
+		return time.Now().Add(-a.maxAge)
+	}
+	return time.Time{}
+}
+
 // wishAge sets the header of a request.
 func wishAge(ctx context.Context, header http.Header) {
 	if a, ok := ctx.Value(ageKey{}).(*answers); ok {

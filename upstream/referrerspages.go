@@ -40,8 +40,25 @@ func newListing() *listing { return &listing{visited: map[string]bool{}, listed:
 // come when the time is over is kept, and the next request continues there. The
 // list is as old as its first page. Pages that lead in a circle are remembered,
 // so that they are not requested over and over.
+//
+// A list that was continued may be older than what is asked for, or have begun
+// while a mirror could not ask. It is then read once more: only one that takes
+// too long for that is answered as it is.
 func (r *Remote) listReferrers(ctx context.Context, of content) (ReferrersList, error) {
+	oldest := oldestWished(ctx)
 	l, kept := r.listings.take(of)
+	list, err := r.continueList(ctx, of, l, kept)
+	if !kept || err != nil || !list.At.Before(oldest) && !list.Stale {
+		return list, err
+	}
+	again, err := r.continueList(ctx, of, newListing(), false)
+	if err == nil || len(again.Manifests) == 0 && (definite(err) || errors.Is(err, errNoReferrers)) {
+		return again, err
+	}
+	return list, nil
+}
+
+func (r *Remote) continueList(ctx context.Context, of content, l *listing, kept bool) (ReferrersList, error) {
 	if kept && l.broken != nil {
 		r.listings.put(of, l)
 		return l.soFar(), l.broken

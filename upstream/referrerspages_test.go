@@ -249,3 +249,69 @@ func TestAListThatGetsNoFurtherIsForgotten(t *testing.T) {
 		}
 	})
 }
+
+// What was kept of a list may be older than what is asked for: then the list is
+// read once more when it is complete. The old one is better than none.
+func TestAContinuedListThatIsTooOldIsReadOnceMore(t *testing.T) {
+	for name, c := range map[string]struct {
+		maxAge  time.Duration // of the wish; negative for none
+		fails   bool          // the second page fails again, once it has come
+		denied  bool          // the first page is refused, once the second has come
+		isStale bool          // a mirror could not ask when it sent the first page
+		want    string        // the first referrer; empty for an error
+		pages   int           // how many are requested
+	}{
+		"nothing is wished":                       {maxAge: -1, want: "1001", pages: 1},
+		"as old as is wished":                     {maxAge: 61 * time.Second, want: "1001", pages: 1},
+		"older than is wished":                    {maxAge: 59 * time.Second, want: "2001", pages: 3},
+		"it cannot be read once more":             {maxAge: 0, fails: true, want: "1001", pages: 3},
+		"it is refused when it is read once more": {maxAge: 0, denied: true, pages: 2},
+		"the mirror that sent it could not ask":   {maxAge: -1, isStale: true, want: "2001", pages: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			generation, broken, second := 1, true, 0
+			bubble(t, func(w http.ResponseWriter, req *http.Request) {
+				later := req.URL.RawQuery != ""
+				if later {
+					second++
+				}
+				switch {
+				case later && (broken || c.fails && second > 2):
+					w.WriteHeader(http.StatusInternalServerError)
+					return
+				case !later && c.denied && !broken:
+					answer(w, http.StatusForbidden, "application/json", `{"errors":[{"code":"DENIED"}]}`)
+					return
+				case c.isStale && broken:
+					w.Header().Set("Warning", `110 - "Response is Stale"`)
+				}
+				answerPage(w, req, 2, generation)
+			}, func(t *testing.T, a asking, wired *wired) {
+				if list, err := a.r.Referrers(t.Context(), "app", subjectOf(0)); err == nil || len(list.Manifests) != 1 {
+					t.Fatalf("%v, %v", list, err)
+				}
+				time.Sleep(time.Minute)
+				generation, broken, second = 2, false, 1
+				before, ctx := wired.count("/referrers/"), t.Context()
+				if c.maxAge >= 0 {
+					ctx = WithMaxAge(ctx, c.maxAge)
+				}
+				list, err := a.r.Referrers(ctx, "app", subjectOf(0))
+				first, _ := strconv.Atoi(c.want)
+				switch {
+				case c.want == "" && !errors.Is(err, ErrDenied):
+					t.Errorf("%v, %v", list, err)
+				case c.want != "" && (err != nil || len(list.Manifests) != 2 || list.Manifests[0].Digest != subjectOf(first)):
+					t.Errorf("%v, %v", list, err)
+				case c.want != "" && (time.Since(list.At) < time.Minute) != (first > 2000):
+					t.Errorf("it is said to be %s old", time.Since(list.At))
+				case list.Stale:
+					t.Error("it is stale")
+				}
+				if got := wired.count("/referrers/") - before; got != c.pages {
+					t.Errorf("%d pages are requested, want %d", got, c.pages)
+				}
+			})
+		})
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
+	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -103,9 +104,11 @@ func TestAStaleLongListIsMadeOnceForAllWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var gate sync.WaitGroup
 		m, o, subject, records := longWorld(t, nil)
-		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
+		got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+		if err != nil {
 			t.Fatal(err)
 		}
+		o.List(subject.Digest, got.Manifests[0]) // so that there is something to merge
 		time.Sleep(m.Rules.ReferrersTTL)
 		defer o.Hold("GET referrers app " + mirrortest.Short(subject.Digest.String()))()
 		all := make(chan *byte, 10)
@@ -159,6 +162,63 @@ func TestAWishThatFailedCostsNoDecodingOfALongList(t *testing.T) {
 		}
 		if n := records.taken(); n != 0 {
 			t.Errorf("five wishes read the record %d times", n)
+		}
+	})
+}
+
+// While an upstream is away, each question about an expired list fails anew. What
+// is told then is what is kept, by the API and by the tag.
+func TestALongListIsNotDecodedWhileTheUpstreamIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, o, subject, records := longWorld(t, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(m.Rules.ReferrersTTL)
+		o.Fail("*", upstream.ErrRefused)
+		tag := referrers.TagOf(subject.Digest)
+		if made, err := m.Manifest(t.Context(), mirrortest.App, tag); err != nil || !made.Stale {
+			t.Fatalf("by the tag: stale %t, %v", made.Stale, err)
+		}
+		records.taken()
+		asked := len(o.Transcript())
+		var first *byte
+		for range 5 {
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+			at := sent(t, got, err)
+			if !got.Stale || got.Partial || !got.At.IsZero() || got.Outcome != pull.Stale || first != nil && at != first {
+				t.Errorf("it is told as %s, stale %t, partial %t, of %s", got.Outcome, got.Stale, got.Partial, got.At)
+			}
+			first = at
+			made, err := m.Manifest(t.Context(), mirrortest.App, tag)
+			if index, _, readErr := referrers.ReadIndex(referrers.Parse(made.Bytes)); err != nil || readErr != nil || !made.Stale || len(index) != longEnough {
+				t.Errorf("by the tag: %d, stale %t, %v, %v", len(index), made.Stale, err, readErr)
+			}
+		}
+		if n := records.taken(); n != 0 {
+			t.Errorf("five questions read the record %d times", n)
+		}
+		if len(o.Transcript()) == asked {
+			t.Error("the upstream is not asked any more")
+		}
+	})
+}
+
+// What another source lists beside a list that is kept is told, too, though it is
+// no more than claimed.
+func TestAStaleLongListGrowsByWhatAnotherSourceLists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, o, subject, _ := longWorld(t, nil)
+		if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(m.Rules.ReferrersTTL)
+		o.Fail("GET referrers app "+mirrortest.Short(subject.Digest.String()), upstream.ErrRefused)
+		another := o.Attach(subject, "another")
+		o.List(subject.Digest, another)
+		o.Fail("GET manifest app "+mirrortest.Short(another.Digest.String()), upstream.ErrRefused)
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || got.List.Len() != longEnough+1 || !got.Stale || !got.Partial {
+			t.Errorf("%d are listed, %s, %v", got.List.Len(), got.Outcome, err)
 		}
 	})
 }

@@ -251,10 +251,9 @@ func (l *lookup) current() []referrers.Answer {
 
 // recordAnswer records a complete answer.
 func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referrers.Answer) (Referrers, error) {
-	verdict := p.conclude(q.repo, q.subject, answers)
+	verdict, answer, err := p.conclude(q.repo, q.subject, answers)
 	if verdict.Conclusion == referrers.Known {
 		p.ledger.RecordReferrers(q.repo, q.subject, metadata.Referrers{Manifests: verdict.List, At: verdict.At}, q.attached)
-		answer := Referrers{Manifests: verdict.List, At: verdict.At, Outcome: Miss}
 		if rec, ok := p.ledger.Listed(q.repo, q.subject); ok && rec.Digest != "" && !rec.List.IsZero() {
 			p.keepList(rec) // ready before many clients ask for it at once
 			if rec.List.Len() == len(verdict.List) {
@@ -264,7 +263,6 @@ func (p *Puller) recordAnswer(ctx context.Context, q *question, answers []referr
 		return encodeOnce(answer), nil
 	}
 	p.log.Info("referrers lookup is incomplete", "upstream", q.repo.Upstream, "repository", q.repo.Name, "subject", q.subject.String(), "error", verdict.Err)
-	answer, err := answerOf(verdict)
 	answer = encodeOnce(answer)
 	if err == nil && isLasting(answers) {
 		kept := answer

@@ -64,6 +64,30 @@ func TestAListWhoseFirstPageIsOlderThanAWishIsStale(t *testing.T) {
 	}
 }
 
+// The rule of issue 12: what an upstream said before referrers_ttl is no answer
+// of now, also to who wishes nothing.
+func TestAListThatIsOlderThanItMayBeIsStaleToAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &oldPages{mirrortest.NewOrigin(), time.Minute}
+		o.API = true
+		subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		o.Attach(subject, "sig")
+		m := mirrortest.New(t, o.Origin, func(opts *mirror.Options) {
+			opts.Upstreams[0].Endpoints, opts.Rules.ReferrersTTL = []upstream.Endpoint{o}, 45*time.Second
+		})
+		for range 2 {
+			got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+			if err != nil || len(got.Manifests) != 1 || !got.Stale || got.Outcome != pull.Stale {
+				t.Errorf("%+v, %v", got, err)
+			}
+		}
+		o.age = 0
+		if got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil || len(got.Manifests) != 1 || got.Stale {
+			t.Errorf("read anew: %+v, %v", got, err)
+		}
+	})
+}
+
 // Who joins another client's lookup has a second one made, whose list may have
 // begun as long ago.
 func TestAnOldFirstPageIsStaleToWhoJoinsAnothersLookup(t *testing.T) {

@@ -30,15 +30,8 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		renew = p.requests.renewals.wanted(metadata.Key(repo, subject.String()), wish, rec.At)
 	}
 	switch {
-	case onRecord && renew.failed && rec.Digest != "":
-		answer, err := p.listed(ctx, repo, subject, rec) // the last full list stands in
-		if err != nil {
-			return Referrers{}, err
-		}
-		answer.At, answer.Stale, answer.Outcome = time.Time{}, true, Stale
-		return answer, nil
 	case onRecord && renew.failed:
-		answer, err := answerOf(p.conclude(repo, subject, []referrers.Answer{cannotTell(referrers.FromAPI, ErrIncomplete)}))
+		_, answer, err := p.conclude(repo, subject, []referrers.Answer{cannotTell(referrers.FromAPI, ErrIncomplete)})
 		if err != nil {
 			return p.lastResort(repo, subject, err)
 		}
@@ -105,20 +98,26 @@ func (p *Puller) listed(ctx context.Context, repo Repository, subject Digest, re
 // older than a client wishes, it waits for another one.
 func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subject Digest, renew renewal, wait time.Duration) (Referrers, error) {
 	var l *lookup
+	// A list may be older than any answer that may be believed: it began before
+	// this client asked, or a parent kept it.
+	rule := renewal{oldest: time.Now().Add(-p.rules.ReferrersTTL)}
 	interim := func(answers []referrers.Answer) (Referrers, error) {
-		return l.share(func() (Referrers, error) { return answerOf(p.conclude(repo, subject, answers)) })
+		return l.share(func() (Referrers, error) {
+			_, answer, err := p.conclude(repo, subject, answers)
+			return answer, err
+		})
 	}
 	l = p.joinLookup(u, repo, subject, renew)
 	answer, err := l.wait(ctx, wait, interim)
 	if !l.isOlder(renew.oldest) {
-		if err == nil && !renew.metBy(answer) {
+		if err == nil && !(renew.metBy(answer) && rule.metBy(answer)) {
 			answer.Stale, answer.Outcome = true, Stale
 		}
 		return answer, err
 	}
 	l = p.joinLookup(u, repo, subject, renew)
 	answer, err = l.wait(ctx, wait, interim)
-	if err == nil && (l.isOlder(renew.oldest) || !renew.metBy(answer)) {
+	if err == nil && (l.isOlder(renew.oldest) || !renew.metBy(answer) || !rule.metBy(answer)) {
 		answer.Stale, answer.Outcome = true, Stale
 	}
 	return answer, err
@@ -128,15 +127,10 @@ func (p *Puller) lookUp(ctx context.Context, u Upstream, repo Repository, subjec
 // all.
 func (p *Puller) offlineReferrers(ctx context.Context, u Upstream, repo Repository, subject Digest) (Referrers, error) {
 	q := &question{upstream: u, repo: repo, subject: subject, began: time.Now(), attached: p.ledger.Attached(repo, subject), budget: newBudget(maxOpened)}
-	return answerOf(p.conclude(repo, subject, []referrers.Answer{
+	_, answer, err := p.conclude(repo, subject, []referrers.Answer{
 		cannotTell(referrers.FromAPI, ErrOfflineUnknown), cannotTell(referrers.FromTag, ErrOfflineUnknown), buildKitSource{p}.answer(ctx, q),
-	}))
-}
-
-// conclude makes a verdict of the answers, whether all sources have answered or
-// not.
-func (p *Puller) conclude(repo Repository, subject Digest, answers []referrers.Answer) referrers.Verdict {
-	return referrers.MergeAnswers(answers, p.recordOf(repo, subject), p.ledger.Seen(repo, subject))
+	})
+	return answer, err
 }
 
 // recordOf returns the last complete answer.

@@ -364,6 +364,24 @@ func TestWhatAnIndexAttachesIsListedOnceItPassedThrough(t *testing.T) {
 	})
 }
 
+// 12.3, for every source.
+func TestAnAbsenceIsForgottenWhenAnIndexAttachesTheChild(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, attestation := attestedIndex(t, o, "1")
+		body, _ := o.Get("app", attestation.Digest.String())
+		o.Remove("app", attestation.Digest.String())
+		m := mirrortest.New(t, o, nil)
+		if _, err := m.Manifest(t.Context(), mirrortest.App, attestation.Digest.String()); !errors.Is(err, upstream.ErrNotFound) {
+			t.Fatal(err)
+		}
+		o.Put("app", body.MediaType, body.Body)
+		pullManifest(t, m, "1")
+		time.Sleep(time.Second)
+		wantList(t, m, image, "a second later", "known ["+referrers.AttestationType+"]")
+	})
+}
+
 // 12.10: what an index says belongs to the index, and not to the manifest that
 // it speaks of.
 func TestWhatAnIndexAttachesIsListedAfterThePlatformWasPurged(t *testing.T) {
