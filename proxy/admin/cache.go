@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/retention"
@@ -26,8 +27,8 @@ type Cache interface {
 	Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error)
 }
 
-// Requests and responses are JSON. A scrub answers with one line for each step;
-// the last line has done or error set.
+// Requests and responses are JSON. A scrub answers with a line a second; the last
+// line has done or error set.
 type (
 	// Reference names an image: an upstream, a repository as that upstream names
 	// it, and a tag or a digest.
@@ -148,6 +149,9 @@ func handleCache(mux *http.ServeMux, c Cache) {
 	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
 }
 
+// scrubLines is how long after a line of a scrub the next one follows.
+const scrubLines = time.Second
+
 func serveScrub(w http.ResponseWriter, r *http.Request, c Cache) {
 	rate, err := strconv.ParseInt(r.URL.Query().Get("rate"), 10, 64)
 	if err != nil || rate < 0 {
@@ -162,8 +166,14 @@ func serveScrub(w http.ResponseWriter, r *http.Request, c Cache) {
 		_ = lines.Encode(l)
 		_ = flusher.Flush()
 	}
-	last := ScrubLine{Done: true}
-	if last.Scrubbed, err = c.Scrub(r.Context(), rate, func(s retention.Scrubbed) { send(ScrubLine{Scrubbed: s}) }); err != nil {
+	last, sent := ScrubLine{Done: true}, time.Now()
+	progress := func(s retention.Scrubbed) {
+		if now := time.Now(); now.Sub(sent) >= scrubLines {
+			send(ScrubLine{Scrubbed: s})
+			sent = now
+		}
+	}
+	if last.Scrubbed, err = c.Scrub(r.Context(), rate, progress); err != nil {
 		last.Error = err.Error()
 	}
 	send(last)

@@ -37,7 +37,7 @@ import (
 
 // Ledger is the mirror's metadata. All methods are safe for concurrent use.
 type Ledger struct {
-	records cache.Records
+	records *followed
 	// pinnedByConfig says whether the configuration pins an image. It may be
 	// nil.
 	pinnedByConfig func(repo Repository, tag string) bool
@@ -62,7 +62,7 @@ type Ledger struct {
 // an image, by tag or digest; nil means that it pins none.
 func New(records cache.Records, pinned func(repo Repository, ref string) bool) *Ledger {
 	return &Ledger{
-		records:        records,
+		records:        &followed{Records: records, changed: make(map[string]bool)},
 		pinnedByConfig: pinned,
 		tags:           newLRU[Tag](16 << 10),
 		mediaTypes:     newLRU[string](32 << 10),

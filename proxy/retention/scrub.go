@@ -24,43 +24,53 @@ type Scrubbed struct {
 
 // Scrub hashes all content and quarantines what does not match its digest, at
 // no more than rate bytes a second if rate is positive. It reports its progress
-// after each file; progress may be nil.
+// after each file; progress may be nil. The content is walked twice, to count it
+// and to hash it, and is never in memory as a list: what has come meanwhile is
+// hashed too, or not.
 func (r *Retention) Scrub(ctx context.Context, rate int64, progress func(Scrubbed)) (Scrubbed, error) {
 	s := Scrubbed{Damaged: []Digest{}}
-	sizes := map[Digest]int64{}
-	err := r.store.Walk(ctx, func(d Digest, size int64) bool {
-		sizes[d] = size
+	err := r.store.Walk(ctx, func(_ Digest, size int64) bool {
+		s.TotalFiles++
 		s.TotalBytes += size
 		return true
 	})
 	if err != nil {
 		return s, err
 	}
-	s.TotalFiles = len(sizes)
 	wait := throttle(ctx, rate)
-	for d, size := range sizes {
-		err := r.store.Verify(ctx, d, size, wait)
-		switch {
-		case ctx.Err() != nil:
-			return s, context.Cause(ctx)
-		case errors.Is(err, cache.ErrMismatch): // wrong digest, or wrong size (which is also an ErrNotFound)
-			s.Damaged = append(s.Damaged, d)
-		case errors.Is(err, cache.ErrNotFound) && !r.store.Has(ctx, d):
-			// It was evicted in the meantime.
-		case err != nil:
-			s.Unreadable++
-			r.log.Error("content cannot be scrubbed", "digest", d.String(), "error", err)
-		}
-		s.Files++
-		s.Bytes += size
-		if progress != nil {
+	err = r.store.Walk(ctx, func(d Digest, size int64) bool {
+		r.scrub(ctx, d, size, wait, &s)
+		if ctx.Err() == nil && progress != nil {
 			progress(s)
 		}
+		return ctx.Err() == nil
+	})
+	if ctx.Err() != nil {
+		return s, context.Cause(ctx)
 	}
 	if len(s.Damaged) > 0 {
 		r.recount(ctx) // files of a wrong size were counted with that size
 	}
-	return s, nil
+	return s, err
+}
+
+// scrub hashes one file.
+func (r *Retention) scrub(ctx context.Context, d Digest, size int64, wait func(n int) error, s *Scrubbed) {
+	err := r.store.Verify(ctx, d, size, wait)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case errors.Is(err, cache.ErrMismatch): // wrong digest, or wrong size (which is also an ErrNotFound)
+		s.Damaged = append(s.Damaged, d)
+	case errors.Is(err, cache.ErrNotFound) && !r.store.Has(ctx, d):
+		// It was evicted in the meantime.
+	case err != nil:
+		s.Unreadable++
+		r.log.Error("content cannot be scrubbed", "digest", d.String(), "error", err)
+	}
+	s.Files++
+	s.Bytes += size
+	s.TotalFiles, s.TotalBytes = max(s.TotalFiles, s.Files), max(s.TotalBytes, s.Bytes)
 }
 
 // throttle limits a read to rate bytes a second; zero means no limit.

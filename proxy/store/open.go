@@ -104,4 +104,10 @@ func (s *Store) readVerified(ctx context.Context, d Digest, file cache.Blob) ([]
 
 // Quarantined reports that content of size bytes was quarantined because it is
 // damaged. It no longer counts as stored.
-func (s *Store) Quarantined(size int64) { s.room.subtract(size, false) }
+func (s *Store) Quarantined(size int64) {
+	s.lost.Add(1)
+	s.room.subtract(size, false)
+}
+
+// Lost is how often content was found damaged or gone since the start.
+func (s *Store) Lost() uint64 { return s.lost.Load() }

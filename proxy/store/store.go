@@ -26,6 +26,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
@@ -71,7 +72,8 @@ type Store struct {
 	unwritten unwritten
 	room      *room
 	names     *nameSets
-	parsing   chan struct{}                // held while a name set is made
+	parsing   chan struct{} // held while a name set is made
+	lost      atomic.Uint64
 	seen      *lru.Cache[Digest, struct{}] // content that was on disk, and that nobody has removed through the Store
 }
 

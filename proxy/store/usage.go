@@ -47,6 +47,7 @@ func (s *Store) noteLost(err error) {
 	if !errors.Is(err, cache.ErrQuarantined) {
 		return
 	}
+	s.lost.Add(1)
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
 	s.room.exact = false

@@ -21,8 +21,10 @@ import (
 )
 
 const (
-	// pinInterval is how often pinned images that are incomplete are checked.
-	pinInterval = time.Minute
+	// pinInterval is how often pinned images are checked that are incomplete, or
+	// whose repository has changed; allPinsInterval is how often all are.
+	pinInterval     = time.Minute
+	allPinsInterval = time.Hour
 	// maxManifests is how many manifests are fetched for one pin, including
 	// referrers.
 	maxManifests = 10_000
@@ -53,6 +55,7 @@ type Pinner struct {
 	log         *slog.Logger
 	completions singleflight.Group // by repository and reference
 	tagMoved    chan struct{}      // receives when a pinned tag has moved
+	checked     checked
 }
 
 // NewPinner returns a Pinner. It fetches nothing before Pin or Run is called.
@@ -105,6 +108,7 @@ func (p *Pinner) TagMoved(repo Repository, tag string) {
 
 // Run completes pinned images until ctx is done.
 func (p *Pinner) Run(ctx context.Context) {
+	p.opts.Ledger.FollowChanges()
 	tick := time.NewTicker(pinInterval)
 	defer tick.Stop()
 	// Without a backoff, an image that does not fit would be downloaded again
@@ -146,35 +150,6 @@ func (p *Pinner) attempt(ctx context.Context, r Reference, failed map[Reference]
 	case done.Fetched > 0:
 		p.log.Info("pinned image is complete", "image", r.String(), "fetched", done.Fetched, "bytes", done.Bytes)
 	}
-}
-
-// incomplete returns the pinned images that are not known to be complete, and
-// whose upstream may be asked.
-func (p *Pinner) incomplete(ctx context.Context) []Reference {
-	all, err := p.Pins()
-	if err != nil {
-		p.log.Error("pins cannot be read", "error", err)
-	}
-	all = append(all, p.opts.Configured...)
-	if !p.opts.Ledger.HasConfigPins() {
-		return p.dropComplete(ctx, all)
-	}
-	// Patterns apply to images that have been pulled.
-	err = p.opts.Ledger.EachTag(func(repo Repository, tag string, _ Digest) {
-		if p.opts.Ledger.IsPinnedByConfig(repo, tag) {
-			all = append(all, Reference{Repository: repo, Ref: tag})
-		}
-	})
-	if err != nil {
-		p.log.Error("tags cannot be read", "error", err)
-	}
-	return p.dropComplete(ctx, all)
-}
-
-func (p *Pinner) dropComplete(ctx context.Context, all []Reference) []Reference {
-	return slices.DeleteFunc(all, func(r Reference) bool {
-		return p.opts.Puller.IsOffline(r.Repository.Upstream) || p.opts.Retention.IsComplete(ctx, r, true)
-	})
 }
 
 // Completion says what it took to complete an image.
