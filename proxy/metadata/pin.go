@@ -6,9 +6,27 @@ import (
 	"time"
 )
 
+// PinScope says what of an image a pin is for. The zero PinScope is all of it.
+type PinScope struct {
+	Platforms   []string `json:",omitempty"` // as they are written; none means all
+	NoReferrers bool     `json:",omitempty"`
+}
+
 // PutPin pins an image.
-func (l *Ledger) PutPin(r Reference) {
-	l.records.Put(bucketPin, Key(r.Repository, r.Ref), []byte(time.Now().UTC().Format(time.RFC3339)))
+func (l *Ledger) PutPin(r Reference) { l.PutPinOf(r, PinScope{}) }
+
+// PutPinOf pins a part of an image.
+func (l *Ledger) PutPinOf(r Reference, scope PinScope) {
+	l.write(bucketPin, Key(r.Repository, r.Ref), struct {
+		At time.Time
+		PinScope
+	}{time.Now().UTC(), scope})
+}
+
+// PinScope returns what of an image its pin is for.
+func (l *Ledger) PinScope(r Reference) (scope PinScope) {
+	l.read(bucketPin, Key(r.Repository, r.Ref), &scope) // before there were scopes, a pin was its time alone
+	return scope
 }
 
 // DropPin removes a pin.

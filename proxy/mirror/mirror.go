@@ -79,6 +79,7 @@ type Mirror struct {
 	Flights    *flight.Group
 	Puller     *pull.Puller
 	Retention  *retention.Retention
+	Fetcher    *warm.Fetcher
 	Pinner     *warm.Pinner
 	Prefetcher *warm.Prefetcher
 
@@ -118,8 +119,9 @@ func New(opts Options) *Mirror {
 	m.Retention = retention.New(retention.Options{
 		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.IsFresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
 	})
+	m.Fetcher = warm.NewFetcher(warm.FetcherOptions{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store})
 	m.Pinner = warm.NewPinner(warm.PinnerOptions{
-		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
+		Fetcher: m.Fetcher, Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
 		Configured: opts.Pins.Images, Logger: opts.Logger,
 	})
 	m.Prefetcher = warm.NewPrefetcher(warm.PrefetcherOptions{

@@ -298,44 +298,6 @@ func (p *Puller) sizeHint(blob Descriptor) int64 {
 	return blob.Size
 }
 
-// FetchBlob caches a blob unless it is cached already, and makes sure that it
-// may be served for the repository. It does not count as a use. It returns cache.ErrFull if there is no room for the blob.
-func (p *Puller) FetchBlob(ctx context.Context, repo Repository, want Descriptor) error {
-	u, err := p.upstreamFor(repo)
-	if err != nil {
-		return err
-	}
-	if err := checkVerifiable(want.Digest); err != nil {
-		return fmt.Errorf("blob of %s: %w", repo, err)
-	}
-	if u.Offline {
-		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, ErrOffline)
-	}
-	if p.store.Outage() != nil {
-		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrDown) // it may be there
-	}
-	f, _, err := p.flights.Join(want, p.newBlobSource(u, repo, want.Digest).startOptions())
-	if err != nil {
-		return err
-	}
-	if f == nil {
-		return p.confirm(ctx, u, repo, want.Digest) // it is cached already
-	}
-	defer f.Release()
-	select {
-	case <-f.Done():
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if err := f.Err(); err != nil {
-		return err
-	}
-	if !p.store.Has(ctx, want.Digest) {
-		return fmt.Errorf("blob %s of %s: %w", want.Digest, repo, cache.ErrFull)
-	}
-	return p.confirm(ctx, u, repo, want.Digest)
-}
-
 // memoryBlob is a small blob that is held in memory.
 type memoryBlob struct {
 	digest  Digest

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/referrers"
 	"github.com/entrepot/entrepot/upstream"
@@ -87,6 +89,30 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 		return staleManifest(cached), nil
 	}
 	return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, err)
+}
+
+// RenewManifest is WaitForManifest for whoever has to know what a tag points at
+// now: where it is to be checked and the upstream can't be asked, it returns the
+// reason, whatever is cached.
+func (p *Puller) RenewManifest(ctx context.Context, repo Repository, ref string) (Manifest, error) {
+	u, err := p.upstreamFor(repo)
+	_, isDigest := digest.Parse(ref)
+	if err != nil || isDigest == nil || isReferrersTag(ref) || u.Offline {
+		return p.WaitForManifest(ctx, repo, ref)
+	}
+	if rec, ok := p.ledger.Tag(repo, ref); ok && p.isFresh(u, repo, ref, rec) {
+		if m, ok := p.cachedManifest(ctx, repo, rec.Descriptor.Digest); ok {
+			return warnIfGone(rec, m), nil
+		}
+	}
+	m, err := shareRequest(ctx, p, p.requests.checks, metadata.Key(repo, ref), func(ctx context.Context) (Manifest, error) {
+		return p.checkTag(ctx, u, repo, ref, false, renewal{})
+	})
+	if err != nil {
+		return Manifest{}, fmt.Errorf("tag %s of %s: %w", ref, repo, err)
+	}
+	p.ledger.UseManifest(repo, m.Descriptor.Digest)
+	return m, nil
 }
 
 // waitForCheck is how much less than its whole wait a client waits for a check:

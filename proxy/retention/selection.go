@@ -75,10 +75,11 @@ type chooser struct {
 	matchers []platforms.MatchComparer
 	best     []*ocispec.Platform // for each of matchers, of those that it has seen
 	entries  map[Digest]*ocispec.Platform
+	attests  map[Digest]Digest // what entries attest, be it an entry or not
 }
 
 func newChooser(wanted []ocispec.Platform) *chooser {
-	c := &chooser{best: make([]*ocispec.Platform, len(wanted)), entries: map[Digest]*ocispec.Platform{}}
+	c := &chooser{best: make([]*ocispec.Platform, len(wanted)), entries: map[Digest]*ocispec.Platform{}, attests: map[Digest]Digest{}}
 	for _, p := range wanted {
 		c.matchers = append(c.matchers, platforms.Only(p))
 	}
@@ -88,6 +89,9 @@ func newChooser(wanted []ocispec.Platform) *chooser {
 func (c *chooser) see(entry Descriptor) {
 	if len(c.matchers) == 0 {
 		return
+	}
+	if subject, ok := referrers.AttestedBy(entry); ok {
+		c.attests[entry.Digest] = subject
 	}
 	p := platformOf(entry)
 	if c.entries[entry.Digest] = p; p == nil {
@@ -108,10 +112,8 @@ func (c *chooser) wants(entry Descriptor) bool {
 		return true
 	}
 	of := entry.Digest
-	if subject, ok := referrers.AttestedBy(entry); ok {
-		if _, listed := c.entries[subject]; listed {
-			of = subject
-		}
+	if subject, ok := c.attested(of); ok {
+		of = subject
 	}
 	p := c.entries[of]
 	if p == nil {
@@ -125,11 +127,19 @@ func (c *chooser) wants(entry Descriptor) bool {
 	return false
 }
 
+// attested returns the entry that an entry attests.
+func (c *chooser) attested(d Digest) (subject Digest, ok bool) {
+	subject = c.attests[d]
+	_, ok = c.entries[subject]
+	return subject, ok
+}
+
 // hasNone says whether there are platforms, and none of them is wanted.
 func (c *chooser) hasNone() bool {
 	none := len(c.matchers) > 0
-	for _, p := range c.entries {
-		none = none && p != nil
+	for d, p := range c.entries {
+		_, isAttestation := c.attested(d)
+		none = none && (p != nil || isAttestation)
 	}
 	return none && len(c.entries) > 0 && !slices.ContainsFunc(c.best, func(p *ocispec.Platform) bool { return p != nil })
 }
@@ -157,7 +167,8 @@ func platformOf(entry Descriptor) *ocispec.Platform {
 	return &normal
 }
 
-func formatAll(of []ocispec.Platform) (all []string) {
+// FormatPlatforms writes platforms as ParsePlatforms reads them.
+func FormatPlatforms(of []ocispec.Platform) (all []string) {
 	for _, p := range of {
 		all = append(all, platforms.FormatAll(p))
 	}

@@ -258,7 +258,7 @@ func (s *Steps) Into(ctx context.Context, step Step, manifest func(Step), blob f
 		})
 	}
 	if step.In == "" && choose.hasNone() {
-		return &NoPlatformError{Image: s.of.Image, Wanted: formatAll(s.of.Platforms), Available: choose.available()}
+		return &NoPlatformError{Image: s.of.Image, Wanted: FormatPlatforms(s.of.Platforms), Available: choose.available()}
 	}
 	holds := func(d Digest) bool { return s.r.ledger.Holds(s.repo(), d) }
 	if rec.Wide {

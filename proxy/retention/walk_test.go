@@ -241,6 +241,13 @@ func TestAnImageWithoutThePlatformSaysWhichItHas(t *testing.T) {
 		if text := none.Error(); !strings.HasSuffix(text, "plan9/cpu, and 4 more") {
 			t.Error(text)
 		}
+		o.Attest("attested") // which are for no platform of their own
+		if _, err := m.Pin(t.Context(), retention.Reference{Repository: mirrortest.App, Ref: "attested"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Mirror.Retention.Walk(t.Context(), selection(t, "attested", "linux/s390x"), func(retention.Part) bool { return true }); !errors.As(err, &none) {
+			t.Errorf("with attestations: %v", err)
+		}
 		if !m.Mirror.Retention.HasAllOf(t.Context(), selection(t, "single", "linux/s390x"), true) {
 			t.Error("an image that is no index is wanted whatever the platforms are")
 		}

@@ -34,7 +34,7 @@ func (p *Pinner) incomplete(ctx context.Context) []Reference {
 	due = slices.DeleteFunc(due, func(r Reference) bool {
 		again := seen[r]
 		seen[r] = true
-		return again || p.opts.Puller.IsOffline(r.Repository.Upstream) || p.opts.Retention.IsComplete(ctx, r, true)
+		return again || p.opts.Puller.IsOffline(r.Repository.Upstream) || p.opts.Retention.HasAllOf(ctx, p.selection(r), true)
 	})
 	p.checked.incomplete = slices.Clone(due)
 	return due

@@ -1,5 +1,5 @@
-// Package warm fetches content before clients request it: it completes pinned
-// images ([Pinner]), and fetches what another pull of a cached image may
+// Package warm fetches content before clients request it: what somebody names
+// ([Fetcher]), pinned images ([Pinner]), and what another pull of a cached image may
 // request while the upstream is available ([Prefetcher]). It follows the rules
 // of package pull, so that clients that request the same content join, and
 // nothing is downloaded twice. It removes nothing, and starts no goroutines of
@@ -7,6 +7,10 @@
 //
 // Its invariants, with the tests that guard them:
 //
+//   - Nothing is requested of an upstream while it says to wait
+//     (TestAFetchWaitsAsLongAsTheUpstreamSays).
+//   - What was interrupted fetches nothing twice
+//     (TestAFetchThatWasInterruptedFetchesNothingTwice).
 //   - Nothing is prefetched while an upstream's rate limit is running low
 //     (TestNothingIsPrefetchedWhileTheRateLimitRunsLow).
 //   - What fails is retried less and less often, and does not prevent the rest
