@@ -4,7 +4,8 @@
 //
 // What it promises, each with the test that guards it:
 //
-//   - An image is imported whole or not at all (TestAnImageIsImportedWholeOrNot).
+//   - An image is imported whole or not at all (TestAnImageIsImportedWholeOrNot), also
+//     when it is killed (TestKilledImports, in cmd/entrepot).
 //   - An import that fails leaves what was there before, and nothing else
 //     (TestAnImportThatFailsLeavesNothing).
 //   - What is there already is not written again (TestAnImportThatWasCutGoesOn).
