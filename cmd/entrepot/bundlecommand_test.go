@@ -1,9 +1,12 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -285,4 +288,55 @@ func TestKilledImports(t *testing.T) {
 		}
 	}
 	t.Logf("of %d imports of %s that were killed %d left no image, %d some, %d all", times, took.Round(time.Millisecond), absent, some, all)
+}
+
+func TestALayoutOfAnotherToolIsImported(t *testing.T) {
+	in := newClosed(t, "")
+	ours, err := os.ReadFile(writeBundle(t, "layer", false, false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs bytes.Buffer
+	to := tar.NewWriter(&theirs)
+	for from := tar.NewReader(bytes.NewReader(ours)); ; {
+		h, err := from.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == "entrepot.json" {
+			continue
+		}
+		content = bytes.ReplaceAll(content, []byte("hub.test/app:1"), []byte("team/app:1")) // as docker save writes it
+		h.Size = int64(len(content))
+		if err := to.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := to.Write(content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "theirs.tar")
+	if err := os.WriteFile(file, theirs.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--admin", in.serve()}
+	if code, _, stderr := in.run(flags, "bundle", "import", file); code != 1 || !strings.Contains(stderr, "--as") {
+		t.Errorf("without a registry: exit %d, %s", code, stderr)
+	}
+	if said := in.do(flags, "bundle", "import", file, "--as", "hub.test"); !strings.Contains(said, "imported  hub.test/team/app:1") {
+		t.Error(said)
+	}
+	if status, _ := in.get("/v2/team/app/manifests/1"); status != http.StatusOK {
+		t.Errorf("%d", status)
+	}
 }

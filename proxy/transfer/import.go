@@ -100,7 +100,7 @@ func (i *importing) prepare(ctx context.Context) (release func(), err error) {
 		return nil, fmt.Errorf("import: %w", err)
 	}
 	if i.has == nil {
-		return nil, fmt.Errorf("import: %w: another tool has written it", bundle.ErrNotBundle)
+		return nil, fmt.Errorf("import: %w: it has no entrepot.json before its blobs; what another tool has written has to be a file, and not a pipe", bundle.ErrNotBundle)
 	}
 	for _, image := range i.has.Images {
 		if err := i.Transfer.opts.Puller.Check(repositoryOf(image)); err != nil {
