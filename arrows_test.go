@@ -44,13 +44,14 @@ var arrows = map[string]struct {
 	"proxy/retention":            {to: []string{"proxy/background", "proxy/metadata", "proxy/store", "proxy/referrers", "cache"}, never: []string{"net/http"}},
 	"proxy/pull":                 {to: []string{"limits/panics", "proxy/background", "proxy/flight", "proxy/metadata", "proxy/store", "proxy/referrers", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
 	"proxy/warm":                 {to: []string{"limits/panics", "proxy/background", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "cache", "cache/memory", "upstream"}, never: []string{"net/http"}},
-	"proxy/mirror":               {to: []string{"proxy/background", "proxy/flight", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache"}, never: []string{"net/http"}},
+	"proxy/transfer":             {to: []string{"proxy/bundle", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "proxy/referrers", "cache"}, never: []string{"net/http"}},
+	"proxy/mirror":               {to: []string{"proxy/background", "proxy/flight", "proxy/metadata", "proxy/pull", "proxy/retention", "proxy/store", "proxy/transfer", "proxy/warm", "cache"}, never: []string{"net/http"}},
 	"proxy/mirror/mirrortest":    {to: []string{"cache/cachetest/content", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/store", "proxy/referrers", "cache", "cache/memory", "upstream"}},
 	"proxy/admission":            {},
-	"proxy/admin":                {to: []string{"proxy/admission", "proxy/metadata", "proxy/retention", "proxy/warm", "upstream"}},
+	"proxy/admin":                {to: []string{"proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/retention", "proxy/transfer", "proxy/warm", "upstream"}},
 	"proxy":                      {to: []string{"limits/panics", "proxy/admission", "proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
+	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/transfer", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

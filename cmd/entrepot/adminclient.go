@@ -47,6 +47,11 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 		}
 		content = bytes.NewReader(encoded)
 	}
+	return c.sendStream(ctx, method, path, "application/json", content)
+}
+
+// sendStream is send for a body of any type.
+func (c *adminClient) sendStream(ctx context.Context, method, path, mediaType string, content io.Reader) (*http.Response, error) {
 	host, client := dialable(c.address), http.DefaultClient
 	socket, isSocket := config.Socket(c.address)
 	if isSocket {
@@ -56,7 +61,7 @@ func (c *adminClient) send(ctx context.Context, method, path string, body any) (
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", mediaType)
 	if c.tokenFile != "" && !isSocket && method != http.MethodGet {
 		token, err := admission.ReadToken(c.tokenFile)
 		if err != nil {

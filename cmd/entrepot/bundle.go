@@ -17,7 +17,7 @@ import (
 )
 
 func newBundle() *cobra.Command {
-	return newGroup("bundle", "Carry images across a gap in one file", newBundleVerify(), newBundleList())
+	return newGroup("bundle", "Carry images across a gap in one file", newBundleCreate(), newBundleImport(), newBundleVerify(), newBundleList(), newBundleHave())
 }
 
 // errNotWhole is the result of a check that has said why.

@@ -18,6 +18,11 @@ import (
 // newCacheCommand returns a command that works on a cache: through the server
 // that has it open, or on the folder itself if there is none.
 func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
+	return newCommandOn(findCache, use, short, args, run)
+}
+
+// newCommandOn is newCacheCommand with a cache that is found in another way.
+func newCommandOn(find func(ctx context.Context, cfg config.Config, adminGiven bool) (admin.Cache, func() error, error), use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -27,7 +32,7 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 			if err != nil {
 				return err
 			}
-			c, closeCache, err := findCache(cmd.Context(), cfg, cmd.Flags().Changed("admin"))
+			c, closeCache, err := find(cmd.Context(), cfg, cmd.Flags().Changed("admin"))
 			if err != nil {
 				return err
 			}
@@ -47,20 +52,32 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 // Otherwise it opens the cache folder, or, if another process has that open,
 // returns the cache behind that process's admin address.
 func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil && !adminGiven {
+		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
+	}
+	// A command that looks at a cache contacts no upstream and evicts nothing.
+	cfg.Offline = true
+	cfg.Cache.MaxSize, cfg.Cache.MinFree = config.Size{}, config.Size{}
+	return openCache(ctx, cfg, adminGiven)
+}
+
+// fillCache is findCache for a command that puts something into a cache: it keeps
+// to the bounds, and there may be no cache yet.
+func fillCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	cfg.Offline = true
+	return openCache(ctx, cfg, adminGiven)
+}
+
+func openCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
 	nothingToClose := func() error { return nil }
 	if adminGiven {
 		return &adminClient{cfg.Admin, cfg.AdminTokenFile}, nothingToClose, nil
-	}
-	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil {
-		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
 	}
 	metrics, err := admin.NewMetrics()
 	if err != nil {
 		return nil, nil, err
 	}
-	// A command that looks at a cache contacts no upstream and evicts nothing.
-	cfg.Offline = true
-	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
+	cfg.Cache.ScrubRate = config.Size{}
 	quiet := slog.New(slog.DiscardHandler)
 	m, closeMirror, err := openMirror(ctx, cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
 	if errors.Is(err, cache.ErrLocked) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/transfer"
 	"github.com/entrepot/entrepot/proxy/warm"
 	"github.com/entrepot/entrepot/upstream"
 )
@@ -25,6 +26,7 @@ type Cache interface {
 	Unpin(ctx context.Context, r metadata.Reference) (bool, error)
 	Pins() ([]metadata.Reference, error)
 	Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error)
+	Bundles
 }
 
 // Requests and responses are JSON. A scrub answers with a line a second; the last
@@ -55,7 +57,7 @@ type (
 		Error string `json:"error,omitempty"`
 	}
 	// Error is the response to a request that failed. Programs may branch on
-	// Kind: not_kept, pinned, not_whole, wrong_host, not_allowed or failed.
+	// Kind: not_kept, pinned, not_whole, refused, wrong_host, not_allowed or failed.
 	Error struct {
 		Message string `json:"error"`
 		Kind    string `json:"kind"`
@@ -73,6 +75,8 @@ func (e Error) Is(target error) bool {
 		return target == retention.ErrPinned
 	case "not_whole":
 		return target == warm.ErrIncomplete
+	case "refused":
+		return target == transfer.ErrRefused
 	}
 	return false
 }
@@ -146,6 +150,7 @@ func handleCache(mux *http.ServeMux, c Cache) {
 			respond(w)(UnpinResponse{unpinned}, err)
 		}
 	})
+	handleBundles(mux, c)
 	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
 }
 
@@ -191,6 +196,8 @@ func respond(w http.ResponseWriter) func(any, error) {
 			writeJSON(w, http.StatusBadRequest, known)
 		case errors.Is(err, retention.ErrNoTarget):
 			writeJSON(w, http.StatusBadRequest, Error{err.Error(), "failed"})
+		case errors.Is(err, transfer.ErrIncomplete):
+			writeJSON(w, http.StatusNotFound, Error{err.Error(), "failed"})
 		case errors.Is(err, retention.ErrNotCached):
 			writeJSON(w, http.StatusNotFound, Error{err.Error(), "not_kept"})
 		case errors.Is(err, upstream.ErrNotFound):

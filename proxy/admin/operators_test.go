@@ -38,7 +38,7 @@ func TestAnotherMachineChangesNothing(t *testing.T) {
 		return w
 	}
 	for _, c := range []struct{ method, path string }{
-		{"POST", "/cache/purge"}, {"POST", "/pins"}, {"DELETE", "/pins"}, {"POST", "/cache/scrub?rate=0"}, {"POST", "/import"}, {"POST", "/warm"}, {"POST", "/reload"}, {"PUT", "/cache"},
+		{"POST", "/cache/purge"}, {"POST", "/pins"}, {"DELETE", "/pins"}, {"POST", "/cache/scrub?rate=0"}, {"POST", "/import?pin=true&force=false"}, {"POST", "/bundle"}, {"POST", "/warm"}, {"POST", "/reload"}, {"PUT", "/cache"},
 	} {
 		for _, bearer := range []string{"", "wrong"} {
 			w := send(c.method, c.path, bearer)

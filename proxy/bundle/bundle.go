@@ -103,6 +103,9 @@ type Content struct {
 	MediaType string `json:"mediaType,omitempty"`
 	Digest    Digest `json:"digest"`
 	Size      int64  `json:"size"` // in bytes
+	// Private means that it was fetched with credentials: it is for the
+	// repositories that are named here, and for no others.
+	Private bool `json:"private,omitempty"`
 }
 
 // Repo is the repository as clients write it: docker.io/library/alpine.

@@ -19,31 +19,34 @@ type Part struct {
 // ErrSkip says that what a manifest names is not looked at.
 var ErrSkip = errors.New("not looked at")
 
-// Walk visits what an image needs, each manifest and blob once: it comes before
-// what it names, and then what refers to it. visit returns what a manifest
-// names; for blobs that is ignored.
-func (c *Contents) Walk(image Image, visit func(Part) (Names, error)) error {
-	return c.graph().walk(image, visit)
+// Graph are contents whose answers can be found.
+type Graph struct {
+	answers map[string]Answer // by repository and subject
 }
 
-// graph are contents whose answers can be found.
-type graph struct {
-	answers map[string][]Descriptor // by repository and subject
-}
-
-func (c *Contents) graph() graph {
-	g := graph{answers: make(map[string][]Descriptor, len(c.Referrers))}
+// Graph returns the contents as a graph.
+func (c *Contents) Graph() Graph {
+	g := Graph{answers: make(map[string]Answer, len(c.Referrers))}
 	for _, a := range c.Referrers {
-		g.answers[answerKey(a.Upstream, a.Repository, a.Subject)] = a.Manifests
+		g.answers[answerKey(a.Upstream, a.Repository, a.Subject)] = a
 	}
 	return g
+}
+
+// Answer returns what is known of the referrers of a manifest of an image.
+func (g Graph) Answer(image Image, subject Digest) (Answer, bool) {
+	a, ok := g.answers[answerKey(image.Upstream, image.Repository, subject)]
+	return a, ok
 }
 
 func answerKey(upstream, repository string, subject Digest) string {
 	return upstream + "\x00" + repository + "\x00" + subject.String()
 }
 
-func (g graph) walk(image Image, visit func(Part) (Names, error)) error {
+// Walk visits what an image needs, each manifest and blob once: a manifest comes
+// before what it names, and then what refers to it. visit returns what a manifest
+// names, and ErrSkip if that is not to be visited; of blobs that is ignored.
+func (g Graph) Walk(image Image, visit func(Part) (Names, error)) error {
 	leftOut := make(map[Digest]bool, len(image.LeftOut))
 	for _, d := range image.LeftOut {
 		leftOut[d] = true
@@ -74,7 +77,7 @@ func (g graph) walk(image Image, visit func(Part) (Names, error)) error {
 		}
 		follow := names.Manifests
 		if image.Referrers {
-			follow = append(follow[:len(follow):len(follow)], g.answers[answerKey(image.Upstream, image.Repository, part.Digest)]...)
+			follow = append(follow[:len(follow):len(follow)], g.answers[answerKey(image.Upstream, image.Repository, part.Digest)].Manifests...)
 		}
 		for _, d := range follow {
 			if !seen[d.Digest] {

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,10 +59,25 @@ func (r Report) Whole() bool {
 	return len(r.NotThere) == 0
 }
 
-// NamesOf returns what the bytes of a manifest name.
+// NamesOf returns what the bytes of a manifest name. The media type that they give
+// counts first, and then the one of whoever names the manifest. It is an error if
+// others could read something else.
 func NamesOf(mediaType string, content []byte) (names Names, err error) {
-	names.Manifests, names.Blobs, _, err = referrers.Names(mediaType, referrers.Parse(content))
-	return names, err
+	doc := referrers.Parse(content)
+	var own string
+	if json.Unmarshal(doc.Member("mediaType"), &own) != nil {
+		own = ""
+	}
+	for _, as := range []string{own, mediaType} {
+		if err := referrers.CheckReading(as, doc); err != nil {
+			return Names{}, err
+		}
+		names.Manifests, names.Blobs, _, err = referrers.Names(as, doc)
+		if err != nil || len(names.Manifests)+len(names.Blobs) > 0 {
+			return names, err
+		}
+	}
+	return names, nil
 }
 
 // Verify reads a file to its end, and proves every byte of its content. It
@@ -158,16 +174,16 @@ func (v *verification) judge(report *Report, c *Contents, has func(Digest) bool)
 			report.NotThere = append(report.NotThere, a.Digest)
 		}
 	}
-	g := c.graph()
+	g := c.Graph()
 	report.Images = []Verdict{}
 	for _, image := range c.Images {
 		verdict := Verdict{Name: image.Name(), Digest: image.Manifest.Digest}
-		_ = g.walk(image, func(p Part) (Names, error) { return v.visit(&verdict, g, image, p) })
+		_ = g.Walk(image, func(p Part) (Names, error) { return v.visit(&verdict, g, image, p) })
 		report.Images = append(report.Images, verdict)
 	}
 }
 
-func (v *verification) visit(to *Verdict, g graph, image Image, p Part) (Names, error) {
+func (v *verification) visit(to *Verdict, g Graph, image Image, p Part) (Names, error) {
 	kind := "blob"
 	if p.IsManifest {
 		kind = "manifest"
@@ -176,7 +192,8 @@ func (v *verification) visit(to *Verdict, g graph, image Image, p Part) (Names, 
 			to.LeftOut++
 		}
 		if image.Referrers {
-			to.Referrers += len(g.answers[answerKey(image.Upstream, image.Repository, p.Digest)])
+			answer, _ := g.Answer(image, p.Digest)
+			to.Referrers += len(answer.Manifests)
 		}
 	} else {
 		to.Blobs++

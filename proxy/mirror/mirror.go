@@ -1,7 +1,8 @@
 // Package mirror assembles the mirror without its HTTP servers: metadata
 // ([metadata.Ledger]), content ([store.Store]), downloads ([flight.Group]), the
-// rules of pulling ([pull.Puller]), eviction ([retention.Retention]), and
-// prefetching ([warm.Pinner], [warm.Prefetcher]). It is the only package that
+// rules of pulling ([pull.Puller]), eviction ([retention.Retention]),
+// prefetching ([warm.Pinner], [warm.Prefetcher]), and bundles
+// ([transfer.Transfer]). It is the only package that
 // knows all of these, and has no rules of its own.
 //
 // What it promises, each with the test that guards it:
@@ -26,6 +27,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/proxy/store"
+	"github.com/entrepot/entrepot/proxy/transfer"
 	"github.com/entrepot/entrepot/proxy/warm"
 )
 
@@ -82,6 +84,7 @@ type Mirror struct {
 	Fetcher    *warm.Fetcher
 	Pinner     *warm.Pinner
 	Prefetcher *warm.Prefetcher
+	Transfer   *transfer.Transfer
 
 	scrubRate    int64
 	credentialed []string // the upstreams that are
@@ -128,6 +131,7 @@ func New(opts Options) *Mirror {
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger,
 		Upstreams: names(opts.Upstreams), Logger: opts.Logger,
 	})
+	m.Transfer = transfer.New(transfer.Options{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Logger: opts.Logger})
 	return m
 }
 
@@ -146,10 +150,11 @@ func credentialed(of []pull.Upstream) []string {
 type Cache struct {
 	*retention.Retention
 	*warm.Pinner
+	*transfer.Transfer
 }
 
 // Cache returns the operations on the cache.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Transfer} }
 
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.
