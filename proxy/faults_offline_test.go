@@ -143,3 +143,64 @@ func offlineSees(a errorResponse) string {
 	}
 	return sees
 }
+
+// An absentRow is what an upstream does after it has said that a tag does not
+// exist.
+type absentRow struct {
+	name      string
+	fault     func(*upstreamtest.Registry)
+	tag, none string // what a client sees of the tag, and in a repository of which nothing is kept
+	attached  string // of the tag of an attestation of a kept image
+}
+
+func absentFaults(t *testing.T) string {
+	status := func(status int, code string) func(*upstreamtest.Registry) {
+		return func(r *upstreamtest.Registry) { r.Always("", upstreamtest.Status(status, code)) }
+	}
+	const kept = "404 MANIFEST_UNKNOWN, Warning: 110"
+	rows := []absentRow{
+		{"the connection is refused", func(r *upstreamtest.Registry) { r.Stop() }, kept, "502 UNAVAILABLE", kept},
+		{"the connection breaks", func(r *upstreamtest.Registry) { r.Always("", upstreamtest.Hangup()) }, "502 UNAVAILABLE", "502 UNAVAILABLE", "502 UNAVAILABLE"},
+		{"503", status(http.StatusServiceUnavailable, "UNKNOWN"), kept, "502 UNAVAILABLE", kept},
+		{"200 with HTML", func(r *upstreamtest.Registry) { r.Always("", upstreamtest.HTML()) }, "502 UNAVAILABLE", "502 UNAVAILABLE", "502 UNAVAILABLE"},
+		{"429", func(r *upstreamtest.Registry) { r.Always("", upstreamtest.RateLimited(7)) }, "429 TOOMANYREQUESTS", "429 TOOMANYREQUESTS", "429 TOOMANYREQUESTS"},
+		{"401", status(http.StatusUnauthorized, "UNAUTHORIZED"), "403 DENIED", "403 DENIED", "403 DENIED"},
+		{"403", status(http.StatusForbidden, "DENIED"), "403 DENIED", "403 DENIED", "403 DENIED"},
+	}
+	var lines faultLines
+	t.Run("rows", func(t *testing.T) {
+		for i, row := range rows {
+			t.Run(row.name, func(t *testing.T) {
+				t.Parallel()
+				fake := upstreamtest.New(t)
+				image, _ := fake.AddImage("app", "1", upstreamtest.Bytes(1, 1000))
+				fake.AddImage("other", "1", upstreamtest.Bytes(2, 1000))
+				paths := []string{"/v2/app/manifests/1.x", "/v2/other/manifests/1.x", "/v2/app/manifests/" + referrers.TagOf(image.Digest) + ".att"}
+				s := setup{dir: t.TempDir()}
+				before := newMirror(t, fake, s)
+				if a := before.get("/v2/app/manifests/1"); a.status != http.StatusOK {
+					t.Fatal(a.status)
+				}
+				for _, path := range paths {
+					if a := before.get(path); a.status != http.StatusNotFound {
+						t.Fatalf("%s: %d", path, a.status)
+					}
+				}
+				before.stop()
+				row.fault(fake)
+				m := newMirror(t, fake, s)
+				var sees []string
+				for _, path := range paths {
+					sees = append(sees, offlineSees(m.get(path)))
+				}
+				if sees[0] != row.tag || sees[1] != row.none || sees[2] != row.attached {
+					t.Errorf("the client saw %q", sees)
+				}
+				lines.add(i, append([]string{row.name}, sees...)...)
+			})
+		}
+	})
+	return "## Tags that do not exist\n\nThe upstream has said that a tag does not exist, and then fails. A kept \"no\" is an hour old at most; " +
+		"that a kept image has no such tag of cosign's is kept with the image.\n\n" +
+		lines.table("the upstream", "for a tag the client sees", "in a repository of which nothing is cached", "for the tag of an attestation of a cached image")
+}

@@ -122,6 +122,7 @@ func TestFaultTable(t *testing.T) {
 		{"hostile", hostileFaults},
 		{"whose", whoseFaults},
 		{"offline", offlineFaults},
+		{"absent", absentFaults},
 		{"clients", clientFaults},
 		{"credentials", credentialFaults},
 		{"metrics", metricFaults},

@@ -68,6 +68,9 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 	if rest, ok = strings.CutPrefix(rest, "/"); !ok {
 		return q, errUnknownEndpoint
 	}
+	if name := strings.TrimSuffix(rest, "/"); !strings.Contains(name, "/") && name != "" && name[0] != '_' {
+		return r.pingOf(name, req.URL.RawQuery)
+	}
 	name, err := q.split(rest)
 	if err != nil {
 		return q, err
@@ -84,6 +87,23 @@ func (r *routes) parse(req *http.Request) (q route, err error) {
 	}
 	if q.kind == kindTags {
 		return q, readablePage(q.query)
+	}
+	return q, nil
+}
+
+// pingOf is the ping of a client that puts a prefix where others have only /v2
+// (F13). Names that begin with an underscore are endpoints of the specification.
+func (r *routes) pingOf(name, query string) (q route, err error) {
+	q.kind = kindPing
+	if q.repo.Upstream = r.byName(name); q.repo.Upstream == "" {
+		return q, unknownUpstream(name)
+	}
+	parsed, err := parseQuery(query)
+	if err != nil {
+		return q, errQuery
+	}
+	if q.ns = parsed.Get("ns"); q.ns != "" && r.byNamespace(q.ns) == "" {
+		return q, unknownUpstream(q.ns)
 	}
 	return q, nil
 }

@@ -186,7 +186,7 @@ func (b *breaker) rejectionLocked(q requestClass, subject content) error {
 			if h.probing {
 				why = ErrProbed
 			}
-			return fmt.Errorf("%w: its last %d requests failed: %w", why, h.failures, h.lastErr)
+			return &restingError{fmt.Errorf("%w: its last %d requests failed: %w", why, h.failures, h.lastErr)}
 		}
 	}
 	return nil

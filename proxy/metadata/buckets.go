@@ -18,6 +18,10 @@ const (
 	bucketHeld    cache.Bucket = "held"
 	bucketPrivate cache.Bucket = "private"
 	bucketTagList cache.Bucket = "taglist"
+	// bucketAbsent and bucketUnattached hold tags that do not exist; see
+	// [Ledger.PutAbsent].
+	bucketAbsent     cache.Bucket = "absent"
+	bucketUnattached cache.Bucket = "unattached"
 	// bucketReferrers holds complete answers. bucketSeen and bucketAttached
 	// hold what cached manifests say about a subject. On disk, bucketSeen has
 	// its older name.
@@ -40,8 +44,10 @@ const (
 // for pins.
 var repositoryBuckets = []cache.Bucket{
 	bucketTag, bucketChecked, bucketManifest, bucketWide, bucketMember, bucketHeld, bucketTagList,
-	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed,
+	bucketReferrers, bucketSeen, bucketAttached, bucketAttestation, bucketUsed, bucketAbsent, bucketUnattached,
 }
+
+var absentBuckets = []cache.Bucket{bucketAbsent, bucketUnattached}
 
 // Durable are the buckets whose records cannot be fetched again if the upstream
 // is gone. The record store writes them twice.

@@ -121,6 +121,7 @@ func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	l.mediaTypes.Remove(key)
 	l.removeMember(key)
 	l.removeSubject(repo, d)
+	l.removeUnattached(repo, d)
 }
 
 // WideManifest is a manifest whose record does not have all that it references.

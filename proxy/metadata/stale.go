@@ -28,10 +28,12 @@ func (w *Watch) DropStale(present Present) {
 		}
 		return !present.Blob(Digest(key))
 	})
-	w.dropStale(bucketTagList, func(key string) bool {
-		repo, _, ok := SplitKey(key)
-		return ok && !present.Repository(repo)
-	})
+	for _, b := range []cache.Bucket{bucketTagList, bucketAbsent} {
+		w.dropStale(b, func(key string) bool {
+			repo, _, ok := SplitKey(key)
+			return ok && !present.Repository(repo)
+		})
+	}
 }
 
 // dropStale removes the stale records of a bucket, each under the lock: what is
@@ -61,7 +63,7 @@ func (w *Watch) dropOne(b cache.Bucket, key string) {
 		w.l.removeMember(key)
 	case bucketUsed:
 		w.l.removeUse(key)
-	case bucketTagList:
+	case bucketTagList, bucketAbsent:
 		if repo, _, _ := SplitKey(key); !w.l.hasManifests(repo) {
 			w.l.records.Delete(b, key)
 		}

@@ -49,6 +49,7 @@ func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
 	l.leases.markLeased(t.Descriptor.Digest)
 	key := Key(repo, tag)
 	l.write(bucketTag, key, t)
+	l.removeAbsent(key)
 	l.putChecked(key, t, t.CheckedAt)
 }
 

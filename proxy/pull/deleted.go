@@ -24,10 +24,12 @@ func (p *Puller) tagNotFound(ctx context.Context, u Upstream, repo Repository, t
 	}
 	p.ledger.DropTag(repo, tag)
 	if !isReferrersTag(tag) {
+		p.keepAbsence(repo, tag, time.Now())
 		p.negative.put(manifestKey(repo, tag), err)
 		return Manifest{}, err
 	}
 	said := saidAt(ctx)
+	p.keepAbsence(repo, tag, said)
 	p.negative.putSaid(manifestKey(repo, tag), err, said, p.rules.ReferrersTTL)
 	return Manifest{}, &DatedError{err, said}
 }

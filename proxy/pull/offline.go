@@ -38,11 +38,14 @@ func (u Upstream) goOffline() Upstream {
 }
 
 // offlineTag answers for a tag that is not kept.
-func offlineTag(tag string) error {
-	if isReferrersTag(tag) {
-		return ErrOfflineUnknown
+func (p *Puller) offlineTag(repo Repository, tag string) error {
+	switch {
+	case !isReferrersTag(tag):
+		return ErrOffline
+	case p.isKeptAbsent(repo, tag):
+		return p.keptAbsence(repo, tag)
 	}
-	return ErrOffline
+	return ErrOfflineUnknown
 }
 
 // neverAsked is an endpoint that opens no connection.

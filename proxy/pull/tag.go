@@ -61,7 +61,7 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 	case u.Offline && onRecord:
 		return staleManifest(cached), nil
 	case u.Offline:
-		return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, offlineTag(tag))
+		return Manifest{Outcome: Negative}, fmt.Errorf("tag %s of %s: %w", tag, repo, p.offlineTag(repo, tag))
 	}
 
 	wait := ctx
@@ -87,6 +87,8 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 	case onRecord && IsInconclusive(err):
 		p.log.Debug("tag could not be checked", "upstream", repo.Upstream, "repository", repo.Name, "tag", tag, "error", err)
 		return staleManifest(cached), nil
+	case upstream.IsAway(err) && p.isKeptAbsent(repo, tag):
+		return Manifest{Outcome: Negative}, p.keptAbsence(repo, tag)
 	}
 	return Manifest{}, fmt.Errorf("tag %s of %s: %w", tag, repo, err)
 }

@@ -3,6 +3,7 @@ package referrers
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +16,8 @@ type CosignTag struct {
 	ArtifactType string
 }
 
+var cosignSuffixes = []string{"sig", "att", "sbom"}
+
 // CosignTags are the tags of cosign's legacy scheme for subject: signatures,
 // attestations, SBOMs. There are none if they would be too long for tags, as
 // for sha512.
@@ -24,7 +27,7 @@ func CosignTags(subject Digest) []CosignTag {
 	}
 	base := strings.Replace(string(subject), ":", "-", 1)
 	var tags []CosignTag
-	for _, suffix := range []string{"sig", "att", "sbom"} {
+	for _, suffix := range cosignSuffixes {
 		tag := base + "." + suffix
 		if len(tag) > maxTag || tag != escapeTag(tag) {
 			continue
@@ -35,6 +38,15 @@ func CosignTags(subject Digest) []CosignTag {
 		})
 	}
 	return tags
+}
+
+// CosignSubjectOf is the subject to which cosign attaches something by a tag.
+func CosignSubjectOf(tag string) (Digest, bool) {
+	base, suffix, ok := strings.Cut(tag, ".")
+	if !ok || !slices.Contains(cosignSuffixes, suffix) {
+		return "", false
+	}
+	return SubjectOf(base)
 }
 
 // Describe describes the manifest with the digest child that is attached to
