@@ -2,8 +2,6 @@ package retention
 
 import (
 	"context"
-
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // PinnedContent returns the digests of all that pinned images consist of and that
@@ -46,6 +44,3 @@ func (r *Retention) DropUnreferenced(ctx context.Context, digests []Digest) (fre
 	}
 	return r.deleteBlobs(ctx, s, strays), nil
 }
-
-// FormatPlatforms returns platforms as they are written.
-func FormatPlatforms(of []ocispec.Platform) []string { return formatAll(of) }
