@@ -62,6 +62,7 @@ func (c *adminClient) sendStream(ctx context.Context, method, path, mediaType st
 		return nil, err
 	}
 	req.Header.Set("Content-Type", mediaType)
+	req.Header.Set("Accept", admin.Lines+", application/json")
 	if c.tokenFile != "" && !isSocket && method != http.MethodGet {
 		token, err := admission.ReadToken(c.tokenFile)
 		if err != nil {
@@ -109,7 +110,36 @@ func call[T any](ctx context.Context, c *adminClient, method, path string, body 
 }
 
 func (c *adminClient) Inventory(ctx context.Context) (retention.Inventory, error) {
-	return call[retention.Inventory](ctx, c, http.MethodGet, "/cache", nil)
+	return retention.Collect(func(each func(retention.Item) error) error { return c.List(ctx, each) })
+}
+
+// List also understands a server that answers with everything in one.
+func (c *adminClient) List(ctx context.Context, each func(retention.Item) error) error {
+	resp, err := c.send(ctx, http.MethodGet, "/cache", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := json.NewDecoder(bufio.NewReader(resp.Body))
+	if resp.Header.Get("Content-Type") != admin.Lines {
+		var all retention.Inventory
+		if err := lines.Decode(&all); err != nil {
+			return fmt.Errorf("the response of %s can't be read: %w", c.address, err)
+		}
+		return all.Each(each)
+	}
+	for {
+		var line admin.ListLine
+		if err := lines.Decode(&line); err != nil {
+			return fmt.Errorf("%s broke off: %w", c.address, err)
+		}
+		if line.Error != "" {
+			return errors.New(line.Error)
+		}
+		if err := each(line.Item); err != nil || line.Totals != nil {
+			return err
+		}
+	}
 }
 
 func (c *adminClient) Purge(ctx context.Context, t retention.Target, dryRun bool) (retention.Purged, error) {

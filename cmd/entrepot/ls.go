@@ -25,14 +25,14 @@ func newLs() *cobra.Command {
 		if output != "table" && output != "json" {
 			return unknownValue("output", output, []string{"table", "json"})
 		}
-		list, err := c.Inventory(cmd.Context())
-		if err != nil {
-			return err
-		}
 		if output == "json" {
+			list, err := c.Inventory(cmd.Context())
+			if err != nil {
+				return err
+			}
 			return writeIndented(cmd.OutOrStdout(), list)
 		}
-		return writeTable(cmd.OutOrStdout(), list, time.Now())
+		return writeList(cmd.OutOrStdout(), func(each func(retention.Item) error) error { return c.List(cmd.Context(), each) }, time.Now())
 	})
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	return cmd
@@ -44,22 +44,38 @@ func writeIndented(w io.Writer, v any) error {
 	return lines.Encode(v)
 }
 
-// writeTable writes a line for each image. UNSHARED is the size of the blobs
-// that no other image has: purging the image would free that much.
-func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tDIGEST\tSIZE\tUNSHARED\tLAST PULLED\tFRESH\tPINNED\tCOMPLETE")
-	for _, k := range list.Images {
-		name := k.Upstream + "/" + k.Repository
-		if len(k.Tags) > 0 {
-			name += ":" + strings.Join(k.Tags, ",")
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, shortDigest(k.Digest), size(k.Size), size(k.Alone),
-			relativeTime(k.LastPulled, now), freshness(k, now), yesNo(k.Pinned), completeness(k))
-	}
-	if err := table.Flush(); err != nil {
+// writeList writes a line for each image, as they come. UNSHARED is the size of
+// the blobs that no other image has: purging the image would free that much.
+func writeList(w io.Writer, list func(each func(retention.Item) error) error, now time.Time) error {
+	images, table := 0, &columns{w: w}
+	head := table.add("IMAGE", "DIGEST", "SIZE", "UNSHARED", "LAST PULLED", "FRESH", "PINNED", "COMPLETE")
+	rest, err := retention.Collect(func(each func(retention.Item) error) error {
+		return list(func(item retention.Item) error {
+			if item.Image == nil {
+				return each(item)
+			}
+			images++
+			return table.add(cells(*item.Image, now)...)
+		})
+	})
+	if err := errors.Join(head, table.flush(), err); err != nil {
 		return err
 	}
+	return writeRest(w, images, rest, now)
+}
+
+func cells(k retention.CachedImage, now time.Time) []string {
+	name := k.Upstream + "/" + k.Repository
+	if len(k.Tags) > 0 {
+		name += ":" + strings.Join(k.Tags, ",")
+	}
+	return []string{
+		name, shortDigest(k.Digest), size(k.Size), size(k.Alone), relativeTime(k.LastPulled, now), freshness(k, now), yesNo(k.Pinned), completeness(k),
+	}
+}
+
+// writeRest writes what follows the images.
+func writeRest(w io.Writer, images int, list retention.Inventory, now time.Time) error {
 	if err := errors.Join(writeDrafts(w, list.Drafts, now), writeSubjects(w, list.Referrers, now)); err != nil {
 		return err
 	}
@@ -70,7 +86,7 @@ func writeTable(w io.Writer, list retention.Inventory, now time.Time) error {
 	if list.MaxBytes > 0 {
 		limit = " of at most " + size(list.MaxBytes)
 	}
-	count := fmt.Sprintf("%d images", len(list.Images))
+	count := fmt.Sprintf("%d images", images)
 	if n := len(list.Drafts); n > 0 {
 		count += fmt.Sprintf(" and %d unfinished downloads", n)
 	}

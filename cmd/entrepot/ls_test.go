@@ -17,7 +17,7 @@ func TestLsSaysHowMuchIsStillToBeLearnt(t *testing.T) {
 	} {
 		k.Upstream, k.Repository, k.Digest = "docker.io", "library/alpine", digest
 		var table strings.Builder
-		if err := writeTable(&table, retention.Inventory{Images: []retention.CachedImage{k}}, time.Now()); err != nil {
+		if err := writeList(&table, retention.Inventory{Images: []retention.CachedImage{k}}.Each, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		line := strings.Split(table.String(), "\n")[1]
@@ -68,8 +68,8 @@ func TestLsShowsUnfinishedDownloadsAndReferrersOnlyIfThereAreAny(t *testing.T) {
 		},
 	} {
 		var table strings.Builder
-		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Referrers: c.referrers, Bytes: 7 << 20, MaxBytes: 1 << 30, Records: 1 << 20}
-		if err := writeTable(&table, list, now); err != nil {
+		list := retention.Inventory{Images: []retention.CachedImage{image}, Drafts: c.drafts, Referrers: c.referrers, Totals: retention.Totals{Bytes: 7 << 20, MaxBytes: 1 << 30, Records: 1 << 20}}
+		if err := writeList(&table, list.Each, now); err != nil {
 			t.Fatal(err)
 		}
 		if table.String() != c.want {

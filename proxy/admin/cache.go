@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
@@ -21,6 +22,7 @@ import (
 // meaning as [Error] over HTTP.
 type Cache interface {
 	Inventory(ctx context.Context) (retention.Inventory, error)
+	List(ctx context.Context, each func(retention.Item) error) error
 	Purge(ctx context.Context, target retention.Target, dryRun bool) (retention.Purged, error)
 	Pin(ctx context.Context, r metadata.Reference) (warm.Completion, error)
 	Unpin(ctx context.Context, r metadata.Reference) (bool, error)
@@ -29,7 +31,11 @@ type Cache interface {
 	Bundles
 }
 
-// Requests and responses are JSON. A scrub answers with a line a second; the last
+// Lines is the media type of a response with a JSON value on each line.
+const Lines = "application/x-ndjson"
+
+// Requests and responses are JSON. GET /cache answers whoever accepts that in
+// [Lines], as it finds what is there: see ListLine. A scrub answers with a line a second; the last
 // line has done or error set.
 type (
 	// Reference names an image: an upstream, a repository as that upstream names
@@ -49,6 +55,12 @@ type (
 	// UnpinResponse says whether there was a pin.
 	UnpinResponse struct {
 		Unpinned bool `json:"unpinned"`
+	}
+	// ListLine is one line of the response to GET /cache. The last one has totals or
+	// error set.
+	ListLine struct {
+		retention.Item
+		Error string `json:"error,omitempty"`
 	}
 	// ScrubLine is one line of the response to POST /cache/scrub?rate=BYTES.
 	ScrubLine struct {
@@ -115,6 +127,10 @@ func (r Reference) Image() metadata.Reference {
 
 func handleCache(mux *http.ServeMux, c Cache) {
 	mux.HandleFunc("GET /cache", func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.Header.Get("Accept"), Lines) {
+			serveList(w, r, c)
+			return
+		}
 		respond(w)(c.Inventory(r.Context()))
 	})
 	mux.HandleFunc("POST /cache/purge", func(w http.ResponseWriter, r *http.Request) {
@@ -154,6 +170,28 @@ func handleCache(mux *http.ServeMux, c Cache) {
 	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
 }
 
+// listFlush is how long a line of a list may wait for more.
+const listFlush = 50 * time.Millisecond
+
+func serveList(w http.ResponseWriter, r *http.Request, c Cache) {
+	w.Header().Set("Content-Type", Lines)
+	lines, flusher := json.NewEncoder(w), http.NewResponseController(w)
+	var sent time.Time
+	err := c.List(r.Context(), func(item retention.Item) error {
+		if err := lines.Encode(ListLine{Item: item}); err != nil {
+			return err // the client has left
+		}
+		if now := time.Now(); now.Sub(sent) >= listFlush {
+			sent = now
+			return flusher.Flush()
+		}
+		return nil
+	})
+	if err != nil {
+		_ = lines.Encode(ListLine{Error: err.Error()}) // if the client has left, nobody reads it
+	}
+}
+
 // scrubLines is how long after a line of a scrub the next one follows.
 const scrubLines = time.Second
 
@@ -163,7 +201,7 @@ func serveScrub(w http.ResponseWriter, r *http.Request, c Cache) {
 		respond(w)(nil, Error{"rate is not a number of bytes a second", "failed"})
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Content-Type", Lines)
 	lines := json.NewEncoder(w)
 	flusher := http.NewResponseController(w)
 	send := func(l ScrubLine) {

@@ -128,7 +128,16 @@ func (l *Ledger) removeTag(key string) {
 // EachTag calls fn for every tag on record, in the order of the keys. It does
 // not read the times of the checks. fn must not call the Ledger.
 func (l *Ledger) EachTag(fn func(repo Repository, tag string, d Digest)) error {
-	return l.records.Scan(bucketTag, "", func(key string, value []byte) bool {
+	return l.eachTag("", fn)
+}
+
+// EachTagOf is EachTag for one repository.
+func (l *Ledger) EachTagOf(repo Repository, fn func(tag string, d Digest)) error {
+	return l.eachTag(Key(repo, ""), func(_ Repository, tag string, d Digest) { fn(tag, d) })
+}
+
+func (l *Ledger) eachTag(prefix string, fn func(repo Repository, tag string, d Digest)) error {
+	return l.records.Scan(bucketTag, prefix, func(key string, value []byte) bool {
 		var t Tag
 		if repo, tag, ok := SplitKey(key); ok && json.Unmarshal(value, &t) == nil {
 			fn(repo, tag, t.Descriptor.Digest)

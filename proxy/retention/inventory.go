@@ -56,6 +56,11 @@ type Inventory struct {
 	Drafts []CachedDraft `json:"drafts"`
 	// Referrers are the known referrers of manifests that are not in the cache.
 	Referrers []KnownReferrers `json:"referrers"`
+	Totals
+}
+
+// Totals are the sizes of what is in the cache, in bytes.
+type Totals struct {
 	// Bytes is the size of all content, with unfinished downloads. Strays is
 	// the size of the part that belongs to no image.
 	Bytes  int64 `json:"bytes"`
@@ -69,45 +74,6 @@ type Inventory struct {
 	// Full is the bound that was met last since the start, and FullAt when.
 	Full   cache.Bound `json:"full,omitempty"`
 	FullAt time.Time   `json:"fullAt,omitzero"`
-}
-
-// Inventory lists the content of the cache, sorted by name.
-func (r *Retention) Inventory(ctx context.Context) (Inventory, error) {
-	r.flush(ctx)
-	r.sweeping.Lock()
-	defer r.sweeping.Unlock()
-	s, err := r.snapshot(ctx)
-	if err != nil {
-		return Inventory{}, err
-	}
-	defer s.watch.End()
-	subjects, err := s.listSubjects(Repository{})
-	if err != nil {
-		return Inventory{}, err
-	}
-	met := r.store.LastMet()
-	list := Inventory{
-		Bytes: s.total, MaxBytes: r.store.MaxBytes(), Images: []CachedImage{}, Drafts: s.listDrafts(), Referrers: subjects,
-		Full: met.Bound, FullAt: met.At.UTC(), Records: r.store.RecordBytes(), Aside: r.store.AsideBytes(),
-	}
-	if met.At.IsZero() {
-		list.FullAt = time.Time{}
-	}
-	for _, blob := range s.unreferencedBlobs() {
-		list.Strays += s.sizes[blob.digest]
-	}
-	for d, draft := range s.drafts {
-		if s.references.content[d] == 0 {
-			list.Strays += draft.Weight
-		}
-	}
-	for _, image := range s.images() {
-		list.Images = append(list.Images, r.describe(ctx, s, image))
-	}
-	slices.SortFunc(list.Images, func(a, b CachedImage) int {
-		return strings.Compare(a.name(), b.name())
-	})
-	return list, nil
 }
 
 // inventoryFlush bounds how long an inventory waits for the records.
@@ -124,9 +90,9 @@ func (r *Retention) flush(ctx context.Context) {
 }
 
 // listDrafts describes the drafts, sorted by where they were begun.
-func (s *snapshot) listDrafts() []CachedDraft {
+func listDrafts(drafts map[Digest]draft) []CachedDraft {
 	all := []CachedDraft{}
-	for _, d := range s.drafts {
+	for _, d := range drafts {
 		all = append(all, CachedDraft{
 			Digest: d.Digest, Upstream: d.repo.Upstream, Repository: d.repo.Name,
 			Size: d.Size, Bytes: d.Bytes, KeptAt: d.KeptAt.UTC(),

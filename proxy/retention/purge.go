@@ -66,7 +66,11 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 	}
 	r.sweeping.Lock()
 	defer r.sweeping.Unlock()
-	s, err := r.snapshot(ctx)
+	take := r.snapshot
+	if target.isTag() {
+		take = func(ctx context.Context) (*snapshot, error) { return r.partForTag(ctx, target) }
+	}
+	s, err := take(ctx)
 	if err != nil {
 		return Purged{}, err
 	}
@@ -98,6 +102,12 @@ func (r *Retention) Purge(ctx context.Context, target Target, dryRun bool) (Purg
 // isRepository says whether the target is all that is in a repository, or in all
 // of them.
 func (t Target) isRepository() bool { return t.Ref == "" || t == Everything() }
+
+// isTag says whether the target is a tag of a repository.
+func (t Target) isTag() bool {
+	_, err := digest.Parse(t.Ref)
+	return !t.isRepository() && err != nil
+}
 
 // covers says whether the target is in a repository, whatever it is there.
 func (t Target) covers(repo Repository) bool {

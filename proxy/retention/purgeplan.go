@@ -66,7 +66,7 @@ func (p *purge) findManifests() (roots []*node, err error) {
 	return roots, nil
 }
 
-func (p *purge) isTag() bool { return !p.target.isRepository() && p.digest == "" }
+func (p *purge) isTag() bool { return p.target.isTag() }
 
 // names says whether the target names a manifest, by itself or with its
 // repository.

@@ -67,12 +67,17 @@ type references struct {
 	marks   map[string]int // indexes that attach it: by repository, subject and attestation, and by repository and attestation
 }
 
-// snapshot takes a snapshot. The caller holds sweeping, and ends the watch.
-func (r *Retention) snapshot(ctx context.Context) (*snapshot, error) {
-	s := &snapshot{
-		nodes: map[string]*node{}, sizes: map[Digest]int64{}, ledger: r.ledger, watch: r.ledger.Watch(),
+func newSnapshot(of *metadata.Ledger) *snapshot {
+	return &snapshot{
+		nodes: map[string]*node{}, sizes: map[Digest]int64{}, ledger: of,
 		references: references{content: map[Digest]int{}, members: map[string]int{}, marks: map[string]int{}},
 	}
+}
+
+// snapshot takes a snapshot. The caller holds sweeping, and ends the watch.
+func (r *Retention) snapshot(ctx context.Context) (*snapshot, error) {
+	s := newSnapshot(r.ledger)
+	s.watch = r.ledger.Watch()
 	r.ledger.SaveUses()
 	if err := s.read(ctx, r.store); err != nil {
 		s.watch.End()

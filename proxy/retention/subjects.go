@@ -27,9 +27,13 @@ func (k KnownReferrers) reference() Reference {
 // listSubjects describes the recorded answers about manifests that are not in
 // the cache, sorted by name. Those about others belong to their images.
 func (s *snapshot) listSubjects(repo Repository) ([]KnownReferrers, error) {
+	return listSubjects(s.ledger, repo, func(repo Repository, d Digest) bool { return s.nodes[metadata.Key(repo, d.String())] != nil })
+}
+
+func listSubjects(of *metadata.Ledger, repo Repository, isCached func(Repository, Digest) bool) ([]KnownReferrers, error) {
 	all := []KnownReferrers{}
-	err := s.ledger.EachReferrers(repo, func(repo Repository, subject Digest, r metadata.Referrers) {
-		if s.nodes[metadata.Key(repo, subject.String())] == nil {
+	err := of.EachReferrers(repo, func(repo Repository, subject Digest, r metadata.Referrers) {
+		if !isCached(repo, subject) {
 			all = append(all, KnownReferrers{
 				Upstream: repo.Upstream, Repository: repo.Name, Subject: subject, Referrers: len(r.Manifests), KnownAt: r.At.UTC(),
 			})
