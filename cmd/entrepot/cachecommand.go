@@ -17,7 +17,22 @@ import (
 
 // newCacheCommand returns a command that works on a cache: through the server
 // that has it open, or on the folder itself if there is none.
-func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
+func newCacheCommand(use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
+	return newCommandOn(findCache, use, short, args, run)
+}
+
+// cacheRun is what a command does on a cache.
+type cacheRun func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error
+
+// newFetchCommand is newCacheCommand for a command that may ask upstreams, on a
+// folder that need not exist yet.
+func newFetchCommand(use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
+	return newCommandOn(findCacheToFill, use, short, args, run)
+}
+
+type finder func(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error)
+
+func newCommandOn(find finder, use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -27,7 +42,7 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 			if err != nil {
 				return err
 			}
-			c, closeCache, err := findCache(cmd.Context(), cfg, cmd.Flags().Changed("admin"))
+			c, closeCache, err := find(cmd.Context(), cfg, cmd.Flags().Changed("admin"))
 			if err != nil {
 				return err
 			}
@@ -47,20 +62,32 @@ func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd 
 // Otherwise it opens the cache folder, or, if another process has that open,
 // returns the cache behind that process's admin address.
 func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil && !adminGiven {
+		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
+	}
+	// A command that looks at a cache contacts no upstream and evicts nothing.
+	cfg.Offline = true
+	cfg.Cache.MaxSize, cfg.Cache.MinFree = config.Size{}, config.Size{}
+	return openCache(ctx, cfg, adminGiven)
+}
+
+// findCacheToFill is findCache for a command that fetches: its cache need not be
+// there yet, keeps to its bounds, and asks upstreams unless the configuration
+// forbids it.
+func findCacheToFill(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	return openCache(ctx, cfg, adminGiven)
+}
+
+func openCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
 	nothingToClose := func() error { return nil }
 	if adminGiven {
 		return &adminClient{cfg.Admin, cfg.AdminTokenFile}, nothingToClose, nil
-	}
-	if _, err := os.Stat(filepath.Join(cfg.Cache.Dir, "format")); err != nil {
-		return nil, nil, fmt.Errorf("there is no cache in %s: name its folder with --cache-dir or --config, or a server with --admin", cfg.Cache.Dir)
 	}
 	metrics, err := admin.NewMetrics()
 	if err != nil {
 		return nil, nil, err
 	}
-	// A command that looks at a cache contacts no upstream and evicts nothing.
-	cfg.Offline = true
-	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.ScrubRate = config.Size{}, config.Size{}, config.Size{}
+	cfg.Cache.ScrubRate = config.Size{}
 	quiet := slog.New(slog.DiscardHandler)
 	m, closeMirror, err := openMirror(ctx, cfg, readMachine(cfg.Cache.Dir, quiet), metrics, quiet)
 	if errors.Is(err, cache.ErrLocked) {
@@ -73,7 +100,7 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	if err != nil {
 		return nil, nil, err
 	}
-	return m.Cache(), func() error { return closeMirror(ctx) }, nil
+	return m.Cache(), func() error { return closeMirror(context.WithoutCancel(ctx)) }, nil
 }
 
 // oneArgument is for commands that take exactly one argument.

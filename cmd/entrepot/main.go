@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(printUsage)
-	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newScrub(), newVersion())
+	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newWarm(), newScrub(), newVersion())
 	return root
 }
 

@@ -24,6 +24,7 @@ type Cache interface {
 	Unpin(ctx context.Context, r metadata.Reference) (bool, error)
 	Pins() ([]metadata.Reference, error)
 	Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error)
+	FetchAll(ctx context.Context, wanted []warm.Wanted, opts warm.FetchOptions) (warm.Result, error)
 }
 
 // Requests and responses are JSON. A scrub answers with one line for each step;
@@ -145,6 +146,7 @@ func handleCache(mux *http.ServeMux, c Cache) {
 			respond(w)(UnpinResponse{unpinned}, err)
 		}
 	})
+	mux.HandleFunc("POST /warm", func(w http.ResponseWriter, r *http.Request) { serveWarm(w, r, c) })
 	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
 }
 

@@ -139,10 +139,11 @@ func names(of []pull.Upstream) (all []string) {
 type Cache struct {
 	*retention.Retention
 	*warm.Pinner
+	*warm.Fetcher
 }
 
 // Cache returns the operations on the cache.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Fetcher} }
 
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.
