@@ -150,11 +150,12 @@ func credentialed(of []pull.Upstream) []string {
 type Cache struct {
 	*retention.Retention
 	*warm.Pinner
+	*warm.Fetcher
 	*transfer.Transfer
 }
 
 // Cache returns the operations on the cache.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Transfer} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Fetcher, m.Transfer} }
 
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.
