@@ -115,23 +115,23 @@ func TestImagesAreCarriedAcrossAGap(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			// The second month.
+			// The second month. What runs fetches what is missing.
 			two, twoOf := fake.AddImage("team/app", "2", upstreamtest.Bytes(2, 200_000))
-			if running {
-				out.do(from, "pin", "team/app:2")
-			} else {
+			if !running {
 				out.pinned("team/app:2")
 				out.stop()
 			}
 			for _, flag := range []string{"--have=" + have, "--since=" + file} {
 				delta := filepath.Join(dir, "delta.tar")
-				out.do(from, "bundle", "create", delta, "--pinned", flag)
+				out.do(from, "bundle", "create", delta, "--pinned", "team/app:1", "team/app:2", flag)
 				info, err := os.Stat(delta)
 				if err != nil || info.Size() < 200_000 || info.Size() > 220_000 {
 					t.Errorf("%s: %d bytes, %v", flag, info.Size(), err)
 				}
 				verified(t, "--against", have, delta)
-				in.do(to, "bundle", "import", delta)
+				if said := in.do(to, "bundle", "import", delta); !strings.Contains(said, "2 of 2 images") {
+					t.Error(said)
+				}
 			}
 			if !running {
 				in.serve()

@@ -131,7 +131,7 @@ func New(opts Options) *Mirror {
 		Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger,
 		Upstreams: names(opts.Upstreams), Logger: opts.Logger,
 	})
-	m.Transfer = transfer.New(transfer.Options{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Logger: opts.Logger})
+	m.Transfer = transfer.New(transfer.Options{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Offline: opts.Rules.Offline, Logger: opts.Logger})
 	return m
 }
 

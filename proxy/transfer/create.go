@@ -72,9 +72,9 @@ func (p *planning) add(ctx context.Context, s retention.Selection) error {
 		return fmt.Errorf("%w: it is not cached", ErrIncomplete)
 	}
 	if s.Image.Ref != root.String() {
-		image.Tag = s.Image.Ref
-		if rec, known := p.t.opts.Ledger.Tag(s.Image.Repository, image.Tag); known && rec.Descriptor.Digest == root {
-			image.TagAt = rec.CheckedAt.UTC()
+		rec, known := p.t.opts.Ledger.Tag(s.Image.Repository, s.Image.Ref)
+		if known && rec.Descriptor.Digest == root { // else it is carried by its digest alone
+			image.Tag, image.TagAt = s.Image.Ref, rec.CheckedAt.UTC()
 		}
 	}
 	var failed error

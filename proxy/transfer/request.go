@@ -40,16 +40,14 @@ func (t *Transfer) Create(ctx context.Context, request CreateRequest, to io.Writ
 		}
 		all = append(slices.Clone(all), kept...)
 	}
+	all = once(all)
 	if len(all) == 0 {
 		return fmt.Errorf("%w: there is no image to put in a bundle", ErrIncomplete)
 	}
-	if t.opts.Fetch != nil {
+	if !t.opts.Offline {
 		for _, s := range all {
-			if t.opts.Retention.HasAllOf(ctx, s, s.Referrers) {
-				continue
-			}
-			if err := t.opts.Fetch(ctx, s); err != nil {
-				return fmt.Errorf("%s: %w: %w", s.Image, ErrIncomplete, err)
+			if err := t.fetch(ctx, s); err != nil {
+				return fmt.Errorf("%s: %w", s.Image, err)
 			}
 		}
 	}
@@ -59,6 +57,23 @@ func (t *Transfer) Create(ctx context.Context, request CreateRequest, to io.Writ
 	}
 	defer plan.Close()
 	return plan.Write(ctx, to)
+}
+
+// once are images without those that were named before.
+func once(all []retention.Selection) (out []retention.Selection) {
+	type name struct {
+		Reference
+
+		at Digest
+	}
+	seen := make(map[name]bool, len(all))
+	for _, s := range all {
+		if n := (name{s.Image, s.At}); !seen[n] {
+			seen[n] = true
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // kept are the images that are cached, or pinned, sorted by name.

@@ -1,6 +1,6 @@
 // Package transfer takes images out of a mirror into a bundle ([Transfer.Create])
-// and puts the images of a bundle into a mirror ([Transfer.Import]). It asks no
-// upstream itself.
+// and puts the images of a bundle into a mirror ([Transfer.Import]). What is missing
+// of an image is fetched by the rules of a pull.
 //
 // What it promises, each with the test that guards it:
 //
@@ -52,9 +52,8 @@ type Options struct {
 	Retention *retention.Retention
 	Ledger    *metadata.Ledger
 	Store     *store.Store
-	// Fetch fetches what is missing of an image; nil if no upstream may be asked.
-	Fetch  func(ctx context.Context, s retention.Selection) error
-	Logger *slog.Logger
+	Offline   bool // nothing that is missing is fetched
+	Logger    *slog.Logger
 }
 
 // Transfer carries images between a mirror and bundles. All methods are safe for

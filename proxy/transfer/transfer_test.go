@@ -586,3 +586,50 @@ func TestAManifestCannotHideWhatItNames(t *testing.T) {
 	}
 	wantAbsent(t, m, "a", root)
 }
+
+func TestWhatIsMissingIsFetchedFirst(t *testing.T) {
+	o := newOutside(t)
+	child, layer := o.Origin.Image("app", "amd", mirrortest.Bytes(1, 1000))
+	other, otherLayer := o.Origin.Image("app", "arm", mirrortest.Bytes(2, 1000))
+	child.Platform, other.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}, &ocispec.Platform{OS: "linux", Architecture: "arm64"}
+	raw, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []retention.Descriptor{child, other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := o.Origin.Put("app", ocispec.MediaTypeImageIndex, raw, "1")
+	referrer := o.Origin.Attach(root, "application/sbom")
+	var out bytes.Buffer
+	all := selected(t, []string{"linux/amd64"}, "1")
+	if err := o.Create(t.Context(), transfer.CreateRequest{Images: all}, &out); err != nil {
+		t.Fatal(err)
+	}
+	report, err := bundle.Verify(&out, nil)
+	if err != nil || !report.Whole() || report.Images[0].LeftOut != 1 || report.Images[0].Referrers != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if !o.HasContent(layer.Digest) || o.HasContent(otherLayer.Digest) || !o.HasContent(referrer.Digest) {
+		t.Errorf("fetched: the layer %v, that of another platform %v, the referrer %v", o.HasContent(layer.Digest), o.HasContent(otherLayer.Digest), o.HasContent(referrer.Digest))
+	}
+	// A second time, nothing is asked for but what is fresh.
+	o.Origin.Transcript()
+	if err := o.Create(t.Context(), transfer.CreateRequest{Images: all}, io.Discard); err != nil {
+		t.Error(err)
+	}
+	mirrortest.WantTranscript(t, o.Origin)
+	if err := o.Create(t.Context(), transfer.CreateRequest{Images: selected(t, nil, "none")}, &out); !errors.Is(err, transfer.ErrIncomplete) || out.Len() > 0 {
+		t.Errorf("%v, and %d bytes", err, out.Len())
+	}
+	// A digest counts for more than the tag beside it, which is not at it.
+	byDigest := selected(t, nil, "1")
+	byDigest[0].At = child.Digest
+	var of bytes.Buffer
+	if err := o.Create(t.Context(), transfer.CreateRequest{Images: byDigest}, &of); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := bundle.ReadContents(&of); err != nil || len(c.Images) != 1 || c.Images[0].Tag != "" || c.Images[0].Manifest.Digest != child.Digest {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if err := o.Create(t.Context(), transfer.CreateRequest{Pinned: true}, &out); !errors.Is(err, transfer.ErrIncomplete) {
+		t.Errorf("nothing is pinned: %v", err)
+	}
+}
