@@ -21,12 +21,16 @@ type Referrers struct {
 	// WasEmpty says that the upstream listed none: what is in Manifests was seen
 	// since.
 	WasEmpty bool `json:"-"`
+	// Imported says that the answer was carried here, and was complete where it
+	// came from.
+	Imported bool `json:",omitempty"`
 }
 
 // Listed is the last complete answer as it is sent.
 type Listed struct {
 	At       time.Time // as in Referrers
 	WasEmpty bool
+	Imported bool
 	// List is the list. If it is a long one that has been encoded before, it is
 	// the zero List, and Digest is that of its bytes.
 	List   referrers.List
@@ -56,7 +60,7 @@ const (
 func (l *Ledger) Referrers(repo Repository, subject Digest) (Referrers, bool) {
 	key := Key(repo, subject.String())
 	if a, ok := l.answers.Get(key); ok && a.Digest == "" && a.pending == nil {
-		return Referrers{Manifests: a.Manifests, At: a.At, WasEmpty: a.WasEmpty}, true
+		return Referrers{Manifests: a.Manifests, At: a.At, WasEmpty: a.WasEmpty, Imported: a.Imported}, true
 	}
 	if a, ok := l.rawAnswer(key); ok {
 		return l.decodeReferrers(repo, subject, a)
@@ -105,7 +109,7 @@ func (l *Ledger) EncodeReferrers(repo Repository, subject Digest) (Listed, bool)
 	if err != nil {
 		return Listed{}, false
 	}
-	as := Listed{At: r.At, WasEmpty: r.WasEmpty, List: list, Manifests: r.Manifests}
+	as := Listed{At: r.At, WasEmpty: r.WasEmpty, Imported: r.Imported, List: list, Manifests: r.Manifests}
 	held := as
 	if list.Len() > maxListInMemory || len(list.Bytes()) > maxBytesInMemory {
 		as.Manifests, as.Digest = nil, digest.FromBytes(list.Bytes())

@@ -17,6 +17,16 @@ type Tag struct {
 	// it is zero while the tag exists. Such a tag is still served if the
 	// configuration or a pin asks for that.
 	GoneSince time.Time `json:",omitzero"`
+	// Imported says where what the tag points at was imported from. It is zero
+	// if the upstream itself said so.
+	Imported Import `json:",omitzero"`
+}
+
+// Import says when something was imported, and from where. An upstream that is
+// offline can say nothing newer of it, so it is not stale.
+type Import struct {
+	At   time.Time
+	From string `json:",omitempty"` // what people call it, such as the name of a file
 }
 
 // Tag returns the record of a tag.
@@ -48,6 +58,9 @@ func (l *Ledger) PutTag(repo Repository, tag string, t Tag) {
 	defer l.beginChange()()
 	l.leases.markLeased(t.Descriptor.Digest)
 	key := Key(repo, tag)
+	if old, ok := l.decodeTag(key); ok && old.Descriptor.Digest == t.Descriptor.Digest && t.Imported == (Import{}) {
+		t.Imported = old.Imported // it is the same, whoever said so since
+	}
 	l.write(bucketTag, key, t)
 	l.removeAbsent(key)
 	l.putChecked(key, t, t.CheckedAt)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -46,6 +47,13 @@ func (p *Puller) offlineTag(repo Repository, tag string) error {
 		return p.keptAbsence(repo, tag)
 	}
 	return ErrOfflineUnknown
+}
+
+// isCarried says whether the answer about the referrers of a subject that was
+// given at a time was imported together with it: then it is all that there is.
+// With an answer whose time is not known a lookup is due, so it may lack some.
+func (p *Puller) isCarried(repo Repository, subject Digest, answer metadata.Listed) bool {
+	return answer.Imported && !answer.At.IsZero() && p.ledger.HasManifest(repo, subject)
 }
 
 // neverAsked is an endpoint that opens no connection.

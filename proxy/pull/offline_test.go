@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -153,5 +154,59 @@ func TestAnUpstreamThatIsOfflineLeavesTheOthers(t *testing.T) {
 			t.Errorf("its referrers: %v", err)
 		}
 		mirrortest.WantTranscript(t, silent)
+	})
+}
+
+// TestWhatWasImportedIsNotStale: an upstream that is offline can say nothing
+// newer. One that is away could, and one that has said something else since has.
+func TestWhatWasImportedIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		image, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+		m := mirrortest.New(t, o, nil)
+		m.PullImage(t, mirrortest.App, "1")
+		rec, _ := m.Ledger.Tag(mirrortest.App, "1")
+		imported := rec
+		imported.Imported = metadata.Import{At: time.Now(), From: "month.tar"}
+		m.Ledger.PutTag(mirrortest.App, "1", imported)
+		m.Ledger.PutReferrers(mirrortest.App, image.Digest, metadata.Referrers{At: time.Now(), Imported: true})
+		isStale := func(offline bool) [2]bool {
+			t.Helper()
+			m := mirrortest.New(t, o, func(opts *mirror.Options) {
+				opts.Blobs, opts.Records, opts.Rules.Offline = m.Blobs, m.Records, offline
+			})
+			tag, err := m.Manifest(t.Context(), mirrortest.App, "1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			listed, err := m.Referrers(t.Context(), mirrortest.App, image.Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := m.Referrers(t.Context(), mirrortest.App, image.Digest)
+			if err != nil || again.Stale != listed.Stale {
+				t.Errorf("again: stale %v, %v", again.Stale, err)
+			}
+			return [2]bool{tag.Stale, listed.Stale}
+		}
+		time.Sleep(time.Hour)
+		if got := isStale(true); got != [2]bool{} {
+			t.Errorf("offline: stale %v", got)
+		}
+		o.FailAll()
+		if got := isStale(false); got != [2]bool{true, true} {
+			t.Errorf("away: stale %v", got)
+		}
+		// What the upstream has confirmed since is still what was imported.
+		m.Ledger.PutTag(mirrortest.App, "1", rec)
+		if got, _ := m.Ledger.Tag(mirrortest.App, "1"); !got.Imported.At.Equal(imported.Imported.At) || got.Imported.From != "month.tar" {
+			t.Errorf("after a check: %+v", got.Imported)
+		}
+		other := rec
+		other.Descriptor.Digest = mirrortest.IndexAlgorithm.FromString("other")
+		m.Ledger.PutTag(mirrortest.App, "1", other)
+		if got, _ := m.Ledger.Tag(mirrortest.App, "1"); !got.Imported.At.IsZero() {
+			t.Errorf("after it has moved: %+v", got.Imported)
+		}
 	})
 }

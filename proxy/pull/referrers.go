@@ -38,6 +38,8 @@ func (p *Puller) Referrers(ctx context.Context, repo Repository, subject Digest,
 		return answer, nil
 	case onRecord && p.isFreshAnswer(rec.At, rec.WasEmpty) && renew.allows(rec.At):
 		return p.listed(ctx, repo, subject, rec)
+	case u.Offline && p.isCarried(repo, subject, rec):
+		return p.listed(ctx, repo, subject, rec)
 	case u.Offline:
 		answer, err := p.offlineReferrers(ctx, u, repo, subject)
 		if err != nil {

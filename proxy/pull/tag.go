@@ -58,6 +58,8 @@ func (p *Puller) upstreamTag(ctx context.Context, u Upstream, repo Repository, t
 			return Manifest{Outcome: Negative}, &DatedError{absent.err, absent.at}
 		}
 		return Manifest{Outcome: Negative}, absent.err
+	case u.Offline && onRecord && !rec.Imported.At.IsZero():
+		return cached, nil
 	case u.Offline && onRecord:
 		return staleManifest(cached), nil
 	case u.Offline:
