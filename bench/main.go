@@ -121,6 +121,14 @@ func measure(ctx context.Context, p programs, work string) error {
 			}
 		}
 	}
+	small, err := measureHits(ctx, p, "", work)
+	if err != nil {
+		return fmt.Errorf("hits: %w", err)
+	}
+	over, err := linesTable(ctx, p.entrepot, work)
+	if err != nil {
+		return fmt.Errorf("lines: %w", err)
+	}
 	fmt.Fprintln(os.Stderr, "bench: referrers")
 	lookups, err := measureReferrers(ctx, p.entrepot, work)
 	if err != nil {
@@ -131,5 +139,5 @@ func measure(ctx context.Context, p programs, work string) error {
 	if err != nil {
 		return fmt.Errorf("soak: %w", err)
 	}
-	return writePage(filepath.Join(work, "RESULTS.md"), servers, lookups, soaked)
+	return writePage(filepath.Join(work, "RESULTS.md"), servers, small+over+referrersTable(lookups), soaked)
 }

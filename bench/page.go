@@ -10,7 +10,8 @@ import (
 )
 
 // writePage writes the results as Markdown, to a file and to standard output.
-func writePage(path string, servers []*server, lookups []referrersResult, soaked []soakMark) error {
+// tables are the sections that were measured by themselves.
+func writePage(path string, servers []*server, tables string, soaked []soakMark) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Measurements
 
@@ -49,7 +50,7 @@ to the upstream are in brackets, of all in a round.
 		fmt.Fprintf(&b, " %.0f ms%s |\n", cpu.Seconds()*1000*1e9/blobSize, upstream)
 	}
 	b.WriteString("\n\"files, net/http alone\" is Go's own file server, which is what nothing but the serving costs.\n")
-	b.WriteString(referrersTable(lookups))
+	b.WriteString(tables)
 	fmt.Fprintf(&b, `
 ## A soak of entrepot: %d pulls of %d images by %d clients
 

@@ -19,6 +19,10 @@ func acceptedTypes(header http.Header) (types []string) {
 			if part = strings.TrimSpace(part); part == "" {
 				continue
 			}
+			if isPlainType(part) && len(types) < maxAcceptedTypes {
+				types = append(types, part)
+				continue
+			}
 			mediaType, params, err := mime.ParseMediaType(part)
 			switch {
 			case err != nil || strings.Contains(mediaType, "*") || len(types) == maxAcceptedTypes:
@@ -31,4 +35,20 @@ func acceptedTypes(header http.Header) (types []string) {
 	}
 	slices.Sort(types)
 	return slices.Compact(types)
+}
+
+// isPlainType reports whether s is a media type as nearly all clients write it,
+// which needs no more reading: one slash, nothing but letters, digits and a few
+// signs around it, and no parameters.
+func isPlainType(s string) bool {
+	slash := strings.IndexByte(s, '/')
+	if slash <= 0 || slash == len(s)-1 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !isAlphanumeric(c) && c != '.' && c != '+' && c != '-' && i != slash {
+			return false
+		}
+	}
+	return true
 }

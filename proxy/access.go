@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -61,21 +63,47 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, began 
 	if !s.log.Enabled(r.Context(), level) {
 		return
 	}
+	s.logRequest(w, r, q, err, ending{status, outcome, level, began.Add(took), took})
+}
+
+// ending is how a request has ended.
+type ending struct {
+	status  int
+	outcome pull.Outcome
+	level   slog.Level
+	at      time.Time
+	took    time.Duration
+}
+
+// A lineLogger is a handler of the log that takes a line as it is. slog.Record
+// would copy the attributes twice.
+type lineLogger interface {
+	HandleLine(ctx context.Context, at time.Time, level slog.Level, message string, attrs []slog.Attr) error
+}
+
+// logged are attributes of lines.
+var logged = sync.Pool{New: func() any { return new([14]slog.Attr) }}
+
+func (s *Server) logRequest(w *response, r *http.Request, q route, err error, a ending) {
 	client, _, splitErr := net.SplitHostPort(r.RemoteAddr)
 	if splitErr != nil {
 		client = r.RemoteAddr
 	}
-	attrs := make([]slog.Attr, 0, 14)
-	attrs = append(attrs,
+	all := logged.Get().(*[14]slog.Attr)
+	defer func() {
+		clear(all[:]) // they hold parts of the request
+		logged.Put(all)
+	}()
+	attrs := append(all[:0],
 		slog.String("method", truncate(r.Method, 20)),
 		slog.String("kind", string(q.kind)),
 		slog.String("upstream", q.repo.Upstream),
 		slog.String("repository", q.repo.Name),
 		slog.String("reference", q.reference()),
-		slog.Int("status", status),
+		slog.Int("status", a.status),
 		slog.Int64("bytes", w.bytes),
-		slog.String("outcome", string(outcome)),
-		slog.Duration("took", took),
+		slog.String("outcome", string(a.outcome)),
+		slog.Duration("took", a.took),
 		slog.String("client", client),
 		slog.String("agent", truncate(r.UserAgent(), maxLoggedAgent)),
 	)
@@ -88,10 +116,15 @@ func (s *Server) record(w *response, r *http.Request, q route, err error, began 
 	if err != nil {
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
+	handler := s.log.Handler()
+	if lines, ok := handler.(lineLogger); ok {
+		_ = lines.HandleLine(r.Context(), a.at, a.level, "request", attrs)
+		return
+	}
 	// LogAttrs would look up from where it is called.
-	line := slog.NewRecord(began.Add(took), level, "request", 0)
+	line := slog.NewRecord(a.at, a.level, "request", 0)
 	line.AddAttrs(attrs...)
-	_ = s.log.Handler().Handle(r.Context(), line)
+	_ = handler.Handle(r.Context(), line)
 }
 
 // clientGone reports whether the client ended the request. If it disconnected,

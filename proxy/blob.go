@@ -19,16 +19,14 @@ const octetStream = "application/octet-stream"
 // serveBlob serves a blob, or the requested ranges of it (distribution-spec,
 // "Pulling blobs"; W4, W20).
 func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
-	header := w.Header()
-	d := q.digest.String()
-	etag := `"` + d + `"`
-	header["Content-Type"] = []string{octetStream}
-	header["Docker-Content-Digest"] = []string{d}
-	header["Accept-Ranges"] = []string{"bytes"}
-	header["Etag"] = []string{etag}
+	etag := `"` + q.digest.String() + `"`
+	w.set("Content-Type", octetStream)
+	w.set("Docker-Content-Digest", unquoted(etag))
+	w.set("Accept-Ranges", "bytes")
+	w.set("Etag", etag)
 	// nginx puts up to a gigabyte into a file, and then reads nothing until its
 	// client has had all of that.
-	header["X-Accel-Buffering"] = []string{"no"}
+	w.set("X-Accel-Buffering", "no")
 	if has := matchesETag(r.Header, etag); has || r.Method == http.MethodHead {
 		return s.describeBlob(w, r, q, has)
 	}
@@ -36,7 +34,7 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return refuse(http.StatusBadRequest, codeRange, err.Error()) // before anything is fetched
 	}
-	forgetHeader(r)
+	w.forgetHeader(r)
 	if !s.places.take(forBlob, r.Context().Done(), 0) {
 		return errTooManyBlobs // at once, so that a runtime goes on to its next host (W33)
 	}
@@ -57,7 +55,7 @@ func (s *Server) serveBlob(w *response, r *http.Request, q route) error {
 		return writeRanges(w, r, b, ranges, size)
 	}
 	if size >= 0 {
-		header["Content-Length"] = []string{strconv.FormatInt(size, 10)}
+		w.set("Content-Length", strconv.FormatInt(size, 10))
 	}
 	return writeSpan(w, r, b, http.StatusOK, span{0, -1}, size)
 }

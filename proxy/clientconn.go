@@ -28,24 +28,19 @@ var (
 // hides that.
 type clientConn struct {
 	*headerConn
-	writing atomic.Int64 // since when, in nanoseconds since 1970; zero if nothing is being written
-	reason  atomic.Pointer[error]
+	reason atomic.Pointer[error]
 	// givenUp means that the kernel is about to end the connection. Whoever uses
 	// it then first learns why, which may be the server's own reader.
 	givenUp atomic.Bool
 }
 
 func (c *clientConn) Write(b []byte) (int, error) {
-	c.writing.Store(time.Now().UnixNano())
-	defer c.writing.Store(0)
-	n, err := c.TCPConn.Write(b)
+	n, err := c.headerConn.Write(b)
 	c.wrote(err)
 	return n, err
 }
 
 func (c *clientConn) ReadFrom(src io.Reader) (int64, error) {
-	c.writing.Store(time.Now().UnixNano())
-	defer c.writing.Store(0)
 	n, err := c.headerConn.ReadFrom(src)
 	c.wrote(err)
 	return n, err
@@ -54,7 +49,7 @@ func (c *clientConn) ReadFrom(src io.Reader) (int64, error) {
 // wrote notes the end of a write: after one that was successful, the client is
 // there.
 func (c *clientConn) wrote(err error) {
-	if err == nil {
+	if err == nil && c.givenUp.Load() {
 		c.givenUp.Store(false)
 	}
 }

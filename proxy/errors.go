@@ -194,6 +194,9 @@ func (b *abortedError) Error() string { return b.err.Error() }
 func (b *abortedError) Unwrap() error { return b.err }
 
 func isAborted(err error) bool {
+	if err == nil {
+		return false // and nothing is allocated
+	}
 	var b *abortedError
 	return errors.As(err, &b)
 }

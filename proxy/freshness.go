@@ -44,6 +44,14 @@ func wishedFreshness(header http.Header) pull.Freshness {
 	return pull.NoOlderThan(oldest)
 }
 
+// wishesOf is that as a list, which is empty if nothing is wished.
+func wishesOf(header http.Header) []pull.Freshness {
+	if wished := wishedFreshness(header); wished != (pull.Freshness{}) {
+		return []pull.Freshness{wished}
+	}
+	return nil
+}
+
 // setAge says how old an answer is that was not asked for just now (RFC 9111,
 // section 5.1), so that a mirror behind this one does not keep it for longer than
 // it is fresh. What has begun counts as a second.

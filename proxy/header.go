@@ -21,12 +21,12 @@ const (
 
 // checkHeader refuses a request whose header is too large for its kind. A 400
 // makes clients that ask for many ranges at once ask for fewer (F4, F5).
-func checkHeader(r *http.Request, k kind) error {
+func checkHeader(size int, k kind) error {
 	limit := maxOtherHeader
 	if k == kindBlob {
 		limit = maxBlobHeader
 	}
-	if size := headerSize(r); size > limit {
+	if size > limit {
 		return refuse(http.StatusBadRequest, codeUnsupported, fmt.Sprintf("the request's header has %d bytes, and %d are allowed here", size, limit))
 	}
 	return nil
@@ -52,8 +52,8 @@ func firstLineSize(r *http.Request) int {
 // forgetHeader drops the fields of a large header, but for the user agent, which
 // is logged. A blob takes hours where a link is slow, and thousands of requests
 // would hold a quarter of a megabyte each for so long.
-func forgetHeader(r *http.Request) {
-	if headerSize(r) <= maxOtherHeader {
+func (w *response) forgetHeader(r *http.Request) {
+	if w.headerSize <= maxOtherHeader {
 		return
 	}
 	r.Header = http.Header{"User-Agent": {strings.Clone(truncate(r.UserAgent(), maxLoggedAgent))}}

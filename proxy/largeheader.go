@@ -46,13 +46,13 @@ func newHeaderTurns(n int) *headerTurns {
 // wrap returns conn with a limit. It is still an io.ReaderFrom, and so has
 // sendfile.
 func (t *headerTurns) wrap(conn *net.TCPConn) *headerConn {
-	return &headerConn{TCPConn: conn, turns: t, inHeader: true}
+	return &headerConn{patientConn: newPatientConn(conn), turns: t, inHeader: true}
 }
 
 // headerConn is a connection that reads more than ownHeader of a header only
 // when it has a turn.
 type headerConn struct {
-	*net.TCPConn
+	*patientConn
 	turns *headerTurns
 
 	mu       sync.Mutex
@@ -67,7 +67,7 @@ func (c *headerConn) Read(b []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n, err := c.TCPConn.Read(b)
+	n, err := c.patientConn.Read(b)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.read += n
@@ -76,6 +76,10 @@ func (c *headerConn) Read(b []byte) (int, error) {
 
 // ReadFrom has the kernel send files.
 func (c *headerConn) ReadFrom(src io.Reader) (int64, error) {
+	if err := c.beginWaiting(); err != nil {
+		return 0, err
+	}
+	defer c.endWaiting()
 	if limited, ok := src.(*io.LimitedReader); ok {
 		if sent, err := sendFile(c.TCPConn, limited); !errors.Is(err, errors.ErrUnsupported) {
 			return sent, err

@@ -15,7 +15,7 @@ const staleWarning = `110 - "Response is Stale"`
 
 // serveManifest responds with the exact bytes and media type (W1).
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
-	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header), wishedFreshness(r.Header))
+	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header), wishesOf(r.Header)...)
 	if err != nil && r.Method == http.MethodHead {
 		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
 			return describeManifest(w, d)
@@ -33,16 +33,18 @@ func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 		header.Add("Warning", warning) // W12
 	}
 	setAge(header, m.At)
-	d := m.Descriptor.Digest.String()
-	etag := `"` + d + `"`
-	header["Docker-Content-Digest"] = []string{d}
-	header["Etag"] = []string{etag}
+	etag := `"` + m.Descriptor.Digest.String() + `"`
+	w.set("Docker-Content-Digest", unquoted(etag))
+	w.set("Etag", etag)
 	if matchesETag(r.Header, etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
 	return w.writeBody(r, m.Descriptor.MediaType, m.Bytes)
 }
+
+// unquoted is a digest in its entity tag, without a copy.
+func unquoted(etag string) string { return etag[1 : len(etag)-1] }
 
 // describeManifest responds to HEAD for a manifest that is not cached.
 func describeManifest(w *response, d ocispec.Descriptor) error {

@@ -8,7 +8,6 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
@@ -20,11 +19,7 @@ func (s *Server) serveReferrers(w *response, r *http.Request, q route) error {
 	if err != nil {
 		return err
 	}
-	var wish []pull.Freshness
-	if wished := wishedFreshness(r.Header); wished != (pull.Freshness{}) {
-		wish = append(wish, wished)
-	}
-	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest, wish...)
+	result, err := s.puller.Referrers(r.Context(), q.repo, q.digest, wishesOf(r.Header)...)
 	w.outcome = result.Outcome
 	if err != nil {
 		return err

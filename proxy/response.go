@@ -32,7 +32,6 @@ type response struct {
 	http.ResponseWriter
 	control     *http.ResponseController
 	buffers     *sync.Pool // of *[]byte
-	unreadBody  bool       // the request's body has not been read to its end
 	pending     int        // a status to send with the first byte
 	buffered    []byte     // to be sent before the next byte, if there is one
 	flushWrites bool       // the rest may come late, so what is written is flushed at once
@@ -41,6 +40,15 @@ type response struct {
 	bytes       int64
 	outcome     pull.Outcome
 	client      clientDeadline
+	headerFields
+}
+
+// headerFields are about the request, and the answer's header.
+type headerFields struct {
+	unreadBody bool      // the request's body has not been read to its end
+	headerSize int       // of the request, in bytes
+	values     [8]string // of the answer's fields, so that they need no memory of their own
+	fields     int       // how many of them are in use
 }
 
 // clientDeadline is until when a client has to have received a chunk.
@@ -57,11 +65,22 @@ func newBuffers() *sync.Pool {
 	return &sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 }
 
+// set sets a field of the header, whose name is canonical, to one value.
+func (w *response) set(name, value string) {
+	if w.fields == len(w.values) {
+		w.Header()[name] = []string{value}
+		return
+	}
+	w.values[w.fields] = value
+	w.Header()[name] = w.values[w.fields : w.fields+1 : w.fields+1]
+	w.fields++
+}
+
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// WriteHeader sends nothing yet: net/http keeps the header for what follows.
 func (w *response) WriteHeader(status int) {
 	w.status = status
-	w.extendDeadline()
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -136,6 +155,9 @@ func (w *response) flush() error {
 // finish sends the end of the response while the client still has a deadline,
 // and then removes the deadline: the connection may be idle afterwards.
 func (w *response) finish(r *http.Request) {
+	if w.client.at.IsZero() { // there is only a header
+		w.extendDeadline()
+	}
 	if r.ProtoMajor != 1 {
 		return // each stream has its own deadline
 	}
@@ -154,9 +176,8 @@ func (w *response) writeJSON(r *http.Request, mediaType string, v any) error {
 
 // writeBody responds 200 with the whole body, or with only its headers on HEAD.
 func (w *response) writeBody(r *http.Request, mediaType string, body []byte) error {
-	header := w.Header()
-	header["Content-Type"] = []string{mediaType}
-	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.set("Content-Type", mediaType)
+	w.set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead {
 		return nil

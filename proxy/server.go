@@ -115,14 +115,15 @@ func HTTPServer(h http.Handler, log *slog.Logger) *http.Server {
 func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	w := newResponse(rw, s.buffers, s.clientIdle)
-	w.Header()[versionHeader] = []string{"registry/2.0"}
+	w.set(versionHeader, "registry/2.0")
+	w.headerSize = headerSize(r)
 	q, err := s.parseSafely(r)
 	if refused := s.admit(r); refused != nil {
 		err = refused // whatever it is that was asked for
 	}
-	if large := checkHeader(r, q.kind); large != nil {
+	if large := checkHeader(w.headerSize, q.kind); large != nil {
 		err = large
-		forgetHeader(r) // before anything is waited for
+		w.forgetHeader(r) // before anything is waited for
 	}
 	w.unreadBody = w.hasBody(r, began)
 	if err == nil && w.unreadBody {
@@ -130,7 +131,7 @@ func (s *Server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 	if err == nil {
 		if q.ns != "" {
-			w.Header()[namespaceHeader] = []string{q.ns} // W12
+			w.set(namespaceHeader, q.ns) // W12
 		}
 		err = s.answerSafely(w, r, q)
 	}

@@ -29,33 +29,55 @@ var logLines = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &
 // Handle implements slog.Handler. Handlers with attributes or groups are slog's
 // own.
 func (h lineHandler) Handle(ctx context.Context, r slog.Record) error {
-	line := logLines.Get().(*[]byte)
-	defer logLines.Put(line)
-	var ok bool
-	if h.json {
-		*line, ok = appendJSONLine((*line)[:0], r)
-	} else {
-		*line, ok = appendTextLine((*line)[:0], r)
+	attrs := make([]slog.Attr, 0, 16) // on the stack
+	r.Attrs(func(a slog.Attr) bool {
+		attrs = append(attrs, a)
+		return true
+	})
+	if ok, err := h.write(r.Time, r.Level, r.Message, attrs); ok {
+		return err
 	}
-	if !ok {
-		return h.Handler.Handle(ctx, r)
-	}
-	_, err := h.w.Write(*line)
-	return err
+	return h.Handler.Handle(ctx, r)
 }
 
-// appendTextLine reports false if the record has something that is not plain.
-func appendTextLine(b []byte, r slog.Record) ([]byte, bool) {
-	if r.Time.IsZero() {
+// HandleLine does what Handle does with a record of these.
+func (h lineHandler) HandleLine(ctx context.Context, at time.Time, level slog.Level, message string, attrs []slog.Attr) error {
+	if ok, err := h.write(at, level, message, attrs); ok {
+		return err
+	}
+	r := slog.NewRecord(at, level, message, 0)
+	r.AddAttrs(attrs...)
+	return h.Handler.Handle(ctx, r)
+}
+
+// write reports false if something is not plain.
+func (h lineHandler) write(at time.Time, level slog.Level, message string, attrs []slog.Attr) (ok bool, err error) {
+	line := logLines.Get().(*[]byte)
+	defer logLines.Put(line)
+	if h.json {
+		*line, ok = appendJSONLine((*line)[:0], at, level, message, attrs)
+	} else {
+		*line, ok = appendTextLine((*line)[:0], at, level, message, attrs)
+	}
+	if !ok {
+		return false, nil
+	}
+	_, err = h.w.Write(*line)
+	return true, err
+}
+
+// appendTextLine reports false if something is not plain.
+func appendTextLine(b []byte, at time.Time, level slog.Level, message string, attrs []slog.Attr) ([]byte, bool) {
+	if at.IsZero() {
 		return b, false
 	}
 	b = append(b, "time="...)
-	b = appendMillis(b, r.Time.Round(0))
-	b = append(append(b, " level="...), r.Level.String()...)
-	b, ok := appendText(append(b, " msg="...), r.Message)
-	r.Attrs(func(a slog.Attr) bool {
+	b = appendMillis(b, at.Round(0))
+	b = append(append(b, " level="...), level.String()...)
+	b, ok := appendText(append(b, " msg="...), message)
+	for _, a := range attrs {
 		if ok = ok && textForm(a.Key) == asItIs; !ok {
-			return false
+			return b, false
 		}
 		b = append(append(append(b, ' '), a.Key...), '=')
 		switch a.Value.Kind() {
@@ -68,26 +90,25 @@ func appendTextLine(b []byte, r slog.Record) ([]byte, bool) {
 		default:
 			ok = false
 		}
-		return ok
-	})
+	}
 	return append(b, '\n'), ok
 }
 
-// appendJSONLine reports false if the record has something that is not plain.
-func appendJSONLine(b []byte, r slog.Record) ([]byte, bool) {
-	if year := r.Time.Year(); r.Time.IsZero() || year < 0 || year > 9999 {
+// appendJSONLine reports false if something is not plain.
+func appendJSONLine(b []byte, at time.Time, level slog.Level, message string, attrs []slog.Attr) ([]byte, bool) {
+	if year := at.Year(); at.IsZero() || year < 0 || year > 9999 {
 		return b, false
 	}
 	b = append(b, `{"time":"`...)
-	b = r.Time.Round(0).AppendFormat(b, time.RFC3339Nano)
-	b = append(append(b, `","level":"`...), r.Level.String()...)
-	b, ok := appendJSON(append(b, `","msg":`...), r.Message)
-	r.Attrs(func(a slog.Attr) bool {
+	b = at.Round(0).AppendFormat(b, time.RFC3339Nano)
+	b = append(append(b, `","level":"`...), level.String()...)
+	b, ok := appendJSON(append(b, `","msg":`...), message)
+	for _, a := range attrs {
 		if ok = ok && a.Key != ""; !ok {
-			return false
+			return b, false
 		}
 		if b, ok = appendJSON(append(b, ','), a.Key); !ok {
-			return false
+			return b, false
 		}
 		b = append(b, ':')
 		switch a.Value.Kind() {
@@ -100,8 +121,7 @@ func appendJSONLine(b []byte, r slog.Record) ([]byte, bool) {
 		default:
 			ok = false
 		}
-		return ok
-	})
+	}
 	return append(b, '}', '\n'), ok
 }
 

@@ -83,7 +83,7 @@ const part = 512 << 10
 func newGroupOfParts(t *testing.T, sink flight.Sink) group {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	g := group{flight.NewGroup(ctx, sink, flight.Options{Max: 100, Small: part}), stop}
+	g := group{flight.NewGroup(ctx, sink, flight.Options{Max: 100, Small: part, SideBySide: 2 * part}), stop}
 	t.Cleanup(func() {
 		stop()
 		g.Wait()

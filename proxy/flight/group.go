@@ -29,6 +29,9 @@ type Options struct {
 	// is read of it, and of the smallest part that is requested beside others. 0
 	// means 4 MiB.
 	Small int64
+	// SideBySide is the size in bytes below which content is fetched over one
+	// connection, whatever Connections says. Zero means 32 MiB.
+	SideBySide int64
 	// Running is called with +1 when a download starts and -1 when it is over.
 	// It may be nil.
 	Running func(delta int)
@@ -230,7 +233,8 @@ func (g *Group) run(f *Flight, start StartOptions, after <-chan struct{}) {
 	f.spool.hold()
 	f.spool.behind.budget = &g.memory
 	f.spool.behind.begin = func(from int64, state hash.Hash) *Flight { return g.runBehind(f, start, from, state) }
-	f.plan.small, f.plan.doubtful = cmp.Or(g.opts.Small, smallContent), start.NoRanges
+	f.plan.sizes = sizes{cmp.Or(g.opts.Small, smallContent), cmp.Or(g.opts.SideBySide, sideBySide)}
+	f.plan.doubtful = start.NoRanges
 	f.plan.lanes = newLanes(start.Connections, f.size.announced)
 	if g.single.has(start.Source.Origin().Upstream) {
 		f.plan.lanes.off()

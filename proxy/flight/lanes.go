@@ -30,6 +30,11 @@ const (
 	// slowRest is how long a request may still need, by its own rate, before
 	// the half of what it has left is requested beside it.
 	slowRest = 2 * time.Second
+	// sideBySide is the size in bytes below which content is fetched over one
+	// connection, unless the group's options say otherwise: what is on its way when
+	// connections break is lost, once for each, and counts for more the smaller the
+	// content is.
+	sideBySide = 32 << 20
 	// minHalf is the smallest such half, in bytes.
 	minHalf = 1 << 20
 )
@@ -149,7 +154,7 @@ func (s *schedule) chunk() int64 {
 	if s.lanes.isResting(time.Now()) {
 		return restingChunk
 	}
-	if s.lanes.count() == 1 || size < 2*s.small {
+	if s.lanes.count() == 1 || size < s.side {
 		if s.scattered {
 			return segment
 		}
@@ -185,14 +190,13 @@ func (s *schedule) size() int64 {
 	return s.lanes.likely
 }
 
-// clamp bounds the size of a part. Content that is smaller than two of the
-// smallest is fetched by one request as well.
+// clamp bounds the size of a part.
 func (s *schedule) clamp(n int64) int64 { return min(max(n, s.small), segment) }
 
 // nextBeside is a request beside the fill, or nil. Before it is known whether the
 // source has ranges, there is one at most.
 func (s *schedule) nextBeside(now time.Time) *request {
-	if !s.fill || s.inOrder || s.total < 2*s.small || s.lanes.isResting(now) {
+	if !s.fill || s.inOrder || s.total < s.side || s.lanes.isResting(now) {
 		return nil
 	}
 	beside, alone := 0, true

@@ -73,7 +73,7 @@ func TestPartsSideBySideAreNotCutOff(t *testing.T) {
 // A source that has not shown that it has ranges is asked for one beside the
 // fill, until it has.
 func TestWhetherThereAreRangesIsAskedOnce(t *testing.T) {
-	s := schedule{total: 200 * mib, small: smallContent, fill: true, lanes: newLanes(4, -1)}
+	s := schedule{total: 200 * mib, sizes: sizes{smallContent, 2 * smallContent}, fill: true, lanes: newLanes(4, -1)}
 	start := func() (n int) {
 		for r, _ := s.next(nil); r != nil; r, _ = s.next(nil) {
 			s.requests = append(s.requests, r)
@@ -175,7 +175,7 @@ func TestWhatARequestBesideOthersEndsWith(t *testing.T) {
 // The rest of a part that would take long is halved when nothing else is left.
 func TestASlowPartIsHalved(t *testing.T) {
 	began := time.Now().Add(-10 * time.Second)
-	s := schedule{total: 100 * mib, small: smallContent, fill: true, ranges: ranges{ranged: true}, lanes: newLanes(4, -1), requests: []*request{
+	s := schedule{total: 100 * mib, sizes: sizes{smallContent, 2 * smallContent}, fill: true, ranges: ranges{ranged: true}, lanes: newLanes(4, -1), requests: []*request{
 		{from: 0, at: 40 * mib, to: 50 * mib, fill: true, began: began},
 		{from: 50 * mib, at: 60 * mib, to: 100 * mib, fill: true, beside: 1, began: began},
 	}}
@@ -199,7 +199,7 @@ func TestASlowPartIsHalved(t *testing.T) {
 
 // Where there is no place beside it, the fill asks for more at once.
 func TestTheFillAloneAsksForLargeParts(t *testing.T) {
-	s := schedule{total: 500 * mib, small: smallContent, fill: true, ranges: ranges{ranged: true}, lanes: newLanes(4, 500*mib)}
+	s := schedule{total: 500 * mib, sizes: sizes{smallContent, 2 * smallContent}, fill: true, ranges: ranges{ranged: true}, lanes: newLanes(4, 500*mib)}
 	for _, c := range []struct {
 		rest bool
 		want int64
@@ -221,5 +221,20 @@ func TestTheFillAloneAsksForLargeParts(t *testing.T) {
 	s.requests = nil
 	if r, _ := s.next(nil); r == nil || !r.open {
 		t.Errorf("one connection: requested %+v", r)
+	}
+}
+
+// TestSmallContentIsFetchedOverOneConnection whatever is allowed: what is on its
+// way is lost with each connection that breaks.
+func TestSmallContentIsFetchedOverOneConnection(t *testing.T) {
+	for _, size := range []int64{8 * mib, 32*mib - 1, 32 * mib, 256 * mib} {
+		s := schedule{total: -1, sizes: sizes{smallContent, sideBySide}, fill: true, lanes: newLanes(4, size)}
+		first := s.nextFill()
+		s.total, s.ranged = size, true
+		s.requests = []*request{first}
+		beside, large := s.nextBeside(time.Now()), size >= sideBySide
+		if (beside != nil) != large || (first.to < size) != large || first.open == large {
+			t.Errorf("%d bytes: first up to %d, and beside it %+v", size, first.to, beside)
+		}
 	}
 }

@@ -45,7 +45,7 @@ const (
 // download knows about bytes, without any of them.
 type schedule struct {
 	total int64 // size of the content in bytes; -1 while it is not known
-	small int64 // size below which all of it is wanted, and of the smallest part
+	sizes
 	have  cache.Spans
 	asked cache.Spans // by readers of ranges, and what was there before
 	fill  bool        // all of it is wanted
@@ -60,6 +60,12 @@ type schedule struct {
 	// scattered means that pieces have been requested ahead of the fill. It
 	// then goes by segments, so that it is not on its way into them.
 	scattered bool
+}
+
+// sizes are those in bytes from which content is fetched otherwise.
+type sizes struct {
+	small int64 // below which all of it is wanted, and of the smallest part
+	side  int64 // from which on it is fetched side by side
 }
 
 // ranges is what is known of whether the source has ranges.
@@ -234,7 +240,7 @@ func (s *schedule) nextFill() *request {
 	if s.inOrder {
 		return &request{from: at, at: at, to: s.end(), fill: true, open: true}
 	}
-	if s.total < 0 && s.lanes.likely >= 2*s.small && s.lanes.count() > 1 && !s.doubtful {
+	if s.total < 0 && s.lanes.likely >= s.side && s.lanes.count() > 1 && !s.doubtful {
 		// So that no request is cut off where those beside it begin.
 		return &request{to: s.chunk(), fill: true}
 	}

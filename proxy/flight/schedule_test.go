@@ -26,7 +26,7 @@ type simulation struct {
 }
 
 func newSimulation(t *testing.T, seed uint64, total int64) *simulation {
-	return &simulation{t: t, s: schedule{total: -1, small: smallContent}, rand: rand.New(rand.NewPCG(seed, 19)), total: total}
+	return &simulation{t: t, s: schedule{total: -1, sizes: sizes{smallContent, 2 * smallContent}}, rand: rand.New(rand.NewPCG(seed, 19)), total: total}
 }
 
 // start starts what is to be requested.

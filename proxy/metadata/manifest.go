@@ -89,6 +89,22 @@ func (l *Ledger) Find(repo Repository, d Digest) (mediaType string, ok bool) {
 	}
 }
 
+// Recall is Find for a manifest whose record is in memory. It reads no record.
+func (l *Ledger) Recall(repo Repository, d Digest) (mediaType string, ok bool) {
+	key := Key(repo, d.String())
+	before := l.leases.forgotten.Load()
+	if mediaType, ok = l.mediaTypes.Get(key); !ok {
+		return "", false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leases.forgotten.Load() != before {
+		return "", false
+	}
+	l.use(key)
+	return mediaType, true
+}
+
 // PutManifest records that a manifest is cached for a repository. Everything
 // that the manifest references belongs to the repository as well.
 func (l *Ledger) PutManifest(repo Repository, d Digest, m Manifest) {

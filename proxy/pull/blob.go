@@ -138,6 +138,9 @@ func (p *Puller) resolveUpstreamBlob(ctx context.Context, u Upstream, repo Repos
 // upstream's answer, because only that tells the size. If that takes too long,
 // the download goes on without this client.
 func (p *Puller) Blob(ctx context.Context, repo Repository, d Digest, want Want) (Blob, error) {
+	if b, ok := p.rememberedBlob(repo, d); ok {
+		return b, nil
+	}
 	b, err := duringOutage(ctx, p, func() (Blob, error) {
 		ctx, cancel := p.asClient(ctx)
 		defer cancel()

@@ -16,6 +16,9 @@ import (
 // Manifest returns a manifest by tag or by digest. It waits as long as a client
 // does, who may wish for an answer of at most some age.
 func (p *Puller) Manifest(ctx context.Context, repo Repository, ref string, wish ...Freshness) (Manifest, error) {
+	if m, ok := p.remembered(repo, ref, wish); ok {
+		return m, nil
+	}
 	return duringOutage(ctx, p, func() (Manifest, error) {
 		ctx, cancel := p.asClient(ctx)
 		defer cancel()

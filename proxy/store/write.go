@@ -38,6 +38,9 @@ func (s *Store) Retry(ctx context.Context, desc Descriptor, content []byte) erro
 	return nil
 }
 
+// IsUnwritten says whether Put could not write content, so that Retry has to.
+func (s *Store) IsUnwritten(d Digest) bool { return s.unwritten.has(d) }
+
 // write publishes content. Only one call at a time does so for a digest, so
 // that it is counted once.
 func (s *Store) write(ctx context.Context, desc Descriptor, content []byte) error {
