@@ -89,6 +89,8 @@ func errorResponseFor(err error, q route) errorResponse {
 		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%v: this mirror may not ask %s", err, name)}
 	case errors.Is(err, pull.ErrOffline) && q.kind != kindReferrers:
 		return errorResponse{http.StatusNotFound, notFoundCode(q), fmt.Sprintf("%v: this mirror may not ask %s", err, name)}
+	case errors.Is(err, upstream.ErrCrowded):
+		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: %v", name, upstream.ErrCrowded)}
 	case q.kind == kindReferrers && errors.Is(err, upstream.ErrUnavailable):
 		return errorResponse{http.StatusServiceUnavailable, codeUnavailable, fmt.Sprintf("%s: the referrers of this manifest are unknown; there may be some: %v", name, err)}
 	case errors.Is(err, upstream.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
@@ -152,6 +154,9 @@ func writeError(w *response, r *http.Request, err error, q route) {
 	var limited *upstream.RateLimitedError
 	if errors.As(err, &limited) {
 		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(limited.RetryAfter.Seconds()))))
+	}
+	if errors.Is(err, upstream.ErrCrowded) {
+		header.Set("Retry-After", "5")
 	}
 	var warned *pull.WarnedError
 	if errors.As(err, &warned) {

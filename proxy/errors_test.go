@@ -45,6 +45,8 @@ func TestErrorsHaveOneAnswer(t *testing.T) {
 		{"offline, and referrers", pull.ErrOffline, kindReferrers, 503, codeUnavailable, "offline"},
 		{"no connection", upstream.ErrRefused, kindBlob, 502, codeUnavailable, "ghcr.io"},
 		{"W34: not a valid registry response", upstream.ErrInvalidResponse, kindManifest, 502, codeUnavailable, "ghcr.io"},
+		{"no room in memory", fmt.Errorf("tags of another: %w", upstream.ErrCrowded), kindTags, 503, codeUnavailable, "as its memory allows"},
+		{"no room in memory for referrers", upstream.ErrCrowded, kindReferrers, 503, codeUnavailable, "as its memory allows"},
 		{"a mirror that stops", context.Canceled, kindManifest, 503, codeUnavailable, "stopping"},
 		{"anything else", errors.New("open /var/lib/entrepot/blobs: permission denied"), kindBlob, 500, codeUnknown, "log"},
 	} {
@@ -86,6 +88,17 @@ func TestW6ErrorsAreJSON(t *testing.T) {
 	if head.status != got.status || len(head.body) > 0 || head.length != got.length {
 		t.Errorf("HEAD: %d with length %d, want %d with %d", head.status, head.length, got.status, got.length)
 	}
+}
+
+func TestWhoFindsNoRoomIsToldToComeBack(t *testing.T) {
+	f := newFace(t, script{manifest: func(pull.Repository, string) (pull.Manifest, error) {
+		return pull.Manifest{}, fmt.Errorf(`manifest "x": %w`, upstream.ErrCrowded)
+	}})
+	got := f.do(http.MethodGet, "/v2/app/manifests/1")
+	if got.status != http.StatusServiceUnavailable {
+		t.Errorf("status %d", got.status)
+	}
+	got.wantHeader(t, "Retry-After", "5")
 }
 
 func TestPushesAreToldWhereToGo(t *testing.T) {

@@ -234,7 +234,7 @@ func (b *breaker) done(ctx context.Context, q requestClass, p *admission, err er
 			b.limits[q] = gate{until: now.Add(limited.RetryAfter), probe: now.Add(limitProbeInterval)}
 		}
 		b.answered(kind)
-	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse), errors.Is(err, ErrStale):
+	case errors.Is(err, ErrThirdParty), errors.Is(err, ErrInvalidResponse), errors.Is(err, ErrStale), errors.Is(err, ErrCrowded):
 		b.answered(kind)
 	case q == referrersRequests && isReferrersFailure(err):
 		// A failure of the API only.

@@ -17,15 +17,16 @@ import (
 // its backend at any moment.
 func (r *Remote) confirmsRepository(ctx context.Context, repo string) bool {
 	resp, err := r.roundTrip(ctx, request{kind: "ping", method: http.MethodGet}, r.home, r.endpoint.ping(), "")
-	return err == nil && isRegistry(resp) && r.listsTags(ctx, repo)
+	return err == nil && r.isRegistry(resp) && r.listsTags(ctx, repo)
 }
 
 // isRegistry reports whether a response to the ping is a registry's, and closes
 // it.
-func isRegistry(resp *http.Response) bool {
+func (r *Remote) isRegistry(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusOK:
-		body, err := readDecoded(resp, maxErrorBody)
+		body, done, err := r.readDecoded(resp, maxErrorBody)
+		defer done()
 		resp.Body.Close()
 		return err == nil && !isPage(resp, body) && !isText(resp, body)
 	case http.StatusUnauthorized:
@@ -45,7 +46,8 @@ func (r *Remote) listsTags(ctx context.Context, repo string) bool {
 	if resp.StatusCode != http.StatusOK {
 		return readFailure(resp).form == formRegistry
 	}
-	body, err := readDecoded(resp, maxList)
+	body, done, err := r.readDecoded(resp, maxTagPage)
+	defer done()
 	resp.Body.Close()
 	if err != nil || !json.Valid(body) {
 		return false

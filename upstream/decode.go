@@ -5,6 +5,8 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,13 +20,16 @@ import (
 // decoded then. Blobs never are: their digest is that of the bytes received.
 
 // readDecoded reads and decodes a body. The encoded and the decoded body may
-// each have at most most bytes.
-func readDecoded(resp *http.Response, most int64) ([]byte, error) {
-	raw, err := readAtMost(resp.Body, most)
+// each have at most most bytes. The caller calls done when it has read what is in
+// it, also after an error.
+func (r *Remote) readDecoded(resp *http.Response, most int64) (content []byte, done func(), err error) {
+	read := r.reading(resp.Request.Context(), most)
+	raw, doneRaw, err := read(resp.Body, resp.ContentLength)
 	if err != nil || !isEncoded(resp) {
-		return raw, err
+		return raw, doneRaw, err
 	}
-	return decode(resp.Header.Get("Content-Encoding"), raw, most)
+	content, doneDecoded, err := decode(resp.Header.Get("Content-Encoding"), raw, most, read)
+	return content, func() { doneRaw(); doneDecoded() }, err
 }
 
 // isEncoded reports whether a body has a content coding.
@@ -36,12 +41,12 @@ func isEncoded(resp *http.Response) bool {
 // decode removes a content coding (RFC 9110, section 8.4.1). A body that has
 // none despite its header is returned unchanged: JSON is recognized by its
 // first byte.
-func decode(coding string, raw []byte, most int64) ([]byte, error) {
+func decode(coding string, raw []byte, most int64, read reading) (content []byte, done func(), err error) {
+	done = func() {}
 	if trimmed := bytes.TrimLeft(raw, " \t\r\n"); len(trimmed) == 0 || trimmed[0] == '{' || trimmed[0] == '[' {
-		return raw, nil
+		return raw, done, nil
 	}
 	var plain io.Reader
-	var err error
 	switch strings.ToLower(strings.TrimSpace(coding)) {
 	case "gzip", "x-gzip":
 		plain, err = gzip.NewReader(bytes.NewReader(raw))
@@ -59,22 +64,27 @@ func decode(coding string, raw []byte, most int64) ([]byte, error) {
 	default:
 		err = fmt.Errorf("Content-Encoding %.40q is not supported", coding)
 	}
-	var content []byte
 	if err == nil {
-		content, err = readAtMost(plain, most)
+		content, done, err = read(plain, -1)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: decode the body: %w", ErrInvalidResponse, err)
+	if err != nil && !errors.Is(err, ErrCrowded) {
+		err = fmt.Errorf("%w: decode the body: %w", ErrInvalidResponse, err)
 	}
-	return content, nil
+	return content, done, err
 }
 
-func readAtMost(r io.Reader, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, most+1))
-	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%w: more than %d bytes", errTooLarge, most)
+// reading reads a body of size bytes, or of unknown size if that is -1.
+type reading func(body io.Reader, size int64) (content []byte, done func(), err error)
+
+// reading reads bodies of at most most bytes within the room that there is.
+func (r *Remote) reading(ctx context.Context, most int64) reading {
+	return func(body io.Reader, size int64) ([]byte, func(), error) {
+		content, done, err := r.opts.Room.Read(ctx, r.opts.Name, body, size, most+1)
+		if err == nil && int64(len(content)) > most {
+			err = fmt.Errorf("%w: more than %d bytes", errTooLarge, most)
+		}
+		return content, done, err
 	}
-	return b, err
 }
 
 var errTooLarge = fmt.Errorf("%w: too large", ErrInvalidResponse)

@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"errors"
 	"io"
 	"testing"
@@ -39,23 +40,29 @@ func packed(t testing.TB, coding string, content []byte) []byte {
 	return out.Bytes()
 }
 
+func decodeAll(coding string, raw []byte, most int64) ([]byte, error) {
+	content, done, err := decode(coding, raw, most, (&Remote{}).reading(context.Background(), most))
+	done()
+	return content, err
+}
+
 func TestDecode(t *testing.T) {
 	content := []byte(`{"schemaVersion":2}`)
 	for coding, header := range map[string]string{"gzip": "gzip", "x-gzip": "X-Gzip", "deflate": "deflate", "raw deflate": "deflate", "zstd": "zstd"} {
-		if got, err := decode(header, packed(t, coding, content), 1<<20); err != nil || !bytes.Equal(got, content) {
+		if got, err := decodeAll(header, packed(t, coding, content), 1<<20); err != nil || !bytes.Equal(got, content) {
 			t.Errorf("%s: %q, %v", coding, got, err)
 		}
 		bomb := packed(t, coding, make([]byte, 64<<20))
-		if got, err := decode(header, bomb, 1<<20); !errors.Is(err, ErrInvalidResponse) {
+		if got, err := decodeAll(header, bomb, 1<<20); !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%s, 64 MiB of it: %d bytes, %v", coding, len(got), err)
 		}
 	}
 	// Some say that it is encoded, and it is not.
-	if got, err := decode("gzip", content, 1<<20); err != nil || !bytes.Equal(got, content) {
+	if got, err := decodeAll("gzip", content, 1<<20); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("as it is: %q, %v", got, err)
 	}
 	for _, coding := range []string{"br", "gzip, gzip", "gzip"} {
-		if got, err := decode(coding, []byte("\x01junk"), 1<<20); !errors.Is(err, ErrInvalidResponse) {
+		if got, err := decodeAll(coding, []byte("\x01junk"), 1<<20); !errors.Is(err, ErrInvalidResponse) {
 			t.Errorf("%s: %q, %v", coding, got, err)
 		}
 	}
@@ -67,7 +74,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, coding string, raw []byte) {
 		const most = 1 << 20
-		if got, err := decode(coding, raw, most); err == nil && len(got) > max(most, len(raw)) {
+		if got, err := decodeAll(coding, raw, most); err == nil && len(got) > max(most, len(raw)) {
 			t.Errorf("%d bytes", len(got))
 		}
 	})

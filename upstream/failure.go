@@ -59,7 +59,11 @@ func readFailure(resp *http.Response) failedResponse {
 	// interrupted.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if isEncoded(resp) {
-		if plain, err := decode(resp.Header.Get("Content-Encoding"), body, maxErrorBody); err == nil {
+		read := func(plain io.Reader, _ int64) ([]byte, func(), error) {
+			content, err := io.ReadAll(io.LimitReader(plain, maxErrorBody)) // too little to count
+			return content, func() {}, err
+		}
+		if plain, _, err := decode(resp.Header.Get("Content-Encoding"), body, maxErrorBody, read); err == nil {
 			body = plain
 		}
 	}

@@ -247,7 +247,7 @@ func (h *host) ping(ctx context.Context) error {
 		if resp.StatusCode == http.StatusUnauthorized {
 			_, err = h.learnAuth("", resp)
 		}
-		if status := resp.StatusCode; !isRegistry(resp) || err != nil {
+		if status := resp.StatusCode; !h.r.isRegistry(resp) || err != nil {
 			return nil, fmt.Errorf("%w: /v2/ of %s answered %d, which does not say what authentication it requires", ErrUnavailable, h.url.Host, status)
 		}
 		h.mu.Lock()

@@ -55,7 +55,8 @@ func (r *Remote) Resolve(ctx context.Context, repo, ref string) (Descriptor, err
 			return Descriptor{}, err
 		}
 		defer c.Body.Close()
-		content, err := readAtMost(c.Body, maxManifest)
+		content, done, err := r.reading(ctx, maxManifest)(c.Body, c.Size)
+		defer done()
 		switch {
 		case c.Stale && isTag(ref):
 			return Descriptor{}, ErrStale
@@ -92,7 +93,7 @@ func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error
 	}
 	c := contentOf(resp, ref)
 	if isEncoded(resp) {
-		if c, err = decodeManifest(resp, c, ref); err != nil {
+		if c, err = r.decodeManifest(resp, c, ref); err != nil {
 			return Content{}, fmt.Errorf("manifest %s: %w", imageName(repo, ref), err)
 		}
 	}
@@ -102,9 +103,15 @@ func (r *Remote) Manifest(ctx context.Context, repo, ref string) (Content, error
 
 // decodeManifest decodes a manifest with a content coding. Its digest may be
 // that of the encoded bytes.
-func decodeManifest(resp *http.Response, c Content, ref string) (Content, error) {
-	raw, err := readAtMost(resp.Body, maxManifest)
-	resp.Body.Close()
+func (r *Remote) decodeManifest(resp *http.Response, c Content, ref string) (Content, error) {
+	read := r.reading(resp.Request.Context(), maxManifest)
+	defer resp.Body.Close() // which ends waiting for room, too
+	raw, done, err := read(resp.Body, resp.ContentLength)
+	decoded := func() {}
+	defer func() {
+		done()
+		decoded()
+	}()
 	if err != nil {
 		return Content{}, err
 	}
@@ -114,7 +121,7 @@ func decodeManifest(resp *http.Response, c Content, ref string) (Content, error)
 	}
 	content := raw
 	if want == "" || !want.Algorithm().Available() || want.Algorithm().FromBytes(raw) != want {
-		if content, err = decode(resp.Header.Get("Content-Encoding"), raw, maxManifest); err != nil {
+		if content, decoded, err = decode(resp.Header.Get("Content-Encoding"), raw, maxManifest, read); err != nil {
 			return Content{}, err
 		}
 	}

@@ -55,7 +55,8 @@ func (r *Remote) referrersPage(ctx context.Context, of content, next *url.URL, m
 	if err != nil {
 		return referrersPage{}, err
 	}
-	body, err := readDecoded(resp, most)
+	body, done, err := r.readDecoded(resp, most)
+	defer done()
 	resp.Body.Close()
 	if err != nil {
 		return referrersPage{}, readFailed(err)

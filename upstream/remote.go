@@ -85,6 +85,9 @@ type RemoteOptions struct {
 	// be nil.
 	HasReferrers bool
 	SawReferrers func()
+	// Room bounds what is in hand of answers that are read into memory; nil
+	// means no bound.
+	Room *Room
 }
 
 // Observation is one request to an upstream.

@@ -37,7 +37,7 @@ func Retry(next Endpoint) Endpoint { return retry{next} }
 type retry struct{ next Endpoint }
 
 func retryable(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse) && !errors.Is(err, ErrStale)
+	return errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrRefused) && !errors.Is(err, ErrInvalidResponse) && !errors.Is(err, ErrStale) && !errors.Is(err, ErrCrowded)
 }
 
 // attempt calls fn until it succeeds or may not be retried. The time limit

@@ -113,7 +113,8 @@ func (r *Remote) tagPage(ctx context.Context, repo string, page url.Values) (Tag
 		return TagList{}, err
 	}
 	defer resp.Body.Close()
-	body, err := readDecoded(resp, maxTagPage)
+	body, done, err := r.readDecoded(resp, maxTagPage)
+	defer done()
 	if err != nil {
 		return TagList{}, readFailed(err)
 	}

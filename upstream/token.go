@@ -151,7 +151,8 @@ func (h *host) exchange(ctx context.Context, w authParams, creds Credentials) (t
 		return token{}, h.tokenError(server, realm, resp)
 	}
 	defer drain(resp)
-	body, err := readDecoded(resp, maxTokenBytes)
+	body, done, err := h.r.readDecoded(resp, maxTokenBytes)
+	defer done()
 	if err != nil {
 		return token{}, fmt.Errorf("%w: the token server %s: %w", ErrThirdParty, realm.Host, err)
 	}

@@ -20,7 +20,7 @@ import (
 func newBundleImport() *cobra.Command {
 	var opts transfer.ImportOptions
 	var output, as string
-	cmd := newCommandOn(fillCache, "import FILE|-", "Put the images of a bundle into the cache, and pin them", oneArgument("file"),
+	cmd := newCommandOn(findCacheToImport, "import FILE|-", "Put the images of a bundle into the cache, and pin them", oneArgument("file"),
 		func(cmd *cobra.Command, _ config.Config, c admin.Cache, args []string) error {
 			if output != "table" && output != "json" {
 				return unknownValue("output", output, []string{"table", "json"})

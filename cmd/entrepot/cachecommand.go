@@ -71,17 +71,17 @@ func findCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	return openCache(ctx, cfg, adminGiven)
 }
 
-// fillCache is findCache for a command that puts something into a cache: it keeps
-// to the bounds, and there may be no cache yet.
-func fillCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
-	cfg.Offline = true
-	return openCache(ctx, cfg, adminGiven)
-}
-
 // findCacheToFill is findCache for a command that fetches: its cache need not be
 // there yet, keeps to its bounds, and asks upstreams unless the configuration
 // forbids it.
 func findCacheToFill(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	return openCache(ctx, cfg, adminGiven)
+}
+
+// findCacheToImport is findCacheToFill for a command that brings what it puts
+// there, and asks no upstream.
+func findCacheToImport(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	cfg.Offline = true
 	return openCache(ctx, cfg, adminGiven)
 }
 

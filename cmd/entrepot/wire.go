@@ -189,7 +189,8 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		return nil, nil, errors.Join(err, files.Close())
 	}
 	logins := newLogins(cfg, log)
-	upstreams, err := registries(cfg, logins, metrics, files.Records(), log)
+	room := upstream.NewRoom(cfg.Cache.Memory.Bytes)
+	upstreams, err := registries(cfg, logins, metrics, files.Records(), room, log)
 	if err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
@@ -197,7 +198,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 		Blobs: files.Blobs(), Records: files.Records(), Memory: content, Upstreams: upstreams,
 		Rules: pull.Rules{
 			TagTTL: cfg.Freshness.TagTTL, ReferrersTTL: cfg.Freshness.ReferrersTTL,
-			NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait, Offline: cfg.Offline,
+			NegativeTTL: cfg.Freshness.NegativeTTL, MaxWait: cfg.Freshness.MaxWait, Offline: cfg.Offline, Room: room,
 		},
 		Bounds:    bounds,
 		Pins:      mirror.Pins{Matches: pinned(cfg), Images: exactPins(cfg)},
@@ -228,7 +229,7 @@ func openMirror(ctx context.Context, cfg config.Config, machine machine, metrics
 
 // registries returns the configured upstreams. Each one's endpoints are tried
 // in order, and each endpoint has its own circuit breaker.
-func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, records cache.Records, log *slog.Logger) ([]pull.Upstream, error) {
+func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, records cache.Records, room *upstream.Room, log *slog.Logger) ([]pull.Upstream, error) {
 	var all []pull.Upstream
 	for _, u := range cfg.Upstreams {
 		metrics.Declare(u.Name)
@@ -240,7 +241,7 @@ func registries(cfg config.Config, logins *logins, metrics *admin.Metrics, recor
 		var endpoints, each []upstream.Endpoint
 		slots := upstream.NewSlots(u.MaxRequests)
 		for _, endpoint := range u.Endpoints {
-			remote, err := newRemote(u, endpoint, logins, quota, metrics, records)
+			remote, err := newRemote(u, endpoint, logins, quota, metrics, records, room)
 			if err != nil {
 				return nil, err
 			}
@@ -273,7 +274,7 @@ func offlineUpstream(u config.Upstream) pull.Upstream {
 	}
 }
 
-func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records) (*upstream.Remote, error) {
+func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstream.Quota, metrics *admin.Metrics, records cache.Records, room *upstream.Room) (*upstream.Remote, error) {
 	base, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint of %s: %w", u.Name, err)
@@ -289,7 +290,7 @@ func newRemote(u config.Upstream, endpoint string, logins *logins, quota *upstre
 	hasReferrers, sawReferrers := metadata.RememberReferrersAPI(records, u.Name, endpoint)
 	return upstream.NewRemote(upstream.RemoteOptions{
 		HasReferrers: hasReferrers, SawReferrers: sawReferrers,
-		Name: u.Name,
+		Name: u.Name, Room: room,
 		// A host that is not the registry's own is a mirror, perhaps of many
 		// registries. It gets the registry's name in ns, as containerd sends
 		// it. If the endpoint has a path, the path names the registry.

@@ -240,11 +240,18 @@ func (p *Puller) openDownload(ctx context.Context, u Upstream, repo Repository, 
 	case f == nil: // it was completed in the meantime
 		return p.openBlob(ctx, repo, blob.Digest, opts.want)
 	}
-	if startedFor(f).Upstream != repo.Upstream && opts.want.Parts == nil {
+	if startedFor(f).Upstream != repo.Upstream {
 		// Nobody gets what another upstream sends before it is verified, nor waits
-		// for it. Ranges are asked for by themselves.
-		f.Release()
-		f, started = p.flights.JoinBeside(blob, start), false
+		// for it.
+		b, inOrder, err := p.openElsewhere(ctx, f, source, opts.want)
+		if b != nil || err != nil {
+			return b, err
+		}
+		if inOrder {
+			f.Release()
+			start.Look = false
+			f, started = p.flights.JoinBeside(blob, start), false
+		}
 	}
 	foreign := !started && startedFor(f) != repo
 	b := &flightBlob{source: source, f: f, started: started, want: opts.want, repairs: p.diskReaders.any(blob.Digest)}

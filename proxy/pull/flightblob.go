@@ -160,6 +160,9 @@ func (b *flightBlob) isUnproven(off, n int64) bool {
 // passThrough writes n bytes starting at off directly from the upstream without
 // caching them. The download will still fetch them later.
 func (b *flightBlob) passThrough(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	if n < 0 {
+		n = b.size - off // the download may not know it yet
+	}
 	return b.f.PassThrough(ctx, w, b.source, off, n, b.source.Received)
 }
 

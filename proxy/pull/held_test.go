@@ -371,14 +371,17 @@ func TestWhoJoinsTheNextDownloadIsAskedAbout(t *testing.T) {
 				b, err := m.Blob(t.Context(), evil, layer.Digest, pull.Want{Parts: func(int64) []pull.Span {
 					return []pull.Span{half, {From: half.To, To: 300 << 10}} // the whole would be asked for by itself
 				}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer b.Close()
 				close(ends)
 				if err := <-stranger; err == nil {
 					t.Error("the first download has not failed")
 				}
+				if errors.Is(err, upstream.ErrNotFound) {
+					return // what another upstream sends is not even joined before one's own has said that it has it
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer b.Close()
 				mirrortest.Wait()
 				reads := make(chan error, 1)
 				release := o.Hold("GET blob private " + mirrortest.Short(layer.Digest.String()))

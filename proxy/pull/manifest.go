@@ -164,7 +164,8 @@ func (p *Puller) confirmOrFetchManifest(ctx context.Context, u Upstream, repo Re
 // it, and caches it. want is empty for a tag. head is what HEAD said of the tag,
 // if the manifest could not be had by that digest.
 func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository, ref string, want, head Digest) (Manifest, error) {
-	c, content, err := p.readManifest(ctx, u, repo, ref)
+	c, content, done, err := p.readManifest(ctx, u, repo, ref)
+	defer done()
 	if err != nil {
 		if want != "" && errors.Is(err, upstream.ErrNotFound) {
 			p.negative.put(manifestKey(repo, ref), err)
@@ -200,6 +201,7 @@ func (p *Puller) fetchManifest(ctx context.Context, u Upstream, repo Repository,
 			Bytes:      content, uncacheable: true,
 		}
 	case ref != want.String() && len(payload) == len(content) && !p.isDisproved(repo, ref, head, c.Digest, content):
+		done() // it reads another one
 		return p.resolveDigestConflict(ctx, u, repo, c, doc)
 	default:
 		err = fmt.Errorf("manifest %s of %s: %w: %w", ref, repo, upstream.ErrInvalidResponse, cache.ErrMismatch)
@@ -216,15 +218,19 @@ var errTooLarge = fmt.Errorf("%w: it is too large", upstream.ErrInvalidResponse)
 
 // readManifest requests a manifest and reads it. If its body breaks or falls
 // silent, it is requested once more.
-func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, ref string) (c upstream.Content, content []byte, err error) {
+//
+// The caller calls done when it has read what is in it.
+func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, ref string) (c upstream.Content, content []byte, done func(), err error) {
+	done = func() {}
 	for range 2 {
 		if c, err = u.Registry.Manifest(ctx, repo.Name, ref); err != nil {
-			return c, nil, err
+			return c, nil, done, err
 		}
-		content, err = readBody(c.Body, c.Size, maxManifest+1)
+		done()
+		content, done, err = p.rules.Room.Read(ctx, u.Name, c.Body, c.Size, maxManifest+1)
 		c.Body.Close()
 		emit2(p.events.Received, u.Name, int64(len(content)))
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || errors.Is(err, upstream.ErrCrowded) {
 			break
 		}
 		if upstream.IsSlow(err) {
@@ -234,7 +240,7 @@ func (p *Puller) readManifest(ctx context.Context, u Upstream, repo Repository, 
 	if err != nil {
 		err = fmt.Errorf("manifest %s of %s: %w", ref, repo, err)
 	}
-	return c, content, err
+	return c, content, done, err
 }
 
 // isDisproved says whether a tag's body is wrong for certain: HEAD and GET name

@@ -194,6 +194,70 @@ func TestNobodyHasOrWaitsForWhatAnotherUpstreamSends(t *testing.T) {
 	}
 }
 
+// Nor does anybody who reads parts of it wait, for the size, for the bytes, or for
+// an answer at all.
+func TestWhoReadsInPartsWaitsForNoOtherUpstream(t *testing.T) {
+	const size = 8 << 20
+	content := mirrortest.Bytes(1, size)
+	own := pull.Repository{Upstream: "quay", Name: "app"}
+	for name, parts := range map[string][]pull.Span{
+		"a part":                     {{From: 5 << 20, To: 6 << 20}},
+		"the first bytes":            {{To: 1000}},
+		"some parts":                 {{From: 10, To: 20}, {From: 4 << 20, To: 5 << 20}},
+		"all the rest":               {{From: 6 << 20, To: size}},
+		"all of it in several parts": {{To: 3 << 20}, {From: 3 << 20, To: 5 << 20}, {From: 5 << 20, To: size}},
+	} {
+		for how, answers := range map[string]bool{"it drips": true, "it does not answer": false} {
+			t.Run(name+": "+how, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					o, quay := mirrortest.NewOrigin(), mirrortest.NewOrigin()
+					layer := o.Put("app", "layer", content)
+					quay.Put("app", "layer", content)
+					ends := make(chan struct{})
+					o.Bodies = func(string, pull.Digest, int64, []byte) io.ReadCloser {
+						return io.NopCloser(io.MultiReader(bytes.NewReader(content[:10]), untilTold(ends)))
+					}
+					release := func() {}
+					if !answers {
+						release = o.Hold("GET blob app " + mirrortest.Short(layer.Digest.String()))
+					}
+					m := mirrortest.New(t, o, func(opts *mirror.Options) {
+						opts.Upstreams = append(opts.Upstreams, pull.Upstream{Name: "quay", Endpoints: []upstream.Endpoint{quay}})
+					})
+					others := make(chan error, 1)
+					go func() { others <- m.Read(t.Context(), mirrortest.App, layer.Digest) }()
+					mirrortest.Wait()
+					began := time.Now()
+					b, err := m.Blob(t.Context(), own, layer.Digest, pull.Want{Parts: func(int64) []pull.Span { return parts }})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if b.Size() != size {
+						t.Errorf("it has %d bytes", b.Size())
+					}
+					for _, part := range parts {
+						var got bytes.Buffer
+						n := part.Len()
+						if part.To == size && len(parts) == 1 {
+							n = -1
+						}
+						if _, err := b.WriteRange(t.Context(), &got, part.From, n); err != nil || !bytes.Equal(got.Bytes(), content[part.From:part.To]) {
+							t.Errorf("%v: %d bytes, %v", part, got.Len(), err)
+						}
+					}
+					if took := time.Since(began); took > 0 {
+						t.Errorf("after %s", took)
+					}
+					b.Close()
+					release()
+					close(ends)
+					<-others
+				})
+			})
+		}
+	}
+}
+
 // untilTold has no bytes before it is told to end.
 type untilTold <-chan struct{}
 

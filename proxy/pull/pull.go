@@ -67,6 +67,9 @@ type Rules struct {
 	Patience time.Duration
 	// Offline means that no upstream is ever asked, as if each had it set.
 	Offline bool
+	// Room bounds what is in hand of manifests that are being read; nil means no
+	// bound.
+	Room *upstream.Room
 }
 
 // Events are callbacks. Nil fields are not called.
