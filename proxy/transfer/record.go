@@ -145,6 +145,7 @@ func (i *importing) record(ctx context.Context, g bundle.Graph, image bundle.Ima
 		i.Transfer.opts.Puller.AdoptTag(repo, image.Tag, metadata.Tag{
 			Descriptor: Descriptor{MediaType: rec.MediaType, Digest: image.Manifest.Digest, Size: rec.Size},
 			CheckedAt:  i.tagAt(image),
+			Imported:   metadata.Import{At: time.Now()},
 		})
 	}
 	if !i.opts.NoPin {
@@ -163,5 +164,5 @@ func (i *importing) recordAnswer(repo Repository, answer bundle.Answer) {
 	if here, known := i.Transfer.opts.Ledger.Referrers(repo, answer.Subject); known && here.At.After(at) {
 		return
 	}
-	i.Transfer.opts.Ledger.PutReferrers(repo, answer.Subject, metadata.Referrers{Manifests: answer.Manifests, At: at})
+	i.Transfer.opts.Ledger.PutReferrers(repo, answer.Subject, metadata.Referrers{Manifests: answer.Manifests, At: at, Imported: true})
 }

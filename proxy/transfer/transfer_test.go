@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
@@ -182,6 +184,29 @@ func TestWhatWasCarriedIsServed(t *testing.T) {
 	if done, err := m.Import(t.Context(), bytes.NewReader(file), transfer.ImportOptions{}, nil); err != nil || done.Written != 0 {
 		t.Errorf("%+v, %v", done, err)
 	}
+}
+
+// TestWhatWasCarriedHasNoWarning: an upstream that is offline can say nothing
+// newer of what was carried, however long ago that was.
+func TestWhatWasCarriedHasNoWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOutside(t)
+		root, _ := o.image("a")
+		file := o.bundle(selected(t, nil, "a"), nil)
+		m := inside(t, nil)
+		if _, err := m.Import(t.Context(), bytes.NewReader(file), transfer.ImportOptions{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1000 * time.Hour)
+		tag, err := m.Manifest(t.Context(), mirrortest.App, "a")
+		if err != nil || tag.Stale || tag.Descriptor.Digest != root.Digest {
+			t.Errorf("%+v, %v", tag, err)
+		}
+		answer, err := m.Referrers(t.Context(), mirrortest.App, root.Digest)
+		if err != nil || answer.Stale || len(answer.Manifests) != 1 {
+			t.Errorf("%+v, %v", answer, err)
+		}
+	})
 }
 
 func TestWithoutPinsNothingIsPinned(t *testing.T) {
