@@ -15,7 +15,11 @@ const staleWarning = `110 - "Response is Stale"`
 
 // serveManifest responds with the exact bytes and media type (W1).
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
-	m, err := s.puller.ManifestFor(r.Context(), q.repo, q.ref, acceptedTypes(r.Header), wishesOf(r.Header)...)
+	ctx := r.Context()
+	if r.Method == http.MethodHead {
+		ctx = pull.HeadOnly(ctx)
+	}
+	m, err := s.puller.ManifestFor(ctx, q.repo, q.ref, acceptedTypes(r.Header), wishesOf(r.Header)...)
 	if err != nil && r.Method == http.MethodHead {
 		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
 			return describeManifest(w, d)
@@ -38,6 +42,12 @@ func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
 	w.set("Etag", etag)
 	if matchesETag(r.Header, etag) {
 		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if m.Bytes == nil && r.Method == http.MethodHead {
+		header["Content-Type"] = []string{m.Descriptor.MediaType}
+		header["Content-Length"] = []string{strconv.FormatInt(m.Descriptor.Size, 10)}
+		w.WriteHeader(http.StatusOK)
 		return nil
 	}
 	return w.writeBody(r, m.Descriptor.MediaType, m.Bytes)

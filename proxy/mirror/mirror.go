@@ -86,10 +86,9 @@ type Mirror struct {
 	Prefetcher *warm.Prefetcher
 	Transfer   *transfer.Transfer
 
-	scrubRate    int64
-	credentialed []string // the upstreams that are
-	log          *slog.Logger
-	work         *background.Work
+	scrubRate int64
+	markOld   func(ctx context.Context) // what older versions have stored
+	work      *background.Work
 }
 
 // New assembles a Mirror. It does no background work before Start and
@@ -101,8 +100,13 @@ func New(opts Options) *Mirror {
 	m := &Mirror{
 		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
 		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
-		scrubRate: opts.ScrubRate, credentialed: credentialed(opts.Upstreams),
-		log: opts.Logger, work: background.New(),
+		scrubRate: opts.ScrubRate,
+		work:      background.New(),
+	}
+	m.markOld = func(ctx context.Context) {
+		if err := m.Ledger.MarkOld(ctx, credentialed(opts.Upstreams)); err != nil && ctx.Err() == nil {
+			opts.Logger.Warn("content of older versions may not be known to be private", "error", err)
+		}
 	}
 	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights, Small: opts.SmallBlob})
 	// A new manifest may lead to more to prefetch, and a pinned tag that moves
@@ -161,11 +165,7 @@ func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Fetcher, 
 // evicting, completing pins, and scrubbing. Close ends it.
 func (m *Mirror) Start() {
 	m.work.Keep("saving uses", m.Ledger.Run)
-	m.work.Go(func(ctx context.Context) {
-		if err := m.Ledger.MarkOld(ctx, m.credentialed); err != nil && ctx.Err() == nil {
-			m.log.Warn("content of older versions may not be known to be private", "error", err)
-		}
-	})
+	m.work.Go(m.markOld)
 	m.work.Keep("evicting", m.Retention.Run)
 	m.work.Keep("completing pins", m.Pinner.Run)
 	if m.scrubRate > 0 {

@@ -125,6 +125,9 @@ func (p *Puller) cachedManifest(ctx context.Context, repo Repository, d Digest) 
 	if !ok {
 		return Manifest{}, false
 	}
+	if m, ok := p.describeCached(ctx, d, mediaType); ok {
+		return m, true
+	}
 	content, ok := p.store.Read(ctx, d, maxManifest)
 	if !ok {
 		return Manifest{}, false

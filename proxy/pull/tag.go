@@ -17,7 +17,7 @@ import (
 // manifestByTag answers for a tag.
 func (p *Puller) manifestByTag(ctx context.Context, u Upstream, repo Repository, tag string, wish []Freshness) (Manifest, error) {
 	if subject, ok := referrers.SubjectOf(tag); ok {
-		return p.referrersTag(ctx, u, repo, tag, subject, wish)
+		return p.referrersTag(withBody(ctx), u, repo, tag, subject, wish)
 	}
 	m, err := p.upstreamTag(ctx, u, repo, tag, wish)
 	if err == nil && isReferrersTag(tag) {
