@@ -86,10 +86,15 @@ type Mirror struct {
 	Prefetcher *warm.Prefetcher
 	Transfer   *transfer.Transfer
 
+	upkeep upkeep
+	log    *slog.Logger
+	work   *background.Work
+}
+
+// upkeep is what the background work is told.
+type upkeep struct {
 	scrubRate    int64
 	credentialed []string // the upstreams that are
-	log          *slog.Logger
-	work         *background.Work
 }
 
 // New assembles a Mirror. It does no background work before Start and
@@ -99,10 +104,10 @@ type Mirror struct {
 // The caller calls Close.
 func New(opts Options) *Mirror {
 	m := &Mirror{
-		Ledger:    metadata.New(opts.Records, opts.Pins.Matches),
-		Store:     store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
-		scrubRate: opts.ScrubRate, credentialed: credentialed(opts.Upstreams),
-		log: opts.Logger, work: background.New(),
+		Ledger: metadata.New(opts.Records, opts.Pins.Matches),
+		Store:  store.New(store.Options{Blobs: opts.Blobs, Records: opts.Records, Memory: opts.Memory, Bounds: opts.Bounds, Usage: opts.Events.Usage, Logger: opts.Logger}),
+		upkeep: upkeep{scrubRate: opts.ScrubRate, credentialed: credentialed(opts.Upstreams)},
+		log:    opts.Logger, work: background.New(),
 	}
 	m.Flights = flight.NewGroup(m.work.Context(), m.Store, flight.Options{Max: cmp.Or(opts.MaxFlights, 1024), Running: opts.Events.Flights, Small: opts.SmallBlob})
 	// A new manifest may lead to more to prefetch, and a pinned tag that moves
@@ -162,14 +167,14 @@ func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Fetcher, 
 func (m *Mirror) Start() {
 	m.work.Keep("saving uses", m.Ledger.Run)
 	m.work.Go(func(ctx context.Context) {
-		if err := m.Ledger.MarkOld(ctx, m.credentialed); err != nil && ctx.Err() == nil {
+		if err := m.Ledger.MarkOld(ctx, m.upkeep.credentialed); err != nil && ctx.Err() == nil {
 			m.log.Warn("content of older versions may not be known to be private", "error", err)
 		}
 	})
 	m.work.Keep("evicting", m.Retention.Run)
 	m.work.Keep("completing pins", m.Pinner.Run)
-	if m.scrubRate > 0 {
-		m.work.Keep("scrubbing", func(ctx context.Context) { m.Retention.RunScrub(ctx, m.scrubRate) })
+	if m.upkeep.scrubRate > 0 {
+		m.work.Keep("scrubbing", func(ctx context.Context) { m.Retention.RunScrub(ctx, m.upkeep.scrubRate) })
 	}
 }
 
