@@ -149,7 +149,7 @@ func (i *importing) record(ctx context.Context, g bundle.Graph, image bundle.Ima
 		})
 	}
 	if !i.opts.NoPin {
-		ledger.PutPin(name)
+		ledger.PutPinOf(name, metadata.PinScope{Platforms: image.Platforms, NoReferrers: !image.Referrers}) // or completing it would ask for what was left out
 	}
 	return nil
 }

@@ -233,6 +233,9 @@ func TestAPlatformThatIsLeftOutKeepsItsManifest(t *testing.T) {
 	if _, err := m.Import(t.Context(), bytes.NewReader(file), transfer.ImportOptions{}, nil); err != nil {
 		t.Fatal(err)
 	}
+	if scope := m.Ledger.PinScope(tagged("a")); !slices.Equal(scope.Platforms, []string{"linux/arm64"}) && !slices.Equal(scope.Platforms, []string{"linux/arm64/v8"}) || scope.NoReferrers {
+		t.Errorf("it is pinned as %+v", scope)
+	}
 	index, err := m.Manifest(t.Context(), mirrortest.App, "a")
 	if err != nil || index.Descriptor.Digest != root.Digest {
 		t.Fatalf("%v", err)
