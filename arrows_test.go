@@ -51,7 +51,8 @@ var arrows = map[string]struct {
 	"proxy/admin":                {to: []string{"proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/retention", "proxy/transfer", "proxy/warm", "upstream"}},
 	"proxy":                      {to: []string{"limits/panics", "proxy/admission", "proxy/pull", "proxy/referrers", "upstream"}},
 	"cmd/entrepot/hosts":         {to: []string{"config"}, never: []string{"net/http"}},
-	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/transfer", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
+	"cmd/entrepot/imagelist":     {never: []string{"net", "net/http"}},
+	"cmd/entrepot":               {to: []string{"limits/panics", "cmd/entrepot/hosts", "cmd/entrepot/imagelist", "config", "limits", "proxy", "proxy/admin", "proxy/admission", "proxy/bundle", "proxy/metadata", "proxy/mirror", "proxy/pull", "proxy/retention", "proxy/store", "proxy/transfer", "proxy/warm", "cache", "cache/disk", "cache/memory", "upstream", "upstream/keychain"}},
 }
 
 // TestArrows holds the imports of the code that is not tests against the table.

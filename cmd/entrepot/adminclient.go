@@ -182,3 +182,24 @@ func (c *adminClient) Scrub(ctx context.Context, rate int64, progress func(reten
 	}
 	return last.Scrubbed, nil
 }
+
+func (c *adminClient) FetchAll(ctx context.Context, wanted []warm.Wanted, opts warm.FetchOptions) (warm.Result, error) {
+	resp, err := c.send(ctx, http.MethodPost, "/warm", admin.WarmRequestOf(wanted, opts))
+	if err != nil {
+		return warm.Result{}, err
+	}
+	defer resp.Body.Close()
+	for lines := json.NewDecoder(bufio.NewReader(resp.Body)); ; {
+		var line admin.WarmLine
+		switch err := lines.Decode(&line); {
+		case err != nil:
+			return warm.Result{}, fmt.Errorf("%s broke off: %w", c.address, err)
+		case line.Done && line.Error != "":
+			return warm.Result{}, errors.New(line.Error)
+		case line.Done && line.Result != nil:
+			return *line.Result, nil
+		case opts.Report != nil:
+			opts.Report(line.Event)
+		}
+	}
+}

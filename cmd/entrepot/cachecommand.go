@@ -17,12 +17,22 @@ import (
 
 // newCacheCommand returns a command that works on a cache: through the server
 // that has it open, or on the folder itself if there is none.
-func newCacheCommand(use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
+func newCacheCommand(use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
 	return newCommandOn(findCache, use, short, args, run)
 }
 
-// newCommandOn is newCacheCommand with a cache that is found in another way.
-func newCommandOn(find func(ctx context.Context, cfg config.Config, adminGiven bool) (admin.Cache, func() error, error), use, short string, args cobra.PositionalArgs, run func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error) *cobra.Command {
+// cacheRun is what a command does on a cache.
+type cacheRun func(cmd *cobra.Command, cfg config.Config, c admin.Cache, args []string) error
+
+// newFetchCommand is newCacheCommand for a command that may ask upstreams, on a
+// folder that need not exist yet.
+func newFetchCommand(use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
+	return newCommandOn(findCacheToFill, use, short, args, run)
+}
+
+type finder func(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error)
+
+func newCommandOn(find finder, use, short string, args cobra.PositionalArgs, run cacheRun) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -68,6 +78,13 @@ func fillCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	return openCache(ctx, cfg, adminGiven)
 }
 
+// findCacheToFill is findCache for a command that fetches: its cache need not be
+// there yet, keeps to its bounds, and asks upstreams unless the configuration
+// forbids it.
+func findCacheToFill(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
+	return openCache(ctx, cfg, adminGiven)
+}
+
 func openCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin.Cache, closeCache func() error, err error) {
 	nothingToClose := func() error { return nil }
 	if adminGiven {
@@ -90,7 +107,7 @@ func openCache(ctx context.Context, cfg config.Config, adminGiven bool) (_ admin
 	if err != nil {
 		return nil, nil, err
 	}
-	return m.Cache(), func() error { return closeMirror(ctx) }, nil
+	return m.Cache(), func() error { return closeMirror(context.WithoutCancel(ctx)) }, nil
 }
 
 // oneArgument is for commands that take exactly one argument.

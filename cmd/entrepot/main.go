@@ -68,7 +68,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(printUsage)
-	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newScrub(), newBundle(), newVersion())
+	root.AddCommand(newServe(), newHosts(), newConfig(), newLs(), newPurge(), newPin(), newUnpin(), newPins(), newWarm(), newScrub(), newBundle(), newVersion())
 	return root
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/retention"
+	"github.com/entrepot/entrepot/proxy/warm"
 )
 
 // parseTarget parses the argument of a purge: REPOSITORY, REPOSITORY:TAG,
@@ -77,4 +79,47 @@ func parseImage(cfg config.Config, text string) (metadata.Reference, error) {
 		return metadata.Reference{}, usageError(fmt.Sprintf("%q names no image: write it as ghcr.io/org/app:TAG or ghcr.io/org/app@DIGEST", text))
 	}
 	return metadata.Reference(t), nil
+}
+
+var (
+	repositoryName = regexp.MustCompile(`^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$`)
+	tagName        = regexp.MustCompile(`^[\w][\w.-]{0,127}$`)
+	tagPattern     = regexp.MustCompile(`^[\w.*?\[\]^-]{1,128}$`)
+)
+
+// parseWanted parses what is to be fetched: REPOSITORY, which means its tag
+// latest as runtimes have it, REPOSITORY:TAG, where the tag may be a pattern,
+// REPOSITORY@DIGEST, or REPOSITORY:TAG@DIGEST.
+func parseWanted(cfg config.Config, text string) (retention.Selection, error) {
+	name, at, hasDigest := strings.Cut(text, "@")
+	var of retention.Selection
+	if hasDigest {
+		d, err := digest.Parse(at)
+		if err != nil {
+			return of, usageError(fmt.Sprintf("%q has a malformed digest: write it as sha256:<64 hexadecimal digits>", text))
+		}
+		of.At = d
+	}
+	ref := ""
+	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") {
+		name, ref = name[:colon], name[colon+1:]
+		if !tagName.MatchString(ref) && (hasDigest || !warm.IsPattern(ref) || !tagPattern.MatchString(ref)) {
+			return of, usageError(fmt.Sprintf("%q has no tag after its colon that a registry would take", text))
+		}
+	}
+	repo, err := parseRepository(cfg, name)
+	if err != nil {
+		return of, err
+	}
+	if !repositoryName.MatchString(repo.Name) {
+		return of, usageError(fmt.Sprintf("%q is no reference to an image: write it as ghcr.io/org/app:TAG", text))
+	}
+	switch {
+	case ref == "" && hasDigest:
+		ref, of.At = of.At.String(), ""
+	case ref == "":
+		ref = "latest"
+	}
+	of.Image = metadata.Reference{Repository: repo, Ref: ref}
+	return of, nil
 }

@@ -29,6 +29,7 @@ type Cache interface {
 	Pins() ([]metadata.Reference, error)
 	Scrub(ctx context.Context, rate int64, progress func(retention.Scrubbed)) (retention.Scrubbed, error)
 	Bundles
+	FetchAll(ctx context.Context, wanted []warm.Wanted, opts warm.FetchOptions) (warm.Result, error)
 }
 
 // Lines is the media type of a response with a JSON value on each line.
@@ -167,6 +168,7 @@ func handleCache(mux *http.ServeMux, c Cache) {
 		}
 	})
 	handleBundles(mux, c)
+	mux.HandleFunc("POST /warm", func(w http.ResponseWriter, r *http.Request) { serveWarm(w, r, c) })
 	mux.HandleFunc("POST /cache/scrub", func(w http.ResponseWriter, r *http.Request) { serveScrub(w, r, c) })
 }
 

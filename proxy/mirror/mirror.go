@@ -151,10 +151,11 @@ type Cache struct {
 	*retention.Retention
 	*warm.Pinner
 	*transfer.Transfer
+	*warm.Fetcher
 }
 
 // Cache returns the operations on the cache.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Transfer} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Transfer, m.Fetcher} }
 
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.

@@ -372,6 +372,12 @@ func TestNoUpstreamIsAskedWhenOffline(t *testing.T) {
 		if _, err := off.Fetch(mirrortest.App, mirrortest.IndexAlgorithm.FromString("other")); !errors.Is(err, pull.ErrOffline) {
 			t.Errorf("a blob that is not cached: %v", err)
 		}
+		if err := off.FetchReferrers(t.Context(), mirrortest.App, layer.Digest); !errors.Is(err, pull.ErrOffline) {
+			t.Errorf("referrers that are not known: %v", err)
+		}
+		if got, err := off.RenewManifest(t.Context(), mirrortest.App, "1"); err != nil || !got.Stale {
+			t.Errorf("what a tag points at now: %v, %v", got.Stale, err)
+		}
 		mirrortest.WantTranscript(t, o)
 	})
 }

@@ -55,7 +55,7 @@ func (r Result) Err() error {
 // FetchAll fetches images, as many at a time as there are jobs. What fails does
 // not prevent the rest from being fetched. The images are in the order in which
 // they were wanted; those of a pattern are sorted by tag.
-func (f *Fetcher) FetchAll(ctx context.Context, wanted []Wanted, opts FetchOptions) Result {
+func (f *Fetcher) FetchAll(ctx context.Context, wanted []Wanted, opts FetchOptions) (Result, error) {
 	r := f.newRun(opts)
 	results := make([][]ImageResult, len(wanted))
 	// One image after the other is begun, so that what is interrupted has whole
@@ -81,7 +81,7 @@ func (f *Fetcher) FetchAll(ctx context.Context, wanted []Wanted, opts FetchOptio
 	for _, i := range sum.Images {
 		sum.Completion.add(i.Completion)
 	}
-	return sum
+	return sum, nil
 }
 
 func (r *run) fetchWanted(ctx context.Context, w Wanted) (all []ImageResult) {

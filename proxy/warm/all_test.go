@@ -29,7 +29,7 @@ func TestImagesAreFetchedByPatternAndWhatFailsIsNamed(t *testing.T) {
 		elsewhere.Selection.Image.Repository.Upstream = "unknown.example"
 		of := want("v*")
 		of.Selection.Image.Repository.Name = "empty"
-		result := m.Fetcher.FetchAll(t.Context(), []warm.Wanted{want("v1.?"), want("gone"), want("other"), elsewhere, of, want("["), want("*aa")}, warm.FetchOptions{Report: events.add})
+		result, _ := m.Mirror.Fetcher.FetchAll(t.Context(), []warm.Wanted{want("v1.?"), want("gone"), want("other"), elsewhere, of, want("["), want("*aa")}, warm.FetchOptions{Report: events.add})
 		var names []string
 		for _, i := range result.Images {
 			name := i.Image
@@ -52,7 +52,7 @@ func TestImagesAreFetchedByPatternAndWhatFailsIsNamed(t *testing.T) {
 		}
 		over, end := context.WithCancel(t.Context())
 		end()
-		if result := m.Fetcher.FetchAll(over, []warm.Wanted{want("v1.0"), want("v1.1")}, warm.FetchOptions{}); len(result.Failed()) != 2 {
+		if result, _ := m.Mirror.Fetcher.FetchAll(over, []warm.Wanted{want("v1.0"), want("v1.1")}, warm.FetchOptions{}); len(result.Failed()) != 2 {
 			t.Errorf("when it is over: %+v", result)
 		}
 	})
@@ -67,7 +67,9 @@ func TestAPinIsForWhatWasSelected(t *testing.T) {
 		o.Attest("2")
 		m := mirrortest.New(t, o, nil)
 		s := selection(t, "1", "linux/amd64")
-		pin := func(w warm.Wanted) { m.Fetcher.FetchAll(t.Context(), []warm.Wanted{w}, warm.FetchOptions{}) }
+		pin := func(w warm.Wanted) {
+			_, _ = m.Mirror.Fetcher.FetchAll(t.Context(), []warm.Wanted{w}, warm.FetchOptions{})
+		}
 		pin(warm.Wanted{Selection: s, Pin: true})
 		time.Sleep(time.Hour)
 		if !m.Ledger.HasPin(mirrortest.App, "1") || !m.Mirror.Retention.HasAllOf(t.Context(), s, true) {
