@@ -81,7 +81,6 @@ type Mirror struct {
 	Flights    *flight.Group
 	Puller     *pull.Puller
 	Retention  *retention.Retention
-	Fetcher    *warm.Fetcher
 	Pinner     *warm.Pinner
 	Prefetcher *warm.Prefetcher
 	Transfer   *transfer.Transfer
@@ -126,9 +125,9 @@ func New(opts Options) *Mirror {
 	m.Retention = retention.New(retention.Options{
 		Store: m.Store, Ledger: m.Ledger, Fresh: m.Puller.IsFresh, Evicted: opts.Events.Evicted, Logger: opts.Logger,
 	})
-	m.Fetcher = warm.NewFetcher(warm.FetcherOptions{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store})
+	fetcher := warm.NewFetcher(warm.FetcherOptions{Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store})
 	m.Pinner = warm.NewPinner(warm.PinnerOptions{
-		Fetcher: m.Fetcher, Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
+		Fetcher: fetcher, Puller: m.Puller, Retention: m.Retention, Ledger: m.Ledger, Store: m.Store, Work: m.work,
 		Configured: opts.Pins.Images, Logger: opts.Logger,
 	})
 	m.Prefetcher = warm.NewPrefetcher(warm.PrefetcherOptions{
@@ -154,12 +153,11 @@ func credentialed(of []pull.Upstream) []string {
 type Cache struct {
 	*retention.Retention
 	*warm.Pinner
-	*warm.Fetcher
 	*transfer.Transfer
 }
 
 // Cache returns the operations on the cache.
-func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Fetcher, m.Transfer} }
+func (m *Mirror) Cache() Cache { return Cache{m.Retention, m.Pinner, m.Transfer} }
 
 // Start starts the background work, except for prefetching: saving uses,
 // evicting, completing pins, and scrubbing. Close ends it.

@@ -29,7 +29,7 @@ func TestImagesAreFetchedByPatternAndWhatFailsIsNamed(t *testing.T) {
 		elsewhere.Selection.Image.Repository.Upstream = "unknown.example"
 		of := want("v*")
 		of.Selection.Image.Repository.Name = "empty"
-		result, _ := m.Mirror.Fetcher.FetchAll(t.Context(), []warm.Wanted{want("v1.?"), want("gone"), want("other"), elsewhere, of, want("["), want("*aa")}, warm.FetchOptions{Report: events.add})
+		result, _ := m.Mirror.Pinner.FetchAll(t.Context(), []warm.Wanted{want("v1.?"), want("gone"), want("other"), elsewhere, of, want("["), want("*aa")}, warm.FetchOptions{Report: events.add})
 		var names []string
 		for _, i := range result.Images {
 			name := i.Image
@@ -52,7 +52,7 @@ func TestImagesAreFetchedByPatternAndWhatFailsIsNamed(t *testing.T) {
 		}
 		over, end := context.WithCancel(t.Context())
 		end()
-		if result, _ := m.Mirror.Fetcher.FetchAll(over, []warm.Wanted{want("v1.0"), want("v1.1")}, warm.FetchOptions{}); len(result.Failed()) != 2 {
+		if result, _ := m.Mirror.Pinner.FetchAll(over, []warm.Wanted{want("v1.0"), want("v1.1")}, warm.FetchOptions{}); len(result.Failed()) != 2 {
 			t.Errorf("when it is over: %+v", result)
 		}
 	})
@@ -68,7 +68,7 @@ func TestAPinIsForWhatWasSelected(t *testing.T) {
 		m := mirrortest.New(t, o, nil)
 		s := selection(t, "1", "linux/amd64")
 		pin := func(w warm.Wanted) {
-			_, _ = m.Mirror.Fetcher.FetchAll(t.Context(), []warm.Wanted{w}, warm.FetchOptions{})
+			_, _ = m.Mirror.Pinner.FetchAll(t.Context(), []warm.Wanted{w}, warm.FetchOptions{})
 		}
 		pin(warm.Wanted{Selection: s, Pin: true})
 		time.Sleep(time.Hour)
@@ -81,7 +81,7 @@ func TestAPinIsForWhatWasSelected(t *testing.T) {
 		o.Transcript()
 		// The layer that is wanted comes back.
 		m.Store.Delete(t.Context(), a.Blobs[0].Digest, a.Blobs[0].Size)
-		time.Sleep(time.Hour)
+		time.Sleep(2 * time.Hour)
 		if !m.Store.Has(t.Context(), a.Blobs[0].Digest) {
 			t.Error("what was selected is not completed")
 		}

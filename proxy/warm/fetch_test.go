@@ -72,7 +72,7 @@ func TestOfAnIndexOnlyTheSelectedPlatformsAreFetched(t *testing.T) {
 		m := mirrortest.New(t, o, nil)
 		var events told
 		s := selection(t, "1", "linux/amd64")
-		done, err := m.Mirror.Fetcher.Fetch(t.Context(), s, warm.FetchOptions{Report: events.add})
+		done, err := m.Mirror.Pinner.Fetch(t.Context(), s, warm.FetchOptions{Report: events.add})
 		if err != nil || done.Manifests != 5 || done.Blobs != 4 || done.Fetched < 5 { // a lookup of referrers may have been faster
 			t.Errorf("%+v, %v", done, err)
 		}
@@ -92,7 +92,7 @@ func TestOfAnIndexOnlyTheSelectedPlatformsAreFetched(t *testing.T) {
 			t.Errorf("%d were told to be found, %d to be done", len(found), len(done))
 		}
 		var none *retention.NoPlatformError
-		if _, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1", "linux/s390x"), warm.FetchOptions{}); !errors.As(err, &none) {
+		if _, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1", "linux/s390x"), warm.FetchOptions{}); !errors.As(err, &none) {
 			t.Errorf("a platform that it does not have: %v", err)
 		}
 	})
@@ -122,7 +122,7 @@ func TestAFetchWaitsAsLongAsTheUpstreamSays(t *testing.T) {
 		began := time.Now()
 		ended := make(chan error)
 		go func() {
-			_, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{Jobs: 2, MaxWait: time.Hour, Report: events.add})
+			_, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{Jobs: 2, MaxWait: time.Hour, Report: events.add})
 			ended <- err
 		}()
 		mirrortest.Wait()
@@ -153,14 +153,14 @@ func TestAFetchWaitsAsLongAsTheUpstreamSays(t *testing.T) {
 		o.Image("app", "2", mirrortest.Bytes(99, 10))
 		o.Fail("GET manifest app 2", &upstream.RateLimitedError{RetryAfter: limit})
 		began = time.Now()
-		_, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "2"), warm.FetchOptions{MaxWait: limit - time.Second})
+		_, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "2"), warm.FetchOptions{MaxWait: limit - time.Second})
 		var limited *upstream.RateLimitedError
 		if !errors.As(err, &limited) || !errors.Is(err, warm.ErrIncomplete) || time.Since(began) > time.Second {
 			t.Errorf("after %s: %v", time.Since(began), err)
 		}
 		// Nor is it asked for anything else of that class, by whomever.
 		o.Transcript()
-		if _, err = m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); !errors.As(err, &limited) || len(o.Transcript()) > 0 {
+		if _, err = m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); !errors.As(err, &limited) || len(o.Transcript()) > 0 {
 			t.Errorf("another fetch: %v", err)
 		}
 	})
@@ -176,7 +176,7 @@ func TestAFetchThatWasInterruptedFetchesNothingTwice(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() {
-			_, err := m.Mirror.Fetcher.Fetch(ctx, selection(t, "1"), warm.FetchOptions{Jobs: 2})
+			_, err := m.Mirror.Pinner.Fetch(ctx, selection(t, "1"), warm.FetchOptions{Jobs: 2})
 			ended <- err
 		}()
 		mirrortest.Wait()
@@ -186,14 +186,14 @@ func TestAFetchThatWasInterruptedFetchesNothingTwice(t *testing.T) {
 		}
 		release()
 		mirrortest.Wait()
-		if _, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil {
+		if _, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil {
 			t.Error(err)
 		}
 		asked := contentAsked(o.Transcript())
 		if all := slices.Compact(slices.Clone(asked)); len(all) != len(asked) || len(all) < 11 {
 			t.Errorf("asked for %q", asked)
 		}
-		if done, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil || done.Fetched != 0 || len(contentAsked(o.Transcript())) > 0 {
+		if done, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil || done.Fetched != 0 || len(contentAsked(o.Transcript())) > 0 {
 			t.Errorf("what is there is fetched: %+v, %v", done, err)
 		}
 	})
@@ -213,7 +213,7 @@ func TestAClientThatPullsWhatIsBeingFetchedJoins(t *testing.T) {
 		var events told
 		ended := make(chan error)
 		go func() {
-			result, _ := m.Mirror.Fetcher.FetchAll(t.Context(), []warm.Wanted{{Selection: selection(t, "1")}, {Selection: selection(t, "2")}}, warm.FetchOptions{Report: events.add})
+			result, _ := m.Mirror.Pinner.FetchAll(t.Context(), []warm.Wanted{{Selection: selection(t, "1")}, {Selection: selection(t, "2")}}, warm.FetchOptions{Report: events.add})
 			ended <- result.Err()
 		}()
 		mirrortest.Wait()
@@ -247,7 +247,7 @@ func TestATagThatIsNotAtItsDigestIsSaid(t *testing.T) {
 		fetch := func() []warm.Event {
 			t.Helper()
 			events.all = nil
-			if _, err := m.Mirror.Fetcher.Fetch(t.Context(), s, warm.FetchOptions{Report: events.add}); err != nil {
+			if _, err := m.Mirror.Pinner.Fetch(t.Context(), s, warm.FetchOptions{Report: events.add}); err != nil {
 				t.Error(err)
 			}
 			return events.of(warm.EventNote)
@@ -275,16 +275,16 @@ func TestATagThatCannotBeCheckedIsNotComplete(t *testing.T) {
 		o.API = true
 		o.Image("app", "1", mirrortest.Bytes(1, 1000))
 		m := mirrortest.New(t, o, nil)
-		if _, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil {
+		if _, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
 		o.Fail("HEAD manifest app 1", upstream.ErrRefused, upstream.ErrRefused)
-		if _, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); !errors.Is(err, warm.ErrIncomplete) || !errors.Is(err, upstream.ErrUnavailable) {
+		if _, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{}); !errors.Is(err, warm.ErrIncomplete) || !errors.Is(err, upstream.ErrUnavailable) {
 			t.Errorf("%v", err)
 		}
 		// It is asked again in a moment, if that is wanted.
-		if _, err := m.Mirror.Fetcher.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{Attempts: 2}); err != nil {
+		if _, err := m.Mirror.Pinner.Fetch(t.Context(), selection(t, "1"), warm.FetchOptions{Attempts: 2}); err != nil {
 			t.Errorf("asked twice: %v", err)
 		}
 	})

@@ -47,6 +47,8 @@ type PinnerOptions struct {
 
 // Pinner completes pinned images. All methods are safe for concurrent use.
 type Pinner struct {
+	*Fetcher // pins are fetched as anything else is
+
 	opts        PinnerOptions
 	log         *slog.Logger
 	completions singleflight.Group // by repository and reference
@@ -56,7 +58,7 @@ type Pinner struct {
 
 // NewPinner returns a Pinner. It fetches nothing before Pin or Run is called.
 func NewPinner(opts PinnerOptions) *Pinner {
-	return &Pinner{opts: opts, log: opts.Logger, tagMoved: make(chan struct{}, 1)}
+	return &Pinner{Fetcher: opts.Fetcher, opts: opts, log: opts.Logger, tagMoved: make(chan struct{}, 1)}
 }
 
 // selection is what of an image its pin is for.
@@ -167,7 +169,9 @@ func (p *Pinner) complete(ctx context.Context, r Reference) (Completion, error) 
 	if err := p.opts.Puller.Check(r.Repository); err != nil {
 		return Completion{}, err
 	}
-	return background.Share(ctx, p.opts.Work, &p.completions, metadata.Key(r.Repository, r.Ref), func(ctx context.Context) (Completion, error) {
-		return p.opts.Fetcher.Fetch(ctx, p.selection(r), FetchOptions{Jobs: parallelBlobs, Unchecked: true})
+	of := p.selection(r) // a pin may be for more by now than one that is being completed
+	key := metadata.Key(r.Repository, r.Ref) + fmt.Sprintf("\x00%q\x00%t", retention.FormatPlatforms(of.Platforms), of.Referrers)
+	return background.Share(ctx, p.opts.Work, &p.completions, key, func(ctx context.Context) (Completion, error) {
+		return p.Fetch(ctx, of, FetchOptions{Jobs: parallelBlobs, Unchecked: true})
 	})
 }
