@@ -51,7 +51,7 @@ func TestWrongArgumentsExitWithTwoAndOneSentence(t *testing.T) {
 	}
 	const all = "containerd, docker, crio, podman, skopeo, buildah, buildkit, buildx, k3s, rke2, talos, homebrew, openshift, bottlerocket, trivy, kaniko, crossplane, renovate"
 	for _, c := range []struct{ name, args, want string }{
-		{"an unknown command", "sevre", `unknown command "sevre"; did you mean serve? (known: bundle, completion, config, hosts, ls, pin, pins, purge, scrub, serve, unpin, version)`},
+		{"an unknown command", "sevre", `unknown command "sevre"; did you mean serve? (known: bundle, completion, config, hosts, ls, pin, pins, purge, scrub, serve, unpin, version, warm)`},
 		{"an unknown command of config", "config chekc", `unknown command "config chekc"; did you mean config check? (known: config check, config show)`},
 		{"an unknown flag", "serve --lisen :1", "unknown flag: --lisen; did you mean --listen?"},
 		{"a flag that is no boolean", "serve --offline=perhaps", `invalid argument "perhaps" for "--offline" flag: must be true or false`},
