@@ -100,3 +100,20 @@ func TestATagThatIsPutExists(t *testing.T) {
 		}
 	}
 }
+
+// What a mirror remembers that could not ask exists, or did: when that record is
+// gone, an older "no" must not come back.
+func TestATagThatIsRememberedExists(t *testing.T) {
+	l := metadata.New(memory.New().Records(), nil)
+	repo := metadata.Repository{Upstream: "hub", Name: "app"}
+	image := digest.FromString("image")
+	l.PutManifest(repo, image, metadata.Manifest{MediaType: "application/vnd.oci.image.manifest.v1+json"})
+	for _, tag := range []string{"1", "sha256-" + image.Encoded() + ".sig"} {
+		l.PutAbsent(repo, tag, time.Now())
+		l.PutStaleTag(repo, tag, metadata.Tag{Descriptor: metadata.Descriptor{Digest: image}})
+		l.DropTag(repo, tag)
+		if l.IsAbsent(repo, tag) {
+			t.Errorf("%s exists, and is on record as if it did not", tag)
+		}
+	}
+}

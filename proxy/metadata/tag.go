@@ -77,6 +77,7 @@ func (l *Ledger) PutStaleTag(repo Repository, tag string, t Tag) {
 	}
 	l.leases.markLeased(t.Descriptor.Digest)
 	l.write(bucketTag, key, t)
+	l.removeAbsent(key)
 	l.records.Delete(bucketChecked, key)
 	l.tags.Remove(key)
 }

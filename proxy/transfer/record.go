@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/entrepot/entrepot/proxy/bundle"
 	"github.com/entrepot/entrepot/proxy/metadata"
+	"github.com/entrepot/entrepot/proxy/referrers"
 )
 
 // recordAll puts the images on record that are whole. Everything that the bundle
@@ -123,6 +125,7 @@ func (i *importing) record(ctx context.Context, g bundle.Graph, image bundle.Ima
 		ledger.PutHeld(repo, d.Digest, metadata.Member{Size: d.Size})
 		ledger.UseBlob(d.Digest)
 	}
+	answers := i.knownAnswers(repo, all.manifests) // before the manifests say more
 	for n := len(all.manifests) - 1; n >= 0; n-- {
 		part := all.manifests[n]
 		content, ok := i.Transfer.opts.Store.Read(ctx, part.Digest, maxManifest)
@@ -133,9 +136,10 @@ func (i *importing) record(ctx context.Context, g bundle.Graph, image bundle.Ima
 			return err
 		}
 	}
+	attached := i.attachedBy(repo, all.manifests)
 	for _, part := range all.manifests {
 		if answer, ok := g.Answer(image, part.Digest); ok && answer.Complete && image.Referrers {
-			i.recordAnswer(repo, answer)
+			i.recordAnswer(repo, answer, answers[part.Digest], attached[part.Digest])
 		}
 	}
 	name := Reference{Repository: repo, Ref: image.Manifest.Digest.String()}
@@ -154,15 +158,67 @@ func (i *importing) record(ctx context.Context, g bundle.Graph, image bundle.Ima
 	return nil
 }
 
+// knownAnswer is what is here about the referrers of a manifest before an image
+// is put on record.
+type knownAnswer struct {
+	metadata.Referrers
+	isKnown  bool
+	attached []Descriptor // by the indexes that are here
+}
+
+func (i *importing) knownAnswers(repo Repository, manifests []bundle.Part) map[metadata.Digest]knownAnswer {
+	all := make(map[metadata.Digest]knownAnswer)
+	for _, part := range manifests {
+		here, known := i.Transfer.opts.Ledger.Referrers(repo, part.Digest)
+		all[part.Digest] = knownAnswer{here, known, i.Transfer.opts.Ledger.Attached(repo, part.Digest)}
+	}
+	return all
+}
+
+// attachedBy is what the indexes among manifests attach, by subject: the answers
+// that came with them take it into account.
+func (i *importing) attachedBy(repo Repository, manifests []bundle.Part) map[metadata.Digest][]Descriptor {
+	all := make(map[metadata.Digest][]Descriptor)
+	for _, part := range manifests {
+		rec, _ := i.Transfer.opts.Ledger.Manifest(repo, part.Digest)
+		for _, a := range referrers.AttestationsAmong(rec.Children) {
+			all[a.Subject] = append(all[a.Subject], a.Entry)
+		}
+	}
+	return all
+}
+
 // recordAnswer puts a complete answer about referrers on record, unless a newer
-// one is here.
-func (i *importing) recordAnswer(repo Repository, answer bundle.Answer) {
-	at := answer.At
-	if at.IsZero() {
-		at = i.has.Created
+// one is here. It was complete where it came from. If there is anything here that
+// it may not know of, it is not complete here: then a lookup is due.
+func (i *importing) recordAnswer(repo Repository, answer bundle.Answer, here knownAnswer, attached []Descriptor) {
+	r := metadata.Referrers{Manifests: answer.Manifests, At: answer.At, Imported: true}
+	if r.At.IsZero() {
+		r.At = i.has.Created
 	}
-	if here, known := i.Transfer.opts.Ledger.Referrers(repo, answer.Subject); known && here.At.After(at) {
-		return
+	if here.isKnown && here.At.After(r.At) && !here.At.After(time.Now()) {
+		return // one of the future is no newer: a clock was wrong
 	}
-	i.Transfer.opts.Ledger.PutReferrers(repo, answer.Subject, metadata.Referrers{Manifests: answer.Manifests, At: at, Imported: true})
+	listed := digestsOf(answer.Manifests)
+	switch {
+	case !here.isKnown:
+	case !here.At.IsZero(): // it was complete with what it does not list
+		known := digestsOf(here.Manifests)
+		for _, d := range here.attached {
+			if !known[d.Digest] {
+				attached = append(attached, d)
+			}
+		}
+	case slices.ContainsFunc(here.Manifests, func(d Descriptor) bool { return !listed[d.Digest] }):
+		r.Manifests, r.At = referrers.Merge(answer.Manifests, here.Manifests), time.Time{} // whichever is newer
+	}
+	i.Transfer.opts.Ledger.RecordReferrers(repo, answer.Subject, r, attached)
+}
+
+func digestsOf(list []Descriptor) map[metadata.Digest]bool {
+	all := make(map[metadata.Digest]bool)
+	for _, d := range list {
+		all[d.Digest] = true
+	}
+	return all
 }

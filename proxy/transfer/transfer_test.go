@@ -21,6 +21,7 @@ import (
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/cache/cachetest"
 	"github.com/entrepot/entrepot/proxy/bundle"
+	"github.com/entrepot/entrepot/proxy/metadata"
 	"github.com/entrepot/entrepot/proxy/mirror"
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
@@ -659,5 +660,62 @@ func TestWhatIsMissingIsFetchedFirst(t *testing.T) {
 	}
 	if err := o.Create(t.Context(), transfer.CreateRequest{Pinned: true}, &out); !errors.Is(err, transfer.ErrIncomplete) {
 		t.Errorf("nothing is pinned: %v", err)
+	}
+}
+
+// TestAnImportedAnswerIsNoMoreThanItKnows: what is here, and what an answer that
+// is imported may not know of, makes it one that may lack some.
+func TestAnImportedAnswerIsNoMoreThanItKnows(t *testing.T) {
+	other := retention.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 5, ArtifactType: "application/other"}
+	const hour = time.Hour
+	for _, test := range []struct {
+		name  string
+		here  func(l *metadata.Ledger, root pull.Digest)
+		lists int
+		stale bool
+	}{
+		{"nothing is here", func(*metadata.Ledger, pull.Digest) {}, 1, false},
+		{"an index attaches something else", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutAttached(mirrortest.App, root, other)
+		}, 1, true},
+		{"an index attaches what an older answer has left out", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutAttached(mirrortest.App, root, other)
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{At: time.Now().Add(-3 * hour)})
+		}, 1, false},
+		{"an index attaches what an older answer lists", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutAttached(mirrortest.App, root, other)
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{Manifests: []retention.Descriptor{other}, At: time.Now().Add(-3 * hour)})
+		}, 1, true},
+		{"an answer of another time lists something else", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{Manifests: []retention.Descriptor{other}})
+		}, 2, true},
+		{"an older answer lists something else", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{Manifests: []retention.Descriptor{other}, At: time.Now().Add(-3 * hour)})
+		}, 1, false},
+		{"a newer answer lists something else", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{Manifests: []retention.Descriptor{other}, At: time.Now()})
+		}, 2, true}, // and what was carried, which has that subject
+		{"an answer of the future lists nothing", func(l *metadata.Ledger, root pull.Digest) {
+			l.PutReferrers(mirrortest.App, root, metadata.Referrers{At: time.Now().Add(24 * hour), Imported: true})
+		}, 1, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := newOutside(t)
+				root, _ := o.image("a")
+				file := o.bundle(selected(t, nil, "a"), nil)
+				m := inside(t, nil)
+				time.Sleep(2 * hour)
+				test.here(m.Ledger, root.Digest)
+				if _, err := m.Import(t.Context(), bytes.NewReader(file), transfer.ImportOptions{}, nil); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(1000 * hour)
+				answer, err := m.Referrers(t.Context(), mirrortest.App, root.Digest)
+				if err != nil || len(answer.Manifests) != test.lists || answer.Stale != test.stale {
+					t.Errorf("%d, stale %v, %v; want %d, stale %v", len(answer.Manifests), answer.Stale, err, test.lists, test.stale)
+				}
+			})
+		})
 	}
 }
