@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -132,12 +133,26 @@ func readHave(name string) (bundle.Have, error) {
 	return have, nil
 }
 
+// writeReport says what has been proven. What was left out or is assumed has
+// columns only if there is any, and digests are in JSON and in "bundle ls": a
+// line fits a terminal.
 func writeReport(w io.Writer, r bundle.Report, file string) error {
+	leftOut := slices.ContainsFunc(r.Images, func(v bundle.Verdict) bool { return v.LeftOut > 0 })
+	assumed := slices.ContainsFunc(r.Images, func(v bundle.Verdict) bool { return v.Assumed > 0 })
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "IMAGE\tDIGEST\tMANIFESTS\tBLOBS\tSIZE\tREFERRERS\tLEFT OUT\tASSUMED\tWHOLE")
+	row := func(name, manifests, blobs, bytes, referrers, left, taken, whole any) {
+		fmt.Fprintf(table, "%v\t%v\t%v\t%v\t%v\t", name, manifests, blobs, bytes, referrers)
+		if leftOut {
+			fmt.Fprintf(table, "%v\t", left)
+		}
+		if assumed {
+			fmt.Fprintf(table, "%v\t", taken)
+		}
+		fmt.Fprintf(table, "%v\n", whole)
+	}
+	row("IMAGE", "MANIFESTS", "BLOBS", "SIZE", "REFERRERS", "LEFT OUT", "ASSUMED", "WHOLE")
 	for _, v := range r.Images {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%s\n", v.Name, shortDigest(v.Digest), v.Manifests, v.Blobs, size(v.Bytes),
-			v.Referrers, v.LeftOut, v.Assumed, yesNo(len(v.Missing) == 0))
+		row(v.Name, v.Manifests, v.Blobs, size(v.Bytes), v.Referrers, v.LeftOut, v.Assumed, yesNo(len(v.Missing) == 0))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -86,6 +86,8 @@ func TestABundleIsVerifiedAndListedWithoutACache(t *testing.T) {
 		stderr string
 	}{
 		{"verify " + sound, 0, "The digest of the file is " + digest.FromBytes(raw).String(), ""},
+		{"verify " + sound, 0, "IMAGE           MANIFESTS  BLOBS  SIZE   REFERRERS  WHOLE\n", ""},
+		{"verify " + delta, 0, "REFERRERS  ASSUMED  WHOLE\n", ""},
 		{"verify -o json " + sound, 0, `"whole": true`, ""},
 		{"verify " + lacking, 1, "hub.test/app:1: blob " + layer + " is missing", "not every image is whole"},
 		{"verify " + delta, 0, "", ""},

@@ -154,7 +154,7 @@ func TestABundleGoesThroughPipes(t *testing.T) {
 	out, in := newPlace(t, fake, ""), newClosed(t, "")
 	from := out.pinned("team/app:1")
 	code, file, stderr := out.run(from, "bundle", "create", "-", "--all")
-	if code != 0 || !strings.Contains(stderr, digest.FromString(file).String()) {
+	if code != 0 || !strings.Contains(stderr, digest.FromString(file).String()) || !strings.HasPrefix(stderr, "standard output: ") {
 		t.Fatalf("exit %d, %s", code, stderr)
 	}
 	admin := in.serve()

@@ -3,18 +3,22 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/entrepot/entrepot/cmd/entrepot/imagelist"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy/admin"
 	"github.com/entrepot/entrepot/proxy/bundle"
@@ -69,22 +73,34 @@ func (f bundleFlags) request(cfg config.Config, stdin io.Reader, args []string) 
 	if request.Platforms, err = retention.ParsePlatforms(f.platforms); err != nil {
 		return request, usageError(err.Error())
 	}
-	names := args
+	var names []imagelist.Entry
+	for _, name := range args {
+		names = append(names, imagelist.Entry{Text: name})
+	}
 	if f.list != "" {
-		listed, err := readImageList(f.list, stdin)
-		if err != nil {
+		listed, misread, err := readEntries(stdin, f.list, imagelist.Lines)
+		if err := errors.Join(append(misread, err)...); err != nil {
 			return request, err
 		}
-		names = append(names[:len(names):len(names)], listed...)
+		names = append(names, listed...)
 	}
+	var misread []error // all at once: a list is mended once
 	for _, name := range names {
-		s, err := parseSelection(cfg, name)
-		if err != nil {
-			return request, err
+		s, err := parseSelection(cfg, name.Text)
+		switch {
+		case err != nil && name.File != "":
+			misread = append(misread, fmt.Errorf("%s: %w", name.Where(), err))
+			continue
+		case err != nil:
+			misread = append(misread, err)
+			continue
 		}
 		s.Platforms, s.Referrers = request.Platforms, request.Referrers
 		request.Images = append(request.Images, s)
-		request.Asked = append(request.Asked, name)
+		request.Asked = append(request.Asked, name.Text)
+	}
+	if len(misread) > 0 {
+		return request, errors.Join(misread...)
 	}
 	for flag, is := range map[string]bool{"--all": f.all, "--pinned": f.pinned} {
 		if is {
@@ -114,37 +130,26 @@ func parseSelection(cfg config.Config, text string) (retention.Selection, error)
 	return retention.Selection{Image: image, At: d}, err
 }
 
-// readImageList reads names of images, one a line.
-func readImageList(name string, stdin io.Reader) (all []string, err error) {
-	in, closeFile, err := openBundle(stdin, name)
-	if err != nil {
-		return nil, err
-	}
-	defer closeFile()
-	for lines := bufio.NewScanner(in); ; {
-		if !lines.Scan() {
-			return all, lines.Err()
-		}
-		if line, _, _ := strings.Cut(lines.Text(), "#"); strings.TrimSpace(line) != "" {
-			all = append(all, strings.TrimSpace(line))
-		}
-	}
-}
-
 // createBundle writes the file under another name until it is whole.
 func createBundle(cmd *cobra.Command, c admin.Cache, request transfer.CreateRequest, name string) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process, whatever it waits for
 	say, whole := cmd.OutOrStdout(), sha256.New()
 	count := &countingWriter{}
-	write := func(to io.Writer) error { return c.Create(cmd.Context(), request, io.MultiWriter(to, whole, count)) }
+	write := func(to io.Writer) error { return c.Create(ctx, request, io.MultiWriter(to, whole, count)) }
 	var err error
 	if name == "-" {
 		if file, ok := say.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 			return usageError("a bundle is not written to a terminal: name a file, or pipe it somewhere")
 		}
 		err = write(say)
-		say = cmd.ErrOrStderr()
+		name, say = "standard output", cmd.ErrOrStderr()
 	} else {
 		err = writeWhole(name, write)
+	}
+	if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
+		return fmt.Errorf("interrupted: %s has no whole bundle", name)
 	}
 	if err != nil {
 		return err

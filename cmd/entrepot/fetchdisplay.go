@@ -77,13 +77,14 @@ func summary(all warm.Result) string {
 	return text.String()
 }
 
-// lineOf is an event as a line; empty if it has none.
+// lineOf is an event as a line; empty if it has none. Digests are cut, as in "ls":
+// JSON has all of them.
 func lineOf(e warm.Event) string {
 	switch e.Event {
 	case warm.EventStarted:
-		return fmt.Sprintf("fetching %s of %s (%s)", e.Digest, e.Image, size(e.Size))
+		return fmt.Sprintf("fetching %.19s of %s (%s)", e.Digest, e.Image, size(e.Size))
 	case warm.EventDone:
-		return fmt.Sprintf("fetched %s %s of %s (%s)", e.Kind, e.Digest, e.Image, size(e.Size))
+		return fmt.Sprintf("fetched %s %.19s of %s (%s)", e.Kind, e.Digest, e.Image, size(e.Size))
 	case warm.EventFailed:
 		return fmt.Sprintf("failed %s %s of %s: %s", e.Kind, e.Digest, e.Image, e.Error)
 	case warm.EventWaiting:

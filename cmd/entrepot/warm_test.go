@@ -73,6 +73,11 @@ func TestWarm(t *testing.T) {
 					t.Errorf("it does not say %q:\n%s", want, stdout)
 				}
 			}
+			for line := range strings.Lines(stdout) {
+				if strings.HasPrefix(line, "fetch") && len(line) > 80 {
+					t.Errorf("a line does not fit a terminal: %s", line)
+				}
+			}
 			asked := fetched(fake)
 			if slices.ContainsFunc(asked, func(line string) bool { return strings.Contains(line, armContent.Layers[0].Digest.Encoded()[:12]) }) {
 				t.Error("a platform that was left out was fetched")

@@ -93,6 +93,12 @@ func named(all []Image, as string) (images []Image, err error) {
 	if colon := strings.LastIndexByte(repository, ':'); colon > strings.LastIndexByte(repository, '/') {
 		repository, tag = repository[:colon], repository[colon+1:]
 	}
+	tagged := 0
+	for _, i := range all {
+		if i.Tag != "" {
+			tagged++
+		}
+	}
 	for _, i := range all {
 		isHost := strings.ContainsAny(i.Upstream, ".:") || i.Upstream == "localhost"
 		switch {
@@ -107,7 +113,7 @@ func named(all []Image, as string) (images []Image, err error) {
 			i.Repository, i.Upstream = repository+"/"+i.Upstream+"/"+i.Repository, host
 		case repository != "":
 			i.Upstream, i.Repository = host, repository
-			if i.Tag == "" {
+			if i.Tag == "" || tag != "" && tagged == 1 { // of several, each has its own
 				i.Tag = tag
 			}
 		default: // app:1, or only a tag

@@ -34,6 +34,9 @@ func TestALayoutOfAnotherToolBecomesABundle(t *testing.T) {
 		{"app:1", "docker.io", "docker.io/library/app:1"},
 		{"1", "docker.io/app", "docker.io/library/app:1"},
 		{"1", "ghcr.io/org/app", "ghcr.io/org/app:1"},
+		{"latest", "docker.io/team/app:2", "docker.io/team/app:2"},
+		{"app:1", "ghcr.io/org/other:2", "ghcr.io/org/other:2"},
+		{"hub.test/app:1", "ghcr.io/org/other:2", "hub.test/app:1"},
 		{"localhost:5000/app:1", "", "localhost:5000/app:1"},
 	} {
 		f, err := bundle.OpenForeign(bytes.NewReader(foreignLayout(t, c.name)), c.as, time.Unix(1, 0))

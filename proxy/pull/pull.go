@@ -179,13 +179,23 @@ func (p *Puller) Quota(repo Repository) float64 {
 func (p *Puller) upstreamFor(repo Repository) (Upstream, error) {
 	u, ok := p.upstreams[repo.Upstream]
 	if !ok {
-		return Upstream{}, fmt.Errorf("%s: %w", repo, upstream.ErrNameUnknown)
+		return Upstream{}, fmt.Errorf("%s: %w", repo, notConfiguredError(repo.Upstream))
 	}
 	if u.Allows != nil && !u.Allows(repo.Name) {
 		return Upstream{}, fmt.Errorf("%s: %w", repo, ErrForbidden)
 	}
 	return u, nil
 }
+
+// notConfiguredError names an upstream that nothing was asked of, so it does not
+// say of a repository that it is not there.
+type notConfiguredError string
+
+func (e notConfiguredError) Error() string {
+	return fmt.Sprintf("%.260q is not one of this mirror's upstreams", string(e))
+}
+
+func (notConfiguredError) Unwrap() error { return upstream.ErrNameUnknown }
 
 // emit calls an event's callback if there is one.
 func emit[A any](fn func(A), a A) {

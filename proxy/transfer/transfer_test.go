@@ -395,6 +395,8 @@ func TestAnImportThatFailsLeavesNothing(t *testing.T) {
 			before := content(t, m)
 			if _, err := m.Import(t.Context(), bytes.NewReader(c.file), transfer.ImportOptions{}, nil); !errors.Is(err, c.is) {
 				t.Errorf("%v", err)
+			} else if errors.Is(err, upstream.ErrNameUnknown) && !strings.Contains(err.Error(), `"hug" is not one of this mirror's upstreams`) {
+				t.Errorf("it does not name the upstream: %v", err)
 			}
 			if after := content(t, m); !slices.Equal(before, after) {
 				t.Errorf("before\n%q\nand after\n%q", before, after)
