@@ -50,7 +50,26 @@ func (c *clientConn) ReadFrom(src io.Reader) (int64, error) {
 // there.
 func (c *clientConn) wrote(err error) {
 	if err == nil && c.givenUp.Load() {
-		c.givenUp.Store(false)
+		c.isThere()
+	}
+}
+
+// isThere is called when a client that was given up turns out to be there.
+func (c *clientConn) isThere() {
+	takeBack(c.TCPConn)
+	c.givenUp.Store(false)
+}
+
+// lookWhetherGone gives up a client whose host is silent. What the kernel has
+// ended by now stays given up: nobody may have learned of it yet.
+func (c *clientConn) lookWhetherGone(most silences) {
+	silent, known := isSilent(c.TCPConn, most)
+	switch {
+	case silent:
+		giveUp(c.TCPConn, most)
+		c.givenUp.Store(true)
+	case known && c.givenUp.Load():
+		c.isThere()
 	}
 }
 

@@ -66,3 +66,68 @@ func TestAClientWhoseHostIsGoneIsGivenUp(t *testing.T) {
 		})
 	}
 }
+
+// givenUpConn is the server's end of a connection that was given up, and the
+// client's.
+func givenUpConn(t *testing.T) (c *clientConn, client net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { accepted.Close() })
+	c = placesFor(1).track(accepted).(*clientConn)
+	giveUp(c.TCPConn, silences{sent: time.Hour})
+	c.givenUp.Store(true)
+	return c, client
+}
+
+// A client that is back may read nothing for a while, as any other: the kernel
+// must no longer be about to end its connection.
+func TestAClientThatIsBackIsNotGivenUpAnyMore(t *testing.T) {
+	for name, returns := range map[string]func(*clientConn){
+		"it takes more": func(c *clientConn) {
+			if _, err := c.Write([]byte("more")); err != nil {
+				t.Error(err)
+			}
+		},
+		"it answers the kernel": func(c *clientConn) { c.lookWhetherGone(silences{time.Hour, time.Hour}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := givenUpConn(t)
+			returns(c)
+			if c.givenUp.Load() {
+				t.Error("it is given up")
+			}
+			withSocket(c.TCPConn, func(fd int) {
+				if ms, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || ms != 0 {
+					t.Errorf("after %d ms without an answer the kernel ends the connection (%v)", ms, err)
+				}
+			})
+		})
+	}
+}
+
+// The kernel has ended the connection, and nobody has learned of it yet.
+func TestALookAtAConnectionThatHasEndedSaysNothing(t *testing.T) {
+	c, client := givenUpConn(t)
+	_ = client.(*net.TCPConn).SetLinger(0)
+	client.Close()
+	for ended := false; !ended; {
+		_, known := isSilent(c.TCPConn, silences{time.Hour, time.Hour})
+		ended = !known
+	}
+	c.lookWhetherGone(silences{time.Hour, time.Hour})
+	if !c.givenUp.Load() {
+		t.Error("what the kernel has ended is no longer given up")
+	}
+}

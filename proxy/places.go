@@ -284,10 +284,7 @@ func (p *Places) Watch(ctx context.Context) {
 		case <-ticker.C:
 		}
 		for _, c := range p.stalled(p.times.stalled) {
-			silent := isSilent(c.TCPConn, p.times.silent)
-			if c.givenUp.Store(silent); silent {
-				giveUp(c.TCPConn, p.times.silent)
-			}
+			c.lookWhetherGone(p.times.silent)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pull_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,3 +133,45 @@ func TestWhatAnOlderVersionFetchedWithCredentialsIsNotGivenToWhoNamesIt(t *testi
 		}
 	})
 }
+
+// What is in memory is asked about as well.
+func TestAnOlderMembersContentInMemoryIsAskedAboutOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := mirrortest.NewOrigin()
+		secret := mirrortest.Bytes(1, 2<<10)
+		layer := o.Put("private", "layer", secret)
+		before := mirrortest.New(t, o, credentialed)
+		if err := before.Read(t.Context(), private, layer.Digest); err != nil {
+			t.Fatal(err)
+		}
+		mirrortest.Wait()
+		older(before, layer.Digest, private, evil)
+		m := mirrortest.New(t, o, func(opts *mirror.Options) {
+			credentialed(opts)
+			opts.Blobs, opts.Records, opts.Memory = before.Blobs, before.Records, &remembering{}
+		})
+		mirrortest.Wait()
+		for range 2 { // from disk, and from memory
+			if got, err := m.Fetch(private, layer.Digest); err != nil || !bytes.Equal(got, secret) {
+				t.Fatalf("its own repository: %d bytes, %v", len(got), err)
+			}
+		}
+		if got, err := m.Fetch(evil, layer.Digest); !errors.Is(err, upstream.ErrNotFound) || len(got) > 0 {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
+}
+
+// remembering is a memory that drops nothing.
+type remembering struct{ kept sync.Map }
+
+func (r *remembering) Get(d pull.Digest) ([]byte, bool) {
+	content, ok := r.kept.Load(d)
+	if !ok {
+		return nil, false
+	}
+	return content.([]byte), true
+}
+
+func (r *remembering) Put(d pull.Digest, content []byte) { r.kept.Store(d, content) }
+func (r *remembering) Delete(d pull.Digest)              { r.kept.Delete(d) }

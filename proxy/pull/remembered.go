@@ -43,8 +43,8 @@ func (p *Puller) rememberedBlob(repo Repository, d Digest) (Blob, bool) {
 		return nil, false
 	}
 	member, known := p.ledger.Member(repo, d)
-	if !known || member.Named && p.isPrivate(d) {
-		return nil, false
+	if !known || member.IsOld() || member.Named && p.isPrivate(d) {
+		return nil, false // an old record may have to be asked about
 	}
 	content, ok := p.store.ReadMemory(d)
 	if !ok {
