@@ -71,8 +71,14 @@ func (m *model) judgeManifest(ref retention.Reference, got pull.Manifest, err er
 	case errors.Is(err, upstream.ErrNotFound):
 		gone := len(eras) == 0 || eras[0].from.Add(modelNegativeTTL).After(at)
 		var stale *pull.StaleError
-		if _, seen := m.earlier.seen[ref]; errors.As(err, &stale) && m.up.mood() != up && !seen {
-			gone = true // so it was before, and nobody was told otherwise
+		if errors.As(err, &stale) && m.up.mood() != up {
+			// The upstream's word of an hour at most, since when nobody was told
+			// otherwise.
+			told, seen := m.earlier.seen[ref]
+			gone = gone || !seen
+			for i := told; i < len(eras); i++ {
+				gone = gone || is(i, "", time.Hour)
+			}
 		}
 		for i := range eras {
 			gone = gone || is(i, "", modelNegativeTTL)
