@@ -129,6 +129,7 @@ func (l *Ledger) removeManifest(repo Repository, d Digest) {
 	m, ok := l.decodeManifest(key)
 	if ok && m.Subject != "" {
 		l.removeSeen(repo, m.Subject, d)
+		l.lookUpAgain(Key(repo, m.Subject.String()), d)
 	}
 	if m.Wide {
 		l.records.Delete(bucketWide, key)

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"strings"
@@ -220,6 +221,23 @@ func (l *Ledger) DropSeen(repo Repository, subject, d Digest) {
 func (l *Ledger) removeSeen(repo Repository, subject, d Digest) {
 	key := Key(repo, subject.String())
 	l.records.Delete(bucketSeen, key+"\x00"+d.String())
+	l.answers.Remove(key)
+}
+
+// lookUpAgain makes a lookup due about the subject with that key, unless its answer
+// lists a manifest that is removed: that was seen since, and the upstream may well
+// have it still. l.mu is held.
+func (l *Ledger) lookUpAgain(key string, removed Digest) {
+	if l.unkept.Remove(key) {
+		l.answers.Remove(key)
+	}
+	answer, err := l.records.Get(bucketReferrers, key)
+	var r Referrers
+	if err != nil || bytes.Contains(answer, []byte(removed)) || json.Unmarshal(answer, &r) != nil || r.At.IsZero() {
+		return
+	}
+	r.At = time.Time{}
+	l.records.Put(bucketReferrers, key, encode(bucketReferrers, r))
 	l.answers.Remove(key)
 }
 

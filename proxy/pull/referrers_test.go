@@ -17,6 +17,7 @@ import (
 	"github.com/entrepot/entrepot/proxy/mirror/mirrortest"
 	"github.com/entrepot/entrepot/proxy/pull"
 	"github.com/entrepot/entrepot/proxy/referrers"
+	"github.com/entrepot/entrepot/proxy/retention"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -549,4 +550,62 @@ func TestALongListIsOpenedAsTheRateLimitAllows(t *testing.T) {
 			t.Error("all have been opened, and it is stale")
 		}
 	})
+}
+
+// TestAReferrerThatIsRemovedHereIsLookedFor: one that passed through is listed,
+// and the answer from before is not the word about it when it is purged or
+// evicted, because the upstream has it.
+func TestAReferrerThatIsRemovedHereIsLookedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		isKept, had, isAway bool
+		want                string
+		stale               bool
+	}{
+		"of an image that is kept":                 {isKept: true, want: "[new]"},
+		"of an image that is not kept":             {want: "[new]"},
+		"with another one":                         {isKept: true, had: true, want: "[new old]"},
+		"with another one, and it is away":         {isKept: true, had: true, isAway: true, want: "[old]", stale: true},
+		"of an image that is kept, and it is away": {isKept: true, isAway: true, want: "[]", stale: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := mirrortest.NewOrigin()
+				o.API = true
+				subject, _ := o.Image("app", "1", mirrortest.Bytes(1, 50))
+				if c.had {
+					o.Attach(subject, "old")
+				}
+				m := mirrortest.New(t, o, nil)
+				if c.isKept {
+					m.PullImage(t, mirrortest.App, "1")
+				}
+				if _, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest); err != nil {
+					t.Fatal(err)
+				}
+				added := o.Attach(subject, "new")
+				if _, err := m.Manifest(t.Context(), mirrortest.App, added.Digest.String()); err != nil {
+					t.Fatal(err)
+				}
+				got, err := m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+				if err != nil || !slices.Contains(mirrortest.Types(got), "new") {
+					t.Errorf("it has passed through: %v, %v", mirrortest.Types(got), err)
+				}
+				if _, err := m.Purge(t.Context(), retention.Target{Repository: mirrortest.App, Ref: added.Digest.String()}, false); err != nil {
+					t.Fatal(err)
+				}
+				if c.isAway {
+					o.FailAll()
+				}
+				got, err = m.Referrers(t.Context(), mirrortest.App, subject.Digest)
+				if types := mirrortest.Types(got); err != nil || len(types) != len(strings.Fields(strings.Trim(c.want, "[]"))) || fmt.Sprint(sorted(types)) != c.want || got.Stale != c.stale {
+					t.Errorf("%v, stale %v, %v; want %s, stale %v", types, got.Stale, err, c.want, c.stale)
+				}
+			})
+		})
+	}
+}
+
+func sorted(all []string) []string {
+	slices.Sort(all)
+	return all
 }
