@@ -15,11 +15,11 @@ const staleWarning = `110 - "Response is Stale"`
 
 // serveManifest responds with the exact bytes and media type (W1).
 func (s *Server) serveManifest(w *response, r *http.Request, q route) error {
-	ctx := r.Context()
+	manifest := s.puller.ManifestFor
 	if r.Method == http.MethodHead {
-		ctx = pull.HeadOnly(ctx)
+		manifest = s.puller.DescribeFor
 	}
-	m, err := s.puller.ManifestFor(ctx, q.repo, q.ref, acceptedTypes(r.Header), wishesOf(r.Header)...)
+	m, err := manifest(r.Context(), q.repo, q.ref, acceptedTypes(r.Header), wishesOf(r.Header)...)
 	if err != nil && r.Method == http.MethodHead {
 		if d, resolveErr := s.puller.ResolveManifest(r.Context(), q.repo, q.ref, err); resolveErr == nil {
 			return describeManifest(w, d)

@@ -33,6 +33,10 @@ func (s script) ManifestFor(_ context.Context, repo pull.Repository, ref string,
 	return s.manifest(repo, ref)
 }
 
+func (s script) DescribeFor(_ context.Context, repo pull.Repository, ref string, _ []string, _ ...pull.Freshness) (pull.Manifest, error) {
+	return s.manifest(repo, ref)
+}
+
 func (s script) ResolveManifest(_ context.Context, _ pull.Repository, _ string, failed error) (ocispec.Descriptor, error) {
 	return ocispec.Descriptor{}, failed
 }

@@ -35,6 +35,7 @@ const (
 // Puller is what the server needs of package pull.
 type Puller interface {
 	ManifestFor(ctx context.Context, repo pull.Repository, ref string, types []string, wish ...pull.Freshness) (pull.Manifest, error)
+	DescribeFor(ctx context.Context, repo pull.Repository, ref string, types []string, wish ...pull.Freshness) (pull.Manifest, error)
 	ResolveManifest(ctx context.Context, repo pull.Repository, ref string, failed error) (ocispec.Descriptor, error)
 	ResolveBlob(ctx context.Context, repo pull.Repository, d digest.Digest) (ocispec.Descriptor, pull.Outcome, error)
 	Blob(ctx context.Context, repo pull.Repository, d digest.Digest, want pull.Want) (pull.Blob, error)

@@ -2,6 +2,7 @@ package pull
 
 import (
 	"context"
+	"slices"
 
 	"github.com/entrepot/entrepot/proxy/metadata"
 )
@@ -13,9 +14,14 @@ const largeManifest = 64 << 10
 
 type headOnly struct{}
 
-// HeadOnly is the context of a request for a manifest whose bytes are not
-// wanted. The answer may be without them. Its size is right in any case.
-func HeadOnly(ctx context.Context) context.Context { return context.WithValue(ctx, headOnly{}, true) }
+// DescribeFor is ManifestFor for a client that does not want the bytes. The
+// answer may be without them. Its size is right in any case.
+func (p *Puller) DescribeFor(ctx context.Context, repo Repository, ref string, types []string, wish ...Freshness) (Manifest, error) {
+	if m, ok := p.remembered(repo, ref, wish); ok && (len(types) == 0 || slices.Contains(types, m.Descriptor.MediaType)) {
+		return m, nil
+	}
+	return p.ManifestFor(context.WithValue(ctx, headOnly{}, true), repo, ref, types, wish...)
+}
 
 // withBody is the context of a request for a manifest that is read here.
 func withBody(ctx context.Context) context.Context { return context.WithValue(ctx, headOnly{}, false) }

@@ -46,7 +46,7 @@ func TestAHeadOfALargeManifestReadsNoBody(t *testing.T) {
 			o.FailAll()
 			stored.n = 0
 			for _, ref := range []string{"1", desc.Digest.String()} {
-				got, err := m.ManifestFor(pull.HeadOnly(t.Context()), mirrortest.App, ref, []string{ocispec.MediaTypeImageIndex})
+				got, err := m.DescribeFor(t.Context(), mirrortest.App, ref, []string{ocispec.MediaTypeImageIndex})
 				if err != nil || got.Descriptor.Digest != desc.Digest || got.Descriptor.Size != int64(len(raw)) || got.Descriptor.MediaType != ocispec.MediaTypeImageIndex || got.Outcome != pull.Hit {
 					t.Errorf("%s, %s: %+v %s, %v", name, ref, got.Descriptor, got.Outcome, err)
 				}
@@ -58,7 +58,7 @@ func TestAHeadOfALargeManifestReadsNoBody(t *testing.T) {
 				t.Errorf("%s, GET: %d bytes, %v", name, len(got.Bytes), err)
 			}
 			gone := mirrortest.New(t, o, func(opts *mirror.Options) { opts.Blobs, opts.Records = mirrortest.New(t, o, nil).Blobs, before.Records })
-			if got, err := gone.Manifest(pull.HeadOnly(t.Context()), mirrortest.App, "1"); err == nil {
+			if got, err := gone.DescribeFor(t.Context(), mirrortest.App, "1", nil); err == nil {
 				t.Errorf("%s, which is not there any more: %+v", name, got.Descriptor)
 			}
 		})
